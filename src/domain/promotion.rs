@@ -1,0 +1,542 @@
+//! A promotion's conditions and the judgement of one ride against them (contract 2).
+
+use chrono::NaiveDate;
+use chrono_tz::Tz;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::Instant;
+use super::period::Period;
+use super::reward::{CountryCode, CurrencyCode};
+use super::ride::Ride;
+
+/// The most rides a promotion may ask for.
+pub const MAX_TARGET_RIDES: u32 = 10_000;
+
+/// The rules of a promotion. Only [`Conditions::from_json`] makes them, so they are always valid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Conditions {
+    /// How many rides complete the challenge, 1 to 10,000.
+    pub target_rides: u32,
+    /// The least fare that counts, in cents.
+    pub min_amount_cents: i64,
+    /// The only currency that counts.
+    pub currency_code: CurrencyCode,
+    /// How long the challenge runs from its start.
+    pub challenge_period: Period,
+    /// How long the reward may be claimed from completion.
+    pub claim_period: Period,
+    /// Where given, the ride's country must be one of these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub country_codes: Option<Vec<CountryCode>>,
+    /// Where given, the ride's city must be one of these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub city_ids: Option<Vec<i64>>,
+    /// Where given, the ride's kind must be one of these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_types: Option<Vec<String>>,
+    /// Where given, the most rides that count per local day; goes with the time zone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_rides_per_day: Option<u32>,
+    /// Where a day begins and ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub day_boundary_timezone: Option<Tz>,
+}
+
+/// What is wrong with one field of an input.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FieldError {
+    /// The field's path, such as `conditions.target_rides`.
+    pub field: String,
+    /// What it should have been, and what it was.
+    pub reason: String,
+    /// It is of another JSON type (the whole request is malformed), not just a bad value.
+    #[serde(skip)]
+    pub wrong_type: bool,
+}
+
+impl FieldError {
+    /// A value out of form or range.
+    pub fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            reason: reason.into(),
+            wrong_type: false,
+        }
+    }
+
+    /// A value of the wrong JSON type.
+    pub fn wrong_type(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            reason: reason.into(),
+            wrong_type: true,
+        }
+    }
+}
+
+impl Conditions {
+    /// Reads and checks conditions, reporting everything that is wrong, each with its path under
+    /// `conditions`. Unknown fields are errors, so that no rule is silently ignored.
+    pub fn from_json(value: &Value) -> Result<Self, Vec<FieldError>> {
+        let Value::Object(object) = value else {
+            return Err(vec![FieldError::wrong_type(
+                "conditions",
+                format!("must be an object, got {value}"),
+            )]);
+        };
+        let mut fields = Fields {
+            object,
+            errors: Vec::new(),
+        };
+        let target_rides = fields.required("target_rides", |v| {
+            integer(v, 1, i64::from(MAX_TARGET_RIDES))
+        });
+        let min_amount_cents = fields.required("min_amount_cents", |v| integer(v, 0, i64::MAX));
+        let currency_code = fields.required("currency_code", text_of::<CurrencyCode>);
+        let challenge_period = fields.required("challenge_period", period);
+        let claim_period = fields.required("claim_period", period);
+        let country_codes = fields.optional("country_codes", |v| list(v, text_of::<CountryCode>));
+        let city_ids = fields.optional("city_ids", |v| list(v, |v| integer(v, 0, i64::MAX)));
+        let service_types = fields.optional("service_types", |v| list(v, service_type));
+        let max_rides_per_day = fields.optional("max_rides_per_day", |v| {
+            integer(v, 1, i64::from(MAX_TARGET_RIDES))
+        });
+        let day_boundary_timezone = fields.optional("day_boundary_timezone", |v| {
+            text(v)?.parse::<Tz>().map_err(|_| {
+                Problem::Invalid(format!(
+                    "must be an IANA time zone such as America/Mexico_City, got {v}"
+                ))
+            })
+        });
+        if fields.has("max_rides_per_day") && !fields.has("day_boundary_timezone") {
+            fields.invalid(
+                "day_boundary_timezone",
+                "is required with max_rides_per_day",
+            );
+        }
+        for name in object.keys() {
+            if !FIELDS.contains(&name.as_str()) {
+                fields.invalid(name, "is not a known condition");
+            }
+        }
+        let errors = fields.errors;
+        match (
+            target_rides,
+            min_amount_cents,
+            currency_code,
+            challenge_period,
+            claim_period,
+        ) {
+            (
+                Some(target_rides),
+                Some(min_amount_cents),
+                Some(currency_code),
+                Some(challenge_period),
+                Some(claim_period),
+            ) if errors.is_empty() => Ok(Self {
+                target_rides: small(target_rides),
+                min_amount_cents,
+                currency_code,
+                challenge_period,
+                claim_period,
+                country_codes,
+                city_ids,
+                service_types,
+                max_rides_per_day: max_rides_per_day.map(small),
+                day_boundary_timezone,
+            }),
+            _ => Err(errors),
+        }
+    }
+
+    /// The document as it is stored and shown.
+    pub fn to_json(&self) -> Value {
+        // A struct of texts, numbers and lists always has a JSON form.
+        serde_json::to_value(self).unwrap_or_default()
+    }
+
+    /// The local day of a ride where rides per day are capped, else `None`.
+    pub fn day_of(&self, ride: &Ride) -> Option<NaiveDate> {
+        self.max_rides_per_day?;
+        Some(
+            ride.completed_at
+                .with_timezone(&self.day_boundary_timezone?)
+                .date_naive(),
+        )
+    }
+}
+
+const FIELDS: [&str; 10] = [
+    "target_rides",
+    "min_amount_cents",
+    "currency_code",
+    "challenge_period",
+    "claim_period",
+    "country_codes",
+    "city_ids",
+    "service_types",
+    "max_rides_per_day",
+    "day_boundary_timezone",
+];
+
+/// At most 10,000, see the bounds given to [`integer`].
+fn small(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or(MAX_TARGET_RIDES)
+}
+
+enum Problem {
+    WrongType(String),
+    Invalid(String),
+}
+
+struct Fields<'a> {
+    object: &'a Map<String, Value>,
+    errors: Vec<FieldError>,
+}
+
+impl Fields<'_> {
+    fn has(&self, name: &str) -> bool {
+        self.object.get(name).is_some_and(|value| !value.is_null())
+    }
+
+    fn invalid(&mut self, name: &str, reason: &str) {
+        self.errors
+            .push(FieldError::invalid(format!("conditions.{name}"), reason));
+    }
+
+    fn required<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&Value) -> Result<T, Problem>,
+    ) -> Option<T> {
+        if !self.has(name) {
+            self.invalid(name, "is required");
+        }
+        self.optional(name, read)
+    }
+
+    fn optional<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&Value) -> Result<T, Problem>,
+    ) -> Option<T> {
+        let value = self.object.get(name).filter(|value| !value.is_null())?;
+        let field = format!("conditions.{name}");
+        match read(value) {
+            Ok(read) => Some(read),
+            Err(Problem::WrongType(reason)) => {
+                self.errors.push(FieldError::wrong_type(field, reason));
+                None
+            }
+            Err(Problem::Invalid(reason)) => {
+                self.errors.push(FieldError::invalid(field, reason));
+                None
+            }
+        }
+    }
+}
+
+fn integer(value: &Value, least: i64, most: i64) -> Result<i64, Problem> {
+    match value {
+        Value::Number(number) if !number.is_f64() => number
+            .as_i64()
+            .filter(|number| (least..=most).contains(number))
+            .ok_or_else(|| {
+                Problem::Invalid(format!("must be from {least} to {most}, got {value}"))
+            }),
+        _ => Err(Problem::WrongType(format!(
+            "must be an integer, got {value}"
+        ))),
+    }
+}
+
+fn text(value: &Value) -> Result<&str, Problem> {
+    value
+        .as_str()
+        .ok_or_else(|| Problem::WrongType(format!("must be a string, got {value}")))
+}
+
+fn text_of<T: std::str::FromStr<Err: std::fmt::Display>>(value: &Value) -> Result<T, Problem> {
+    text(value)?
+        .parse()
+        .map_err(|error: T::Err| Problem::Invalid(format!("{error}, got {value}")))
+}
+
+fn period(value: &Value) -> Result<Period, Problem> {
+    let period: Period = text_of(value)?;
+    if period.seconds() == 0 {
+        return Err(Problem::Invalid(format!(
+            "must be at least PT1S, got {value}"
+        )));
+    }
+    Ok(period)
+}
+
+fn service_type(value: &Value) -> Result<String, Problem> {
+    let text = text(value)?;
+    if is_service_type(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(Problem::Invalid(format!(
+            "must be 1 to 64 printable characters, got {value}"
+        )))
+    }
+}
+
+fn list<T>(value: &Value, item: impl Fn(&Value) -> Result<T, Problem>) -> Result<Vec<T>, Problem> {
+    let items = value
+        .as_array()
+        .ok_or_else(|| Problem::WrongType(format!("must be a list, got {value}")))?;
+    if items.is_empty() {
+        return Err(Problem::Invalid(
+            "must not be empty; leave it out for no restriction".to_owned(),
+        ));
+    }
+    items.iter().map(item).collect()
+}
+
+/// 1 to 64 printable characters (contract 4.1).
+pub fn is_service_type(text: &str) -> bool {
+    // Every character is at least a byte, so the byte length bounds the count early.
+    !text.is_empty()
+        && text.len() <= 64 * 4
+        && text.chars().count() <= 64
+        && !text.chars().any(char::is_control)
+}
+
+/// What was decided about one ride, in the order in which the rules apply (contract 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Completed before the challenge started.
+    BeforeStart,
+    /// Completed at or after the challenge's deadline.
+    AfterDeadline,
+    /// Paid in another currency.
+    WrongCurrency,
+    /// Cheaper than the least fare that counts.
+    BelowMinAmount,
+    /// In another country or city, or nobody knows where.
+    OutsideArea,
+    /// Of another kind, or nobody knows which.
+    WrongServiceType,
+    /// The day's places were taken.
+    DailyLimitReached,
+    /// It counts.
+    Counted,
+}
+
+impl Verdict {
+    /// Every verdict, in order.
+    pub const ALL: [Self; 8] = [
+        Self::BeforeStart,
+        Self::AfterDeadline,
+        Self::WrongCurrency,
+        Self::BelowMinAmount,
+        Self::OutsideArea,
+        Self::WrongServiceType,
+        Self::DailyLimitReached,
+        Self::Counted,
+    ];
+
+    /// The contract's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BeforeStart => "BEFORE_START",
+            Self::AfterDeadline => "AFTER_DEADLINE",
+            Self::WrongCurrency => "WRONG_CURRENCY",
+            Self::BelowMinAmount => "BELOW_MIN_AMOUNT",
+            Self::OutsideArea => "OUTSIDE_AREA",
+            Self::WrongServiceType => "WRONG_SERVICE_TYPE",
+            Self::DailyLimitReached => "DAILY_LIMIT_REACHED",
+            Self::Counted => "COUNTED",
+        }
+    }
+}
+
+/// A verdict with the values compared, in the units of the rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judgement {
+    /// What was decided.
+    pub verdict: Verdict,
+    /// `{"required", "actual"}`; `None` for a counted ride.
+    pub details: Option<Value>,
+}
+
+impl Judgement {
+    fn refused(verdict: Verdict, required: Value, actual: Value) -> Self {
+        Self {
+            verdict,
+            details: Some(json!({ "required": required, "actual": actual })),
+        }
+    }
+}
+
+/// Judges a ride that was not recorded before: `[started_at, challenge_deadline)` is the window,
+/// `counted_that_day` how many rides of [`Conditions::day_of`] already counted.
+pub fn judge(
+    conditions: &Conditions,
+    started_at: Instant,
+    challenge_deadline: Instant,
+    ride: &Ride,
+    counted_that_day: u32,
+) -> Judgement {
+    let refused = Judgement::refused;
+    if ride.completed_at < started_at {
+        return refused(
+            Verdict::BeforeStart,
+            instant(started_at),
+            instant(ride.completed_at),
+        );
+    }
+    if ride.completed_at >= challenge_deadline {
+        return refused(
+            Verdict::AfterDeadline,
+            instant(challenge_deadline),
+            instant(ride.completed_at),
+        );
+    }
+    if ride.currency_code != conditions.currency_code {
+        return refused(
+            Verdict::WrongCurrency,
+            json!(conditions.currency_code),
+            json!(ride.currency_code),
+        );
+    }
+    if ride.amount_cents < conditions.min_amount_cents {
+        return refused(
+            Verdict::BelowMinAmount,
+            json!(conditions.min_amount_cents),
+            json!(ride.amount_cents),
+        );
+    }
+    if let Some(countries) = &conditions.country_codes
+        && !ride
+            .country_code
+            .is_some_and(|country| countries.contains(&country))
+    {
+        return refused(
+            Verdict::OutsideArea,
+            json!(countries),
+            json!(ride.country_code),
+        );
+    }
+    if let Some(cities) = &conditions.city_ids
+        && !ride.city_id.is_some_and(|city| cities.contains(&city))
+    {
+        return refused(Verdict::OutsideArea, json!(cities), json!(ride.city_id));
+    }
+    if let Some(services) = &conditions.service_types
+        && !ride
+            .service_type
+            .as_deref()
+            .is_some_and(|service| services.iter().any(|known| known == service))
+    {
+        return refused(
+            Verdict::WrongServiceType,
+            json!(services),
+            json!(ride.service_type),
+        );
+    }
+    if let Some(most) = conditions.max_rides_per_day
+        && counted_that_day >= most
+    {
+        return refused(
+            Verdict::DailyLimitReached,
+            json!(most),
+            json!(counted_that_day),
+        );
+    }
+    Judgement {
+        verdict: Verdict::Counted,
+        details: None,
+    }
+}
+
+fn instant(instant: Instant) -> Value {
+    json!(instant.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> Value {
+        json!({ "target_rides": 20, "min_amount_cents": 5000, "currency_code": "MXN",
+            "challenge_period": "P14D", "claim_period": "P7D", "country_codes": ["MX"], "city_ids": [4198],
+            "service_types": ["city"], "max_rides_per_day": 5, "day_boundary_timezone": "America/Mexico_City" })
+    }
+
+    fn fields_of(value: &Value) -> Vec<(String, bool)> {
+        Conditions::from_json(value)
+            .expect_err("bad")
+            .into_iter()
+            .map(|e| (e.field, e.wrong_type))
+            .collect()
+    }
+
+    fn with(name: &str, value: Value) -> Value {
+        let mut conditions = full();
+        conditions[name] = value;
+        conditions
+    }
+
+    #[test]
+    fn reads_what_it_writes() {
+        let conditions = Conditions::from_json(&full()).expect("valid");
+        assert_eq!(conditions.to_json(), full());
+    }
+
+    #[test]
+    fn names_every_bad_field_at_once() {
+        let bad = |field: &str, wrong_type| (format!("conditions.{field}"), wrong_type);
+        assert_eq!(
+            fields_of(
+                &json!({ "target_rides": 0, "min_amount_cents": "5", "currency_code": "mxn", "challenge_period": "P1M",
+            "city_ids": [], "max_rides_per_day": 1, "colour": "red" })
+            ),
+            [
+                bad("target_rides", false),
+                bad("min_amount_cents", true),
+                bad("currency_code", false),
+                bad("challenge_period", false),
+                bad("claim_period", false),
+                bad("city_ids", false),
+                bad("day_boundary_timezone", false),
+                bad("colour", false),
+            ]
+        );
+    }
+
+    #[test]
+    fn bounds_each_field() {
+        for (name, value) in [
+            ("target_rides", json!(10_001)),
+            ("target_rides", json!(9_223_372_036_854_775_808_u64)),
+            ("min_amount_cents", json!(-1)),
+            ("challenge_period", json!("PT0S")),
+            ("claim_period", json!("P367D")),
+            ("country_codes", json!(["mx"])),
+            ("city_ids", json!([-1])),
+            ("service_types", json!([""])),
+            ("service_types", json!(["a\u{7}"])),
+            ("max_rides_per_day", json!(0)),
+            ("day_boundary_timezone", json!("Mars/Olympus")),
+        ] {
+            assert_eq!(
+                fields_of(&with(name, value)),
+                [(format!("conditions.{name}"), false)]
+            );
+        }
+        for (name, value) in [
+            ("target_rides", json!(20.0)),
+            ("city_ids", json!(["4198"])),
+            ("country_codes", json!("MX")),
+        ] {
+            assert_eq!(
+                fields_of(&with(name, value)),
+                [(format!("conditions.{name}"), true)]
+            );
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! All the SQL there is. Everything that changes several rows goes through [`Store::run_tx`];
+//! every statement that changes a status names the status it expects.
+
+pub mod outbox;
+pub mod participations;
+pub mod positions;
+pub mod promotions;
+pub mod quarantine;
+pub mod rides;
+pub mod schema;
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{Acquire, PgConnection};
+
+use crate::domain::Instant;
+
+/// How often a transaction is tried when Postgres chose it as the victim of a deadlock or of a
+/// serialization failure.
+const MOST_TRIES: u32 = 5;
+
+/// How long a command waits for a connection before it answers "temporarily unavailable".
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a call to the store failed. What callers branch on are their own outcomes; this is what
+/// nobody expected.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Postgres is away, overloaded or refused: trying again later may work, and whether the
+    /// effect is there is unknown.
+    #[error("postgres is unavailable: {0}")]
+    Unavailable(#[source] sqlx::Error),
+    /// A statement or a row is wrong: a bug, or a schema that is not ours.
+    #[error("postgres refused: {0}")]
+    Unexpected(#[source] sqlx::Error),
+    /// A stored value is not one we could have written.
+    #[error("stored data is broken: {0}")]
+    Corrupt(String),
+    /// The task that ran the transaction died.
+    #[error("the transaction's task died: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// The result of a call to the store.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let unavailable = match &error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => true,
+            // Connection exceptions, insufficient resources, operator intervention (a shutdown, a
+            // timeout, a database being dropped), lock not available, system errors, and the
+            // retryable conflicts that ran out of tries; a server that is starting up is 57P03.
+            sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+                ["08", "40", "53", "55", "57", "58", "25P03"]
+                    .iter()
+                    .any(|class| code.starts_with(class))
+            }),
+            _ => false,
+        };
+        if unavailable {
+            Self::Unavailable(error)
+        } else {
+            Self::Unexpected(error)
+        }
+    }
+}
+
+impl StoreError {
+    /// A serialization failure or a deadlock: the same transaction may go through now.
+    fn is_conflict(&self) -> bool {
+        let (Self::Unavailable(error) | Self::Unexpected(error)) = self else {
+            return false;
+        };
+        error
+            .as_database_error()
+            .and_then(|error| error.code())
+            .is_some_and(|code| code == "40001" || code == "40P01")
+    }
+
+    /// A unique index by that name refused a row.
+    pub fn is_duplicate_of(&self, constraint: &str) -> bool {
+        let (Self::Unavailable(error) | Self::Unexpected(error)) = self else {
+            return false;
+        };
+        error.as_database_error().is_some_and(|error| {
+            error.is_unique_violation() && error.constraint() == Some(constraint)
+        })
+    }
+}
+
+/// A database, reached through a pool.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+    options: PgConnectOptions,
+}
+
+impl Store {
+    /// A store at `url` that connects when first used, so that a Postgres that is away at start is
+    /// waited for like one that goes away later. The error is that of a URL that cannot be read.
+    pub fn new(url: &str, max_connections: u32) -> std::result::Result<Self, sqlx::Error> {
+        let options: PgConnectOptions = url.parse()?;
+        let options = options.application_name("ride-promo").options([
+            // A session that died with a transaction open must not hold its locks for long.
+            ("idle_in_transaction_session_timeout", "15s"),
+            ("lock_timeout", "10s"),
+            ("statement_timeout", "20s"),
+            // A connection that is cut without a word is noticed within half a minute.
+            ("tcp_keepalives_idle", "10"),
+            ("tcp_keepalives_interval", "5"),
+            ("tcp_keepalives_count", "3"),
+            ("timezone", "UTC"),
+        ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .max_lifetime(Duration::from_secs(30 * 60))
+            .connect_lazy_with(options.clone());
+        Ok(Self { pool, options })
+    }
+
+    /// The pool, for reads of one statement.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// How to reach the database with a connection of one's own (ingest, relay).
+    pub fn options(&self) -> &PgConnectOptions {
+        &self.options
+    }
+
+    /// The one clock that decides everything.
+    pub async fn now(&self) -> Result<Instant> {
+        Ok(sqlx::query_scalar!(r#"select clock_ms() as "now!""#)
+            .fetch_one(&self.pool)
+            .await?)
+    }
+
+    /// Runs `f` in a transaction and commits it, again where Postgres asks for that. Runs in a task
+    /// of its own: a caller that goes away (axum drops the handler of a client that hung up) can
+    /// leave neither half a transaction nor a connection with an open one behind. An
+    /// [`StoreError::Unavailable`] leaves open whether it was committed; `f` must find its own
+    /// effect when it is run again.
+    pub async fn run_tx<T, F>(&self, name: &'static str, f: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T>> + Send + Sync + 'static,
+    {
+        let pool = self.pool.clone();
+        tokio::spawn(async move {
+            let mut tries = 1;
+            loop {
+                match try_tx(&pool, &f).await {
+                    Err(error) if error.is_conflict() && tries < MOST_TRIES => {
+                        tracing::debug!(transaction = name, tries, %error, "trying again");
+                        tries += 1;
+                    }
+                    result => return result,
+                }
+            }
+        })
+        .await?
+    }
+}
+
+async fn try_tx<T, F>(pool: &PgPool, f: &F) -> Result<T>
+where
+    F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T>> + Send + Sync,
+{
+    let mut connection = pool.acquire().await?;
+    let mut tx = connection.begin().await?;
+    let result = f(&mut tx).await?;
+    tx.commit().await?;
+    Ok(result)
+}

@@ -1,0 +1,442 @@
+//! Participations: starting one, reading one, its receipts, and expiry.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use sqlx::PgConnection;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::{Result, Store, StoreError};
+use crate::domain::eligibility::{Facts, PreOfferFound, Reason, failed_rules};
+use crate::domain::participation::StatusName;
+use crate::domain::promotion::Conditions;
+use crate::domain::reward::Reward;
+use crate::domain::{Instant, PromotionId, UserId};
+use crate::wire::participation::{Participation, State};
+use crate::wire::promotion_status::event_type;
+
+/// A participation as stored, read with the database's clock of that moment.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Its state.
+    pub state: Arc<State>,
+    /// The frozen conditions.
+    pub conditions: Arc<Value>,
+    /// The database's clock.
+    pub now: Instant,
+}
+
+impl Stored {
+    /// As the client sees it.
+    pub fn view(&self) -> Participation {
+        Participation::at(
+            Arc::clone(&self.state),
+            Arc::clone(&self.conditions),
+            self.now,
+        )
+    }
+}
+
+/// The answer to Get started.
+#[derive(Clone, Debug)]
+pub enum Started {
+    /// It began now.
+    Started(Stored),
+    /// It runs already.
+    AlreadyInProgress(Stored),
+    /// It is past that.
+    AlreadyParticipated(Stored),
+    /// There is no such promotion.
+    NoSuchPromotion,
+    /// The rules that failed, in order; never empty.
+    NotEligible(Vec<Reason>),
+}
+
+/// One receipt, with its place in the client's list.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    /// The ride.
+    pub ride_id: Uuid,
+    /// When it was completed.
+    pub completed_at: Instant,
+    /// Its fare in cents.
+    pub amount_cents: i64,
+    /// The fare's currency.
+    pub currency_code: String,
+    /// The verdict's word.
+    pub verdict: String,
+    /// The values compared; `None` where it counted.
+    pub details: Option<Value>,
+    /// When it was recorded.
+    pub recorded_at: Instant,
+}
+
+struct Row {
+    user_id: i64,
+    promotion_id: i64,
+    promotion_key: String,
+    status: String,
+    version: i32,
+    rides_completed: i32,
+    rides_target: i32,
+    started_at: Instant,
+    challenge_deadline: Instant,
+    completed_at: Option<Instant>,
+    reward_deadline: Option<Instant>,
+    rewarded_at: Option<Instant>,
+    expired_at: Option<Instant>,
+    expired_reason: Option<String>,
+    reward: Json<Reward>,
+    conditions: Value,
+    now: Instant,
+}
+
+impl TryFrom<Row> for Stored {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let corrupt = |error: crate::domain::participation::UnknownWord| {
+            StoreError::Corrupt(error.to_string())
+        };
+        let state = State {
+            user_id: row.user_id,
+            promotion_id: row.promotion_id,
+            promotion_key: row.promotion_key,
+            status: row.status.parse().map_err(corrupt)?,
+            version: row.version,
+            rides_completed: row.rides_completed,
+            rides_target: row.rides_target,
+            started_at: row.started_at,
+            challenge_deadline: row.challenge_deadline,
+            completed_at: row.completed_at,
+            reward_deadline: row.reward_deadline,
+            rewarded_at: row.rewarded_at,
+            expired_at: row.expired_at,
+            expired_reason: row
+                .expired_reason
+                .map(|word| word.parse())
+                .transpose()
+                .map_err(corrupt)?,
+            reward: row.reward.0,
+        };
+        Ok(Self {
+            state: Arc::new(state),
+            conditions: Arc::new(row.conditions),
+            now: row.now,
+        })
+    }
+}
+
+/// Reads one participation, and locks nothing.
+pub async fn load(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    promotion_id: PromotionId,
+) -> Result<Option<Stored>> {
+    sqlx::query_as!(
+        Row,
+        r#"select p.user_id, p.promotion_id, m.promotion_key, p.status, p.version, p.rides_completed, p.rides_target,
+                  p.started_at, p.challenge_deadline, p.completed_at, p.reward_deadline, p.rewarded_at, p.expired_at,
+                  p.expired_reason, p.reward as "reward: Json<Reward>", t.conditions, clock_ms() as "now!"
+             from promotion_user p
+             join promotion m using (promotion_id)
+             join promotion_terms t using (terms_id)
+            where p.user_id = $1 and p.promotion_id = $2"#,
+        user_id,
+        promotion_id
+    )
+    .fetch_optional(connection)
+    .await?
+    .map(Stored::try_from)
+    .transpose()
+}
+
+impl Store {
+    /// Reads one participation.
+    pub async fn participation(
+        &self,
+        user_id: UserId,
+        promotion_id: PromotionId,
+    ) -> Result<Option<Stored>> {
+        load(&mut *self.pool().acquire().await?, user_id, promotion_id).await
+    }
+
+    /// A page of a participation's receipts by completion, newest first: those after the place
+    /// `(completed_at, ride_id)`, at most `limit`.
+    pub async fn receipts(
+        &self,
+        user_id: UserId,
+        promotion_id: PromotionId,
+        after: Option<(Instant, Uuid)>,
+        limit: i64,
+    ) -> Result<Vec<Receipt>> {
+        let (after_at, after_id) = after.unzip();
+        // The month is fetched first, so that one partition is read and not all.
+        Ok(sqlx::query_as!(
+            Receipt,
+            r#"select ride_id, completed_at, amount_cents, currency_code, verdict, details, recorded_at
+                 from ride_receipt
+                where user_id = $1 and promotion_id = $2
+                  and receipts_month = (select receipts_month from promotion_user where user_id = $1 and promotion_id = $2)
+                  and ($3::timestamptz is null or (completed_at, ride_id) < ($3, $4::uuid))
+                order by completed_at desc, ride_id desc
+                limit $5"#,
+            user_id,
+            promotion_id,
+            after_at,
+            after_id,
+            limit
+        )
+        .fetch_all(self.pool())
+        .await?)
+    }
+
+    /// Get started: begins the promotion for the client if every rule allows it. Running it again
+    /// finds what the first run did.
+    pub async fn start(
+        &self,
+        user_id: UserId,
+        promotion_id: PromotionId,
+        traceparent: Option<String>,
+    ) -> Result<Started> {
+        self.run_tx("start", move |connection| {
+            let traceparent = traceparent.clone();
+            Box::pin(async move {
+                start(connection, user_id, promotion_id, traceparent.as_deref()).await
+            })
+        })
+        .await
+    }
+}
+
+struct PreOffer {
+    pre_offer_id: Uuid,
+    product_id: i64,
+    amount_cents: i64,
+    currency_code: String,
+    repayment_rate: String,
+    country_code: String,
+    valid_until: Instant,
+}
+
+async fn start(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    promotion_id: PromotionId,
+    traceparent: Option<&str>,
+) -> Result<Started> {
+    // Every lock first, always in this order; what they guard is read by the statements after.
+    // A client's pre-offers are also what serializes two starts of the same client.
+    sqlx::query!(
+        "select from pre_offer where user_id = $1 order by pre_offer_id for update",
+        user_id
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let promotion = sqlx::query!(
+        "select conditions, active from promotion where promotion_id = $1 for share",
+        promotion_id
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    if let Some(existing) = load(connection, user_id, promotion_id).await? {
+        return Ok(match existing.state.status {
+            StatusName::InProgress => Started::AlreadyInProgress(existing),
+            _ => Started::AlreadyParticipated(existing),
+        });
+    }
+    let Some(promotion) = promotion else {
+        return Ok(Started::NoSuchPromotion);
+    };
+    let pre_offer = sqlx::query_as!(
+        PreOffer,
+        r#"select pre_offer_id, product_id, amount_cents, currency_code, repayment_rate, country_code, valid_until
+             from pre_offer
+            where user_id = $1 and promotion_id = $2 and segment = 'newbie' and valid_until > clock_timestamp()
+            order by import_seq desc
+            limit 1"#,
+        user_id,
+        promotion_id
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    let promotions_enabled = match &pre_offer {
+        None => None,
+        Some(pre_offer) => Some(
+            sqlx::query_scalar!(
+                "select promotions_enabled from geo_config where country_code = $1 for share",
+                pre_offer.country_code
+            )
+            .fetch_optional(&mut *connection)
+            .await?
+            .unwrap_or(false),
+        ),
+    };
+    let standing = sqlx::query!(
+        r#"select coalesce(bool_or(status = 'REWARDED'), false) as "rewarded!",
+                  coalesce(bool_or(status in ('IN_PROGRESS', 'COMPLETED')), false) as "live!",
+                  clock_ms() as "now!"
+             from promotion_user where user_id = $1"#,
+        user_id
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    // It may have run out while the locks were waited for; the later clock decides.
+    let pre_offer = pre_offer.filter(|pre_offer| standing.now < pre_offer.valid_until);
+    let failed = failed_rules(&Facts {
+        rewarded: standing.rewarded,
+        live: standing.live,
+        pre_offer: if pre_offer.is_some() {
+            PreOfferFound::Valid
+        } else {
+            PreOfferFound::No
+        },
+        promotion_mapped: Some(true),
+        promotion_active: Some(promotion.active),
+        promotions_enabled,
+    });
+    let Some(pre_offer) = pre_offer.filter(|_| failed.is_empty()) else {
+        return Ok(Started::NotEligible(failed));
+    };
+    let conditions = Conditions::from_json(&promotion.conditions).map_err(|errors| {
+        StoreError::Corrupt(format!(
+            "conditions of promotion {promotion_id}: {errors:?}"
+        ))
+    })?;
+    let started_at = standing.now;
+    let terms_id = freeze_terms(connection, promotion_id, &promotion.conditions).await?;
+    let reward = Json(Reward {
+        product_id: pre_offer.product_id,
+        amount_cents: pre_offer.amount_cents,
+        currency_code: pre_offer
+            .currency_code
+            .parse()
+            .map_err(|error| StoreError::Corrupt(format!("{error}")))?,
+        repayment_rate: pre_offer.repayment_rate.clone(),
+    });
+    sqlx::query!(
+        r#"insert into promotion_user (user_id, promotion_id, terms_id, status, rides_target, started_at, challenge_deadline,
+                                       reward, pre_offer_id, country_code, receipts_month)
+           values ($1, $2, $3, 'IN_PROGRESS', $4, $5, $6, $7, $8, $9, date_trunc('month', $5::timestamptz at time zone 'UTC')::date)"#,
+        user_id,
+        promotion_id,
+        terms_id,
+        i32::try_from(conditions.target_rides).unwrap_or(i32::MAX),
+        started_at,
+        started_at + conditions.challenge_period.delta(),
+        reward as Json<Reward>,
+        pre_offer.pre_offer_id,
+        pre_offer.country_code,
+    )
+    .execute(&mut *connection)
+    .await?;
+    ensure_active_split(connection, user_id, promotion_id, &pre_offer, started_at).await?;
+    enqueue_event(
+        connection,
+        user_id,
+        promotion_id,
+        event_type::STARTED,
+        None,
+        started_at,
+        traceparent,
+    )
+    .await?;
+    match load(connection, user_id, promotion_id).await? {
+        Some(started) => Ok(Started::Started(started)),
+        None => Err(StoreError::Corrupt(format!(
+            "participation ({user_id}, {promotion_id}) vanished while it was started"
+        ))),
+    }
+}
+
+/// The immutable row of these conditions, made if it is the first participation under them.
+async fn freeze_terms(
+    connection: &mut PgConnection,
+    promotion_id: PromotionId,
+    conditions: &Value,
+) -> Result<i64> {
+    sqlx::query!(
+        "insert into promotion_terms (promotion_id, conditions) values ($1, $2) on conflict (promotion_id, md5(conditions::text)) do nothing",
+        promotion_id,
+        conditions
+    )
+    .execute(&mut *connection)
+    .await?;
+    Ok(sqlx::query_scalar!(
+        "select terms_id from promotion_terms where promotion_id = $1 and md5(conditions::text) = md5($2::jsonb::text)",
+        promotion_id,
+        conditions
+    )
+    .fetch_one(connection)
+    .await?)
+}
+
+/// Leaves exactly one `ACTIVE` split that is valid now: the one there is, or one from the pre-offer.
+async fn ensure_active_split(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    promotion_id: PromotionId,
+    pre_offer: &PreOffer,
+    now: Instant,
+) -> Result<()> {
+    sqlx::query!(
+        "update cash_loan_account set status = 'EXPIRED', updated_at = $3
+          where user_id = $1 and promotion_id = $2 and status = 'ACTIVE' and valid_until <= $3",
+        user_id,
+        promotion_id,
+        now
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "insert into cash_loan_account (split_id, user_id, promotion_id, pre_offer_id, country_code, product_id, amount_cents,
+                                        currency_code, repayment_rate, valid_until, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)
+         on conflict (user_id, promotion_id) where status = 'ACTIVE' do nothing",
+        Uuid::now_v7(),
+        user_id,
+        promotion_id,
+        pre_offer.pre_offer_id,
+        pre_offer.country_code,
+        pre_offer.product_id,
+        pre_offer.amount_cents,
+        pre_offer.currency_code,
+        pre_offer.repayment_rate,
+        pre_offer.valid_until,
+        now
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Puts the participation's present state into the outbox. The caller holds its row lock.
+pub(super) async fn enqueue_event(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    promotion_id: PromotionId,
+    event_type: &str,
+    previous_status: Option<StatusName>,
+    occurred_at: Instant,
+    traceparent: Option<&str>,
+) -> Result<()> {
+    sqlx::query!(
+        "insert into event_outbox (event_id, type, user_id, promotion_id, status, previous_status, version, rides_completed,
+                                   rides_target, started_at, challenge_deadline, completed_at, reward_deadline, rewarded_at,
+                                   expired_at, expired_reason, reward, occurred_at, traceparent)
+         select $3, $4, user_id, promotion_id, status, $5, version, rides_completed, rides_target, started_at,
+                challenge_deadline, completed_at, reward_deadline, rewarded_at, expired_at, expired_reason, reward, $6, $7
+           from promotion_user where user_id = $1 and promotion_id = $2",
+        user_id,
+        promotion_id,
+        Uuid::now_v7(),
+        event_type,
+        previous_status.map(StatusName::as_str),
+        occurred_at,
+        traceparent
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! What travels: the JSON of topics, files and the API. Matches `schemas/`.
+
+pub mod participation;
+pub mod promotion_status;
+pub mod ride_completed;
+
+use chrono::{DateTime, SecondsFormat};
+use serde::Serializer;
+
+use crate::domain::{Instant, to_millis};
+
+/// RFC 3339 in UTC with exactly three fraction digits, for `#[serde(with = "wire::instant")]`.
+pub mod instant {
+    use super::{DateTime, Instant, Serializer, format_instant, to_millis};
+    use serde::{Deserialize, Deserializer};
+
+    /// Writes an instant as the contract does.
+    pub fn serialize<S: Serializer>(instant: &Instant, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format_instant(*instant))
+    }
+
+    /// Reads RFC 3339 with any offset, finer digits cut off.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Instant, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let instant = DateTime::parse_from_rfc3339(&text).map_err(serde::de::Error::custom)?;
+        Ok(to_millis(instant.to_utc()))
+    }
+}
+
+/// The same for an instant that may be `null`.
+pub mod optional_instant {
+    use super::{DateTime, Instant, Serializer, format_instant, to_millis};
+    use serde::{Deserialize, Deserializer};
+
+    /// Writes an instant as the contract does, or `null`.
+    pub fn serialize<S: Serializer>(
+        instant: &Option<Instant>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match instant {
+            Some(instant) => serializer.serialize_str(&format_instant(*instant)),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    /// Reads RFC 3339 with any offset, or `null`.
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Instant>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(deserializer)? else {
+            return Ok(None);
+        };
+        let instant = DateTime::parse_from_rfc3339(&text).map_err(serde::de::Error::custom)?;
+        Ok(Some(to_millis(instant.to_utc())))
+    }
+}
+
+/// An instant as the contract writes it: `2026-11-22T18:04:05.123Z`.
+pub fn format_instant(instant: Instant) -> String {
+    instant.to_rfc3339_opts(SecondsFormat::Millis, true)
+}

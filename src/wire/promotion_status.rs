@@ -1,0 +1,45 @@
+//! The status event (contract 4.2): the whole state of a participation after a change.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::participation::State;
+
+use crate::domain::participation::StatusName;
+
+/// Where every event says it comes from (`ce_source`).
+pub const SOURCE: &str = "/ride-promo";
+
+/// The contract's words for what happened.
+pub mod event_type {
+    /// The client pressed Get started.
+    pub const STARTED: &str = "promotion.started";
+    /// Rides counted.
+    pub const PROGRESSED: &str = "promotion.progressed";
+    /// The target is reached.
+    pub const COMPLETED: &str = "promotion.completed";
+    /// The reward was accepted.
+    pub const REWARDED: &str = "promotion.rewarded";
+    /// Time ran out.
+    pub const EXPIRED: &str = "promotion.expired";
+}
+
+/// An event of `promotion-status`, in the field order of the contract.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PromotionStatus {
+    /// The same at every delivery of this event.
+    pub event_id: Uuid,
+    /// What happened, one of [`event_type`].
+    #[serde(rename = "type")]
+    pub event_type: String,
+    /// The state after it.
+    #[serde(flatten)]
+    pub state: State,
+    /// The status before it; `null` for the start.
+    #[schema(required)]
+    pub previous_status: Option<StatusName>,
+    /// When it was recorded, by the database's clock.
+    #[serde(with = "crate::wire::instant")]
+    pub occurred_at: DateTime<Utc>,
+}

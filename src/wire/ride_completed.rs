@@ -1,0 +1,576 @@
+//! The ride-completed event (contract 4.1): the fast way for the good, the thorough way for the bad.
+
+use std::borrow::Cow;
+use std::fmt::Display;
+
+use chrono::{DateTime, Datelike, TimeDelta};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::domain::promotion::is_service_type;
+use crate::domain::ride::Ride;
+use crate::domain::{Instant, UserId, to_millis};
+
+/// The largest value that is looked into.
+pub const MAX_BYTES: usize = 64 * 1024;
+
+/// How far ahead of the database's clock a ride may have been completed.
+pub const MAX_AHEAD: TimeDelta = TimeDelta::minutes(5);
+
+/// Why a record is not a ride, most basic first; a record with several faults gets the first.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, utoipa::ToSchema,
+)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Reason {
+    /// Over 64 KiB; not looked into.
+    TooLarge,
+    /// Empty, not UTF-8, not JSON, not an object, or a known field twice.
+    NotJson,
+    /// A required field is absent or null.
+    MissingField,
+    /// A field of another JSON type; `6500.0` and `"48151"` among them.
+    WrongType,
+    /// A value out of form or range, beyond 64 bits too.
+    InvalidValue,
+    /// A fare below zero.
+    NegativeAmount,
+    /// Completed more than five minutes from now.
+    InFuture,
+}
+
+impl Reason {
+    /// Every reason, in order.
+    pub const ALL: [Self; 7] = [
+        Self::TooLarge,
+        Self::NotJson,
+        Self::MissingField,
+        Self::WrongType,
+        Self::InvalidValue,
+        Self::NegativeAmount,
+        Self::InFuture,
+    ];
+
+    /// The contract's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TooLarge => "TOO_LARGE",
+            Self::NotJson => "NOT_JSON",
+            Self::MissingField => "MISSING_FIELD",
+            Self::WrongType => "WRONG_TYPE",
+            Self::InvalidValue => "INVALID_VALUE",
+            Self::NegativeAmount => "NEGATIVE_AMOUNT",
+            Self::InFuture => "IN_FUTURE",
+        }
+    }
+}
+
+/// A record that is not a valid ride.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// The first of what is wrong.
+    pub reason: Reason,
+    /// All that is wrong, for people; without NUL, so that Postgres can keep it.
+    pub detail: String,
+    /// Field and fault, each.
+    pub faults: Vec<Fault>,
+    /// The body's `user_id`, where exactly one valid one can be read.
+    pub user_id: Option<UserId>,
+}
+
+/// One thing that is wrong with a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The field, or an empty text for the record as a whole.
+    pub field: &'static str,
+    /// What kind of fault.
+    pub reason: Reason,
+    /// What it should have been, and what it was.
+    pub detail: String,
+}
+
+/// Reads a ride; `now` is the database's clock.
+pub fn decode(value: &[u8], now: Instant) -> Result<Ride, Box<Rejected>> {
+    if value.len() > MAX_BYTES {
+        return Err(rejected(
+            vec![fault(
+                "",
+                Reason::TooLarge,
+                format!("{} bytes, at most {MAX_BYTES}", value.len()),
+            )],
+            None,
+        ));
+    }
+    // serde_json does not look at the bytes of values it skips, so the text is checked first.
+    let text = match std::str::from_utf8(value) {
+        Ok(text) => text,
+        Err(error) => {
+            return Err(rejected(
+                vec![fault("", Reason::NotJson, format!("not UTF-8: {error}"))],
+                None,
+            ));
+        }
+    };
+    match decode_fast(text) {
+        Some(ride) if ride.completed_at - now <= MAX_AHEAD => Ok(ride),
+        _ => decode_thoroughly(text, now),
+    }
+}
+
+/// The client that a record's key names: a decimal number of at least 1.
+pub fn user_id_of_key(key: Option<&[u8]>) -> Option<UserId> {
+    let text = std::str::from_utf8(key?).ok()?;
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok().filter(|user_id| *user_id >= 1)
+}
+
+#[derive(Deserialize)]
+struct Fields<'a> {
+    ride_id: &'a str,
+    user_id: i64,
+    completed_at: &'a str,
+    amount_cents: i64,
+    currency_code: &'a str,
+    country_code: Option<&'a str>,
+    city_id: Option<i64>,
+    service_type: Option<&'a str>,
+}
+
+/// The ride, if it is valid and written as nearly all are; anything else is for
+/// [`decode_thoroughly`], which knows what to say about it.
+fn decode_fast(text: &str) -> Option<Ride> {
+    let fields: Fields<'_> = serde_json::from_str(text).ok()?;
+    Some(Ride {
+        ride_id: ride_id(fields.ride_id).ok()?,
+        user_id: user_id(fields.user_id).ok()?,
+        completed_at: completed_at(fields.completed_at).ok()?,
+        amount_cents: (fields.amount_cents >= 0).then_some(fields.amount_cents)?,
+        currency_code: fields.currency_code.parse().ok()?,
+        country_code: fields.country_code.map(str::parse).transpose().ok()?,
+        city_id: fields.city_id.map(city_id).transpose().ok()?,
+        service_type: fields.service_type.map(service_type).transpose().ok()?,
+    })
+}
+
+fn ride_id(text: &str) -> Result<Uuid, &'static str> {
+    // The crate reads other forms too; the contract's is the hyphenated one.
+    if text.len() == 36 {
+        Uuid::parse_str(text).map_err(|_| "must be a UUID")
+    } else {
+        Err("must be a UUID")
+    }
+}
+
+fn user_id(number: i64) -> Result<UserId, &'static str> {
+    if number >= 1 {
+        Ok(number)
+    } else {
+        Err("must be at least 1")
+    }
+}
+
+fn completed_at(text: &str) -> Result<Instant, &'static str> {
+    let instant = DateTime::parse_from_rfc3339(text)
+        .map_err(|_| "must be an RFC 3339 instant")?
+        .to_utc();
+    if instant.year() < 2000 {
+        return Err("must be in the year 2000 or later");
+    }
+    Ok(to_millis(instant))
+}
+
+fn city_id(number: i64) -> Result<i64, &'static str> {
+    if number >= 0 {
+        Ok(number)
+    } else {
+        Err("must be at least 0")
+    }
+}
+
+fn service_type(text: &str) -> Result<Box<str>, &'static str> {
+    if is_service_type(text) {
+        Ok(text.into())
+    } else {
+        Err("must be 1 to 64 printable characters")
+    }
+}
+
+/// Reads field by field from the raw text of each, so that every fault can be named.
+fn decode_thoroughly(text: &str, now: Instant) -> Result<Ride, Box<Rejected>> {
+    let members = match serde_json::from_str::<Members<'_>>(text) {
+        Ok(members) => members,
+        Err(error) => return Err(rejected(vec![fault("", Reason::NotJson, error)], None)),
+    };
+    let mut reader = Reader {
+        members: members.0,
+        faults: Vec::new(),
+    };
+    let user_id = reader.required("user_id", |raw| integer(raw, user_id));
+    let ride_id = reader.required("ride_id", |raw| string(raw, ride_id));
+    let completed_at = reader.required("completed_at", |raw| {
+        let instant = string(raw, completed_at)?;
+        if instant - now > MAX_AHEAD {
+            return Err((
+                Reason::InFuture,
+                format!("must be at most 5 minutes ahead, got {}", shown(raw)),
+            ));
+        }
+        Ok(instant)
+    });
+    let amount_cents = reader.required("amount_cents", |raw| {
+        let amount = integer(raw, Ok::<_, &str>)?;
+        if amount < 0 {
+            return Err((
+                Reason::NegativeAmount,
+                format!("must be at least 0, got {amount}"),
+            ));
+        }
+        Ok(amount)
+    });
+    let currency_code = reader.required("currency_code", |raw| string(raw, str::parse));
+    let country_code = reader.optional("country_code", |raw| string(raw, str::parse));
+    let city_id = reader.optional("city_id", |raw| integer(raw, city_id));
+    let service_type = reader.optional("service_type", |raw| string(raw, service_type));
+    let faults = reader.faults;
+    match (ride_id, user_id, completed_at, amount_cents, currency_code) {
+        (
+            Some(ride_id),
+            Some(user_id),
+            Some(completed_at),
+            Some(amount_cents),
+            Some(currency_code),
+        ) if faults.is_empty() => Ok(Ride {
+            ride_id,
+            user_id,
+            completed_at,
+            amount_cents,
+            currency_code,
+            country_code,
+            city_id,
+            service_type,
+        }),
+        _ => Err(rejected(faults, user_id)),
+    }
+}
+
+fn fault(field: &'static str, reason: Reason, detail: impl Display) -> Fault {
+    Fault {
+        field,
+        reason,
+        detail: detail.to_string().replace('\0', "\u{fffd}"),
+    }
+}
+
+fn rejected(faults: Vec<Fault>, user_id: Option<UserId>) -> Box<Rejected> {
+    let reason = faults
+        .iter()
+        .map(|fault| fault.reason)
+        .min()
+        .unwrap_or(Reason::NotJson);
+    let mut detail = String::new();
+    for fault in &faults {
+        if !detail.is_empty() {
+            detail.push_str("; ");
+        }
+        if !fault.field.is_empty() {
+            detail.push_str(fault.field);
+            detail.push(' ');
+        }
+        detail.push_str(&fault.detail);
+    }
+    Box::new(Rejected {
+        reason,
+        detail,
+        faults,
+        user_id,
+    })
+}
+
+/// The members of a JSON object in order, repeated ones too, values unread.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some((name, value)) = map.next_entry::<Cow<'de, str>, &'de RawValue>()? {
+                    members.push((name, value));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
+}
+
+struct Reader<'a> {
+    members: Vec<(Cow<'a, str>, &'a RawValue)>,
+    faults: Vec<Fault>,
+}
+
+impl Reader<'_> {
+    fn required<T>(
+        &mut self,
+        field: &'static str,
+        read: impl FnOnce(&str) -> Result<T, (Reason, String)>,
+    ) -> Option<T> {
+        let before = self.faults.len();
+        let value = self.optional(field, read);
+        if value.is_none() && self.faults.len() == before {
+            self.faults
+                .push(fault(field, Reason::MissingField, "is required"));
+        }
+        value
+    }
+
+    fn optional<T>(
+        &mut self,
+        field: &'static str,
+        read: impl FnOnce(&str) -> Result<T, (Reason, String)>,
+    ) -> Option<T> {
+        let mut found = self
+            .members
+            .iter()
+            .filter(|(name, _)| name == field)
+            .map(|(_, raw)| raw.get());
+        let raw = found.next()?;
+        if found.next().is_some() {
+            self.faults
+                .push(fault(field, Reason::NotJson, "is there more than once"));
+            return None;
+        }
+        if raw == "null" {
+            return None;
+        }
+        match read(raw) {
+            Ok(value) => Some(value),
+            Err((reason, detail)) => {
+                self.faults.push(fault(field, reason, detail));
+                None
+            }
+        }
+    }
+}
+
+fn integer<T, E: Display>(
+    raw: &str,
+    read: impl FnOnce(i64) -> Result<T, E>,
+) -> Result<T, (Reason, String)> {
+    let is_integer = raw.starts_with(|first: char| first == '-' || first.is_ascii_digit())
+        && !raw.contains(['.', 'e', 'E']);
+    if !is_integer {
+        return Err((
+            Reason::WrongType,
+            format!("must be an integer, got {}", shown(raw)),
+        ));
+    }
+    let number = raw.parse().map_err(|_| {
+        (
+            Reason::InvalidValue,
+            format!("must fit 64 bits, got {}", shown(raw)),
+        )
+    })?;
+    read(number).map_err(|error| (Reason::InvalidValue, format!("{error}, got {}", shown(raw))))
+}
+
+fn string<T, E: Display>(
+    raw: &str,
+    read: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, (Reason, String)> {
+    if !raw.starts_with('"') {
+        return Err((
+            Reason::WrongType,
+            format!("must be a string, got {}", shown(raw)),
+        ));
+    }
+    // What is left to go wrong in a string that was skipped over is an escape that means nothing.
+    let text: Cow<'_, str> = serde_json::from_str(raw)
+        .map_err(|error| (Reason::InvalidValue, format!("{error}, got {}", shown(raw))))?;
+    read(&text).map_err(|error| (Reason::InvalidValue, format!("{error}, got {}", shown(raw))))
+}
+
+/// A value as an error shows it: not more than somebody can read.
+fn shown(raw: &str) -> Cow<'_, str> {
+    const MOST: usize = 100;
+    match raw.char_indices().nth(MOST) {
+        None => Cow::Borrowed(raw),
+        Some((end, _)) => Cow::Owned(format!("{}…", &raw[..end])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn now() -> Instant {
+        DateTime::parse_from_rfc3339("2026-11-22T18:05:00Z")
+            .expect("valid")
+            .to_utc()
+    }
+
+    fn full() -> Value {
+        json!({ "ride_id": "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11", "user_id": 48151, "completed_at": "2026-11-22T18:04:05.123Z",
+            "amount_cents": 6500, "currency_code": "MXN", "country_code": "MX", "city_id": 4198, "service_type": "city" })
+    }
+
+    fn with(name: &str, value: Value) -> String {
+        let mut ride = full();
+        ride[name] = value;
+        ride.to_string()
+    }
+
+    fn reason_of(text: &[u8]) -> (Reason, Option<UserId>) {
+        let rejected = decode(text, now()).expect_err("not a ride");
+        (rejected.reason, rejected.user_id)
+    }
+
+    #[test]
+    fn both_ways_read_the_same_ride() {
+        let text = full().to_string();
+        let fast = decode_fast(&text).expect("written plainly");
+        assert_eq!(decode_thoroughly(&text, now()).as_ref(), Ok(&fast));
+        assert_eq!(fast.service_type.as_deref(), Some("city"));
+    }
+
+    #[test]
+    fn reads_what_the_contract_allows() {
+        let escaped = r#"{"ride_id":"0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11","user\u005fid":48151,"completed_at":"2026-11-22T19:04:05.123999+01:00",
+            "amount_cents":-0,"currency_code":"MX\u004e","city_id":null,"note":{"deep":[1.5]}}"#;
+        let ride = decode(escaped.as_bytes(), now()).expect("valid");
+        assert_eq!(
+            (ride.user_id, ride.amount_cents, ride.city_id),
+            (48151, 0, None)
+        );
+        assert_eq!(
+            crate::wire::format_instant(ride.completed_at),
+            "2026-11-22T18:04:05.123Z"
+        );
+    }
+
+    #[test]
+    fn names_each_fault() {
+        let me = Some(48151);
+        for (text, expected) in [
+            (String::new(), (Reason::NotJson, None)),
+            ("[1]".to_owned(), (Reason::NotJson, None)),
+            (full().to_string().replace('}', ""), (Reason::NotJson, None)),
+            (
+                full().to_string().replace('}', ",\"amount_cents\":1}"),
+                (Reason::NotJson, me),
+            ),
+            (
+                full().to_string().replace('}', ",\"user_id\":1}"),
+                (Reason::NotJson, None),
+            ),
+            (
+                with("currency_code", Value::Null),
+                (Reason::MissingField, me),
+            ),
+            (with("user_id", Value::Null), (Reason::MissingField, None)),
+            (with("user_id", json!("48151")), (Reason::WrongType, None)),
+            (with("amount_cents", json!(6500.0)), (Reason::WrongType, me)),
+            (with("city_id", json!("4198")), (Reason::WrongType, me)),
+            (with("service_type", json!(7)), (Reason::WrongType, me)),
+            (with("user_id", json!(0)), (Reason::InvalidValue, None)),
+            (
+                with("ride_id", json!("0192f8c47a1e7c5b9a532f6d1c0e4b11")),
+                (Reason::InvalidValue, me),
+            ),
+            (
+                with("completed_at", json!("yesterday")),
+                (Reason::InvalidValue, me),
+            ),
+            (
+                with("completed_at", json!("1999-12-31T23:59:59Z")),
+                (Reason::InvalidValue, me),
+            ),
+            (
+                with("currency_code", json!("mxn")),
+                (Reason::InvalidValue, me),
+            ),
+            (
+                with("country_code", json!("MEX")),
+                (Reason::InvalidValue, me),
+            ),
+            (with("city_id", json!(-1)), (Reason::InvalidValue, me)),
+            (with("service_type", json!("")), (Reason::InvalidValue, me)),
+            (
+                with("service_type", json!("a\0b")),
+                (Reason::InvalidValue, me),
+            ),
+            (
+                full().to_string().replace("6500", "99999999999999999999"),
+                (Reason::InvalidValue, me),
+            ),
+            (
+                full().to_string().replace("\"city\"", "\"\\ud800\""),
+                (Reason::InvalidValue, me),
+            ),
+            (
+                with("amount_cents", json!(-1)),
+                (Reason::NegativeAmount, me),
+            ),
+            (
+                with("completed_at", json!("2026-11-22T18:10:00.001Z")),
+                (Reason::InFuture, me),
+            ),
+        ] {
+            assert_eq!(reason_of(text.as_bytes()), expected, "{text}");
+        }
+        assert_eq!(reason_of(b"{\"note\":\"\xff\"}"), (Reason::NotJson, None));
+        assert_eq!(
+            reason_of(&vec![b' '; MAX_BYTES + 1]),
+            (Reason::TooLarge, None)
+        );
+        assert!(
+            decode(
+                with("completed_at", json!("2026-11-22T18:10:00.000Z")).as_bytes(),
+                now()
+            )
+            .is_ok()
+        );
+    }
+
+    #[test]
+    fn several_faults_give_the_most_basic_reason_and_all_details() {
+        let mut ride = full();
+        ride["amount_cents"] = json!(-1);
+        ride["currency_code"] = Value::Null;
+        let rejected = decode(ride.to_string().as_bytes(), now()).expect_err("bad");
+        assert_eq!(rejected.reason, Reason::MissingField);
+        assert_eq!(
+            rejected.detail,
+            "amount_cents must be at least 0, got -1; currency_code is required"
+        );
+    }
+
+    #[test]
+    fn a_key_is_a_plain_decimal() {
+        assert_eq!(user_id_of_key(Some(b"48151")), Some(48151));
+        for key in [
+            &b""[..],
+            b"0",
+            b"+1",
+            b"-1",
+            b" 1",
+            b"9223372036854775808",
+            b"x",
+        ] {
+            assert_eq!(user_id_of_key(Some(key)), None);
+        }
+        assert_eq!(user_id_of_key(None), None);
+    }
+}
