@@ -1,11 +1,10 @@
 //! All the SQL there is. Everything that changes several rows goes through [`Store::run_tx`];
 //! every statement that changes a status names the status it expects.
 
-pub mod outbox;
+pub mod audit;
+pub mod clock;
 pub mod participations;
 pub mod positions;
-pub mod promotions;
-pub mod quarantine;
 pub mod rides;
 pub mod schema;
 

@@ -1,1 +1,133 @@
-//! x
+//! Where ingest stands: the position of each partition of the ride topic, and the operator's hand
+//! on it.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::rides::Source;
+use super::{Result, Store};
+use crate::domain::Instant;
+
+/// A stored position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The partition.
+    pub partition: i32,
+    /// The offset of the next record to apply.
+    pub next_offset: i64,
+    /// How often an operator has moved it, plus one.
+    pub generation: i64,
+    /// The incarnation of the topic it belongs to.
+    pub source: Source,
+    /// When it last moved.
+    pub updated_at: Instant,
+}
+
+impl Store {
+    /// Every position of a topic, by partition.
+    pub async fn positions(&self, topic: &str) -> Result<BTreeMap<i32, Position>> {
+        let rows = sqlx::query!(
+            "select topic, partition, cluster_id, topic_id, next_offset, generation, updated_at
+               from consumer_position where topic = $1",
+            topic
+        )
+        .fetch_all(self.pool())
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| {
+                let source = Source {
+                    topic: row.topic,
+                    cluster_id: row.cluster_id,
+                    topic_id: row.topic_id,
+                };
+                let position = Position {
+                    partition: row.partition,
+                    next_offset: row.next_offset,
+                    generation: row.generation,
+                    source,
+                    updated_at: row.updated_at,
+                };
+                (row.partition, position)
+            })
+            .collect())
+    }
+
+    /// Begins positions at the given offsets for partitions that have none; existing ones stay.
+    pub async fn begin_positions(
+        &self,
+        source: &Source,
+        offsets: &BTreeMap<i32, i64>,
+    ) -> Result<()> {
+        let (partitions, offsets): (Vec<i32>, Vec<i64>) = offsets
+            .iter()
+            .map(|(partition, offset)| (*partition, *offset))
+            .unzip();
+        sqlx::query!(
+            "insert into consumer_position (topic, partition, cluster_id, topic_id, next_offset)
+             select $1, partition, $2, $3, next_offset from unnest($4::int[], $5::bigint[]) v (partition, next_offset)
+              order by partition
+             on conflict (topic, partition) do nothing",
+            source.topic,
+            source.cluster_id,
+            source.topic_id,
+            &partitions,
+            &offsets
+        )
+        .execute(self.pool())
+        .await?;
+        Ok(())
+    }
+
+    /// The operator's decision: sets positions in this incarnation of the topic, audited. A batch
+    /// that was read before cannot commit after, even if the offset recurs: the generation grows.
+    pub async fn set_positions(
+        &self,
+        source: &Source,
+        offsets: BTreeMap<i32, i64>,
+        actor: &str,
+        reason: &str,
+    ) -> Result<()> {
+        let (source, actor, reason) = (source.clone(), actor.to_owned(), reason.to_owned());
+        self.run_tx("set_positions", move |connection| {
+            let (source, offsets, actor, reason) = (source.clone(), offsets.clone(), actor.clone(), reason.clone());
+            Box::pin(async move {
+                for (partition, offset) in offsets {
+                    let before = sqlx::query!(
+                        "select cluster_id, topic_id, next_offset, generation from consumer_position
+                          where topic = $1 and partition = $2 for update",
+                        source.topic,
+                        partition
+                    )
+                    .fetch_optional(&mut *connection)
+                    .await?;
+                    sqlx::query!(
+                        "insert into consumer_position (topic, partition, cluster_id, topic_id, next_offset)
+                         values ($1, $2, $3, $4, $5)
+                         on conflict (topic, partition) do update
+                            set cluster_id = excluded.cluster_id, topic_id = excluded.topic_id,
+                                next_offset = excluded.next_offset, generation = consumer_position.generation + 1,
+                                updated_at = clock_ms()",
+                        source.topic,
+                        partition,
+                        source.cluster_id,
+                        source.topic_id,
+                        offset
+                    )
+                    .execute(&mut *connection)
+                    .await?;
+                    let before = before.map(|row| {
+                        json!({ "topic": source.topic, "partition": partition, "next_offset": row.next_offset,
+                            "cluster_id": row.cluster_id, "topic_id": row.topic_id, "generation": row.generation })
+                    });
+                    let after = json!({ "topic": source.topic, "partition": partition, "next_offset": offset,
+                        "cluster_id": source.cluster_id, "topic_id": source.topic_id, "reason": reason });
+                    super::audit::record(connection, &actor, "positions set", before, Some(after)).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+}

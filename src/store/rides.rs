@@ -1,1 +1,757 @@
-//! x
+//! The one transaction of a batch of rides: position fence, quarantine, judgement, receipts,
+//! participations and outbox, all or nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chrono::NaiveDate;
+use hashbrown::HashSet;
+use serde_json::Value;
+use sqlx::postgres::PgConnection;
+use sqlx::{ConnectOptions, Connection};
+use uuid::Uuid;
+
+use super::participations::Receipt;
+use super::{Result, Store, StoreError};
+use crate::domain::participation::{Challenge, Outcome, Status};
+use crate::domain::promotion::{Conditions, Verdict};
+use crate::domain::ride::Ride;
+use crate::domain::{Instant, PromotionId, UserId};
+use crate::wire::ride_completed::Reason;
+
+/// How many distinct frozen conditions are kept at hand; more are read again when needed.
+const MOST_TERMS: usize = 10_000;
+
+/// A ride as it came.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// The ride.
+    pub ride: Ride,
+    /// The trace it came with (W3C `traceparent`), handed on to the status change it causes.
+    pub traceparent: Option<Box<str>>,
+}
+
+/// A record that is not a ride.
+#[derive(Clone, Debug)]
+pub struct Quarantined {
+    /// Where it came from.
+    pub partition: i32,
+    /// Where it came from.
+    pub offset: i64,
+    /// The record's key as it came.
+    pub key: Option<Vec<u8>>,
+    /// The record's value as it came.
+    pub value: Vec<u8>,
+    /// Its client, where one can be told.
+    pub user_id: Option<UserId>,
+    /// Why it is not a ride.
+    pub reason: Reason,
+    /// The same in words.
+    pub detail: String,
+}
+
+/// The part of a partition that a batch covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// The partition.
+    pub partition: i32,
+    /// The position's generation when reading began.
+    pub generation: i64,
+    /// The stored position this batch follows on.
+    pub from: i64,
+    /// The position after it.
+    pub to: i64,
+}
+
+/// Which incarnation of which topic positions belong to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The topic's name.
+    pub topic: String,
+    /// The Kafka cluster's id.
+    pub cluster_id: String,
+    /// The topic's id; empty where the broker knows none.
+    pub topic_id: String,
+}
+
+/// What is applied together. Rides are in offset order within their partitions.
+#[derive(Debug)]
+pub struct Batch {
+    /// Where it was read.
+    pub source: Arc<Source>,
+    /// What it covers, each partition once.
+    pub ranges: Vec<Range>,
+    /// The valid rides.
+    pub rides: Vec<Incoming>,
+    /// The records that are none.
+    pub quarantined: Vec<Quarantined>,
+    /// How many records had no value.
+    pub tombstones: u64,
+}
+
+/// What became of a batch.
+#[derive(Debug)]
+pub enum Applied {
+    /// It is durable.
+    Committed(Counts),
+    /// Another consumer, or an operator, has moved a position: nothing was changed, and the
+    /// positions must be read again.
+    Fenced,
+}
+
+/// How many of a batch's rides went which way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Judged and recorded, by [`Verdict::ALL`]'s order.
+    pub judged: [u64; Verdict::ALL.len()],
+    /// Recorded before.
+    pub duplicates: u64,
+    /// Of the duplicates, those that now say something else.
+    pub duplicates_differing: u64,
+    /// Of nobody with a challenge in progress.
+    pub no_participation: u64,
+}
+
+impl Counts {
+    /// How many rides were of participants, the part that costs.
+    pub fn of_participants(&self) -> u64 {
+        self.judged.iter().sum::<u64>() + self.duplicates
+    }
+}
+
+/// What became of a single ride.
+#[derive(Clone, Debug)]
+pub enum AppliedOne {
+    /// Judged and recorded.
+    Applied(Receipt),
+    /// Recorded before.
+    Duplicate(Receipt),
+    /// The client has no challenge in progress.
+    NoParticipation,
+}
+
+/// A database session that applies batches, with the set of clients that have a challenge in
+/// progress. The set is exact as of each transaction because Postgres itself tells what became
+/// visible since the last one (see [`RideApplier::apply`]). It dies with the session: after a crash
+/// Postgres hands out the same transaction ids again, so a new session loads it anew.
+#[derive(Debug)]
+pub struct RideApplier {
+    connection: PgConnection,
+    live: HashSet<UserId>,
+    /// The `pg_snapshot` up to which `live` is complete.
+    snapshot: String,
+    terms: Terms,
+}
+
+impl RideApplier {
+    /// Opens a session and loads the clients with a challenge in progress.
+    pub async fn connect(store: &Store) -> Result<Self> {
+        let mut connection = store
+            .options()
+            .clone()
+            .application_name("ride-promo ingest")
+            .options([
+                // With custom plans Postgres chooses a sequential scan for large batches.
+                ("plan_cache_mode", "force_generic_plan"),
+                ("enable_seqscan", "off"),
+            ])
+            .connect()
+            .await?;
+        let loaded = sqlx::query!(
+            r#"select pg_current_snapshot()::text as "snapshot!",
+                      (select array_agg(user_id) from promotion_user where status = 'IN_PROGRESS') as users"#
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        Ok(Self {
+            connection,
+            live: loaded.users.unwrap_or_default().into_iter().collect(),
+            snapshot: loaded.snapshot,
+            terms: Terms::default(),
+        })
+    }
+
+    /// How many clients may have a challenge in progress.
+    pub fn live_clients(&self) -> usize {
+        self.live.len()
+    }
+
+    /// The database's clock.
+    pub async fn now(&mut self) -> Result<Instant> {
+        Ok(sqlx::query_scalar!(r#"select clock_ms() as "now!""#)
+            .fetch_one(&mut self.connection)
+            .await?)
+    }
+
+    /// Applies a batch in one transaction. After an error the session must be given up; whether
+    /// the batch was committed is then unknown, and applying it again finds out: its fence fails.
+    pub async fn apply(&mut self, batch: &Batch) -> Result<Applied> {
+        let Self {
+            connection,
+            live,
+            snapshot,
+            terms,
+        } = self;
+        let mut tx = connection.begin().await?;
+        if !advance_positions(&mut tx, batch).await? {
+            tx.rollback().await?;
+            return Ok(Applied::Fenced);
+        }
+        // A row visible now and not at the last snapshot was written by a transaction that was
+        // running or not yet begun then, so its xid is not below that snapshot's xmin. In one
+        // statement with its own snapshot, and after the fence: what commits later is seen by the
+        // next batch, and any ride read after that commit is in that batch or a later one.
+        let news = sqlx::query!(
+            r#"select pg_current_snapshot()::text as "snapshot!",
+                      (select array_agg(user_id) from promotion_user
+                        where status = 'IN_PROGRESS'
+                          and live_xid >= pg_snapshot_xmin($1::text::pg_snapshot)
+                          and not pg_visible_in_snapshot(live_xid, $1::text::pg_snapshot)) as users"#,
+            snapshot.as_str()
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        live.extend(news.users.unwrap_or_default());
+        *snapshot = news.snapshot;
+
+        insert_quarantined(&mut tx, batch).await?;
+
+        let mut candidates: Vec<&Incoming> = batch
+            .rides
+            .iter()
+            .filter(|incoming| live.contains(&incoming.ride.user_id))
+            .collect();
+        // Stable, so each client's rides stay in offset order.
+        candidates.sort_by_key(|incoming| incoming.ride.user_id);
+        let outcomes = apply_rides(&mut tx, terms, &candidates).await?;
+        tx.commit().await?;
+
+        let mut counts = Counts {
+            no_participation: (batch.rides.len() - candidates.len()) as u64,
+            ..Counts::default()
+        };
+        for (incoming, outcome) in candidates.iter().zip(&outcomes) {
+            match outcome {
+                Some(Outcome::Judged(judgement)) => counts.judged[judgement.verdict as usize] += 1,
+                Some(Outcome::Duplicate { differs }) => {
+                    counts.duplicates += 1;
+                    counts.duplicates_differing += u64::from(*differs);
+                }
+                Some(Outcome::NotInProgress) => counts.no_participation += 1,
+                None => {
+                    // A locked read later than the set's snapshot has shown nothing in progress.
+                    // What starts after it is news to the next batch.
+                    live.remove(&incoming.ride.user_id);
+                    counts.no_participation += 1;
+                }
+            }
+        }
+        Ok(Applied::Committed(counts))
+    }
+}
+
+/// The fence: moves every position of the batch from where it was read to where it ends, or none.
+async fn advance_positions(tx: &mut PgConnection, batch: &Batch) -> Result<bool> {
+    let partitions: Vec<i32> = batch.ranges.iter().map(|range| range.partition).collect();
+    let from: Vec<i64> = batch.ranges.iter().map(|range| range.from).collect();
+    let generations: Vec<i64> = batch.ranges.iter().map(|range| range.generation).collect();
+    let to: Vec<i64> = batch.ranges.iter().map(|range| range.to).collect();
+    // Locked in order first: `update … from unnest` alone locks in the order of its join, and two
+    // consumers that both think they own the partitions would deadlock.
+    let advanced = sqlx::query!(
+        "with locked as materialized (
+             select partition, next_offset, generation from consumer_position
+              where topic = $1 and cluster_id = $2 and topic_id = $3 and partition = any($4)
+              order by partition for update)
+         update consumer_position p set next_offset = v.upto, updated_at = clock_ms()
+           from unnest($4::int[], $5::bigint[], $6::bigint[], $7::bigint[]) v (partition, expected, generation, upto)
+           join locked l on l.partition = v.partition
+          where p.topic = $1 and p.partition = v.partition
+            and l.next_offset = v.expected and p.next_offset = v.expected
+            and l.generation = v.generation and p.generation = v.generation",
+        batch.source.topic,
+        batch.source.cluster_id,
+        batch.source.topic_id,
+        &partitions,
+        &from,
+        &generations,
+        &to
+    )
+    .execute(tx)
+    .await?
+    .rows_affected();
+    Ok(advanced == batch.ranges.len() as u64)
+}
+
+async fn insert_quarantined(tx: &mut PgConnection, batch: &Batch) -> Result<()> {
+    for record in &batch.quarantined {
+        // Once per record, also when an operator has the topic read again.
+        sqlx::query!(
+            r#"insert into quarantined_ride (quarantine_id, topic, topic_id, partition, "offset", key, value, user_id, reason, detail, received_at)
+               values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_ms())
+               on conflict (topic, topic_id, partition, "offset") do nothing"#,
+            Uuid::now_v7(),
+            batch.source.topic,
+            batch.source.topic_id,
+            record.partition,
+            record.offset,
+            record.key,
+            record.value,
+            record.user_id,
+            record.reason.as_str(),
+            record.detail,
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Frozen conditions by their row; immutable, so never stale.
+#[derive(Debug, Default)]
+struct Terms(HashMap<i64, Arc<Conditions>>);
+
+impl Terms {
+    async fn load(
+        &mut self,
+        connection: &mut PgConnection,
+        needed: impl Iterator<Item = i64>,
+    ) -> Result<()> {
+        if self.0.len() > MOST_TERMS {
+            self.0.clear();
+        }
+        let mut missing: Vec<i64> = needed.filter(|id| !self.0.contains_key(id)).collect();
+        missing.sort_unstable();
+        missing.dedup();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        for row in sqlx::query!(
+            "select terms_id, conditions from promotion_terms where terms_id = any($1)",
+            &missing
+        )
+        .fetch_all(connection)
+        .await?
+        {
+            let conditions = Conditions::from_json(&row.conditions).map_err(|errors| {
+                StoreError::Corrupt(format!("promotion_terms {}: {errors:?}", row.terms_id))
+            })?;
+            self.0.insert(row.terms_id, Arc::new(conditions));
+        }
+        Ok(())
+    }
+
+    fn get(&self, terms_id: i64) -> Result<Arc<Conditions>> {
+        self.0
+            .get(&terms_id)
+            .cloned()
+            .ok_or_else(|| StoreError::Corrupt(format!("promotion_terms {terms_id} is missing")))
+    }
+}
+
+struct Locked {
+    user_id: UserId,
+    promotion_id: PromotionId,
+    terms_id: i64,
+    version: i32,
+    rides_completed: i32,
+    started_at: Instant,
+    challenge_deadline: Instant,
+    receipts_month: NaiveDate,
+}
+
+/// Applies rides, sorted by client, to the challenges that are in progress: locks them in key
+/// order, judges what was not recorded before, writes receipts, progress and events. Answers what
+/// became of each ride, `None` where its client has no challenge in progress.
+async fn apply_rides(
+    connection: &mut PgConnection,
+    terms: &mut Terms,
+    rides: &[&Incoming],
+) -> Result<Vec<Option<Outcome>>> {
+    let mut users: Vec<UserId> = rides.iter().map(|incoming| incoming.ride.user_id).collect();
+    users.dedup();
+    if users.is_empty() {
+        return Ok(Vec::new());
+    }
+    let locked = sqlx::query_as!(
+        Locked,
+        "select user_id, promotion_id, terms_id, version, rides_completed, started_at, challenge_deadline, receipts_month
+           from promotion_user
+          where user_id = any($1) and status = 'IN_PROGRESS'
+          order by user_id, promotion_id
+            for update",
+        &users
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    if locked.is_empty() {
+        return Ok(vec![None; rides.len()]);
+    }
+    terms
+        .load(connection, locked.iter().map(|row| row.terms_id))
+        .await?;
+
+    // A client has at most one live participation (a unique index), so rides and locked rows,
+    // both sorted by client, are walked together.
+    let mut work: Vec<Work<'_>> = Vec::with_capacity(locked.len());
+    let mut next = 0;
+    for row in locked {
+        while next < rides.len() && rides[next].ride.user_id < row.user_id {
+            next += 1;
+        }
+        let first = next;
+        while next < rides.len() && rides[next].ride.user_id == row.user_id {
+            next += 1;
+        }
+        work.push(Work {
+            conditions: terms.get(row.terms_id)?,
+            row,
+            first,
+            rides: &rides[first..next],
+        });
+    }
+    let mut recorded = read_recorded(connection, &work).await?;
+    let mut counted_per_day = read_counted_per_day(connection, &work).await?;
+    // After the locks: what is recorded now may not carry an earlier instant than what the locks
+    // were waited for.
+    let now = sqlx::query_scalar!(r#"select clock_ms() as "now!""#)
+        .fetch_one(&mut *connection)
+        .await?;
+
+    let mut outcomes = vec![None; rides.len()];
+    let mut receipts = Receipts::default();
+    let mut changes = Changes::default();
+    for Work {
+        row,
+        conditions,
+        first,
+        rides,
+    } in &work
+    {
+        let key = (row.user_id, row.promotion_id);
+        let mut challenge = Challenge {
+            conditions,
+            started_at: row.started_at,
+            challenge_deadline: row.challenge_deadline,
+            rides_completed: row.rides_completed.cast_unsigned(),
+            recorded: recorded.remove(&key).unwrap_or_default(),
+            counted_per_day: counted_per_day.remove(&key).unwrap_or_default(),
+        };
+        let mut traceparent = None;
+        for (place, incoming) in rides.iter().enumerate() {
+            let outcome = challenge.apply(&incoming.ride);
+            if let Outcome::Judged(judgement) = &outcome {
+                receipts.push(
+                    row,
+                    conditions,
+                    &incoming.ride,
+                    judgement.verdict,
+                    judgement.details.clone(),
+                );
+                if judgement.verdict == Verdict::Counted {
+                    traceparent = incoming.traceparent.as_deref();
+                }
+            }
+            outcomes[first + place] = Some(outcome);
+        }
+        if challenge.rides_completed.cast_signed() > row.rides_completed {
+            changes.push(row, &challenge, traceparent, now)?;
+        }
+    }
+    receipts.insert(connection, now).await?;
+    changes.write(connection, now).await?;
+    Ok(outcomes)
+}
+
+/// One locked participation and its rides.
+struct Work<'a> {
+    row: Locked,
+    conditions: Arc<Conditions>,
+    /// The index of the first of `rides` in the batch's sorted rides.
+    first: usize,
+    rides: &'a [&'a Incoming],
+}
+
+type Key = (UserId, PromotionId);
+
+/// Which of the rides are recorded already, with their fingerprints.
+async fn read_recorded(
+    connection: &mut PgConnection,
+    work: &[Work<'_>],
+) -> Result<HashMap<Key, HashMap<Uuid, i64>>> {
+    let (mut users, mut promotions, mut months, mut rides) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for work in work {
+        for incoming in work.rides {
+            users.push(work.row.user_id);
+            promotions.push(work.row.promotion_id);
+            months.push(work.row.receipts_month);
+            rides.push(incoming.ride.ride_id);
+        }
+    }
+    let rows = sqlx::query!(
+        r#"select r.user_id, r.promotion_id, r.ride_id, r.fingerprint
+             from unnest($1::bigint[], $2::bigint[], $3::date[], $4::uuid[]) v (user_id, promotion_id, receipts_month, ride_id)
+             join ride_receipt r using (user_id, promotion_id, receipts_month, ride_id)"#,
+        &users,
+        &promotions,
+        &months,
+        &rides
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut recorded: HashMap<Key, HashMap<Uuid, i64>> = HashMap::new();
+    for row in rows {
+        recorded
+            .entry((row.user_id, row.promotion_id))
+            .or_default()
+            .insert(row.ride_id, row.fingerprint);
+    }
+    Ok(recorded)
+}
+
+/// How many rides counted on the days of these rides, where the conditions cap them.
+async fn read_counted_per_day(
+    connection: &mut PgConnection,
+    work: &[Work<'_>],
+) -> Result<HashMap<Key, HashMap<NaiveDate, u32>>> {
+    let mut wanted = std::collections::BTreeSet::new();
+    for work in work {
+        for incoming in work.rides {
+            if let Some(day) = work.conditions.day_of(&incoming.ride) {
+                wanted.insert((
+                    work.row.user_id,
+                    work.row.promotion_id,
+                    work.row.receipts_month,
+                    day,
+                ));
+            }
+        }
+    }
+    let mut counted: HashMap<Key, HashMap<NaiveDate, u32>> = HashMap::new();
+    if wanted.is_empty() {
+        return Ok(counted);
+    }
+    let users: Vec<_> = wanted.iter().map(|w| w.0).collect();
+    let promotions: Vec<_> = wanted.iter().map(|w| w.1).collect();
+    let months: Vec<_> = wanted.iter().map(|w| w.2).collect();
+    let days: Vec<_> = wanted.iter().map(|w| w.3).collect();
+    let rows = sqlx::query!(
+        r#"select r.user_id, r.promotion_id, r.ride_day as "ride_day!", count(*) as "counted!"
+             from unnest($1::bigint[], $2::bigint[], $3::date[], $4::date[]) v (user_id, promotion_id, receipts_month, ride_day)
+             join ride_receipt r using (user_id, promotion_id, receipts_month, ride_day)
+            where r.verdict = 'COUNTED'
+            group by r.user_id, r.promotion_id, r.ride_day"#,
+        &users,
+        &promotions,
+        &months,
+        &days
+    )
+    .fetch_all(connection)
+    .await?;
+    for row in rows {
+        let count = u32::try_from(row.counted).unwrap_or(u32::MAX);
+        counted
+            .entry((row.user_id, row.promotion_id))
+            .or_default()
+            .insert(row.ride_day, count);
+    }
+    Ok(counted)
+}
+
+/// Receipts to be written, a column each.
+#[derive(Default)]
+struct Receipts {
+    users: Vec<i64>,
+    promotions: Vec<i64>,
+    rides: Vec<Uuid>,
+    months: Vec<NaiveDate>,
+    verdicts: Vec<&'static str>,
+    completed: Vec<Instant>,
+    amounts: Vec<i64>,
+    currencies: Vec<String>,
+    days: Vec<Option<NaiveDate>>,
+    fingerprints: Vec<i64>,
+    details: Vec<Option<Value>>,
+}
+
+impl Receipts {
+    fn push(
+        &mut self,
+        row: &Locked,
+        conditions: &Conditions,
+        ride: &Ride,
+        verdict: Verdict,
+        details: Option<Value>,
+    ) {
+        self.users.push(row.user_id);
+        self.promotions.push(row.promotion_id);
+        self.rides.push(ride.ride_id);
+        self.months.push(row.receipts_month);
+        self.verdicts.push(verdict.as_str());
+        self.completed.push(ride.completed_at);
+        self.amounts.push(ride.amount_cents);
+        self.currencies.push(ride.currency_code.to_string());
+        self.days.push(conditions.day_of(ride));
+        self.fingerprints.push(ride.fingerprint());
+        self.details.push(details);
+    }
+
+    /// A plain insert: a conflict would mean that a ride was judged twice, a bug that must not
+    /// commit.
+    async fn insert(&self, connection: &mut PgConnection, now: Instant) -> Result<()> {
+        if self.users.is_empty() {
+            return Ok(());
+        }
+        sqlx::query!(
+            "insert into ride_receipt (user_id, promotion_id, ride_id, receipts_month, verdict, completed_at, amount_cents,
+                                       currency_code, ride_day, fingerprint, details, recorded_at)
+             select *, $12::timestamptz
+               from unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::date[], $5::text[], $6::timestamptz[], $7::bigint[],
+                           $8::text[], $9::date[], $10::bigint[], $11::jsonb[])",
+            &self.users,
+            &self.promotions,
+            &self.rides,
+            &self.months,
+            &self.verdicts as &[&str],
+            &self.completed,
+            &self.amounts,
+            &self.currencies,
+            &self.days as &[Option<NaiveDate>],
+            &self.fingerprints,
+            &self.details as &[Option<Value>],
+            now
+        )
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Participations that moved, a column each; every one makes one event.
+#[derive(Default)]
+struct Changes {
+    users: Vec<i64>,
+    promotions: Vec<i64>,
+    versions: Vec<i32>,
+    rides_completed: Vec<i32>,
+    reward_deadlines: Vec<Option<Instant>>,
+    traceparents: Vec<Option<String>>,
+    event_ids: Vec<Uuid>,
+}
+
+impl Changes {
+    fn push(
+        &mut self,
+        row: &Locked,
+        challenge: &Challenge<'_>,
+        traceparent: Option<&str>,
+        now: Instant,
+    ) -> Result<()> {
+        let reward_deadline = if challenge.is_complete() {
+            let in_progress = Status::InProgress {
+                challenge_deadline: row.challenge_deadline,
+            };
+            match in_progress.complete(now, challenge.conditions) {
+                Ok(Status::Completed {
+                    reward_deadline, ..
+                }) => Some(reward_deadline),
+                other => {
+                    return Err(StoreError::Corrupt(format!(
+                        "completing a challenge gave {other:?}"
+                    )));
+                }
+            }
+        } else {
+            None
+        };
+        self.users.push(row.user_id);
+        self.promotions.push(row.promotion_id);
+        self.versions.push(row.version);
+        self.rides_completed
+            .push(challenge.rides_completed.cast_signed());
+        self.reward_deadlines.push(reward_deadline);
+        self.traceparents.push(traceparent.map(str::to_owned));
+        self.event_ids.push(Uuid::now_v7());
+        Ok(())
+    }
+
+    /// Updates the participations and puts the state that results into the outbox, in one
+    /// statement, so that what did not change never leaves Postgres.
+    async fn write(&self, connection: &mut PgConnection, now: Instant) -> Result<()> {
+        if self.users.is_empty() {
+            return Ok(());
+        }
+        let written = sqlx::query!(
+            "with changed as (
+                 update promotion_user p
+                    set rides_completed = v.rides_completed,
+                        version = p.version + 1,
+                        status = case when v.reward_deadline is null then 'IN_PROGRESS' else 'COMPLETED' end,
+                        completed_at = case when v.reward_deadline is null then null else $8::timestamptz end,
+                        reward_deadline = v.reward_deadline
+                   from unnest($1::bigint[], $2::bigint[], $3::int[], $4::int[], $5::timestamptz[], $6::text[], $7::uuid[])
+                        v (user_id, promotion_id, version, rides_completed, reward_deadline, traceparent, event_id)
+                  where p.user_id = v.user_id and p.promotion_id = v.promotion_id
+                    and p.status = 'IN_PROGRESS' and p.version = v.version
+              returning p.*, v.traceparent, v.event_id)
+             insert into event_outbox (event_id, type, user_id, promotion_id, status, previous_status, version, rides_completed,
+                                       rides_target, started_at, challenge_deadline, completed_at, reward_deadline, reward,
+                                       occurred_at, traceparent)
+             select event_id, case status when 'COMPLETED' then 'promotion.completed' else 'promotion.progressed' end,
+                    user_id, promotion_id, status, 'IN_PROGRESS', version, rides_completed, rides_target, started_at,
+                    challenge_deadline, completed_at, reward_deadline, reward, $8, traceparent
+               from changed",
+            &self.users,
+            &self.promotions,
+            &self.versions,
+            &self.rides_completed,
+            &self.reward_deadlines as &[Option<Instant>],
+            &self.traceparents as &[Option<String>],
+            &self.event_ids,
+            now
+        )
+        .execute(connection)
+        .await?
+        .rows_affected();
+        if written != self.users.len() as u64 {
+            return Err(StoreError::Corrupt(format!(
+                "{written} of {} locked participations could be updated",
+                self.users.len()
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Applies one ride outside the stream, in the caller's transaction (replay from quarantine).
+pub async fn apply_one(
+    connection: &mut PgConnection,
+    ride: &Ride,
+    traceparent: Option<&str>,
+) -> Result<AppliedOne> {
+    let incoming = Incoming {
+        ride: ride.clone(),
+        traceparent: traceparent.map(Into::into),
+    };
+    let outcome = apply_rides(connection, &mut Terms::default(), &[&incoming])
+        .await?
+        .pop()
+        .flatten();
+    let receipt = sqlx::query_as!(
+        Receipt,
+        "select ride_id, completed_at, amount_cents, currency_code, verdict, details, recorded_at
+           from ride_receipt where user_id = $1 and ride_id = $2
+          order by recorded_at desc limit 1",
+        ride.user_id,
+        ride.ride_id
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(match (outcome, receipt) {
+        (Some(Outcome::Judged(_)), Some(receipt)) => AppliedOne::Applied(receipt),
+        // Recorded in this challenge, or in one that has ended since.
+        (_, Some(receipt)) => AppliedOne::Duplicate(receipt),
+        (_, None) => AppliedOne::NoParticipation,
+    })
+}

@@ -1,0 +1,735 @@
+//! Configuration: one struct per concern, read from defaults, then a TOML file, then the
+//! environment. Everything that is wrong is reported at once, before anything is contacted.
+//!
+//! A key `section.name` of the file is the variable `RIDE_PROMO__SECTION__NAME`; an empty variable
+//! counts as not set. A key or `RIDE_PROMO__` variable nobody knows is an error, since it is most
+//! likely a typo. Secrets can be read from a file (`…_FILE`). `config.example.toml` lists every
+//! key with its default and meaning.
+
+mod duration;
+mod secret;
+mod source;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+pub use secret::Secret;
+pub use source::Problem;
+use source::Reader;
+
+/// Reads an ISO 8601 duration as the configuration writes it: weeks, days, hours, minutes and
+/// seconds, seconds with a fraction if need be. Of any length; `None` for anything else.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    duration::parse(text)
+}
+
+/// Writes a duration the way [`parse_duration`] reads it.
+pub fn format_duration(duration: Duration) -> String {
+    duration::format(duration)
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// librdkafka properties this service sets itself, because a promise hangs on them.
+pub const RESERVED_PROPERTIES: [&str; 21] = [
+    "acks",
+    "allow.auto.create.topics",
+    "auto.commit.enable",
+    "auto.offset.reset",
+    "bootstrap.servers",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.gapless.guarantee",
+    "enable.idempotence",
+    "enable.partition.eof",
+    "group.id",
+    "group.instance.id",
+    "group.protocol",
+    "isolation.level",
+    "max.in.flight",
+    "max.in.flight.requests.per.connection",
+    "metadata.broker.list",
+    "partition.assignment.strategy",
+    "partitioner",
+    "request.required.acks",
+    "transactional.id",
+];
+
+/// What a subcommand cannot do without. What it does not need may be missing, but must be right
+/// where it is set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// `database.url`.
+    pub database: bool,
+    /// `kafka.brokers`.
+    pub kafka: bool,
+    /// `auth.algorithm` and its key.
+    pub auth: bool,
+}
+
+impl Needs {
+    /// Everything, as `serve` and `doctor` do.
+    pub const ALL: Self = Self {
+        database: true,
+        kafka: true,
+        auth: true,
+    };
+    /// Only the database, as `migrate` and `import` do.
+    pub const DATABASE: Self = Self {
+        database: true,
+        kafka: false,
+        auth: false,
+    };
+    /// Only Kafka, as `replay` does.
+    pub const KAFKA: Self = Self {
+        database: false,
+        kafka: true,
+        auth: false,
+    };
+    /// Database and Kafka, as `positions` does.
+    pub const DATABASE_AND_KAFKA: Self = Self {
+        database: true,
+        kafka: true,
+        auth: false,
+    };
+    /// Only the key of tokens, as `token` does.
+    pub const AUTH: Self = Self {
+        database: false,
+        kafka: false,
+        auth: true,
+    };
+    /// Nothing, as `demo` does.
+    pub const NOTHING: Self = Self {
+        database: false,
+        kafka: false,
+        auth: false,
+    };
+}
+
+/// Everything that is wrong with the configuration, at once. The process exits with 2.
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration is wrong:{}", .problems.iter().map(|problem| format!("\n  {problem}")).collect::<String>())]
+pub struct ConfigError {
+    /// In the order of the keys' sections; unknown keys last. Never empty.
+    pub problems: Vec<Problem>,
+}
+
+/// The whole configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Postgres.
+    pub database: DatabaseConfig,
+    /// Kafka.
+    pub kafka: KafkaConfig,
+    /// Tokens of the client API.
+    pub auth: AuthConfig,
+    /// Tokens of the admin API: what `[admin_auth]` does not say is as in `[auth]`.
+    pub admin_auth: AuthConfig,
+    /// The client API.
+    pub api: ApiConfig,
+    /// The admin API, metrics and probes.
+    pub admin: AdminConfig,
+    /// Reading rides.
+    pub ingest: IngestConfig,
+    /// Publishing status changes.
+    pub relay: RelayConfig,
+    /// Expiring what has run out.
+    pub sweep: SweepConfig,
+    /// The log.
+    pub log: LogConfig,
+    /// How long a stop may take before what is still running is cut off.
+    pub shutdown_timeout: Duration,
+    /// What is not wrong but worth a line in the log at start.
+    pub warnings: Vec<String>,
+}
+
+/// `[database]`: Postgres.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DatabaseConfig {
+    /// `postgres://user:password@host:port/database`; empty where it was not needed.
+    pub url: Secret,
+    /// The most connections this process opens for its pool; ingest, relay and sweep hold a
+    /// few of their own besides.
+    pub max_connections: u32,
+}
+
+/// `[kafka]`: Kafka.
+#[derive(Clone, PartialEq)]
+pub struct KafkaConfig {
+    /// `host:port`, comma-separated; empty where it was not needed.
+    pub brokers: String,
+    /// Topic of completed rides.
+    pub ride_topic: String,
+    /// Topic of status changes.
+    pub status_topic: String,
+    /// Consumer group of ingest; also the prefix of transactional ids.
+    pub group_id: String,
+    /// Whether missing topics are created.
+    pub create_topics: bool,
+    /// Partitions of a topic that is created.
+    pub partitions: i32,
+    /// Replicas of a topic that is created.
+    pub replication_factor: i32,
+    /// librdkafka properties, handed through; none of [`RESERVED_PROPERTIES`].
+    pub properties: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for KafkaConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Which of librdkafka's properties hold a secret is not for us to know: names only.
+        let properties: Vec<&String> = self.properties.keys().collect();
+        f.debug_struct("KafkaConfig")
+            .field("brokers", &self.brokers)
+            .field("ride_topic", &self.ride_topic)
+            .field("status_topic", &self.status_topic)
+            .field("group_id", &self.group_id)
+            .field("create_topics", &self.create_topics)
+            .field("partitions", &self.partitions)
+            .field("replication_factor", &self.replication_factor)
+            .field("properties", &properties)
+            .finish()
+    }
+}
+
+/// How tokens are signed. One, so that a token cannot choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// HMAC with a shared secret.
+    Hs256,
+    /// RSA; public keys come as a JWKS.
+    Rs256,
+    /// ECDSA on P-256; public keys come as a JWKS.
+    Es256,
+}
+
+impl Algorithm {
+    /// The name in a token's header.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hs256 => "HS256",
+            Self::Rs256 => "RS256",
+            Self::Es256 => "ES256",
+        }
+    }
+}
+
+/// `[auth]` and `[admin_auth]`: which tokens are taken.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AuthConfig {
+    /// The one algorithm; HS256 without a secret where none was needed.
+    pub algorithm: Algorithm,
+    /// Set where the algorithm is HS256.
+    pub hs256_secret: Option<Secret>,
+    /// File path or `http(s)` URL of the key set, set where the algorithm is RS256 or ES256.
+    pub jwks: Option<String>,
+    /// What `iss` must be.
+    pub issuer: String,
+    /// What `aud` must contain.
+    pub audience: String,
+}
+
+/// `[api]`: the client API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApiConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Requests per second and client; 0 for no limit.
+    pub rate_limit_per_second: u32,
+    /// Requests a client may send at once.
+    pub rate_limit_burst: u32,
+    /// Longest time for a request's head.
+    pub header_timeout: Duration,
+    /// Longest time for an answer; a long poll's wait does not count.
+    pub request_timeout: Duration,
+    /// Longest time for a request's body.
+    pub body_timeout: Duration,
+    /// Largest body.
+    pub body_limit_bytes: usize,
+    /// Long polls and streams of one client at a time.
+    pub max_waits_per_client: usize,
+    /// Long polls and streams in all.
+    pub max_waits: usize,
+    /// Participations the read model keeps.
+    pub model_capacity: usize,
+}
+
+/// `[admin]`: the admin API, metrics and probes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdminConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Longest silence within the body of an import, which may be of any size.
+    pub import_body_timeout: Duration,
+}
+
+/// `[ingest]`: reading rides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IngestConfig {
+    /// Most records of a batch.
+    pub batch_max_records: usize,
+    /// Most records of a batch that are of clients with a live participation.
+    pub batch_max_applied: usize,
+    /// Most payload bytes of a batch.
+    pub batch_max_bytes: usize,
+    /// Longest time a record waits for its batch to fill.
+    pub batch_max_age: Duration,
+    /// How often cluster and topic are checked for still being the same.
+    pub identity_check_interval: Duration,
+    /// librdkafka's buffer of fetched records, in KiB; its `queued.max.messages.kbytes`.
+    pub queue_kbytes: u32,
+}
+
+/// `[relay]`: publishing status changes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RelayConfig {
+    /// Most events of one Kafka transaction.
+    pub batch_max: usize,
+    /// How often the outbox is looked at when nothing woke the relay.
+    pub poll_interval: Duration,
+}
+
+/// `[sweep]`: expiring what has run out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SweepConfig {
+    /// How long after a deadline a ride completed before it may be published and still count.
+    pub allowed_lateness: Duration,
+    /// How often the sweeper looks.
+    pub interval: Duration,
+    /// Most participations expired in one transaction.
+    pub batch_max: usize,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Pretty,
+}
+
+/// `[log]`: the log, on stderr.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogConfig {
+    /// JSON or for people.
+    pub format: LogFormat,
+    /// Filter directives of `tracing`, such as `info,ride_promo=debug`.
+    pub level: String,
+}
+
+impl Config {
+    /// Reads defaults, the file if one is named, and this process' environment.
+    pub fn load(file: Option<&Path>, needs: Needs) -> Result<Self, ConfigError> {
+        let text = file
+            .map(source::read_file)
+            .transpose()
+            .map_err(|problem| ConfigError {
+                problems: vec![problem],
+            })?;
+        Self::from_sources(text.as_deref(), std::env::vars_os(), needs)
+    }
+
+    /// As [`Config::load`], from a file's text and any environment.
+    pub fn from_sources(
+        file: Option<&str>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        needs: Needs,
+    ) -> Result<Self, ConfigError> {
+        let (config, problems, _) = read(file, environment, needs);
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError { problems })
+        }
+    }
+}
+
+/// Reads everything, with defaults in the place of what is wrong; the problems; every key there
+/// is.
+fn read(
+    file: Option<&str>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    needs: Needs,
+) -> (Config, Vec<Problem>, BTreeSet<String>) {
+    let mut reader = Reader::new(file, environment);
+    let mut warnings = Vec::new();
+    let database = database(&mut reader, needs.database);
+    let kafka = kafka(&mut reader, needs.kafka);
+    let auth = AuthWritten::read(&mut reader, "auth");
+    let admin_auth = AuthWritten::read(&mut reader, "admin_auth").or(&auth);
+    let config = Config {
+        database,
+        kafka,
+        auth: auth.finish(&mut reader, "auth", needs.auth, &mut warnings),
+        admin_auth: admin_auth.finish(
+            &mut reader,
+            "admin_auth",
+            // What both lack is reported once.
+            needs.auth && !auth.lacks_key(),
+            &mut Vec::new(),
+        ),
+        api: api(&mut reader),
+        admin: AdminConfig {
+            listen: listen(&mut reader, "admin.listen", 8081),
+            import_body_timeout: reader.duration(
+                "admin.import_body_timeout",
+                MINUTE,
+                SECOND..=HOUR,
+            ),
+        },
+        ingest: IngestConfig {
+            batch_max_records: reader.number("ingest.batch_max_records", 50_000, 1..=1_000_000),
+            batch_max_applied: reader.number("ingest.batch_max_applied", 4_000, 1..=100_000),
+            batch_max_bytes: reader.number("ingest.batch_max_bytes", 16 << 20, 65_536..=1 << 30),
+            batch_max_age: reader.duration(
+                "ingest.batch_max_age",
+                100 * MILLISECOND,
+                MILLISECOND..=10 * SECOND,
+            ),
+            identity_check_interval: reader.duration(
+                "ingest.identity_check_interval",
+                5 * SECOND,
+                100 * MILLISECOND..=HOUR,
+            ),
+            queue_kbytes: reader.number("ingest.queue_kbytes", 32_768, 1_024..=2_097_151),
+        },
+        relay: RelayConfig {
+            batch_max: reader.number("relay.batch_max", 2_000, 1..=50_000),
+            poll_interval: reader.duration(
+                "relay.poll_interval",
+                200 * MILLISECOND,
+                10 * MILLISECOND..=MINUTE,
+            ),
+        },
+        sweep: SweepConfig {
+            allowed_lateness: reader.duration(
+                "sweep.allowed_lateness",
+                10 * MINUTE,
+                Duration::ZERO..=30 * DAY,
+            ),
+            interval: reader.duration("sweep.interval", SECOND, 50 * MILLISECOND..=HOUR),
+            batch_max: reader.number("sweep.batch_max", 500, 1..=10_000),
+        },
+        log: log(&mut reader),
+        shutdown_timeout: reader.duration("shutdown_timeout", 25 * SECOND, SECOND..=HOUR),
+        warnings,
+    };
+    let (problems, known) = reader.finish();
+    (config, problems, known)
+}
+
+fn listen(reader: &mut Reader, key: &str, port: u16) -> SocketAddr {
+    reader.value(
+        key,
+        SocketAddr::from(([127, 0, 0, 1], port)),
+        "an IP address and a port, such as 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080",
+        |text| text.parse().ok(),
+    )
+}
+
+fn database(reader: &mut Reader, needed: bool) -> DatabaseConfig {
+    const KEY: &str = "database.url";
+    let set = reader.is_set(KEY);
+    let url = reader.secret(KEY, |text| {
+        let scheme = text.starts_with("postgres://") || text.starts_with("postgresql://");
+        match sqlx::postgres::PgConnectOptions::from_str(text) {
+            Ok(_) if scheme => Ok(()),
+            _ => Err("is not a URL of the form postgres://user:password@host:port/database"),
+        }
+    });
+    if needed && !set {
+        reader.problem(
+            KEY,
+            "is missing; set DATABASE_URL to postgres://user:password@host:port/database",
+        );
+    }
+    DatabaseConfig {
+        url: url.unwrap_or_default(),
+        max_connections: reader.number("database.max_connections", 16, 2..=1_000),
+    }
+}
+
+fn kafka(reader: &mut Reader, needed: bool) -> KafkaConfig {
+    const KEY: &str = "kafka.brokers";
+    if needed && !reader.is_set(KEY) {
+        reader.problem(
+            KEY,
+            "is missing; set KAFKA_BROKERS to host:port, or several with commas between",
+        );
+    }
+    let brokers = reader.value(
+        KEY,
+        String::new(),
+        "host:port, or several with commas between",
+        |text| text.split(',').all(is_broker).then(|| text.to_owned()),
+    );
+    let mut topic = |key: &str, default: &str| {
+        reader.value(
+            key,
+            default.to_owned(),
+            "a topic name: 1 to 249 of the characters a-z A-Z 0-9 . _ -",
+            |text| is_topic(text).then(|| text.to_owned()),
+        )
+    };
+    let ride_topic = topic("kafka.ride_topic", "ride-completed");
+    let status_topic = topic("kafka.status_topic", "promotion-status");
+    if ride_topic == status_topic {
+        let message = format!("{status_topic:?} is kafka.ride_topic too; expected another topic");
+        reader.problem("kafka.status_topic", message);
+    }
+    KafkaConfig {
+        brokers,
+        ride_topic,
+        status_topic,
+        group_id: text(reader, "kafka.group_id"),
+        create_topics: reader.flag("kafka.create_topics", true),
+        partitions: reader.number("kafka.partitions", 12, 1..=10_000),
+        replication_factor: reader.number("kafka.replication_factor", 1, 1..=100),
+        properties: properties(reader),
+    }
+}
+
+/// A name that defaults to the service's.
+fn text(reader: &mut Reader, key: &str) -> String {
+    reader.value(
+        key,
+        "ride-promo".to_owned(),
+        "1 to 200 printable characters",
+        |text| {
+            let printable = !text.chars().any(char::is_control) && text.trim() == text;
+            (printable && (1..=200).contains(&text.len())).then(|| text.to_owned())
+        },
+    )
+}
+
+fn is_broker(text: &str) -> bool {
+    let text = text.trim();
+    // librdkafka takes a protocol in front, `PLAINTEXT://host:port`.
+    let address = text.split_once("://").map_or(text, |(_, address)| address);
+    match address.rsplit_once(':') {
+        Some((host, port)) => {
+            !host.is_empty()
+                && !host.contains(char::is_whitespace)
+                && port.parse::<u16>().is_ok_and(|port| port > 0)
+        }
+        None => false,
+    }
+}
+
+fn is_topic(text: &str) -> bool {
+    (1..=249).contains(&text.len())
+        && text != "."
+        && text != ".."
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+fn properties(reader: &mut Reader) -> BTreeMap<String, String> {
+    let properties = reader.properties();
+    for (name, value) in &properties {
+        let key = format!("kafka.properties.{name}");
+        if RESERVED_PROPERTIES.contains(&name.as_str()) {
+            reader.problem(
+                &key,
+                "is set by ride-promo itself and cannot be overridden; expected any other librdkafka property",
+            );
+        } else if rdkafka::ClientConfig::new()
+            .set(name, value)
+            .create_native_config()
+            .is_err()
+        {
+            // librdkafka's own message repeats the value, which may be a password.
+            reader.problem(
+                &key,
+                "is not a librdkafka property, or not with this value (not shown here); see librdkafka's CONFIGURATION.md",
+            );
+        }
+    }
+    properties
+}
+
+/// One auth section as far as it is written.
+struct AuthWritten {
+    algorithm: Option<Algorithm>,
+    hs256_secret: Option<Secret>,
+    jwks: Option<String>,
+    issuer: Option<String>,
+    audience: Option<String>,
+    /// Something of it is there but wrong: reported already, so not reported as missing.
+    wrong: bool,
+}
+
+impl AuthWritten {
+    fn read(reader: &mut Reader, section: &str) -> Self {
+        let key = |name: &str| format!("{section}.{name}");
+        let set = ["algorithm", "hs256_secret", "jwks"]
+            .iter()
+            .filter(|name| reader.is_set(&key(name)))
+            .count();
+        let algorithm = reader.optional(&key("algorithm"), "HS256, RS256 or ES256", |text| {
+            [Algorithm::Hs256, Algorithm::Rs256, Algorithm::Es256]
+                .into_iter()
+                .find(|algorithm| algorithm.as_str().eq_ignore_ascii_case(text))
+        });
+        let hs256_secret = reader.secret(&key("hs256_secret"), |text| {
+            if text.is_empty() {
+                Err("is empty; expected the shared secret")
+            } else {
+                Ok(())
+            }
+        });
+        let jwks = reader.optional(
+            &key("jwks"),
+            "a readable file or an http or https URL of a JSON Web Key Set",
+            |text| is_jwks_location(text).then(|| text.to_owned()),
+        );
+        let name = |reader: &mut Reader, name: &str| {
+            let key = key(name);
+            reader.is_set(&key).then(|| text(reader, &key)).or_else(|| {
+                // Asked for all the same, so that the key is known.
+                text(reader, &key);
+                None
+            })
+        };
+        let right = usize::from(algorithm.is_some())
+            + usize::from(hs256_secret.is_some())
+            + usize::from(jwks.is_some());
+        Self {
+            algorithm,
+            hs256_secret,
+            jwks,
+            issuer: name(reader, "issuer"),
+            audience: name(reader, "audience"),
+            wrong: right < set,
+        }
+    }
+
+    /// Fills what is not written from another section.
+    fn or(self, fallback: &Self) -> Self {
+        Self {
+            algorithm: self.algorithm.or(fallback.algorithm),
+            hs256_secret: self.hs256_secret.or_else(|| fallback.hs256_secret.clone()),
+            jwks: self.jwks.or_else(|| fallback.jwks.clone()),
+            issuer: self.issuer.or_else(|| fallback.issuer.clone()),
+            audience: self.audience.or_else(|| fallback.audience.clone()),
+            wrong: self.wrong || fallback.wrong,
+        }
+    }
+
+    fn lacks_key(&self) -> bool {
+        match self.algorithm {
+            None => true,
+            Some(Algorithm::Hs256) => self.hs256_secret.is_none(),
+            Some(Algorithm::Rs256 | Algorithm::Es256) => self.jwks.is_none(),
+        }
+    }
+
+    fn finish(
+        &self,
+        reader: &mut Reader,
+        section: &str,
+        needed: bool,
+        warnings: &mut Vec<String>,
+    ) -> AuthConfig {
+        let upper = section.to_ascii_uppercase();
+        if needed && !self.wrong && self.lacks_key() {
+            let (key, message) = match self.algorithm {
+                None => (
+                    "algorithm",
+                    format!(
+                        "is missing; set RIDE_PROMO__{upper}__ALGORITHM to HS256 (with …HS256_SECRET), RS256 or ES256 (with …JWKS)"
+                    ),
+                ),
+                Some(Algorithm::Hs256) => (
+                    "hs256_secret",
+                    format!(
+                        "is missing with the algorithm HS256; set RIDE_PROMO__{upper}__HS256_SECRET or …_FILE"
+                    ),
+                ),
+                Some(algorithm) => (
+                    "jwks",
+                    format!(
+                        "is missing with the algorithm {}; set RIDE_PROMO__{upper}__JWKS to a file or URL",
+                        algorithm.as_str()
+                    ),
+                ),
+            };
+            reader.problem(&format!("{section}.{key}"), message);
+        }
+        let algorithm = self.algorithm.unwrap_or(Algorithm::Hs256);
+        let symmetric = algorithm == Algorithm::Hs256;
+        if let Some(secret) = self.hs256_secret.as_ref().filter(|_| symmetric)
+            && secret.expose().len() < 32
+        {
+            warnings.push(format!(
+                "{section}.hs256_secret is shorter than the 32 bytes HS256 asks for: fine for development only"
+            ));
+        }
+        AuthConfig {
+            algorithm,
+            hs256_secret: self.hs256_secret.clone().filter(|_| symmetric),
+            jwks: self.jwks.clone().filter(|_| !symmetric),
+            issuer: self.issuer.clone().unwrap_or_else(|| "ride-promo".into()),
+            audience: self.audience.clone().unwrap_or_else(|| "ride-promo".into()),
+        }
+    }
+}
+
+fn is_jwks_location(text: &str) -> bool {
+    if text.starts_with("http://") || text.starts_with("https://") {
+        reqwest::Url::parse(text).is_ok_and(|url| url.has_host())
+    } else {
+        Path::new(text).is_file()
+    }
+}
+
+fn api(reader: &mut Reader) -> ApiConfig {
+    ApiConfig {
+        listen: listen(reader, "api.listen", 8080),
+        rate_limit_per_second: reader.number("api.rate_limit_per_second", 50, 0..=1_000_000),
+        rate_limit_burst: reader.number("api.rate_limit_burst", 100, 1..=1_000_000),
+        header_timeout: reader.duration("api.header_timeout", 10 * SECOND, SECOND..=5 * MINUTE),
+        request_timeout: reader.duration("api.request_timeout", 30 * SECOND, SECOND..=10 * MINUTE),
+        body_timeout: reader.duration("api.body_timeout", 10 * SECOND, SECOND..=5 * MINUTE),
+        body_limit_bytes: reader.number("api.body_limit_bytes", 65_536, 1_024..=16 << 20),
+        max_waits_per_client: reader.number("api.max_waits_per_client", 4, 1..=1_000),
+        max_waits: reader.number("api.max_waits", 20_000, 1..=1_000_000),
+        model_capacity: reader.number("api.model_capacity", 200_000, 1_000..=100_000_000),
+    }
+}
+
+fn log(reader: &mut Reader) -> LogConfig {
+    LogConfig {
+        format: reader.value(
+            "log.format",
+            LogFormat::Json,
+            "json or pretty",
+            |text| match text {
+                "json" => Some(LogFormat::Json),
+                "pretty" => Some(LogFormat::Pretty),
+                _ => None,
+            },
+        ),
+        level: reader.value(
+            "log.level",
+            "info".to_owned(),
+            "filter directives, such as info or warn,ride_promo=debug",
+            |text| EnvFilter::try_new(text).ok().map(|_| text.to_owned()),
+        ),
+    }
+}

@@ -1,0 +1,372 @@
+//! Where values come from, and everything that can be wrong with them.
+//!
+//! File and environment are flattened into one map of dotted keys, the environment over the file.
+//! Reading a key takes it out of the map, so what is left at the end is a typo.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fmt::{self, Display};
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::duration;
+use super::secret::Secret;
+
+/// Every variable of this service starts with it; `__` separates section and key.
+pub(super) const ENV_PREFIX: &str = "RIDE_PROMO__";
+
+/// Names that are common enough to be read without the prefix. The prefixed name wins.
+const PLAIN_VARIABLES: [(&str, &str); 3] = [
+    ("DATABASE_URL", "database.url"),
+    ("DATABASE_URL_FILE", "database.url_file"),
+    ("KAFKA_BROKERS", "kafka.brokers"),
+];
+
+/// Keys below it are librdkafka's, dots and all.
+const PROPERTIES: &str = "kafka.properties.";
+
+/// Where a value was set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Origin {
+    File,
+    Env(String),
+}
+
+/// One thing that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The dotted key, such as `api.listen`.
+    pub key: String,
+    /// What is wrong and what is expected, with the value unless it is secret.
+    pub message: String,
+}
+
+impl Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.message)
+    }
+}
+
+/// A value as it was written, before it has a type.
+#[derive(Clone, Debug)]
+struct Written {
+    /// `None` where the file has a list, a table or a float instead of a single plain value.
+    text: Option<String>,
+    origin: Origin,
+}
+
+impl Written {
+    /// Names the variable, where it was one.
+    fn place(&self) -> String {
+        match &self.origin {
+            Origin::File => String::new(),
+            Origin::Env(name) => format!(" (from {name})"),
+        }
+    }
+}
+
+/// Hands out typed values by key and remembers what was wrong.
+pub(super) struct Reader {
+    written: BTreeMap<String, Written>,
+    known: BTreeSet<String>,
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    /// Flattens the two layers. A file that is not TOML is the first problem; reading goes on
+    /// without it, so that the environment's problems are reported too.
+    pub(super) fn new(
+        file: Option<&str>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Self {
+        let mut reader = Self {
+            written: BTreeMap::new(),
+            known: BTreeSet::new(),
+            problems: Vec::new(),
+        };
+        if let Some(text) = file {
+            match text.parse::<toml::Table>() {
+                Ok(table) => reader.flatten("", table),
+                Err(error) => {
+                    // The error's own Display quotes the line, which may hold a password.
+                    let line = error
+                        .span()
+                        .and_then(|span| text.get(..span.start))
+                        .map_or(1, |before| before.matches('\n').count() + 1);
+                    let message = format!("line {line} is not TOML: {}", error.message());
+                    reader.problem("file", message);
+                }
+            }
+        }
+        reader.overlay(environment);
+        reader
+    }
+
+    fn flatten(&mut self, prefix: &str, table: toml::Table) {
+        for (name, value) in table {
+            let key = format!("{prefix}{name}");
+            let text = match value {
+                toml::Value::Table(inner) => {
+                    self.flatten(&format!("{key}."), inner);
+                    continue;
+                }
+                toml::Value::String(text) => Some(text),
+                toml::Value::Integer(number) => Some(number.to_string()),
+                toml::Value::Boolean(flag) => Some(flag.to_string()),
+                toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Array(_) => None,
+            };
+            let origin = Origin::File;
+            self.written.insert(key, Written { text, origin });
+        }
+    }
+
+    fn overlay(&mut self, environment: impl IntoIterator<Item = (OsString, OsString)>) {
+        let mut plain = BTreeMap::new();
+        let mut prefixed = BTreeMap::new();
+        for (name, value) in environment {
+            let Ok(name) = name.into_string() else {
+                continue;
+            };
+            let (layer, key) = if let Some(rest) = name.strip_prefix(ENV_PREFIX) {
+                (&mut prefixed, key_of_variable(rest))
+            } else if let Some((_, key)) = PLAIN_VARIABLES.iter().find(|(plain, _)| *plain == name)
+            {
+                (&mut plain, (*key).to_owned())
+            } else {
+                continue;
+            };
+            match value.into_string() {
+                // Compose files and charts set what they leave out to the empty string.
+                Ok(value) if value.is_empty() => {}
+                Ok(value) => {
+                    layer.insert(key, (name, value));
+                }
+                Err(_) => self.problem(&key, format!("{name} is not UTF-8")),
+            }
+        }
+        for layer in [plain, prefixed] {
+            // A secret and its file are one setting: setting either replaces both from below.
+            for key in layer.keys() {
+                match key.strip_suffix("_file") {
+                    Some(value_key) => self.written.remove(value_key),
+                    None => self.written.remove(&format!("{key}_file")),
+                };
+            }
+            for (key, (name, value)) in layer {
+                let text = Some(value);
+                let origin = Origin::Env(name);
+                self.written.insert(key, Written { text, origin });
+            }
+        }
+    }
+
+    /// Records that something is wrong with a key.
+    pub(super) fn problem(&mut self, key: &str, message: impl Into<String>) {
+        self.problems.push(Problem {
+            key: key.to_owned(),
+            message: message.into(),
+        });
+    }
+
+    /// The value of a key, if it is set and `parse` takes it.
+    pub(super) fn optional<T>(
+        &mut self,
+        key: &str,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        self.known.insert(key.to_owned());
+        let written = self.written.remove(key)?;
+        let place = written.place();
+        let Some(text) = written.text else {
+            self.problem(
+                key,
+                format!("is not a single plain value; expected {expected}"),
+            );
+            return None;
+        };
+        let value = parse(&text);
+        if value.is_none() {
+            self.problem(key, format!("{text:?}{place} is not {expected}"));
+        }
+        value
+    }
+
+    /// As [`Reader::optional`], with a default.
+    pub(super) fn value<T>(
+        &mut self,
+        key: &str,
+        default: T,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> T {
+        self.optional(key, expected, parse).unwrap_or(default)
+    }
+
+    /// A whole number within bounds.
+    pub(super) fn number<T>(&mut self, key: &str, default: T, bounds: RangeInclusive<T>) -> T
+    where
+        T: FromStr + PartialOrd + Display,
+    {
+        let expected = format!("a whole number from {} to {}", bounds.start(), bounds.end());
+        self.value(key, default, &expected, |text| {
+            text.parse().ok().filter(|number| bounds.contains(number))
+        })
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, key: &str, default: bool) -> bool {
+        self.value(key, default, "true or false", |text| {
+            text.to_ascii_lowercase().parse().ok()
+        })
+    }
+
+    /// A duration within bounds.
+    pub(super) fn duration(
+        &mut self,
+        key: &str,
+        default: Duration,
+        bounds: RangeInclusive<Duration>,
+    ) -> Duration {
+        let expected = format!(
+            "an ISO 8601 duration from {} to {}, such as {}",
+            duration::format(*bounds.start()),
+            duration::format(*bounds.end()),
+            duration::format(default),
+        );
+        self.value(key, default, &expected, |text| {
+            duration::parse(text).filter(|duration| bounds.contains(duration))
+        })
+    }
+
+    /// A secret from `key`, or from the file that `key_file` names (its trailing line break does
+    /// not belong to it). `check` answers what is wrong, without repeating the value.
+    pub(super) fn secret(
+        &mut self,
+        key: &str,
+        check: impl FnOnce(&str) -> Result<(), &'static str>,
+    ) -> Option<Secret> {
+        let file_key = format!("{key}_file");
+        self.known.insert(key.to_owned());
+        self.known.insert(file_key.clone());
+        let value = self.written.remove(key);
+        let file = self.written.remove(&file_key);
+        let (text, place) = match (value, file) {
+            (None, None) => return None,
+            (Some(_), Some(_)) => {
+                self.problem(key, format!("is set together with {file_key}; set one"));
+                return None;
+            }
+            (Some(written), None) => {
+                let place = written.place();
+                let Some(text) = written.text else {
+                    self.problem(key, "is not a single plain value");
+                    return None;
+                };
+                (text, place)
+            }
+            (None, Some(written)) => {
+                let place = written.place();
+                let path = written.text.unwrap_or_default();
+                match std::fs::read_to_string(&path) {
+                    Ok(text) => (text.trim_end_matches(['\r', '\n']).to_owned(), place),
+                    Err(error) => {
+                        self.problem(
+                            &file_key,
+                            format!("{path:?}{place} cannot be read: {error}"),
+                        );
+                        return None;
+                    }
+                }
+            }
+        };
+        match check(&text) {
+            Ok(()) => Some(Secret::new(text)),
+            Err(wrong) => {
+                self.problem(key, format!("the value{place}, not shown here, {wrong}"));
+                None
+            }
+        }
+    }
+
+    /// Everything below `kafka.properties`, by librdkafka's names; `…_file` reads the value of a
+    /// secret one from a file.
+    pub(super) fn properties(&mut self) -> BTreeMap<String, String> {
+        let names: Vec<String> = self
+            .written
+            .range(PROPERTIES.to_owned()..)
+            .map_while(|(key, _)| key.strip_prefix(PROPERTIES))
+            .map(|name| name.strip_suffix("_file").unwrap_or(name).to_owned())
+            .collect();
+        let mut properties = BTreeMap::new();
+        for name in names {
+            let key = format!("{PROPERTIES}{name}");
+            if let Some(value) = self.secret(&key, |_| Ok(())) {
+                properties.insert(name, value.expose().to_owned());
+            }
+        }
+        properties
+    }
+
+    /// Whether anything was set for the key, right or wrong. Only before it is read.
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        self.written.contains_key(key) || self.written.contains_key(&format!("{key}_file"))
+    }
+
+    /// All problems, those of keys nobody asked for included; and every key that was asked for.
+    pub(super) fn finish(mut self) -> (Vec<Problem>, BTreeSet<String>) {
+        for (key, written) in std::mem::take(&mut self.written) {
+            let hint = self
+                .known
+                .iter()
+                .map(|known| (distance(known, &key), known))
+                .filter(|(distance, _)| *distance <= 3)
+                .min()
+                .map_or_else(String::new, |(_, known)| format!("; did you mean {known}?"));
+            self.problem(&key, format!("unknown key{}{hint}", written.place()));
+        }
+        (self.problems, self.known)
+    }
+}
+
+/// Reads a file named on the command line.
+pub(super) fn read_file(path: &Path) -> Result<String, Problem> {
+    std::fs::read_to_string(path).map_err(|error| Problem {
+        key: "file".to_owned(),
+        message: format!(
+            "{} cannot be read: {error}; expected a readable TOML file",
+            path.display()
+        ),
+    })
+}
+
+/// `API__LISTEN` → `api.listen`. librdkafka's names have dots, which a variable cannot have, and
+/// no underscores: `KAFKA__PROPERTIES__SASL_PASSWORD` → `kafka.properties.sasl.password`.
+fn key_of_variable(rest: &str) -> String {
+    let key = rest.to_ascii_lowercase().replace("__", ".");
+    match key.strip_prefix(PROPERTIES) {
+        Some(property) => match property.strip_suffix("_file") {
+            Some(property) => format!("{PROPERTIES}{}_file", property.replace('_', ".")),
+            None => format!("{PROPERTIES}{}", property.replace('_', ".")),
+        },
+        None => key,
+    }
+}
+
+/// The number of single-character edits between two keys.
+fn distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, from) in left.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in right.iter().enumerate() {
+            let substituted = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}

@@ -1,0 +1,69 @@
+//! What each role of this process says of itself, for `/readyz`.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A role of the process; each can run in a process of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
+pub enum Role {
+    /// Serves clients and operators.
+    Api,
+    /// Applies rides.
+    Ingest,
+    /// Publishes status changes.
+    Relay,
+    /// Expires what has run out.
+    Sweep,
+}
+
+impl Role {
+    /// Its name on the command line and in `/readyz`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Ingest => "ingest",
+            Self::Relay => "relay",
+            Self::Sweep => "sweep",
+        }
+    }
+}
+
+/// The roles that run here; each reports whether it can do its work, or why not.
+#[derive(Debug)]
+pub struct Readiness(Mutex<BTreeMap<Role, Result<(), String>>>);
+
+impl Readiness {
+    /// These roles, none of them ready yet.
+    pub fn new(roles: &[Role]) -> Self {
+        Self(Mutex::new(
+            roles
+                .iter()
+                .map(|role| (*role, Err("starting".to_owned())))
+                .collect(),
+        ))
+    }
+
+    /// Takes note of what a role says. A role that does not run here stays unknown.
+    pub fn set(&self, role: Role, state: Result<(), String>) {
+        let mut roles = self.lock();
+        if let Some(known) = roles.get_mut(&role) {
+            if *known != state {
+                match &state {
+                    Ok(()) => tracing::info!(role = role.as_str(), "ready"),
+                    Err(why) => tracing::warn!(role = role.as_str(), why, "not ready"),
+                }
+            }
+            *known = state;
+        }
+    }
+
+    /// What every role said last.
+    pub fn snapshot(&self) -> BTreeMap<Role, Result<(), String>> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Role, Result<(), String>>> {
+        // Whoever panicked left a whole map behind.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,52 @@
+//! Postgres' clock, carried forward by this machine's monotonic one between two looks at it.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant as Monotonic;
+
+use chrono::DateTime;
+
+use crate::domain::Instant;
+
+/// Nothing observed yet.
+const UNKNOWN: i64 = i64::MIN;
+
+/// An estimate of the database's clock for what cannot ask it each time: rides from the future,
+/// `settling`, `server_time`. What moves money asks Postgres itself.
+#[derive(Debug)]
+pub struct DbClock {
+    origin: Monotonic,
+    /// Milliseconds of the database's clock at `origin`.
+    offset_ms: AtomicI64,
+}
+
+impl Default for DbClock {
+    fn default() -> Self {
+        Self {
+            origin: Monotonic::now(),
+            offset_ms: AtomicI64::new(UNKNOWN),
+        }
+    }
+}
+
+impl DbClock {
+    /// Takes note of what the database's clock has just said.
+    pub fn observe(&self, now: Instant) {
+        self.offset_ms.store(
+            now.timestamp_millis() - self.elapsed_ms(),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// The database's clock, if it was ever observed.
+    pub fn now(&self) -> Option<Instant> {
+        let offset_ms = self.offset_ms.load(Ordering::Relaxed);
+        if offset_ms == UNKNOWN {
+            return None;
+        }
+        DateTime::from_timestamp_millis(offset_ms + self.elapsed_ms())
+    }
+
+    fn elapsed_ms(&self) -> i64 {
+        i64::try_from(self.origin.elapsed().as_millis()).unwrap_or(i64::MAX / 2)
+    }
+}

@@ -1,0 +1,507 @@
+//! Logs and metrics.
+//!
+//! Metrics are handles that are resolved once, so counting costs an atomic add: never build a
+//! label per message. Names start with `ride_promo_`, times are in seconds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LogConfig, LogFormat};
+
+/// Sends log lines to stderr, as configured; those of the `log` crate as well. A second call
+/// changes nothing (tests start several services in one process).
+pub fn init_logs(config: &LogConfig) {
+    // The level was parsed when the configuration was read.
+    let filter = EnvFilter::try_new(&config.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    // An error means that somebody was here before.
+    let _ = match config.format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Pretty => {
+            let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            builder.with_ansi(terminal).try_init()
+        }
+    };
+}
+
+/// The verdicts of contract 2, as labels.
+pub const VERDICTS: [&str; 8] = [
+    "COUNTED",
+    "BEFORE_START",
+    "AFTER_DEADLINE",
+    "WRONG_CURRENCY",
+    "BELOW_MIN_AMOUNT",
+    "OUTSIDE_AREA",
+    "WRONG_SERVICE_TYPE",
+    "DAILY_LIMIT_REACHED",
+];
+
+/// The quarantine reasons of contract 4.1, as labels.
+pub const QUARANTINE_REASONS: [&str; 7] = [
+    "NOT_JSON",
+    "MISSING_FIELD",
+    "WRONG_TYPE",
+    "INVALID_VALUE",
+    "NEGATIVE_AMOUNT",
+    "IN_FUTURE",
+    "TOO_LARGE",
+];
+
+/// The expiry reasons of contract 3, as labels.
+pub const EXPIRED_REASONS: [&str; 2] = ["CHALLENGE_NOT_COMPLETED", "REWARD_NOT_CLAIMED"];
+
+/// What holds expiry back, as labels.
+pub const HELD_BACK_CAUSES: [&str; 2] = ["lag", "quarantine"];
+
+/// How an accept can end, as labels.
+pub const ACCEPT_RESULTS: [&str; 5] = ["rewarded", "repeated", "refused", "unavailable", "failed"];
+
+/// Metrics of one name and one label whose values are known beforehand. There from the start at
+/// zero, so that a rate over the first one is right.
+#[derive(Debug)]
+pub struct Family<M> {
+    handles: Vec<(&'static str, M)>,
+}
+
+impl<M> Family<M> {
+    fn new(labels: &[&'static str], handle: impl Fn(&str) -> M) -> Self {
+        Self {
+            handles: labels.iter().map(|label| (*label, handle(label))).collect(),
+        }
+    }
+
+    /// The metric of a label, `None` where there is no such label.
+    pub fn get(&self, label: &str) -> Option<&M> {
+        // A handful of labels: a scan is quicker than a hash.
+        self.handles
+            .iter()
+            .find_map(|(known, handle)| (*known == label).then_some(handle))
+    }
+}
+
+impl Family<IntCounter> {
+    /// Adds to the counter of a label. A label that is none is a bug, and counted nowhere.
+    pub fn add(&self, label: &str, count: u64) {
+        debug_assert!(self.get(label).is_some(), "{label} is no label");
+        if let Some(counter) = self.get(label) {
+            counter.inc_by(count);
+        }
+    }
+}
+
+impl Family<IntGauge> {
+    /// Sets the gauge of a label. A label that is none is a bug, and shown nowhere.
+    pub fn set(&self, label: &str, value: i64) {
+        debug_assert!(self.get(label).is_some(), "{label} is no label");
+        if let Some(gauge) = self.get(label) {
+            gauge.set(value);
+        }
+    }
+}
+
+/// Every metric of the process, by concern.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Reading and applying rides.
+    pub ingest: IngestMetrics,
+    /// Publishing.
+    pub relay: RelayMetrics,
+    /// Expiring.
+    pub sweep: SweepMetrics,
+    /// HTTP.
+    pub api: ApiMetrics,
+    /// The read model.
+    pub model: ModelMetrics,
+    /// The pool of database connections.
+    pub pool: PoolMetrics,
+}
+
+/// Reading and applying rides. Every record consumed is judged, a duplicate, of nobody who
+/// participates, quarantined or a tombstone: those five add up to `consumed`.
+#[derive(Debug)]
+pub struct IngestMetrics {
+    /// Records whose position was committed.
+    pub consumed: IntCounter,
+    /// Rides judged, by verdict.
+    pub judged: Family<IntCounter>,
+    /// Rides that were recorded before.
+    pub duplicate: IntCounter,
+    /// Of these, the ones that say something else than the recorded ride; counted in `duplicate`
+    /// too.
+    pub duplicate_differing: IntCounter,
+    /// Rides of clients without a live participation.
+    pub no_participation: IntCounter,
+    /// Records quarantined, by reason.
+    pub quarantined: Family<IntCounter>,
+    /// Null values, skipped.
+    pub tombstones: IntCounter,
+    /// Seconds from the first statement of a batch to its commit.
+    pub batch_seconds: Histogram,
+    /// Records of a batch.
+    pub batch_records: Histogram,
+    /// Clients with a live participation, as ingest knows them.
+    pub live_clients: IntGauge,
+    /// Batches dropped because another consumer owned a partition.
+    pub fenced_batches: IntCounter,
+    /// 1 while ingest has stopped and waits for an operator.
+    pub stopped: IntGauge,
+    lag: IntGaugeVec,
+    position: IntGaugeVec,
+}
+
+/// One partition of the ride topic. Drop it with [`IngestMetrics::forget_partition`] when it is
+/// revoked, or its last values stay in the exposition.
+#[derive(Clone, Debug)]
+pub struct PartitionMetrics {
+    /// Records between the recorded position and the end.
+    pub lag: IntGauge,
+    /// The offset recorded as next.
+    pub position: IntGauge,
+}
+
+impl IngestMetrics {
+    /// The handles of a partition; resolve them once per assignment.
+    pub fn partition(&self, partition: i32) -> PartitionMetrics {
+        let label = partition.to_string();
+        PartitionMetrics {
+            lag: self.lag.with_label_values(&[&label]),
+            position: self.position.with_label_values(&[&label]),
+        }
+    }
+
+    /// Stops showing a partition that is another process' now.
+    pub fn forget_partition(&self, partition: i32) {
+        let label = partition.to_string();
+        // An error means that it was not shown.
+        let _ = self.lag.remove_label_values(&[&label]);
+        let _ = self.position.remove_label_values(&[&label]);
+    }
+}
+
+/// Publishing.
+#[derive(Debug)]
+pub struct RelayMetrics {
+    /// Events published, each counted when its Kafka transaction committed.
+    pub published: IntCounter,
+    /// Kafka transactions committed.
+    pub transactions: IntCounter,
+    /// Kafka transactions that failed or were fenced.
+    pub failures: IntCounter,
+    /// Seconds of a transaction, from reading the outbox to the commit.
+    pub transaction_seconds: Histogram,
+    /// Rows in the outbox.
+    pub outbox_depth: IntGauge,
+    /// Age of the outbox's oldest row, in seconds; 0 when it is empty.
+    pub outbox_oldest_age_seconds: Gauge,
+}
+
+/// Expiring.
+#[derive(Debug)]
+pub struct SweepMetrics {
+    /// Seconds since the time up to which all rides are proven processed.
+    pub barrier_age_seconds: Gauge,
+    /// Participations past their deadline that may not be expired yet, by cause.
+    pub held_back: Family<IntGauge>,
+    /// Participations expired, by reason.
+    pub expired: Family<IntCounter>,
+}
+
+/// HTTP, both listeners.
+#[derive(Debug)]
+pub struct ApiMetrics {
+    requests: IntCounterVec,
+    seconds: HistogramVec,
+    /// Long polls and streams being held.
+    pub waits_in_flight: IntGauge,
+    /// Requests refused by the rate limit.
+    pub rate_limited: IntCounter,
+    /// Accepts, by how they ended.
+    pub accepts: Family<IntCounter>,
+}
+
+impl ApiMetrics {
+    /// Counts an answered request. `route` is the route's template, never the path: the number of
+    /// series must not depend on clients.
+    pub fn observe(
+        &self,
+        listener: &'static str,
+        route: &str,
+        method: &Method,
+        status: StatusCode,
+        elapsed: Duration,
+    ) {
+        // Any other method a client makes up is one series.
+        let method = match method.as_str() {
+            known @ ("GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "HEAD" | "OPTIONS") => known,
+            _ => "other",
+        };
+        self.requests
+            .with_label_values(&[listener, route, method, status.as_str()])
+            .inc();
+        self.seconds
+            .with_label_values(&[route])
+            .observe(elapsed.as_secs_f64());
+    }
+}
+
+/// The read model.
+#[derive(Debug)]
+pub struct ModelMetrics {
+    /// Participations it holds.
+    pub entries: IntGauge,
+    /// 1 while its tail of the status topic is shown to be fresh.
+    pub fresh: IntGauge,
+    /// Records between its tail and the status topic's end.
+    pub tail_lag: IntGauge,
+}
+
+/// The pool of database connections.
+#[derive(Debug)]
+pub struct PoolMetrics {
+    /// Open connections.
+    pub size: IntGauge,
+    /// Those not in use.
+    pub idle: IntGauge,
+}
+
+impl Metrics {
+    /// Every metric at zero, in a registry of its own, with the process' own (`process_…`).
+    pub fn new() -> Arc<Self> {
+        let make = Make(Registry::new());
+        #[cfg(target_os = "linux")]
+        unwrap(make.0.register(Box::new(
+            prometheus::process_collector::ProcessCollector::for_self(),
+        )));
+        let family = |name: &str, help: &str, label: &str, labels: &[&'static str]| {
+            let counters = make.registered(unwrap(IntCounterVec::new(opts(name, help), &[label])));
+            Family::new(labels, |value| counters.with_label_values(&[value]))
+        };
+        Arc::new(Self {
+            ingest: IngestMetrics {
+                consumed: make.counter(
+                    "rides_consumed_total",
+                    "Records whose position was committed",
+                ),
+                judged: family("rides_judged_total", "Rides judged", "verdict", &VERDICTS),
+                duplicate: make.counter("rides_duplicate_total", "Rides that were recorded before"),
+                duplicate_differing: make.counter(
+                    "rides_duplicate_differing_total",
+                    "Rides that were recorded before and now say something else",
+                ),
+                no_participation: make.counter(
+                    "rides_no_participation_total",
+                    "Rides of clients without a live participation",
+                ),
+                quarantined: family(
+                    "rides_quarantined_total",
+                    "Records quarantined",
+                    "reason",
+                    &QUARANTINE_REASONS,
+                ),
+                tombstones: make.counter("tombstones_total", "Records with a null value, skipped"),
+                batch_seconds: make.histogram(
+                    "ingest_batch_seconds",
+                    "Time from a batch's first statement to its commit",
+                    &SECONDS,
+                ),
+                batch_records: make.histogram(
+                    "ingest_batch_records",
+                    "Records of a batch",
+                    &[
+                        1.0, 10.0, 100.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0, 25_000.0,
+                        50_000.0,
+                    ],
+                ),
+                live_clients: make.gauge(
+                    "ingest_live_clients",
+                    "Clients with a live participation, as ingest knows them",
+                ),
+                fenced_batches: make.counter(
+                    "ingest_fenced_batches_total",
+                    "Batches dropped because another consumer owned a partition",
+                ),
+                stopped: make.gauge(
+                    "ingest_stopped",
+                    "1 while ingest has stopped and waits for an operator",
+                ),
+                lag: make.gauges(
+                    "ingest_lag",
+                    "Records between the recorded position and the end",
+                    "partition",
+                ),
+                position: make.gauges("ingest_position", "Offset recorded as next", "partition"),
+            },
+            relay: RelayMetrics {
+                published: make.counter("relay_published_total", "Events published"),
+                transactions: make
+                    .counter("relay_transactions_total", "Kafka transactions committed"),
+                failures: make.counter(
+                    "relay_failures_total",
+                    "Kafka transactions that failed or were fenced",
+                ),
+                transaction_seconds: make.histogram(
+                    "relay_transaction_seconds",
+                    "Time from reading the outbox to the Kafka commit",
+                    &SECONDS,
+                ),
+                outbox_depth: make.gauge("outbox_depth", "Rows in the outbox"),
+                outbox_oldest_age_seconds: make.float(
+                    "outbox_oldest_age_seconds",
+                    "Age of the outbox's oldest row",
+                ),
+            },
+            sweep: SweepMetrics {
+                barrier_age_seconds: make.float(
+                    "sweep_barrier_age_seconds",
+                    "Time since the instant up to which all rides are proven processed",
+                ),
+                held_back: {
+                    let gauges = make.gauges(
+                        "sweep_held_back",
+                        "Participations past their deadline that may not be expired yet",
+                        "cause",
+                    );
+                    Family::new(&HELD_BACK_CAUSES, |cause| {
+                        gauges.with_label_values(&[cause])
+                    })
+                },
+                expired: family(
+                    "expired_total",
+                    "Participations expired",
+                    "reason",
+                    &EXPIRED_REASONS,
+                ),
+            },
+            api: ApiMetrics {
+                requests: make.registered(unwrap(IntCounterVec::new(
+                    opts("http_requests_total", "Requests answered"),
+                    &["listener", "route", "method", "status"],
+                ))),
+                seconds: make.registered(unwrap(HistogramVec::new(
+                    HistogramOpts::from(opts(
+                        "http_request_seconds",
+                        "Time from a request's head to its answer's head",
+                    ))
+                    .buckets(SECONDS.to_vec()),
+                    &["route"],
+                ))),
+                waits_in_flight: make.gauge("waits_in_flight", "Long polls and streams held"),
+                rate_limited: make
+                    .counter("rate_limited_total", "Requests refused by the rate limit"),
+                accepts: family("accepts_total", "Accepts", "result", &ACCEPT_RESULTS),
+            },
+            model: ModelMetrics {
+                entries: make.gauge("model_entries", "Participations the read model holds"),
+                fresh: make.gauge("model_fresh", "1 while the read model is shown to be fresh"),
+                tail_lag: make.gauge(
+                    "model_tail_lag",
+                    "Records between the read model and the status topic's end",
+                ),
+            },
+            pool: PoolMetrics {
+                size: make.gauge("db_pool_size", "Open database connections"),
+                idle: make.gauge("db_pool_idle", "Database connections not in use"),
+            },
+            registry: make.0,
+        })
+    }
+
+    /// All of them in Prometheus' text format, version 0.0.4.
+    pub fn render(&self) -> String {
+        let mut text = Vec::new();
+        let families = self.registry.gather();
+        if let Err(error) = TextEncoder::new().encode(&families, &mut text) {
+            tracing::error!(%error, "metrics cannot be written");
+        }
+        String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+/// Buckets for times: a millisecond to half a minute.
+const SECONDS: [f64; 14] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(name, help).namespace("ride_promo")
+}
+
+/// Creating and registering fails only for names that are malformed or taken, and all of them
+/// are constants of this file.
+fn unwrap<T>(result: prometheus::Result<T>) -> T {
+    result.expect("metric names are constant, well-formed and distinct")
+}
+
+struct Make(Registry);
+
+impl Make {
+    fn registered<C: prometheus::core::Collector + Clone + 'static>(&self, collector: C) -> C {
+        unwrap(self.0.register(Box::new(collector.clone())));
+        collector
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.registered(unwrap(IntCounter::with_opts(opts(name, help))))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.registered(unwrap(IntGauge::with_opts(opts(name, help))))
+    }
+
+    fn float(&self, name: &str, help: &str) -> Gauge {
+        self.registered(unwrap(Gauge::with_opts(opts(name, help))))
+    }
+
+    fn gauges(&self, name: &str, help: &str, label: &str) -> IntGaugeVec {
+        self.registered(unwrap(IntGaugeVec::new(opts(name, help), &[label])))
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        let opts = HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec());
+        self.registered(unwrap(Histogram::with_opts(opts)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_every_label_from_the_start_and_forgets_partitions() {
+        let metrics = Metrics::new();
+        metrics.ingest.judged.add("COUNTED", 3);
+        metrics.ingest.partition(7).lag.set(12);
+        metrics.api.observe(
+            "api",
+            "/v1/promotions/{promotion_id}/progress",
+            &Method::GET,
+            StatusCode::OK,
+            Duration::from_millis(3),
+        );
+        let text = metrics.render();
+        for line in [
+            "ride_promo_rides_judged_total{verdict=\"COUNTED\"} 3",
+            "ride_promo_rides_judged_total{verdict=\"DAILY_LIMIT_REACHED\"} 0",
+            "ride_promo_rides_quarantined_total{reason=\"TOO_LARGE\"} 0",
+            "ride_promo_expired_total{reason=\"REWARD_NOT_CLAIMED\"} 0",
+            "ride_promo_sweep_held_back{cause=\"quarantine\"} 0",
+            "ride_promo_ingest_lag{partition=\"7\"} 12",
+            "ride_promo_http_requests_total{listener=\"api\",method=\"GET\",route=\"/v1/promotions/{promotion_id}/progress\",status=\"200\"} 1",
+        ] {
+            assert!(text.contains(line), "{line}\n--\n{text}");
+        }
+        metrics.ingest.forget_partition(7);
+        metrics.ingest.forget_partition(8);
+        assert!(!metrics.render().contains("partition=\"7\""));
+    }
+}

@@ -1,0 +1,685 @@
+//! A real Apache Kafka: one KRaft node, started from the jars that `scripts/kafka-libs.sh` fetches.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+    message::{BorrowedMessage, Header, Headers, OwnedHeaders},
+    producer::{FutureProducer, FutureRecord, Producer},
+    types::RDKafkaErrorCode,
+};
+use serde_json::Value;
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+
+use super::process::{Port, Process, Signal, new_dir, tail};
+
+/// How long a broker may take to start, to stop and to answer: generous, for a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A broker with its data directory. Ends with the value, or with the tests.
+#[derive(Debug)]
+pub struct Kafka {
+    port: Port,
+    dir: PathBuf,
+    /// `None` while it is stopped on purpose.
+    process: Mutex<Option<Process>>,
+    // two sockets, two claims; named so that it is held
+    _controller: Port,
+}
+
+impl Kafka {
+    /// The broker that all tests share: started by the first that asks.
+    ///
+    /// Never stop this one; a test that has to gets its own from [`Kafka::start_private`].
+    pub async fn shared() -> Arc<Self> {
+        static SHARED: OnceCell<Arc<Kafka>> = OnceCell::const_new();
+        SHARED.get_or_init(Self::start_private).await.clone()
+    }
+
+    /// A broker of one's own, to stop, kill and freeze.
+    pub async fn start_private() -> Arc<Self> {
+        let port = Port::reserve();
+        let controller = Port::reserve();
+        let dir = new_dir(&format!("kafka-{}", port.number()));
+        fs::write(
+            dir.join("server.properties"),
+            properties(&port, &controller, &dir),
+        )
+        .expect("the run's directory is ours");
+        let kafka = Self {
+            port,
+            dir,
+            process: Mutex::new(None),
+            _controller: controller,
+        };
+        kafka.format().await;
+        kafka.start().await;
+        Arc::new(kafka)
+    }
+
+    /// What clients connect to.
+    pub fn brokers(&self) -> String {
+        self.port.address()
+    }
+
+    /// Starts it (again), on the same port and data, and waits until it serves requests.
+    pub async fn start(&self) {
+        self.launch();
+        self.wait_until_ready().await;
+    }
+
+    /// Stops it in good order: it hands over what it leads and closes its log.
+    pub async fn stop(&self) {
+        if let Some(mut process) = self.take() {
+            process.end(Signal::Terminate, PATIENCE).await;
+        }
+    }
+
+    /// Kills it, as a crash of its machine would, but for what the page cache keeps.
+    pub async fn kill(&self) {
+        if let Some(mut process) = self.take() {
+            process.end(Signal::Kill, PATIENCE).await;
+        }
+    }
+
+    /// [`Kafka::stop`] and [`Kafka::start`].
+    pub async fn restart(&self) {
+        self.stop().await;
+        self.start().await;
+    }
+
+    /// [`Kafka::kill`] and [`Kafka::start`].
+    pub async fn restart_immediate(&self) {
+        self.kill().await;
+        self.start().await;
+    }
+
+    /// Freezes it: connections stay open, and nothing is answered.
+    pub fn freeze(&self) {
+        self.signal(Signal::Stop);
+    }
+
+    /// Ends [`Kafka::freeze`].
+    pub fn thaw(&self) {
+        self.signal(Signal::Continue);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let mut process = self.process.lock().expect("nobody panics while holding it");
+        process
+            .as_mut()
+            .expect("the broker is running")
+            .signal(signal);
+    }
+
+    fn take(&self) -> Option<Process> {
+        self.process
+            .lock()
+            .expect("nobody panics while holding it")
+            .take()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.join("kafka.log")
+    }
+
+    async fn format(&self) {
+        let cluster_id = loop {
+            let id = URL_SAFE_NO_PAD.encode(Uuid::new_v4());
+            // would be taken for an option
+            if !id.starts_with('-') {
+                break id;
+            }
+        };
+        let mut command = java(&self.dir);
+        command
+            .args([
+                "kafka.tools.StorageTool",
+                "format",
+                "--standalone",
+                "-t",
+                &cluster_id,
+                "-c",
+            ])
+            .arg(self.dir.join("server.properties"));
+        let mut format = Process::spawn("kafka's format", command, &self.log(), Signal::Kill);
+        let status = format.wait(PATIENCE).await;
+        assert!(
+            status.is_some_and(|status| status.success()),
+            "formatting Kafka's storage: {status:?}\n{}",
+            tail(&self.log(), 4_000)
+        );
+    }
+
+    fn launch(&self) {
+        let mut command = java(&self.dir);
+        command
+            .args(["-Xmx512m", "kafka.Kafka"])
+            .arg(self.dir.join("server.properties"));
+        let mut process = self.process.lock().expect("nobody panics while holding it");
+        assert!(process.is_none(), "the broker is already running");
+        *process = Some(Process::spawn("kafka", command, &self.log(), Signal::Kill));
+    }
+
+    /// Waits until the broker lists itself: before, it is fenced and takes no topics.
+    async fn wait_until_ready(&self) {
+        let started = Instant::now();
+        while !self.is_listed().await {
+            let ended = {
+                let mut process = self.process.lock().expect("nobody panics while holding it");
+                process.as_mut().and_then(Process::try_wait)
+            };
+            assert!(
+                ended.is_none() && started.elapsed() < PATIENCE,
+                "Kafka did not start ({ended:?}):\n{}",
+                tail(&self.log(), 4_000)
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn is_listed(&self) -> bool {
+        if tokio::net::TcpStream::connect(self.brokers())
+            .await
+            .is_err()
+        {
+            return false;
+        }
+        self.blocking(|kafka: BaseConsumer| {
+            let metadata = kafka.fetch_metadata(None, Duration::from_secs(1));
+            metadata.is_ok_and(|metadata| !metadata.brokers().is_empty())
+        })
+        .await
+    }
+
+    /// Runs `work` with a consumer of its own, off the async threads: its calls block.
+    async fn blocking<T, F>(&self, work: F) -> T
+    where
+        T: Send + 'static,
+        F: FnOnce(BaseConsumer) -> T + Send + 'static,
+    {
+        let config = self.consumer_config();
+        tokio::task::spawn_blocking(move || work(config.create().expect("a valid configuration")))
+            .await
+            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+
+    fn consumer_config(&self) -> ClientConfig {
+        let mut config = self.client_config();
+        config
+            .set("group.id", "ride-promo-tests")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .set("auto.offset.reset", "error")
+            .set("fetch.wait.max.ms", "10")
+            .set("fetch.queue.backoff.ms", "1")
+            .set("check.crcs", "true");
+        config
+    }
+
+    /// What every client of this broker needs.
+    pub fn client_config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", self.brokers())
+            .set("reconnect.backoff.ms", "20")
+            .set("reconnect.backoff.max.ms", "200")
+            // a stopped broker is no news in a test that stopped it
+            .set("log_level", "2");
+        config
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.client_config()
+            .create()
+            .expect("a valid configuration")
+    }
+
+    /// Creates a topic and waits until all its partitions have a leader.
+    pub async fn create_topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) {
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        for (key, value) in config {
+            topic = topic.set(key, value);
+        }
+        let created = self.admin().create_topics([&topic], &admin_options()).await;
+        let created = created.expect("the broker answers").remove(0);
+        created.unwrap_or_else(|(topic, error)| panic!("cannot create {topic}: {error}"));
+        let count = usize::try_from(partitions).expect("a topic has partitions");
+        self.wait_for_partitions(name, count).await;
+    }
+
+    /// Deletes a topic and waits until the broker no longer knows it.
+    pub async fn delete_topic(&self, name: &str) {
+        let deleted = self.admin().delete_topics(&[name], &admin_options()).await;
+        let deleted = deleted.expect("the broker answers").remove(0);
+        deleted.unwrap_or_else(|(topic, error)| panic!("cannot delete {topic}: {error}"));
+        self.wait_for_partitions(name, 0).await;
+    }
+
+    /// Deletes topics where it can: for cleaning up after a test.
+    pub async fn forget_topics(&self, names: &[String]) {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let patience = Some(Duration::from_secs(5));
+        let _ = self
+            .admin()
+            .delete_topics(&names, &AdminOptions::new().request_timeout(patience))
+            .await;
+    }
+
+    /// Gives a topic more partitions: `total` of them.
+    pub async fn grow_topic(&self, name: &str, total: usize) {
+        let grow = NewPartitions::new(name, total);
+        let grown = self
+            .admin()
+            .create_partitions([&grow], &admin_options())
+            .await;
+        let grown = grown.expect("the broker answers").remove(0);
+        grown.unwrap_or_else(|(topic, error)| panic!("cannot grow {topic}: {error}"));
+        self.wait_for_partitions(name, total).await;
+    }
+
+    /// Removes the records before `offset`, as retention does.
+    pub async fn truncate(&self, topic: &str, partition: i32, offset: i64) {
+        let mut before = TopicPartitionList::new();
+        before
+            .add_partition_offset(topic, partition, Offset::Offset(offset))
+            .expect("a valid offset");
+        let deleted = self.admin().delete_records(&before, &admin_options()).await;
+        deleted.expect("the broker removes records");
+    }
+
+    async fn wait_for_partitions(&self, topic: &str, count: usize) {
+        let started = Instant::now();
+        while self.partitions_with_leader(topic).await != count {
+            assert!(
+                started.elapsed() < PATIENCE,
+                "{topic} does not come to {count} partitions with a leader"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn partitions_with_leader(&self, topic: &str) -> usize {
+        let topic = topic.to_owned();
+        self.blocking(move |kafka| {
+            let metadata = kafka
+                .fetch_metadata(Some(&topic), PATIENCE)
+                .expect("metadata");
+            let partitions = metadata
+                .topics()
+                .iter()
+                .flat_map(|topic| topic.partitions());
+            partitions
+                .filter(|partition| partition.leader() >= 0)
+                .count()
+        })
+        .await
+    }
+
+    /// The end of each partition, by number: the offset that the next record gets.
+    pub async fn end_offsets(&self, topic: &str) -> Vec<i64> {
+        let topic = topic.to_owned();
+        self.blocking(move |kafka| {
+            let partitions = partitions(&kafka, &topic);
+            let ends = partitions.map(|partition| {
+                let watermarks = kafka.fetch_watermarks(&topic, partition, PATIENCE);
+                watermarks
+                    .expect("the watermarks of a partition that exists")
+                    .1
+            });
+            ends.collect()
+        })
+        .await
+    }
+
+    /// Everything in the topic from its beginning to its end as it is now, transactions that were
+    /// aborted left out. By partition, then by offset.
+    ///
+    /// # Panics
+    /// Where the end is not reached, for instance behind a transaction that stays open.
+    pub async fn read_topic(&self, topic: &str) -> Vec<Record> {
+        let topic = topic.to_owned();
+        self.blocking(move |kafka| read_to_end(&kafka, &topic))
+            .await
+    }
+
+    /// A producer with the settings that the ride platform uses: idempotent, all replicas, Java's
+    /// partitioner.
+    pub fn producer(&self) -> FutureProducer {
+        self.producer_config()
+            .create()
+            .expect("a valid configuration")
+    }
+
+    fn producer_config(&self) -> ClientConfig {
+        let mut config = self.client_config();
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("partitioner", "murmur2_random")
+            .set("linger.ms", "2")
+            .set("queue.buffering.max.messages", "1000000")
+            .set("message.timeout.ms", "60000");
+        config
+    }
+
+    /// Produces `records` to `topic` in one transaction, then commits or aborts it.
+    ///
+    /// One that is [left](TransactionEnd::Leave) stays open as long as the producer returned.
+    pub async fn produce_in_transaction(
+        &self,
+        topic: &str,
+        records: Vec<Outgoing>,
+        end: TransactionEnd,
+    ) -> FutureProducer {
+        let mut config = self.producer_config();
+        config.set("transactional.id", format!("tests-{}", Uuid::new_v4()));
+        let topic = topic.to_owned();
+        let producer: FutureProducer = config.create().expect("a valid configuration");
+        let work = move || {
+            producer.init_transactions(PATIENCE).expect("a coordinator");
+            producer.begin_transaction().expect("initialised");
+            let sent: Vec<_> = records
+                .iter()
+                .map(|record| {
+                    producer
+                        .send_result(record.to(&topic))
+                        .map_err(|(error, _)| error)
+                })
+                .collect::<Result<_, _>>()
+                .expect("room in the queue");
+            producer.flush(PATIENCE).expect("all delivered");
+            for delivery in sent {
+                let delivery = futures::executor::block_on(delivery);
+                delivery
+                    .expect("the producer lives")
+                    .map_err(|(error, _)| error)
+                    .expect("stored");
+            }
+            match end {
+                TransactionEnd::Commit => producer.commit_transaction(PATIENCE),
+                TransactionEnd::Abort => producer.abort_transaction(PATIENCE),
+                TransactionEnd::Leave => Ok(()),
+            }
+            .expect("the transaction's end");
+            producer
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+}
+
+/// How [`Kafka::produce_in_transaction`] leaves its transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransactionEnd {
+    /// Readers see the records.
+    Commit,
+    /// Readers never see them; their offsets stay empty.
+    Abort,
+    /// Readers of committed records wait before them.
+    Leave,
+}
+
+/// A record to produce, with nothing taken for granted: rides come malformed too.
+#[derive(Clone, Debug, Default)]
+pub struct Outgoing {
+    /// The partition; chosen by the key where `None`.
+    pub partition: Option<i32>,
+    /// The key.
+    pub key: Option<Vec<u8>>,
+    /// The value; `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// The headers, in order.
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+impl Outgoing {
+    /// A ride as the platform sends it: its JSON, keyed by its `user_id` in decimal.
+    pub fn ride(ride: &Value) -> Self {
+        Self {
+            key: ride.get("user_id").map(|id| id.to_string().into_bytes()),
+            value: Some(ride.to_string().into_bytes()),
+            ..Self::default()
+        }
+    }
+
+    /// The same for another partition than the key's.
+    #[must_use]
+    pub fn partition(self, partition: i32) -> Self {
+        Self {
+            partition: Some(partition),
+            ..self
+        }
+    }
+
+    /// The same with one more header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers
+            .push((name.to_owned(), value.as_bytes().to_vec()));
+        self
+    }
+
+    /// The form the producer takes.
+    pub fn to<'a>(&'a self, topic: &'a str) -> FutureRecord<'a, Vec<u8>, Vec<u8>> {
+        let mut headers = OwnedHeaders::new();
+        for (key, value) in &self.headers {
+            headers = headers.insert(Header {
+                key,
+                value: Some(value),
+            });
+        }
+        let mut record = FutureRecord::to(topic).headers(headers);
+        record.partition = self.partition;
+        record.key = self.key.as_ref();
+        record.payload = self.value.as_ref();
+        record
+    }
+}
+
+/// A record read from a topic.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset in there.
+    pub offset: i64,
+    /// Its key, as text.
+    pub key: Option<String>,
+    /// Its value; `None` for a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// Its headers; the last where one is repeated.
+    pub headers: BTreeMap<String, String>,
+}
+
+impl Record {
+    /// The value as JSON.
+    pub fn json(&self) -> Value {
+        let value = self.value.as_deref().expect("a value, not a tombstone");
+        serde_json::from_slice(value).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    fn of(message: &BorrowedMessage<'_>) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let headers = message
+            .headers()
+            .into_iter()
+            .flat_map(|headers| headers.iter());
+        Self {
+            partition: message.partition(),
+            offset: message.offset(),
+            key: message.key().map(text),
+            value: message.payload().map(<[u8]>::to_vec),
+            headers: headers
+                .map(|header| {
+                    (
+                        header.key.to_owned(),
+                        header.value.map(text).unwrap_or_default(),
+                    )
+                })
+                .collect(),
+        }
+    }
+}
+
+/// The partitions of a topic, by number.
+fn partitions(kafka: &BaseConsumer, topic: &str) -> std::ops::Range<i32> {
+    let metadata = kafka
+        .fetch_metadata(Some(topic), PATIENCE)
+        .expect("metadata");
+    let topic = metadata
+        .topics()
+        .first()
+        .expect("the topic that was asked for");
+    assert!(
+        topic.error().is_none(),
+        "{}: {:?}",
+        topic.name(),
+        topic.error()
+    );
+    0..i32::try_from(topic.partitions().len()).expect("Kafka numbers partitions with an i32")
+}
+
+fn read_to_end(kafka: &BaseConsumer, topic: &str) -> Vec<Record> {
+    let partitions = partitions(kafka, topic);
+    let mut unfinished = partitions.len();
+    let mut assignment = TopicPartitionList::new();
+    for partition in partitions {
+        assignment
+            .add_partition_offset(topic, partition, Offset::Beginning)
+            .expect("a valid offset");
+    }
+    kafka.assign(&assignment).expect("a valid assignment");
+    let started = Instant::now();
+    let mut records = Vec::new();
+    while unfinished > 0 {
+        assert!(
+            started.elapsed() < PATIENCE,
+            "{unfinished} partitions of {topic} do not end"
+        );
+        match kafka.poll(Duration::from_millis(100)) {
+            None => {}
+            Some(Ok(message)) => records.push(Record::of(&message)),
+            // by the event, not by counting: the last record may be a transaction's marker
+            Some(Err(KafkaError::PartitionEOF(_))) => unfinished -= 1,
+            Some(Err(error)) if is_passing(&error) => {}
+            Some(Err(error)) => panic!("reading {topic}: {error}"),
+        }
+    }
+    records.sort_by_key(|record| (record.partition, record.offset));
+    records
+}
+
+/// What librdkafka reports and gets over by itself.
+fn is_passing(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::OperationTimedOut
+        )
+    )
+}
+
+fn admin_options() -> AdminOptions {
+    AdminOptions::new()
+        .request_timeout(Some(PATIENCE))
+        .operation_timeout(Some(PATIENCE))
+}
+
+/// The Java machine with Kafka on its class path, tuned to start fast rather than to run fast.
+fn java(dir: &Path) -> Command {
+    let mut command = Command::new("java");
+    command
+        .current_dir(dir)
+        .args([
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-Xshare:auto",
+        ])
+        .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
+        .arg("-Dorg.slf4j.simpleLogger.showDateTime=true")
+        .args(["-cp", &format!("{}/*", libs().display())]);
+    command
+}
+
+/// The directory of Kafka's jars, next to what Cargo builds; fetched where they are missing.
+fn libs() -> &'static Path {
+    static LIBS: std::sync::LazyLock<PathBuf> = std::sync::LazyLock::new(|| {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .parent()
+            .expect("inside target");
+        let libs = target.join("kafka-libs");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka-libs.sh");
+        let status = Command::new(script).arg(&libs).status().expect("bash");
+        assert!(
+            status.success(),
+            "Kafka's jars are needed; scripts/kafka-libs.sh fetches them"
+        );
+        libs
+    });
+    &LIBS
+}
+
+fn properties(port: &Port, controller: &Port, dir: &Path) -> String {
+    let (broker, controller) = (port.address(), controller.address());
+    let data = dir.join("data");
+    let mut properties = String::new();
+    let entries = [
+        ("process.roles", "broker,controller"),
+        ("node.id", "1"),
+        ("controller.quorum.bootstrap.servers", &controller),
+        (
+            "listeners",
+            &format!("PLAINTEXT://{broker},CONTROLLER://{controller}"),
+        ),
+        ("advertised.listeners", &format!("PLAINTEXT://{broker}")),
+        ("controller.listener.names", "CONTROLLER"),
+        ("log.dirs", &data.display().to_string()),
+        ("auto.create.topics.enable", "false"),
+        ("group.initial.rebalance.delay.ms", "0"),
+        // tests of sleeping workers need not wait for the usual six seconds
+        ("group.min.session.timeout.ms", "500"),
+        // a killed broker is back after 3 s instead of 12
+        ("broker.heartbeat.interval.ms", "300"),
+        ("broker.session.timeout.ms", "1500"),
+        // one node: nothing can be replicated, and few partitions of the broker's own start faster
+        ("offsets.topic.replication.factor", "1"),
+        ("offsets.topic.num.partitions", "4"),
+        ("transaction.state.log.replication.factor", "1"),
+        ("transaction.state.log.min.isr", "1"),
+        ("transaction.state.log.num.partitions", "4"),
+        (
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms",
+            "1000",
+        ),
+        // many small topics in one small machine
+        ("log.index.size.max.bytes", "1048576"),
+        ("log.cleaner.dedupe.buffer.size", "8388608"),
+        ("log.cleaner.backoff.ms", "1000"),
+        ("file.delete.delay.ms", "1000"),
+        ("num.network.threads", "2"),
+        ("num.io.threads", "4"),
+        ("background.threads", "2"),
+    ];
+    for (key, value) in entries {
+        writeln!(properties, "{key}={value}").expect("a string takes everything");
+    }
+    properties
+}

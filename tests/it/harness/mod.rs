@@ -1,0 +1,56 @@
+//! Everything a test needs, started once and cleaned up whatever happens.
+//!
+//! ```ignore
+//! let world = World::new().await;                        // a database and topics of its own
+//! let service = world.service().lateness("PT1S").start().await; // the real binary, ready
+//! let promotion = service.admin().open_promotion(&conditions(3)).await;
+//! let (client, _) = service.started_client(48151, &promotion).await;
+//! world.publish_ride(&ride(48151)).await;
+//! eventually(Duration::from_secs(10), || async {
+//!     equal(client.progress(promotion.id).await.expect(200)["rides_completed"].clone(), json!(1))
+//! })
+//! .await;
+//! ```
+//!
+//! All tests share one broker and one cluster ([`Kafka::shared`], [`Postgres::shared`]), which
+//! start with the first test that needs them. A test that stops, crashes or freezes a server brings
+//! its own ([`Kafka::start_private`], [`Postgres::start_private`]).
+//!
+//! Nothing here sleeps to let something happen: what takes time is waited for with [`eventually`],
+//! within a bound.
+
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "a helper may wait for the next behaviour to be tested"
+)]
+
+mod http;
+mod kafka;
+mod postgres;
+mod process;
+mod proxy;
+mod service;
+mod sse;
+mod trips;
+mod wait;
+mod world;
+
+pub use self::{
+    http::{
+        Admin, Answer, Api, Client, Metrics, Promotion, SECRET, admin_token, client_claims,
+        client_token, conditions, token, unix_seconds,
+    },
+    kafka::{Kafka, Outgoing, Record, TransactionEnd},
+    postgres::{Postgres, url},
+    process::{Port, Process, Signal, new_dir, run_dir, tail},
+    proxy::{Cut, Fault, FaultProxy},
+    service::{Cli, Output, Service, ServiceBuilder},
+    sse::{SseEvent, SseItem, SseStream},
+    trips::{Rules, Trip, Trips, Window, recount},
+    wait::{Attempt, equal, eventually},
+    world::{
+        StatusRecord, World, WorldBuilder, assert_contiguous, by_key, instant, last_by_key, now,
+        ride, ride_at,
+    },
+};

@@ -1,0 +1,276 @@
+//! A real PostgreSQL: a private cluster on a port of its own, with its durable settings on.
+
+use std::{
+    fs,
+    os::unix::{fs::chown, process::CommandExt},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Arc, LazyLock, Mutex},
+    time::{Duration, Instant},
+};
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::sync::OnceCell;
+
+use super::process::{Port, Process, Signal, new_dir, tail};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The database that every test's is a copy of: the product's own migrations, run once.
+const TEMPLATE: &str = "ride_promo_template";
+
+/// A cluster with its data directory. Ends with the value, or with the tests.
+#[derive(Debug)]
+pub struct Postgres {
+    port: Port,
+    dir: PathBuf,
+    /// `None` while it is stopped on purpose.
+    process: Mutex<Option<Process>>,
+    template: OnceCell<()>,
+}
+
+impl Postgres {
+    /// The cluster that all tests share: started by the first that asks.
+    ///
+    /// Never stop this one; a test that has to gets its own from [`Postgres::start_private`].
+    pub async fn shared() -> Arc<Self> {
+        static SHARED: OnceCell<Arc<Postgres>> = OnceCell::const_new();
+        SHARED.get_or_init(Self::start_private).await.clone()
+    }
+
+    /// A cluster of one's own, to stop and to crash.
+    pub async fn start_private() -> Arc<Self> {
+        let port = Port::reserve();
+        let dir = new_dir(&format!("postgres-{}", port.number()));
+        if let Some(user) = &*SERVER_USER {
+            chown(&dir, Some(user.uid), Some(user.gid)).expect("root may");
+        }
+        let postgres = Self {
+            port,
+            dir,
+            process: Mutex::new(None),
+            template: OnceCell::const_new(),
+        };
+        postgres.init().await;
+        postgres.start().await;
+        Arc::new(postgres)
+    }
+
+    /// `host:port`, for a [`FaultProxy`](super::FaultProxy) in front of it.
+    pub fn address(&self) -> String {
+        self.port.address()
+    }
+
+    /// The URL of a database in this cluster.
+    pub fn url(&self, database: &str) -> String {
+        url(&self.address(), database)
+    }
+
+    /// Starts it (again), on the same port and data, and waits until it answers.
+    pub async fn start(&self) {
+        let mut command = server_command("postgres", &self.dir);
+        command.arg("-D").arg(self.data());
+        {
+            let mut process = self.process.lock().expect("nobody panics while holding it");
+            assert!(process.is_none(), "Postgres is already running");
+            *process = Some(Process::spawn(
+                "postgres",
+                command,
+                &self.log(),
+                Signal::Quit,
+            ));
+        }
+        let started = Instant::now();
+        loop {
+            let error = match PgConnection::connect(&self.url("postgres")).await {
+                Ok(connection) => break drop(connection.close().await),
+                Err(error) => error,
+            };
+            assert!(
+                started.elapsed() < PATIENCE,
+                "Postgres did not start ({error}):\n{}",
+                tail(&self.log(), 4_000)
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Stops it in good order, cutting its sessions off.
+    pub async fn stop(&self) {
+        self.end(Signal::Interrupt).await;
+    }
+
+    /// Stops it in immediate mode: as a crash, what was not committed is lost and the next start
+    /// recovers from the log.
+    pub async fn stop_immediate(&self) {
+        self.end(Signal::Quit).await;
+    }
+
+    /// [`Postgres::stop`] and [`Postgres::start`].
+    pub async fn restart(&self) {
+        self.stop().await;
+        self.start().await;
+    }
+
+    /// [`Postgres::stop_immediate`] and [`Postgres::start`].
+    pub async fn restart_immediate(&self) {
+        self.stop_immediate().await;
+        self.start().await;
+    }
+
+    async fn end(&self, signal: Signal) {
+        let process = self
+            .process
+            .lock()
+            .expect("nobody panics while holding it")
+            .take();
+        if let Some(mut process) = process {
+            process.end(signal, PATIENCE).await;
+        }
+    }
+
+    /// Runs one statement in the database `postgres`.
+    pub async fn execute(&self, sql: String) -> Result<(), sqlx::Error> {
+        let mut connection = PgConnection::connect(&self.url("postgres")).await?;
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&mut connection)
+            .await?;
+        connection.close().await
+    }
+
+    /// Creates a database with nothing in it.
+    pub async fn create_empty_database(&self, name: &str) {
+        self.execute(format!("create database {name}"))
+            .await
+            .expect("a new name");
+    }
+
+    /// Creates a database as the product's migrations leave it.
+    ///
+    /// `migrate` runs them on the database at the URL it is given; it is called once per cluster.
+    pub async fn create_database<F>(&self, name: &str, migrate: impl FnOnce(String) -> F)
+    where
+        F: Future<Output = ()>,
+    {
+        let prepare = async || {
+            self.create_empty_database(TEMPLATE).await;
+            migrate(self.url(TEMPLATE)).await;
+            // a copy is refused while anyone is connected to the original
+            self.execute(format!(
+                "alter database {TEMPLATE} with allow_connections false"
+            ))
+            .await
+            .expect("it exists");
+        };
+        self.template.get_or_init(prepare).await;
+        self.execute(format!("create database {name} template {TEMPLATE}"))
+            .await
+            .expect("a new name");
+    }
+
+    /// Removes a database, cutting off who is connected.
+    pub async fn drop_database(&self, name: &str) -> Result<(), sqlx::Error> {
+        self.execute(format!("drop database if exists {name} with (force)"))
+            .await
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.join("postgres.log")
+    }
+
+    async fn init(&self) {
+        let mut command = server_command("initdb", &self.dir);
+        command.arg("-D").arg(self.data()).args([
+            "--username=postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C",
+            // of the empty cluster only; the server itself syncs
+            "--no-sync",
+        ]);
+        let mut initdb = Process::spawn("initdb", command, &self.log(), Signal::Kill);
+        let status = initdb.wait(PATIENCE).await;
+        assert!(
+            status.is_some_and(|status| status.success()),
+            "initdb: {status:?}\n{}",
+            tail(&self.log(), 4_000)
+        );
+        let settings = format!(
+            "port = {}\n\
+             listen_addresses = '127.0.0.1'\n\
+             unix_socket_directories = ''\n\
+             max_connections = 400\n\
+             shared_buffers = 128MB\n\
+             max_wal_size = 2GB\n\
+             fsync = on\n\
+             synchronous_commit = on\n\
+             full_page_writes = on\n\
+             log_line_prefix = '%m [%p] %q%d %a '\n",
+            self.port.number()
+        );
+        fs::write(self.data().join("postgresql.auto.conf"), settings).expect("a new cluster");
+    }
+}
+
+/// The URL of a database behind `address`, which may be a proxy's.
+pub fn url(address: &str, database: &str) -> String {
+    format!("postgres://postgres@{address}/{database}")
+}
+
+/// Who runs the server where we are root, which it refuses.
+struct User {
+    uid: u32,
+    gid: u32,
+}
+
+static SERVER_USER: LazyLock<Option<User>> = LazyLock::new(|| {
+    let id = |args: &[&str]| -> u32 {
+        let output = Command::new("id")
+            .args(args)
+            .output()
+            .expect("id is part of every system");
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.trim()
+            .parse()
+            .unwrap_or_else(|_| panic!("no such user: id {}", args.join(" ")))
+    };
+    let root = id(&["-u"]) == 0;
+    root.then(|| User {
+        uid: id(&["-u", "postgres"]),
+        gid: id(&["-g", "postgres"]),
+    })
+});
+
+fn server_command(program: &str, dir: &Path) -> Command {
+    let mut command = Command::new(PROGRAMS.join(program));
+    command.current_dir(dir).env("LC_ALL", "C");
+    if let Some(user) = &*SERVER_USER {
+        command.uid(user.uid).gid(user.gid);
+    }
+    command
+}
+
+/// Where the server's programs are: Debian keeps them off the path, a directory per major version.
+static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| {
+    let versions = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let newest = versions
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|version| packaged(*version).join("initdb").exists())
+        .max();
+    newest.map(packaged).unwrap_or_else(|| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let found = std::env::split_paths(&path).find(|dir| dir.join("initdb").exists());
+        found.expect("PostgreSQL's server programs; install the package postgresql")
+    })
+});
+
+fn packaged(version: u32) -> PathBuf {
+    PathBuf::from(format!("/usr/lib/postgresql/{version}/bin"))
+}

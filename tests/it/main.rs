@@ -1,0 +1,12 @@
+//! The integration tests: the real binary against a real Kafka and a real Postgres.
+//!
+//! One binary with one module per behaviour, so that all tests share one broker and one database
+//! cluster; [`harness`] says how.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test's helpers are tests too: what cannot go on says so by panicking"
+)]
+
+mod harness;
+mod smoke;
