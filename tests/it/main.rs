@@ -8,5 +8,6 @@
     reason = "a test's helpers are tests too: what cannot go on says so by panicking"
 )]
 
+mod exactly_once;
 mod harness;
 mod smoke;
