@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
@@ -63,11 +64,14 @@ fn configured(cli: &Cli, needs: Needs) -> anyhow::Result<Config> {
 
 /// Runs a command's future to its end on a runtime of its own.
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("starting the async runtime")?
-        .block_on(future)
+        .context("starting the async runtime")?;
+    let result = runtime.block_on(future);
+    // A question to a Kafka that is away may be under way; nobody waits for its answer any more.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
 }
 
 /// Writes a command's answer to stdout. A reader that went away (`| head`) is no failure.

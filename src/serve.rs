@@ -115,6 +115,7 @@ pub async fn serve(
                             metrics: Arc::clone(&metrics),
                             readiness: Arc::clone(&readiness),
                             wake: outbox_wake.subscribe(),
+                            failing: Arc::default(),
                         };
                         relay.spawn(relaying.run(stop_relay.clone()));
                     }
@@ -138,10 +139,10 @@ pub async fn serve(
         tracing::info!("stopping");
     }
     // A role that ended by itself takes the process down: what restarts it is the supervisor's.
-    let result = ended.or_else(|ended| match ended {
-        Ok(Ok(())) => Err(anyhow::anyhow!("a role ended by itself")),
-        Ok(Err(error)) => Err(error.context("a role failed")),
-        Err(error) => Err(anyhow::Error::new(error).context("a role died")),
+    let result = ended.map_err(|ended| match ended {
+        Ok(Ok(())) => anyhow::anyhow!("a role ended by itself"),
+        Ok(Err(error)) => error.context("a role failed"),
+        Err(error) => anyhow::Error::new(error).context("a role died"),
     });
     stop.cancel();
     let drain = async {
