@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod clock;
 pub mod expiry;
+pub mod origination;
 pub mod outbox;
 pub mod participations;
 pub mod positions;
