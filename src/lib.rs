@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod config;
 pub mod domain;
+pub mod kafka;
 pub mod readiness;
 pub mod store;
 pub mod telemetry;
