@@ -5,19 +5,16 @@
 //! position is an error instead of a jump, keys land where Java clients put them, and a barrier is
 //! taken from high watermarks rather than from what a transaction happens to hold back.
 
-mod config;
-mod context;
-mod group;
-mod metadata;
+mod clients;
+mod cluster;
+mod log;
 mod topic_identity;
 mod topics;
-mod trace_parent;
+mod traceparent;
 
-pub use config::{
-    base, consumer_config, producer_config, tail_consumer_config, transactional_producer_config,
-};
-pub use context::{Context, log_error, log_line};
-pub use metadata::{BrokerAddress, ClusterInfo, KafkaError, Metadata};
+pub use clients::{consumer, producer, tail_consumer, transactional_producer};
+pub use cluster::{BrokerAddress, Cluster, ClusterError, ClusterInfo, Watermarks};
+pub use log::{LogContext, log_error, log_line};
 pub use topic_identity::TopicIdentity;
 pub use topics::{EnsuredTopics, STATUS_COMPACTION_LAG_MS};
-pub use trace_parent::{is_traceparent, trace_parent};
+pub use traceparent::traceparent_of;

@@ -3,10 +3,7 @@
 //!
 //! The only module that uses `unsafe`: the crate has no call for a topic's id, so librdkafka is
 //! asked directly. Every object of the library is owned by a guard that frees it on all paths.
-#![allow(
-    unsafe_code,
-    reason = "the crate has no call for a topic's id; librdkafka's C interface is used here alone"
-)]
+#![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
@@ -24,7 +21,7 @@ pub struct TopicIdentity {
     /// The cluster's id; empty where a broker has none.
     pub cluster_id: String,
     /// The topic's id as Kafka's own tools write it, 22 characters of base64url; empty where the
-    /// broker has none (one from before Kafka 2.8, or the in-process one).
+    /// broker has none (one from before Kafka 2.8).
     pub topic_id: String,
 }
 

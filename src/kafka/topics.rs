@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::error::KafkaError as ClientError;
+use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::config;
-use super::context::Context;
-use super::metadata::{KafkaError, Metadata};
+use super::clients;
+use super::cluster::{Cluster, ClusterError};
+use super::log::LogContext;
 use crate::config::KafkaConfig;
 
 /// For so long every status change is there before compaction may drop the older ones: 7 days.
@@ -32,11 +32,11 @@ pub struct EnsuredTopics {
     pub status_partitions: usize,
 }
 
-impl Metadata {
+impl Cluster {
     /// Makes the topics that are missing, where `kafka.create_topics` allows it, and waits until
     /// they can be used. Several processes may do so at once. Takes at most about 20 s; what is
     /// transient then is still so and may be tried again.
-    pub async fn ensure_topics(&self, kafka: &KafkaConfig) -> Result<EnsuredTopics, KafkaError> {
+    pub async fn ensure_topics(&self, kafka: &KafkaConfig) -> Result<EnsuredTopics, ClusterError> {
         let give_up = Instant::now() + PATIENCE;
         let mut created = Vec::new();
         loop {
@@ -60,25 +60,26 @@ impl Metadata {
         &self,
         kafka: &KafkaConfig,
         created: &mut Vec<String>,
-    ) -> Result<(usize, usize), KafkaError> {
+    ) -> Result<(usize, usize), ClusterError> {
         let mut missing = Vec::new();
         for topic in [&kafka.ride_topic, &kafka.status_topic] {
-            if !self.topic_exists(topic).await? {
+            if !self.has_topic(topic).await? {
                 missing.push(topic.clone());
             }
         }
         if !missing.is_empty() {
             if !kafka.create_topics {
-                return Err(KafkaError::MissingTopics(missing));
+                return Err(ClusterError::MissingTopics { topics: missing });
             }
             created.extend(create(kafka, &missing).await?);
         }
         // Their leaders answer: only now can they be read and written.
         let usable = async |topic: &str| match self.end_offsets(topic).await {
             // Just created; this broker has not heard of it yet.
-            Err(KafkaError::NoSuchTopic(topic)) => Err(KafkaError::Unavailable(format!(
-                "the topic {topic} was created and is not there yet"
-            ))),
+            Err(ClusterError::NoSuchTopic { topic }) => Err(ClusterError::Unreachable {
+                brokers: kafka.brokers.clone(),
+                reason: format!("the topic {topic} was created and is not there yet"),
+            }),
             answer => answer.map(|offsets| offsets.len()),
         };
         Ok((
@@ -92,7 +93,7 @@ impl Metadata {
         &self,
         kafka: &KafkaConfig,
         topic: &str,
-    ) -> Result<BTreeMap<String, String>, KafkaError> {
+    ) -> Result<BTreeMap<String, String>, ClusterError> {
         let admin = admin(kafka)?;
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
         let answer = admin
@@ -102,7 +103,9 @@ impl Metadata {
         let resource = match answer.into_iter().next() {
             Some(Ok(resource)) => resource,
             Some(Err(RDKafkaErrorCode::UnknownTopicOrPartition)) | None => {
-                return Err(KafkaError::NoSuchTopic(topic.to_owned()));
+                return Err(ClusterError::NoSuchTopic {
+                    topic: topic.to_owned(),
+                });
             }
             Some(Err(code)) => return Err(refused(kafka, &format!("{topic}: {code}"))),
         };
@@ -114,22 +117,28 @@ impl Metadata {
     }
 }
 
-fn admin(kafka: &KafkaConfig) -> Result<AdminClient<Context>, KafkaError> {
-    config::metadata_config(kafka)
-        .create_with_context(Context { role: "admin" })
+fn admin(kafka: &KafkaConfig) -> Result<AdminClient<LogContext>, ClusterError> {
+    clients::metadata(kafka)
+        .create_with_context(LogContext { role: "admin" })
         .map_err(|error| refused(kafka, &error.to_string()))
 }
 
-fn refused(kafka: &KafkaConfig, reason: &str) -> KafkaError {
-    KafkaError::Refused(format!("{reason} (brokers {})", kafka.brokers))
+fn refused(kafka: &KafkaConfig, reason: &str) -> ClusterError {
+    ClusterError::Refused {
+        brokers: kafka.brokers.clone(),
+        reason: reason.to_owned(),
+    }
 }
 
-fn failed(kafka: &KafkaConfig, error: &ClientError) -> KafkaError {
-    KafkaError::Unavailable(format!("{error} (brokers {})", kafka.brokers))
+fn failed(kafka: &KafkaConfig, error: &KafkaError) -> ClusterError {
+    ClusterError::Unreachable {
+        brokers: kafka.brokers.clone(),
+        reason: error.to_string(),
+    }
 }
 
 /// Creates them; those that another process created first are not among the answered.
-async fn create(kafka: &KafkaConfig, missing: &[String]) -> Result<Vec<String>, KafkaError> {
+async fn create(kafka: &KafkaConfig, missing: &[String]) -> Result<Vec<String>, ClusterError> {
     let lag = STATUS_COMPACTION_LAG_MS.to_string();
     let topics: Vec<NewTopic<'_>> = missing
         .iter()
@@ -179,10 +188,10 @@ async fn create(kafka: &KafkaConfig, missing: &[String]) -> Result<Vec<String>, 
                 | RDKafkaErrorCode::NotController
                 | RDKafkaErrorCode::BrokerTransportFailure),
             )) => {
-                return Err(KafkaError::Unavailable(format!(
-                    "creating the topic {topic}: {code} (brokers {})",
-                    kafka.brokers
-                )));
+                return Err(ClusterError::Unreachable {
+                    brokers: kafka.brokers.clone(),
+                    reason: format!("creating the topic {topic}: {code}"),
+                });
             }
             Err((topic, code)) => {
                 return Err(refused(

@@ -6,7 +6,7 @@ const HEADER: &str = "traceparent";
 
 /// The first `traceparent` header that has the form of W3C Trace Context; one that has not is
 /// dropped, as that standard says.
-pub fn trace_parent<H: Headers>(headers: &H) -> Option<&str> {
+pub fn traceparent_of<H: Headers>(headers: &H) -> Option<&str> {
     (0..headers.count())
         .filter_map(|index| headers.try_get(index))
         .filter(|header| header.key == HEADER)
@@ -16,7 +16,7 @@ pub fn trace_parent<H: Headers>(headers: &H) -> Option<&str> {
 
 /// `version-traceid-parentid-flags` in lower-case hex; neither id all zero; version `00` ends
 /// there, a later one may go on after another dash, and `ff` is none.
-pub fn is_traceparent(text: &str) -> bool {
+fn is_traceparent(text: &str) -> bool {
     let bytes = text.as_bytes();
     let is_hex = |part: &[u8]| {
         part.iter()
@@ -78,7 +78,7 @@ mod tests {
             .insert(header("traceparent", None))
             .insert(header("traceparent", Some(b"\xff")))
             .insert(header("traceparent", Some(GOOD.as_bytes())));
-        assert_eq!(trace_parent(&headers), Some(GOOD));
-        assert_eq!(trace_parent(&OwnedHeaders::new()), None);
+        assert_eq!(traceparent_of(&headers), Some(GOOD));
+        assert_eq!(traceparent_of(&OwnedHeaders::new()), None);
     }
 }

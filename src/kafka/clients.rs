@@ -5,14 +5,9 @@ use rdkafka::ClientConfig;
 
 use crate::config::KafkaConfig;
 
-/// What every client has: addresses, a name, and the operator's properties.
-pub fn base(kafka: &KafkaConfig) -> ClientConfig {
-    with_preferences(kafka, &[])
-}
-
 /// The common part: `preferences` that an operator may override, then the operator's properties,
 /// then what the service itself needs.
-fn with_preferences(kafka: &KafkaConfig, preferences: &[(&str, &str)]) -> ClientConfig {
+fn client(kafka: &KafkaConfig, preferences: &[(&str, &str)]) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
         .set("client.id", "ride-promo")
@@ -35,7 +30,7 @@ fn with_preferences(kafka: &KafkaConfig, preferences: &[(&str, &str)]) -> Client
 /// The part of every reader. Group offsets are advisory: nothing is committed or stored by itself,
 /// and a position that is out of range is an error, never a silent jump to either end.
 fn reader(kafka: &KafkaConfig, preferences: &[(&str, &str)]) -> ClientConfig {
-    let mut config = with_preferences(kafka, preferences);
+    let mut config = client(kafka, preferences);
     config
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
@@ -46,19 +41,15 @@ fn reader(kafka: &KafkaConfig, preferences: &[(&str, &str)]) -> ClientConfig {
     config
 }
 
-/// The group consumer of rides; its `queued.max.messages.kbytes` is the caller's to set. The
-/// protocol is eager: each rebalance revokes everything, and `assign` may come later than its
-/// callback.
-pub fn consumer_config(kafka: &KafkaConfig) -> ClientConfig {
+/// The group consumer of rides, `queue_kbytes` KiB of fetched records at most. The protocol is
+/// eager: each rebalance revokes everything, and `assign` may come later than its callback.
+pub fn consumer(kafka: &KafkaConfig, queue_kbytes: u32) -> ClientConfig {
     let mut config = reader(
         kafka,
         &[
+            ("queued.max.messages.kbytes", &queue_kbytes.to_string()),
             // The default of a second makes a small queue run dry between fetches.
             ("fetch.queue.backoff.ms", "5"),
-            // A record is answered at once; this is how long an empty answer may take, which a
-            // partition that was just assigned or resumed waits for.
-            ("fetch.min.bytes", "1"),
-            ("fetch.wait.max.ms", "100"),
             // How soon partitions added to the topic are noticed.
             ("topic.metadata.refresh.interval.ms", "30000"),
         ],
@@ -71,13 +62,12 @@ pub fn consumer_config(kafka: &KafkaConfig) -> ClientConfig {
 
 /// A consumer that is assigned its partitions by hand and never commits, such as the read model's
 /// tail. librdkafka assigns nothing without a group id, so it has one that nobody ever joins.
-pub fn tail_consumer_config(kafka: &KafkaConfig) -> ClientConfig {
+pub fn tail_consumer(kafka: &KafkaConfig) -> ClientConfig {
     let mut config = reader(
         kafka,
         &[
             ("queued.max.messages.kbytes", "8192"),
             ("fetch.queue.backoff.ms", "5"),
-            ("fetch.wait.max.ms", "100"),
         ],
     );
     config.set("group.id", format!("{}-tail", kafka.group_id));
@@ -86,7 +76,7 @@ pub fn tail_consumer_config(kafka: &KafkaConfig) -> ClientConfig {
 
 /// A producer that loses and repeats nothing within its session and places keys as Java clients
 /// do, which librdkafka's default does not.
-pub fn producer_config(kafka: &KafkaConfig) -> ClientConfig {
+pub fn producer(kafka: &KafkaConfig) -> ClientConfig {
     idempotent(kafka, &[("linger.ms", "20")])
 }
 
@@ -95,7 +85,7 @@ pub fn producer_config(kafka: &KafkaConfig) -> ClientConfig {
 /// Its `begin_transaction` and `send` answer `Ok` after it was fenced, only the commit tells. And
 /// `commit_transaction` polls in slices of 100 ms while messages are in flight: poll them out
 /// (`in_flight_count() > 0`) before.
-pub fn transactional_producer_config(kafka: &KafkaConfig, transactional_id: &str) -> ClientConfig {
+pub fn transactional_producer(kafka: &KafkaConfig, transactional_id: &str) -> ClientConfig {
     let mut config = idempotent(
         kafka,
         &[
@@ -110,7 +100,7 @@ pub fn transactional_producer_config(kafka: &KafkaConfig, transactional_id: &str
 }
 
 fn idempotent(kafka: &KafkaConfig, preferences: &[(&str, &str)]) -> ClientConfig {
-    let mut config = with_preferences(kafka, preferences);
+    let mut config = client(kafka, preferences);
     config
         .set("enable.idempotence", "true")
         .set("partitioner", "murmur2_random");
@@ -122,8 +112,8 @@ fn idempotent(kafka: &KafkaConfig, preferences: &[(&str, &str)]) -> ClientConfig
 /// Offsets are listed by the isolation level of the client that asks, and librdkafka's default is
 /// `read_committed`: only a `read_uncommitted` client is told the high watermark, so only its
 /// answer is a barrier that covers records of transactions still open.
-pub(super) fn metadata_config(kafka: &KafkaConfig) -> ClientConfig {
-    let mut config = base(kafka);
+pub(super) fn metadata(kafka: &KafkaConfig) -> ClientConfig {
+    let mut config = client(kafka, &[]);
     config.set("isolation.level", "read_uncommitted");
     config
 }
@@ -154,11 +144,11 @@ mod tests {
 
     fn all(kafka: &KafkaConfig) -> [ClientConfig; 5] {
         [
-            consumer_config(kafka),
-            tail_consumer_config(kafka),
-            producer_config(kafka),
-            transactional_producer_config(kafka, "group-0"),
-            metadata_config(kafka),
+            consumer(kafka, 1_024),
+            tail_consumer(kafka),
+            producer(kafka),
+            transactional_producer(kafka, "group-0"),
+            metadata(kafka),
         ]
     }
 
@@ -188,15 +178,15 @@ mod tests {
         ];
         for (kind, name) in ours {
             let config = match kind {
-                "consumer" => consumer_config(&kafka),
-                _ => transactional_producer_config(&kafka, "group-0"),
+                "consumer" => consumer(&kafka, 1_024),
+                _ => transactional_producer(&kafka, "group-0"),
             };
             assert_ne!(config.get(name), Some("theirs"), "{name}");
         }
         assert_eq!(
-            consumer_config(&kafka).get("fetch.queue.backoff.ms"),
+            consumer(&kafka, 1_024).get("fetch.queue.backoff.ms"),
             Some("9")
         );
-        assert_eq!(producer_config(&kafka).get("linger.ms"), Some("7"));
+        assert_eq!(producer(&kafka).get("linger.ms"), Some("7"));
     }
 }
