@@ -6,6 +6,7 @@ use std::time::Duration;
 use jsonwebtoken::jwk::JwkSet;
 use rdkafka::producer::{BaseProducer, Producer as _};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::clock::Clock;
 use crate::config::{AuthConfig, Config, ConfigError};
@@ -286,18 +287,38 @@ async fn examine_postgres(
             .get_database()
             .unwrap_or_else(|| options.get_username())
     );
+    // A connection of its own first: a pool goes on trying and then only says that time is up.
+    let connected = match tokio::time::timeout(TIMEOUT, options.connect()).await {
+        Ok(Ok(connection)) => connection.close().await,
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(sqlx::Error::PoolTimedOut),
+    };
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .acquire_timeout(TIMEOUT)
         .connect_lazy_with(options);
-    if let Err(error) = examine_server(report, &pool, &place, config).await? {
-        let cure = match &error {
-            sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) => {
-                "check DATABASE_URL and that Postgres runs and can be reached from here"
-            }
-            _ => "check DATABASE_URL: user, password, database, TLS",
+    let examined = match connected {
+        Ok(()) => examine_server(report, &pool, &place, config).await?,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = examined {
+        let (finding, cure) = match &error {
+            sqlx::Error::PoolTimedOut => (
+                "no answer in time".to_owned(),
+                "check DATABASE_URL and that Postgres can be reached from here",
+            ),
+            sqlx::Error::Io(error) => (
+                error.to_string(),
+                "check DATABASE_URL and that Postgres runs there",
+            ),
+            // Its message alone; the place in the server's source helps nobody here.
+            sqlx::Error::Database(error) => (
+                error.message().to_owned(),
+                "check user, password and database in DATABASE_URL",
+            ),
+            error => (error.to_string(), "check DATABASE_URL"),
         };
-        return report.fail("postgres", &format!("{place}: {error}"), cure);
+        return report.fail("postgres", &format!("{place}: {finding}"), cure);
     }
     match tokio::time::timeout(TIMEOUT, schema(&pool)).await {
         Ok(Ok(finding)) => report.ok("schema", &finding)?,

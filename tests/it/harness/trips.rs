@@ -11,6 +11,7 @@ use std::{
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeDelta, TimeZone, Utc};
 use chrono_tz::{America::New_York, Tz};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::process::new_dir;
@@ -154,6 +155,17 @@ impl Trip {
                 .single()?
                 .with_timezone(&Utc),
             amount_cents: units.parse::<i64>().ok()? * 100 + cents.parse::<i64>().ok()?,
+        })
+    }
+}
+
+impl Trip {
+    /// The trip as the platform would publish it, at its own time: the same row is the same ride.
+    pub fn ride(&self) -> Value {
+        json!({
+            "ride_id": Uuid::new_v5(&Uuid::NAMESPACE_OID, self.line.as_bytes()).to_string(),
+            "user_id": self.user_id, "completed_at": super::world::instant(self.completed_at),
+            "amount_cents": self.amount_cents, "currency_code": "USD", "country_code": "US", "service_type": "city",
         })
     }
 }
