@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod domain;
 pub mod ingest;
 pub mod kafka;
+pub mod positions;
 pub mod readiness;
 pub mod relay;
 pub mod serve;
