@@ -5,6 +5,7 @@ pub mod audit;
 pub mod clock;
 pub mod participations;
 pub mod positions;
+pub mod pre_offers;
 pub mod rides;
 pub mod schema;
 
