@@ -13,6 +13,7 @@ pub mod kafka;
 pub mod progress;
 pub mod readiness;
 pub mod relay;
+pub mod replay;
 pub mod serve;
 pub mod store;
 pub mod sweep;
