@@ -8,6 +8,8 @@ pub mod origination;
 pub mod outbox;
 pub mod participations;
 pub mod positions;
+pub mod pre_offers;
+pub mod quarantine;
 pub mod rides;
 pub mod schema;
 
