@@ -124,6 +124,7 @@ pub async fn serve(
                             metrics: Arc::clone(&metrics),
                             readiness: Arc::clone(&readiness),
                             wake: outbox_wake.subscribe(),
+                            failing: Arc::default(),
                         };
                         relay.spawn("the role relay", relaying.run(stop_relay.clone()));
                     }
