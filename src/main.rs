@@ -27,9 +27,6 @@ use ride_promo::{doctor, import, replay, serve, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// How long blocking calls that are still under way at the end may take.
-const BLOCKED_PATIENCE: Duration = Duration::from_millis(500);
-
 fn main() -> ExitCode {
     // Before anything that might use TLS. An error means that one is installed, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -70,15 +67,15 @@ fn configured(cli: &Cli, needs: Needs) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// Runs a command's future to its end on a runtime of its own. A call of librdkafka that still
-/// blocks then is not waited for: whoever needs its answer is gone.
+/// Runs a command's future to its end on a runtime of its own.
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("starting the async runtime")?;
     let result = runtime.block_on(future);
-    runtime.shutdown_timeout(BLOCKED_PATIENCE);
+    // A question to a Kafka that is away may be under way; nobody waits for its answer any more.
+    runtime.shutdown_timeout(Duration::from_millis(100));
     result
 }
 

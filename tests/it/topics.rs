@@ -67,7 +67,16 @@ async fn set_positions(world: &World, which: &[&str], to: &str) {
         which,
     ]
     .concat();
-    world.command(&arguments).run().await.expect_success();
+    // Who has stopped leaves the group a moment later.
+    eventually(LIMIT, || async {
+        let set = world.command(&arguments).run().await;
+        if set.status.success() {
+            Ok(())
+        } else {
+            Err(format!("{set:?}"))
+        }
+    })
+    .await;
 }
 
 fn worker(world: &World) -> ServiceBuilder {
