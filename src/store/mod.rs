@@ -3,6 +3,8 @@
 
 pub mod audit;
 pub mod clock;
+pub mod expiry;
+pub mod outbox;
 pub mod participations;
 pub mod positions;
 pub mod rides;

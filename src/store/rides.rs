@@ -93,7 +93,12 @@ pub struct Batch {
 #[derive(Debug)]
 pub enum Applied {
     /// It is durable.
-    Committed(Counts),
+    Committed {
+        /// Which ride went which way.
+        counts: Counts,
+        /// The database's clock within the transaction.
+        now: Instant,
+    },
     /// Another consumer, or an operator, has moved a position: nothing was changed, and the
     /// positions must be read again.
     Fenced,
@@ -202,7 +207,7 @@ impl RideApplier {
         // statement with its own snapshot, and after the fence: what commits later is seen by the
         // next batch, and any ride read after that commit is in that batch or a later one.
         let news = sqlx::query!(
-            r#"select pg_current_snapshot()::text as "snapshot!",
+            r#"select pg_current_snapshot()::text as "snapshot!", clock_ms() as "now!",
                       (select array_agg(user_id) from promotion_user
                         where status = 'IN_PROGRESS'
                           and live_xid >= pg_snapshot_xmin($1::text::pg_snapshot)
@@ -246,7 +251,10 @@ impl RideApplier {
                 }
             }
         }
-        Ok(Applied::Committed(counts))
+        Ok(Applied::Committed {
+            counts,
+            now: news.now,
+        })
     }
 }
 

@@ -1,0 +1,185 @@
+//! Filling a batch: decoding each record where it lies in librdkafka's buffer, within bounds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant as Monotonic;
+
+use rdkafka::Message;
+use rdkafka::message::BorrowedMessage;
+
+use crate::config::IngestConfig;
+use crate::domain::Instant;
+use crate::kafka;
+use crate::store::rides::{Batch, Incoming, Quarantined, Range, Source};
+use crate::wire::ride_completed::{Reason, decode, user_id_of_key};
+
+/// Where one partition stands for the reader.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    generation: i64,
+    /// The end of the last batch handed over, which the next one follows on.
+    from: i64,
+    /// The offset after the last record read.
+    to: i64,
+}
+
+/// Collects records into the next batch, and knows where each partition stands.
+#[derive(Debug)]
+pub(super) struct Builder {
+    source: Arc<Source>,
+    limits: IngestConfig,
+    partitions: BTreeMap<i32, Reading>,
+    rides: Vec<Incoming>,
+    quarantined: Vec<Quarantined>,
+    tombstones: u64,
+    bytes: usize,
+    /// When the first record of this batch was read.
+    since: Option<Monotonic>,
+    /// How many records this batch may have, see [`Builder::learn`].
+    most_records: usize,
+}
+
+impl Builder {
+    /// A builder for partitions assigned at these positions (`partition → (next_offset, generation)`).
+    pub(super) fn new(
+        source: Arc<Source>,
+        limits: IngestConfig,
+        positions: &BTreeMap<i32, (i64, i64)>,
+    ) -> Self {
+        let reading = |(partition, (next_offset, generation)): (&i32, &(i64, i64))| {
+            (
+                *partition,
+                Reading {
+                    generation: *generation,
+                    from: *next_offset,
+                    to: *next_offset,
+                },
+            )
+        };
+        Self {
+            source,
+            partitions: positions.iter().map(reading).collect(),
+            rides: Vec::new(),
+            quarantined: Vec::new(),
+            tombstones: 0,
+            bytes: 0,
+            since: None,
+            most_records: limits.batch_max_records,
+            limits,
+        }
+    }
+
+    /// Takes a record in; `now` is the database's clock. A record of a partition that is not ours
+    /// (any more) is left to whoever it is now.
+    pub(super) fn push(&mut self, message: &BorrowedMessage<'_>, now: Instant) {
+        let Some(reading) = self.partitions.get_mut(&message.partition()) else {
+            return;
+        };
+        if message.offset() < reading.to {
+            return;
+        }
+        reading.to = message.offset() + 1;
+        self.since.get_or_insert_with(Monotonic::now);
+        let Some(value) = message.payload() else {
+            self.tombstones += 1;
+            return;
+        };
+        match decode(value, now) {
+            Ok(ride) => {
+                self.bytes += value.len();
+                let traceparent = message
+                    .headers()
+                    .and_then(kafka::traceparent_of)
+                    .map(Into::into);
+                self.rides.push(Incoming { ride, traceparent });
+            }
+            Err(rejected) => {
+                self.bytes += value.len() + message.key_len();
+                // Never from a body that is too large to be looked into.
+                let of_body = rejected
+                    .user_id
+                    .filter(|_| rejected.reason != Reason::TooLarge);
+                self.quarantined.push(Quarantined {
+                    partition: message.partition(),
+                    offset: message.offset(),
+                    key: message.key().map(<[u8]>::to_vec),
+                    value: value.to_vec(),
+                    user_id: of_body.or_else(|| user_id_of_key(message.key())),
+                    reason: rejected.reason,
+                    detail: rejected.detail,
+                });
+            }
+        }
+    }
+
+    /// The end of a partition was reached at this position, which is past the last record where
+    /// that was followed by a transaction's marker.
+    pub(super) fn reached(&mut self, partition: i32, position: i64) {
+        if let Some(reading) = self.partitions.get_mut(&partition)
+            && position > reading.to
+        {
+            reading.to = position;
+            self.since.get_or_insert_with(Monotonic::now);
+        }
+    }
+
+    /// Nothing to hand over.
+    pub(super) fn is_empty(&self) -> bool {
+        self.since.is_none()
+    }
+
+    /// Has to be handed over before more is read.
+    pub(super) fn is_full(&self) -> bool {
+        self.rides.len() + self.quarantined.len() >= self.most_records
+            || self.bytes >= self.limits.batch_max_bytes
+    }
+
+    /// Has waited long enough for more.
+    pub(super) fn is_old(&self) -> bool {
+        self.since
+            .is_some_and(|since| since.elapsed() >= self.limits.batch_max_age)
+    }
+
+    /// The batch, leaving an empty one that follows on it.
+    pub(super) fn take(&mut self) -> Batch {
+        let mut ranges = Vec::new();
+        for (partition, reading) in &mut self.partitions {
+            if reading.to > reading.from {
+                ranges.push(Range {
+                    partition: *partition,
+                    generation: reading.generation,
+                    from: reading.from,
+                    to: reading.to,
+                });
+                reading.from = reading.to;
+            }
+        }
+        let next = Vec::with_capacity(self.rides.len());
+        self.bytes = 0;
+        self.since = None;
+        Batch {
+            source: Arc::clone(&self.source),
+            ranges,
+            rides: std::mem::replace(&mut self.rides, next),
+            quarantined: std::mem::take(&mut self.quarantined),
+            tombstones: std::mem::take(&mut self.tombstones),
+        }
+    }
+
+    /// Learns from a batch of `rides`, of which `applied` were of participants: those are what a
+    /// transaction's length depends on, so the next batch is sized to hold a set number of them.
+    pub(super) fn learn(&mut self, rides: usize, applied: u64) {
+        /// Fewer tell too little.
+        const LEAST_RIDES: usize = 100;
+        if rides < LEAST_RIDES {
+            return;
+        }
+        let applied = usize::try_from(applied).unwrap_or(usize::MAX).max(1);
+        self.most_records = (rides.saturating_mul(self.limits.batch_max_applied) / applied).clamp(
+            self.limits
+                .batch_max_applied
+                .min(self.limits.batch_max_records),
+            self.limits.batch_max_records,
+        );
+    }
+}

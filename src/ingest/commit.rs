@@ -1,0 +1,206 @@
+//! Making batches durable, one after the other, however long Postgres is away.
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant as Monotonic};
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::promotion::Verdict;
+use crate::readiness::{Readiness, Role};
+use crate::store::clock::DbClock;
+use crate::store::rides::{Applied, Batch, Counts, Range, RideApplier};
+use crate::store::{Store, StoreError};
+use crate::telemetry::IngestMetrics;
+
+/// How long a transaction may take before its session is given up; longer than any statement's
+/// own time-out.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often the database's clock is looked at while there is nothing to apply.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The first and the longest pause between two attempts to reach Postgres.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// What the reader is told of a batch it handed over.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It is durable: these ranges, that many rides, of which that many were of participants.
+    Committed {
+        /// What it covered.
+        ranges: Vec<Range>,
+        /// How many rides it had.
+        rides: usize,
+        /// How many of them were of participants.
+        applied: u64,
+    },
+    /// Somebody else has moved a position: read the positions again.
+    Fenced {
+        /// What it covered.
+        ranges: Vec<Range>,
+    },
+}
+
+/// The committing half of ingest.
+pub(super) struct Committer {
+    pub(super) store: Store,
+    pub(super) clock: Arc<DbClock>,
+    pub(super) metrics: Arc<crate::telemetry::Metrics>,
+    pub(super) readiness: Arc<Readiness>,
+    /// Told after each commit that may have left events in the outbox.
+    pub(super) outbox_wake: watch::Sender<()>,
+    /// Cut, it gives up a batch that Postgres does not take; it will be read again.
+    pub(super) hard_stop: CancellationToken,
+}
+
+impl Committer {
+    /// Applies batches until there are no more.
+    pub(super) async fn run(
+        self,
+        mut batches: mpsc::Receiver<Batch>,
+        outcomes: SyncSender<Outcome>,
+    ) {
+        let mut applier = None;
+        loop {
+            let batch = match tokio::time::timeout(CLOCK_INTERVAL, batches.recv()).await {
+                Ok(Some(batch)) => batch,
+                Ok(None) => return,
+                Err(_idle) => {
+                    self.observe_clock(&mut applier).await;
+                    continue;
+                }
+            };
+            let Some(outcome) = self.make_durable(&mut applier, batch).await else {
+                return;
+            };
+            // The reader takes outcomes in each of its rounds; if it is gone there is nobody to tell.
+            if outcomes.send(outcome).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Tries until the batch is durable or fenced. A commit whose answer was lost shows as fenced:
+    /// then the positions tell that it went through. `None` when stopped.
+    async fn make_durable(
+        &self,
+        applier: &mut Option<RideApplier>,
+        batch: Batch,
+    ) -> Option<Outcome> {
+        let mut backoff = BACKOFF.0;
+        let mut failures = 0_u32;
+        loop {
+            let began = Monotonic::now();
+            match self.try_apply(applier, &batch).await {
+                Ok(Applied::Committed { counts, now }) => {
+                    self.clock.observe(now);
+                    self.readiness.set(Role::Ingest, Ok(()));
+                    self.metrics
+                        .ingest
+                        .batch_seconds
+                        .observe(began.elapsed().as_secs_f64());
+                    count(&self.metrics.ingest, &batch, &counts);
+                    if let Some(applier) = applier {
+                        self.metrics
+                            .ingest
+                            .live_clients
+                            .set(applier.live_clients().try_into().unwrap_or(i64::MAX));
+                    }
+                    let applied = counts.of_participants();
+                    if applied > 0 {
+                        self.outbox_wake.send_replace(());
+                    }
+                    return Some(Outcome::Committed {
+                        ranges: batch.ranges,
+                        rides: batch.rides.len(),
+                        applied,
+                    });
+                }
+                Ok(Applied::Fenced) => {
+                    self.metrics.ingest.fenced_batches.inc();
+                    return Some(Outcome::Fenced {
+                        ranges: batch.ranges,
+                    });
+                }
+                Err(error) => {
+                    // The set of live clients dies with the session.
+                    *applier = None;
+                    failures += 1;
+                    if failures == 1 || failures.is_multiple_of(30) {
+                        tracing::error!(%error, failures, "a batch of rides could not be applied, trying again");
+                    }
+                    self.readiness.set(Role::Ingest, Err(error.to_string()));
+                    tokio::select! {
+                        () = tokio::time::sleep(backoff) => {}
+                        () = self.hard_stop.cancelled() => return None,
+                    }
+                    backoff = (backoff * 2).min(BACKOFF.1);
+                }
+            }
+        }
+    }
+
+    async fn try_apply(
+        &self,
+        applier: &mut Option<RideApplier>,
+        batch: &Batch,
+    ) -> Result<Applied, StoreError> {
+        let timed_out = |_| StoreError::Unavailable(sqlx_timeout());
+        if applier.is_none() {
+            *applier = Some(
+                tokio::time::timeout(TRANSACTION_TIMEOUT, RideApplier::connect(&self.store))
+                    .await
+                    .map_err(timed_out)??,
+            );
+        }
+        match applier {
+            // Dropped on time-out together with its connection, see `make_durable`.
+            Some(applier) => tokio::time::timeout(TRANSACTION_TIMEOUT, applier.apply(batch))
+                .await
+                .map_err(timed_out)?,
+            None => Err(StoreError::Corrupt("no session".to_owned())),
+        }
+    }
+
+    /// Keeps the clock exact, and the session warm, while there is nothing to apply.
+    async fn observe_clock(&self, applier: &mut Option<RideApplier>) {
+        let now = match applier {
+            Some(session) => session.now().await,
+            None => self.store.now().await,
+        };
+        match now {
+            Ok(now) => self.clock.observe(now),
+            Err(error) => {
+                tracing::debug!(%error, "postgres did not tell its clock");
+                *applier = None;
+            }
+        }
+    }
+}
+
+fn sqlx_timeout() -> sqlx::Error {
+    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
+}
+
+/// Counts a durable batch; the parts add up to what was consumed.
+fn count(metrics: &IngestMetrics, batch: &Batch, counts: &Counts) {
+    let consumed = (batch.rides.len() + batch.quarantined.len()) as u64 + batch.tombstones;
+    metrics.consumed.inc_by(consumed);
+    metrics.batch_records.observe(consumed as f64);
+    for verdict in Verdict::ALL {
+        metrics
+            .judged
+            .add(verdict.as_str(), counts.judged[verdict as usize]);
+    }
+    metrics.duplicate.inc_by(counts.duplicates);
+    metrics
+        .duplicate_differing
+        .inc_by(counts.duplicates_differing);
+    metrics.no_participation.inc_by(counts.no_participation);
+    metrics.tombstones.inc_by(batch.tombstones);
+    for record in &batch.quarantined {
+        metrics.quarantined.add(record.reason.as_str(), 1);
+    }
+}

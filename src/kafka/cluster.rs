@@ -1,0 +1,380 @@
+//! Questions to the cluster beside its records, each asked afresh and answered in bounded time.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::client::Client;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::metadata::Metadata;
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::clients;
+use super::log::LogContext;
+use super::topic_identity::{self, DescribeError, TopicIdentity};
+use crate::config::KafkaConfig;
+
+/// How long one request may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why the cluster did not answer as hoped.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// There is no topic of that name, at least not for us.
+    #[error("the topic {topic} does not exist")]
+    NoSuchTopic {
+        /// Its name.
+        topic: String,
+    },
+    /// Topics are missing and may not be created.
+    #[error(
+        "the topics {} do not exist and kafka.create_topics is false: create them, or allow it",
+        .topics.join(", ")
+    )]
+    MissingTopics {
+        /// Their names.
+        topics: Vec<String>,
+    },
+    /// No answer in time, or no leader at the moment: worth trying again.
+    #[error("Kafka at {brokers} does not answer: {reason}")]
+    Unreachable {
+        /// The configured addresses.
+        brokers: String,
+        /// What librdkafka says.
+        reason: String,
+    },
+    /// An answer that will not become another one by asking again.
+    #[error("Kafka at {brokers} refused: {reason}")]
+    Refused {
+        /// The configured addresses.
+        brokers: String,
+        /// What the broker or librdkafka says.
+        reason: String,
+    },
+    /// The task that asked was cut off, at the end of the process.
+    #[error("the question to Kafka was cut off: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl ClusterError {
+    /// Whether asking again may be answered otherwise without anybody doing something.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+}
+
+/// The ends of one partition's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermarks {
+    /// The first offset that is still there.
+    pub low: i64,
+    /// The offset the next record will have, those of open transactions counted.
+    pub high: i64,
+}
+
+/// Where a broker of the cluster is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerAddress {
+    /// Its node id.
+    pub id: i32,
+    /// The host it advertises.
+    pub host: String,
+    /// The port it advertises.
+    pub port: i32,
+}
+
+impl fmt::Display for BrokerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// The cluster as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterInfo {
+    /// Its id; empty where the brokers have none.
+    pub cluster_id: String,
+    /// Its brokers, by id.
+    pub brokers: Vec<BrokerAddress>,
+}
+
+/// A client that asks. Cheap to clone; connects with the first question, and again by itself.
+///
+/// Every answer comes from a broker at the moment of asking. The calls of librdkafka block, so
+/// they run on tokio's blocking threads; a plain thread uses `Handle::block_on`.
+#[derive(Clone)]
+pub struct Cluster {
+    asker: Arc<Asker>,
+}
+
+impl Cluster {
+    /// A client for the configured brokers. Contacts nobody; an error means that librdkafka takes
+    /// the settings one by one but not together.
+    pub fn new(kafka: &KafkaConfig) -> Result<Self, ClusterError> {
+        let client = clients::metadata(kafka)
+            .create_with_context(LogContext { role: "metadata" })
+            .map_err(|error| ClusterError::Refused {
+                brokers: kafka.brokers.clone(),
+                reason: error.to_string(),
+            })?;
+        let brokers = kafka.brokers.clone();
+        Ok(Self {
+            asker: Arc::new(Asker { client, brokers }),
+        })
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Asker) -> Result<T, ClusterError> + Send + 'static,
+    ) -> Result<T, ClusterError> {
+        let asker = Arc::clone(&self.asker);
+        tokio::task::spawn_blocking(move || {
+            let answer = question(&asker);
+            asker.serve_events();
+            answer
+        })
+        .await?
+    }
+
+    /// The cluster's id and brokers.
+    pub async fn info(&self) -> Result<ClusterInfo, ClusterError> {
+        self.ask(Asker::info).await
+    }
+
+    /// The topic's partitions, ascending.
+    pub async fn partitions(&self, topic: &str) -> Result<Vec<i32>, ClusterError> {
+        let topic = topic.to_owned();
+        self.ask(move |asker| asker.partitions(&topic)).await
+    }
+
+    /// Whether there is such a topic.
+    pub async fn has_topic(&self, topic: &str) -> Result<bool, ClusterError> {
+        match self.partitions(topic).await {
+            Ok(_) => Ok(true),
+            Err(ClusterError::NoSuchTopic { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The high watermark of every partition there is: what was published before this call has a
+    /// smaller offset. All or nothing, so a partition without a leader fails the whole.
+    pub async fn end_offsets(&self, topic: &str) -> Result<BTreeMap<i32, i64>, ClusterError> {
+        let topic = topic.to_owned();
+        self.ask(move |asker| {
+            let partitions = asker.partitions(&topic)?;
+            asker.offsets(&topic, &partitions, Offset::End)
+        })
+        .await
+    }
+
+    /// Both ends of every partition there is; all or nothing.
+    pub async fn watermarks(&self, topic: &str) -> Result<BTreeMap<i32, Watermarks>, ClusterError> {
+        let topic = topic.to_owned();
+        self.ask(move |asker| {
+            let partitions = asker.partitions(&topic)?;
+            // The low end first: it only grows, so it is never beyond the high one.
+            let low = asker.offsets(&topic, &partitions, Offset::Beginning)?;
+            let high = asker.offsets(&topic, &partitions, Offset::End)?;
+            Ok(low
+                .into_iter()
+                .zip(high.into_values())
+                .map(|((partition, low), high)| (partition, Watermarks { low, high }))
+                .collect())
+        })
+        .await
+    }
+
+    /// Which cluster and which topic of this name it is.
+    pub async fn identity(&self, topic: &str) -> Result<TopicIdentity, ClusterError> {
+        let topic = topic.to_owned();
+        self.ask(move |asker| asker.identity(&topic)).await
+    }
+}
+
+/// The blocking side of [`Cluster`].
+struct Asker {
+    client: BaseConsumer<LogContext>,
+    brokers: String,
+}
+
+impl Asker {
+    fn client(&self) -> &Client<LogContext> {
+        self.client.client()
+    }
+
+    /// Log lines and errors wait in the client's queue until somebody polls, for ever if need be.
+    fn serve_events(&self) {
+        for _ in 0..64 {
+            // An error was logged by the context already.
+            let _ = self.client.poll(Duration::ZERO);
+        }
+    }
+
+    fn failed(&self, topic: &str, error: &KafkaError) -> ClusterError {
+        let code = error.rdkafka_error_code();
+        self.failed_with(topic, code, &error.to_string())
+    }
+
+    fn failed_with(
+        &self,
+        topic: &str,
+        code: Option<RDKafkaErrorCode>,
+        reason: &str,
+    ) -> ClusterError {
+        use RDKafkaErrorCode as Code;
+
+        let brokers = self.brokers.clone();
+        let reason = reason.to_owned();
+        match code {
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => ClusterError::NoSuchTopic {
+                topic: topic.to_owned(),
+            },
+            Some(
+                Code::AllBrokersDown
+                | Code::BrokerNotAvailable
+                | Code::BrokerTransportFailure
+                | Code::LeaderNotAvailable
+                | Code::NetworkException
+                | Code::NotLeaderForPartition
+                | Code::OffsetNotAvailable
+                | Code::OperationTimedOut
+                | Code::RequestTimedOut
+                | Code::Resolve
+                // A partition of metadata just fetched that the client's cache does not know yet.
+                | Code::UnknownPartition,
+            ) => ClusterError::Unreachable { brokers, reason },
+            _ => ClusterError::Refused { brokers, reason },
+        }
+    }
+
+    fn metadata(&self, topic: &str) -> Result<Metadata, ClusterError> {
+        self.client()
+            .fetch_metadata(Some(topic), TIMEOUT)
+            .map_err(|error| self.failed(topic, &error))
+    }
+
+    fn info(&self) -> Result<ClusterInfo, ClusterError> {
+        // Asks all topics of the cluster, which is only done by `doctor`: with a topic's name the
+        // topic would have to exist.
+        let metadata = self
+            .client()
+            .fetch_metadata(None, TIMEOUT)
+            .map_err(|error| self.failed("", &error))?;
+        let mut brokers: Vec<BrokerAddress> = metadata
+            .brokers()
+            .iter()
+            .map(|broker| BrokerAddress {
+                id: broker.id(),
+                host: broker.host().to_owned(),
+                port: broker.port(),
+            })
+            .collect();
+        brokers.sort_by_key(|broker| broker.id);
+        let cluster_id = topic_identity::cluster_id(self.client(), TIMEOUT).unwrap_or_default();
+        Ok(ClusterInfo {
+            cluster_id,
+            brokers,
+        })
+    }
+
+    fn partitions(&self, topic: &str) -> Result<Vec<i32>, ClusterError> {
+        let metadata = self.metadata(topic)?;
+        let described = metadata
+            .topics()
+            .iter()
+            .find(|described| described.name() == topic);
+        let missing = || ClusterError::NoSuchTopic {
+            topic: topic.to_owned(),
+        };
+        let described = described.ok_or_else(missing)?;
+        if let Some(error) = described.error() {
+            let code = RDKafkaErrorCode::from(error);
+            return Err(self.failed_with(topic, Some(code), &code.to_string()));
+        }
+        let mut partitions: Vec<i32> = described
+            .partitions()
+            .iter()
+            .map(rdkafka::metadata::MetadataPartition::id)
+            .collect();
+        partitions.sort_unstable();
+        if partitions.is_empty() {
+            return Err(missing());
+        }
+        Ok(partitions)
+    }
+
+    /// One end of each partition: one ListOffsets request per leader.
+    fn offsets(
+        &self,
+        topic: &str,
+        partitions: &[i32],
+        end: Offset,
+    ) -> Result<BTreeMap<i32, i64>, ClusterError> {
+        let mut asked = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            asked
+                .add_partition_offset(topic, *partition, end)
+                .map_err(|error| self.failed(topic, &error))?;
+        }
+        let answered = self
+            .client
+            .offsets_for_times(asked, TIMEOUT)
+            .map_err(|error| self.failed(topic, &error))?;
+        let offsets = answered
+            .elements()
+            .into_iter()
+            .map(|element| {
+                element
+                    .error()
+                    .map_err(|error| self.failed(topic, &error))?;
+                match element.offset() {
+                    Offset::Offset(offset) => Ok((element.partition(), offset)),
+                    // What was asked is still there: no answer for this partition.
+                    _ => Err(ClusterError::Unreachable {
+                        brokers: self.brokers.clone(),
+                        reason: format!("no offset of {topic} partition {}", element.partition()),
+                    }),
+                }
+            })
+            .collect::<Result<BTreeMap<i32, i64>, ClusterError>>()?;
+        if offsets.len() == partitions.len() {
+            Ok(offsets)
+        } else {
+            Err(ClusterError::Unreachable {
+                brokers: self.brokers.clone(),
+                reason: format!(
+                    "offsets of {} of {} partitions of {topic}",
+                    offsets.len(),
+                    partitions.len()
+                ),
+            })
+        }
+    }
+
+    fn identity(&self, topic: &str) -> Result<TopicIdentity, ClusterError> {
+        // The cluster's id is the one of the latest metadata: have some that is new.
+        self.metadata(topic)?;
+        let cluster_id = topic_identity::cluster_id(self.client(), TIMEOUT).unwrap_or_default();
+        let topic_id = topic_identity::topic_id(self.client(), topic, TIMEOUT).map_err(
+            |error| match error {
+                DescribeError::NoSuchTopic => ClusterError::NoSuchTopic {
+                    topic: topic.to_owned(),
+                },
+                DescribeError::TimedOut => ClusterError::Unreachable {
+                    brokers: self.brokers.clone(),
+                    reason: "no description of the topic in time".to_owned(),
+                },
+                DescribeError::Refused(code) => {
+                    self.failed_with(topic, Some(code), &code.to_string())
+                }
+            },
+        )?;
+        Ok(TopicIdentity {
+            cluster_id,
+            topic_id,
+        })
+    }
+}

@@ -1,0 +1,51 @@
+//! librdkafka's log lines become ours.
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::KafkaError;
+
+/// The context of a client that has nothing else to say than its log lines. A context of another
+/// kind delegates its `log` and `error` to [`log_line`] and [`log_error`].
+#[derive(Clone, Copy, Debug)]
+pub struct LogContext {
+    /// Which of the process' clients it is, such as `relay`.
+    pub role: &'static str,
+}
+
+impl ClientContext for LogContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log_line(self.role, level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        log_error(self.role, &error, reason);
+    }
+}
+
+impl ConsumerContext for LogContext {}
+
+/// Writes one of librdkafka's log lines, at its level. A connection that failed is a warning: the
+/// library tries again by itself.
+pub fn log_line(role: &'static str, level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(target: "librdkafka", client = role, facility, "{message}");
+        }
+        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+            tracing::warn!(target: "librdkafka", client = role, facility, "{message}");
+        }
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+            tracing::info!(target: "librdkafka", client = role, facility, "{message}");
+        }
+        RDKafkaLogLevel::Debug => {
+            tracing::debug!(target: "librdkafka", client = role, facility, "{message}");
+        }
+    }
+}
+
+/// Writes an error of a client as a whole. What a call was answered is its caller's to handle, so
+/// this is a warning.
+pub fn log_error(role: &'static str, error: &KafkaError, reason: &str) {
+    tracing::warn!(target: "librdkafka", client = role, %error, "{reason}");
+}

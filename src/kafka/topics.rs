@@ -1,0 +1,208 @@
+//! The two topics: made where they are missing, looked at where they are there.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
+
+use super::clients;
+use super::cluster::{Cluster, ClusterError};
+use super::log::LogContext;
+use crate::config::KafkaConfig;
+
+/// For so long every status change is there before compaction may drop the older ones: 7 days.
+pub const STATUS_COMPACTION_LAG_MS: i64 = 7 * 86_400_000;
+
+/// How long all attempts together may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long one request may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What was there, or is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnsuredTopics {
+    /// Topics this call created.
+    pub created: Vec<String>,
+    /// Partitions of the ride topic.
+    pub ride_partitions: usize,
+    /// Partitions of the status topic.
+    pub status_partitions: usize,
+}
+
+impl Cluster {
+    /// Makes the topics that are missing, where `kafka.create_topics` allows it, and waits until
+    /// they can be used. Several processes may do so at once. Takes at most about 20 s; what is
+    /// transient then is still so and may be tried again.
+    pub async fn ensure_topics(&self, kafka: &KafkaConfig) -> Result<EnsuredTopics, ClusterError> {
+        let give_up = Instant::now() + PATIENCE;
+        let mut created = Vec::new();
+        loop {
+            match self.ensure_topics_once(kafka, &mut created).await {
+                Err(error) if error.is_transient() && Instant::now() < give_up => {
+                    tokio::time::sleep(Duration::from_millis(250)).await;
+                }
+                Err(error) => return Err(error),
+                Ok((ride_partitions, status_partitions)) => {
+                    return Ok(EnsuredTopics {
+                        created,
+                        ride_partitions,
+                        status_partitions,
+                    });
+                }
+            }
+        }
+    }
+
+    async fn ensure_topics_once(
+        &self,
+        kafka: &KafkaConfig,
+        created: &mut Vec<String>,
+    ) -> Result<(usize, usize), ClusterError> {
+        let mut missing = Vec::new();
+        for topic in [&kafka.ride_topic, &kafka.status_topic] {
+            if !self.has_topic(topic).await? {
+                missing.push(topic.clone());
+            }
+        }
+        if !missing.is_empty() {
+            if !kafka.create_topics {
+                return Err(ClusterError::MissingTopics { topics: missing });
+            }
+            created.extend(create(kafka, &missing).await?);
+        }
+        // Their leaders answer: only now can they be read and written.
+        let usable = async |topic: &str| match self.end_offsets(topic).await {
+            // Just created; this broker has not heard of it yet.
+            Err(ClusterError::NoSuchTopic { topic }) => Err(ClusterError::Unreachable {
+                brokers: kafka.brokers.clone(),
+                reason: format!("the topic {topic} was created and is not there yet"),
+            }),
+            answer => answer.map(|offsets| offsets.len()),
+        };
+        Ok((
+            usable(&kafka.ride_topic).await?,
+            usable(&kafka.status_topic).await?,
+        ))
+    }
+
+    /// The topic's settings by Kafka's names, defaults included.
+    pub async fn topic_settings(
+        &self,
+        kafka: &KafkaConfig,
+        topic: &str,
+    ) -> Result<BTreeMap<String, String>, ClusterError> {
+        let admin = admin(kafka)?;
+        let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
+        let answer = admin
+            .describe_configs([&ResourceSpecifier::Topic(topic)], &options)
+            .await
+            .map_err(|error| failed(kafka, &error))?;
+        let resource = match answer.into_iter().next() {
+            Some(Ok(resource)) => resource,
+            Some(Err(RDKafkaErrorCode::UnknownTopicOrPartition)) | None => {
+                return Err(ClusterError::NoSuchTopic {
+                    topic: topic.to_owned(),
+                });
+            }
+            Some(Err(code)) => return Err(refused(kafka, &format!("{topic}: {code}"))),
+        };
+        Ok(resource
+            .entries
+            .into_iter()
+            .filter_map(|entry| Some((entry.name, entry.value?)))
+            .collect())
+    }
+}
+
+fn admin(kafka: &KafkaConfig) -> Result<AdminClient<LogContext>, ClusterError> {
+    clients::metadata(kafka)
+        .create_with_context(LogContext { role: "admin" })
+        .map_err(|error| refused(kafka, &error.to_string()))
+}
+
+fn refused(kafka: &KafkaConfig, reason: &str) -> ClusterError {
+    ClusterError::Refused {
+        brokers: kafka.brokers.clone(),
+        reason: reason.to_owned(),
+    }
+}
+
+fn failed(kafka: &KafkaConfig, error: &KafkaError) -> ClusterError {
+    ClusterError::Unreachable {
+        brokers: kafka.brokers.clone(),
+        reason: error.to_string(),
+    }
+}
+
+/// Creates them; those that another process created first are not among the answered.
+async fn create(kafka: &KafkaConfig, missing: &[String]) -> Result<Vec<String>, ClusterError> {
+    let lag = STATUS_COMPACTION_LAG_MS.to_string();
+    let topics: Vec<NewTopic<'_>> = missing
+        .iter()
+        .map(|name| {
+            let mut topic = NewTopic::new(
+                name,
+                kafka.partitions,
+                TopicReplication::Fixed(kafka.replication_factor),
+            );
+            if kafka.replication_factor >= 3 {
+                // An acknowledged record then survives the loss of one broker.
+                topic = topic.set("min.insync.replicas", "2");
+            }
+            if *name == kafka.status_topic {
+                topic = topic
+                    .set("cleanup.policy", "compact")
+                    .set("min.compaction.lag.ms", &lag)
+                    // Only closed segments are compacted, and the default closes one after 7 days.
+                    .set("segment.ms", "86400000");
+            }
+            topic
+        })
+        .collect();
+    let options = AdminOptions::new()
+        .request_timeout(Some(TIMEOUT))
+        .operation_timeout(Some(TIMEOUT));
+    let answers = admin(kafka)?
+        .create_topics(&topics, &options)
+        .await
+        .map_err(|error| failed(kafka, &error))?;
+    let mut created = Vec::new();
+    for answer in answers {
+        match answer {
+            Ok(topic) => {
+                tracing::info!(
+                    topic,
+                    partitions = kafka.partitions,
+                    "topic {topic} created"
+                );
+                created.push(topic);
+            }
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((
+                topic,
+                code @ (RDKafkaErrorCode::RequestTimedOut
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::NotController
+                | RDKafkaErrorCode::BrokerTransportFailure),
+            )) => {
+                return Err(ClusterError::Unreachable {
+                    brokers: kafka.brokers.clone(),
+                    reason: format!("creating the topic {topic}: {code}"),
+                });
+            }
+            Err((topic, code)) => {
+                return Err(refused(
+                    kafka,
+                    &format!(
+                        "creating the topic {topic} with {} partitions and {} replicas: {code}",
+                        kafka.partitions, kafka.replication_factor
+                    ),
+                ));
+            }
+        }
+    }
+    Ok(created)
+}

@@ -1,0 +1,295 @@
+//! Events out: outbox → Kafka transaction → delete.
+//!
+//! A shard of clients has one relay at a time, by an advisory lock on the session that reads and
+//! deletes. A relay that was only asleep when its session was cut cannot be stopped by a lock, so
+//! each publishes under the shard's transactional id: whoever takes the shard fences all before.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant as Monotonic};
+
+use anyhow::Context as _;
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::types::RDKafkaErrorCode;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{KafkaConfig, RelayConfig};
+use crate::kafka;
+use crate::readiness::{Readiness, Role};
+use crate::store::Store;
+use crate::store::outbox::{Pending, ShardLease};
+use crate::telemetry::Metrics;
+use crate::wire::format_instant;
+use crate::wire::promotion_status::SOURCE;
+
+/// How long a Kafka call of a transaction may take.
+const KAFKA_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// One slice of waiting for acknowledgements. librdkafka's own `flush` and `commit_transaction`
+/// wait in slices of 100 ms, so everything is drained before they are called.
+const DRAIN_SLICE: Duration = Duration::from_millis(1);
+
+/// How often a shard that another relay holds is tried.
+const LEASE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The first and the longest pause after a failure.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// What the relay needs of the process.
+#[derive(Clone)]
+pub struct Relay {
+    /// The status topic and how to reach it.
+    pub kafka: KafkaConfig,
+    /// Bounds of a transaction.
+    pub limits: RelayConfig,
+    /// Where events wait.
+    pub store: Store,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Told whether events are being published, or why not.
+    pub readiness: Arc<Readiness>,
+    /// Tells that there may be something in the outbox; looking now and then is the fallback.
+    pub wake: watch::Receiver<()>,
+}
+
+impl Relay {
+    /// Publishes events of every shard it can get until stopped.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let shards = loop {
+            match self.store.shards().await {
+                Ok(shards) => break shards,
+                Err(error) => {
+                    self.readiness.set(Role::Relay, Err(error.to_string()));
+                    tokio::select! {
+                        () = tokio::time::sleep(BACKOFF.1) => {}
+                        () = stop.cancelled() => return Ok(()),
+                    }
+                }
+            }
+        };
+        let mut tasks = JoinSet::new();
+        for shard in shards {
+            tasks.spawn(self.clone().run_shard(shard, stop.clone()));
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended.context("a relay's task died")?;
+        }
+        Ok(())
+    }
+
+    /// Serves one shard, taking it again after each failure.
+    async fn run_shard(mut self, shard: i16, stop: CancellationToken) {
+        let mut backoff = BACKOFF.0;
+        while !stop.is_cancelled() {
+            let pause = match self.serve_shard(shard, &stop, &mut backoff).await {
+                Ok(()) => LEASE_INTERVAL,
+                Err(error) => {
+                    self.metrics.relay.failures.inc();
+                    tracing::warn!(
+                        shard,
+                        error = format!("{error:#}"),
+                        "relaying failed, taking the shard again"
+                    );
+                    self.readiness
+                        .set(Role::Relay, Err(format!("shard {shard}: {error:#}")));
+                    backoff = (backoff * 2).min(BACKOFF.1);
+                    backoff
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// Publishes a shard's events for as long as it is ours; ends well if it is another's.
+    async fn serve_shard(
+        &mut self,
+        shard: i16,
+        stop: &CancellationToken,
+        backoff: &mut Duration,
+    ) -> anyhow::Result<()> {
+        let Some(mut lease) = self.store.lease_shard(shard).await? else {
+            self.readiness.set(Role::Relay, Ok(()));
+            return Ok(());
+        };
+        // After the lock and before the first read: from here on a predecessor cannot publish, and
+        // what it did publish and not delete is read, and published again, in order.
+        let publisher = Arc::new(self.take_over(shard).await?);
+        tracing::debug!(shard, "relaying");
+        self.readiness.set(Role::Relay, Ok(()));
+        *backoff = BACKOFF.0;
+        while !stop.is_cancelled() {
+            self.wake.mark_unchanged();
+            // An empty read also proves that the session, and so the lock, is still there.
+            if self.relay_batch(&mut lease, &publisher).await? == self.limits.batch_max {
+                continue;
+            }
+            tokio::select! {
+                changed = self.wake.changed() => if changed.is_err() {
+                    // Nobody is left to wake us: look now and then.
+                    tokio::time::sleep(self.limits.poll_interval).await;
+                },
+                () = tokio::time::sleep(self.limits.poll_interval) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        // What ingest drained at this stop is published before the shard is given back.
+        while self.relay_batch(&mut lease, &publisher).await? > 0 {}
+        lease.release().await;
+        Ok(())
+    }
+
+    async fn take_over(&self, shard: i16) -> anyhow::Result<Publisher> {
+        let (kafka, topic) = (self.kafka.clone(), self.kafka.status_topic.clone());
+        tokio::task::spawn_blocking(move || {
+            // The topic is in the name: services that publish elsewhere must not fence each other.
+            let transactional_id = format!("ride-promo-relay-{topic}-{shard}");
+            let producer: BaseProducer<RelayContext> =
+                kafka::transactional_producer(&kafka, &transactional_id)
+                    .create_with_context(RelayContext)
+                    .context("creating the producer")?;
+            producer
+                .init_transactions(KAFKA_TIMEOUT)
+                .context("taking over the transactional id")?;
+            Ok(Publisher { producer, topic })
+        })
+        .await?
+    }
+
+    /// One step: publishes the oldest events and deletes them. Answers how many.
+    async fn relay_batch(
+        &self,
+        lease: &mut ShardLease,
+        publisher: &Arc<Publisher>,
+    ) -> anyhow::Result<usize> {
+        let began = Monotonic::now();
+        let events = lease
+            .read(i64::try_from(self.limits.batch_max).unwrap_or(i64::MAX))
+            .await?;
+        if events.is_empty() {
+            return Ok(0);
+        }
+        let ids: Vec<i64> = events.iter().map(|event| event.id).collect();
+        let publisher = Arc::clone(publisher);
+        tokio::task::spawn_blocking(move || publisher.publish(&events)).await??;
+        // If this fails they are published again, with the same ids and versions.
+        lease.delete(&ids).await?;
+        self.metrics.relay.published.inc_by(ids.len() as u64);
+        self.metrics.relay.transactions.inc();
+        self.metrics
+            .relay
+            .transaction_seconds
+            .observe(began.elapsed().as_secs_f64());
+        Ok(ids.len())
+    }
+}
+
+struct RelayContext;
+
+impl ClientContext for RelayContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        kafka::log_line("relay", level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        kafka::log_error("relay", &error, reason);
+    }
+}
+
+impl rdkafka::producer::ProducerContext for RelayContext {
+    type DeliveryOpaque = ();
+    /// A record that was not delivered fails the transaction's commit.
+    fn delivery(&self, _: &rdkafka::message::DeliveryResult<'_>, (): ()) {}
+}
+
+struct Publisher {
+    producer: BaseProducer<RelayContext>,
+    topic: String,
+}
+
+impl Publisher {
+    /// Publishes events in one transaction. Only an answered commit counts: a fenced producer still
+    /// takes records without a complaint.
+    fn publish(&self, events: &[Pending]) -> anyhow::Result<()> {
+        self.producer
+            .begin_transaction()
+            .context("beginning a transaction")?;
+        let committed = self.send_and_commit(events);
+        if committed.is_err() {
+            // The shard is taken again after this, which ends the transaction in any case.
+            let _ = self.producer.abort_transaction(KAFKA_TIMEOUT);
+        }
+        committed
+    }
+
+    fn send_and_commit(&self, events: &[Pending]) -> anyhow::Result<()> {
+        let deadline = Monotonic::now() + KAFKA_TIMEOUT;
+        for pending in events {
+            self.send(pending, deadline)?;
+        }
+        while self.producer.in_flight_count() > 0 {
+            anyhow::ensure!(
+                Monotonic::now() < deadline,
+                "kafka did not acknowledge {} events",
+                self.producer.in_flight_count()
+            );
+            self.producer.poll(DRAIN_SLICE);
+        }
+        self.producer
+            .commit_transaction(KAFKA_TIMEOUT)
+            .context("committing a transaction")
+    }
+
+    fn send(&self, pending: &Pending, deadline: Monotonic) -> anyhow::Result<()> {
+        let event = &pending.event;
+        let key = format!("{}:{}", event.state.user_id, event.state.promotion_id);
+        let value = serde_json::to_vec(event)?;
+        let (event_id, occurred_at) = (
+            event.event_id.to_string(),
+            format_instant(event.occurred_at),
+        );
+        let mut headers = OwnedHeaders::new_with_capacity(8);
+        for (name, text) in [
+            ("ce_specversion", "1.0"),
+            ("ce_id", &event_id),
+            ("ce_type", &event.event_type),
+            ("ce_source", SOURCE),
+            ("ce_time", &occurred_at),
+            ("ce_subject", &key),
+            ("content-type", "application/json"),
+        ] {
+            headers = headers.insert(Header {
+                key: name,
+                value: Some(text),
+            });
+        }
+        if let Some(traceparent) = &pending.traceparent {
+            headers = headers.insert(Header {
+                key: "traceparent",
+                value: Some(traceparent),
+            });
+        }
+        let mut record = BaseRecord::to(&self.topic)
+            .key(&key)
+            .payload(&value)
+            .headers(headers);
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => {
+                    anyhow::ensure!(Monotonic::now() < deadline, "kafka took no events");
+                    self.producer.poll(DRAIN_SLICE);
+                    record = returned;
+                }
+                Err((error, _)) => return Err(error).context("producing an event"),
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Status changes waiting to be published, a shard of clients at a time.
+
+use sqlx::postgres::PgConnection;
+use sqlx::types::Json;
+use sqlx::{ConnectOptions, Connection};
+use uuid::Uuid;
+
+use super::{Result, Store, StoreError};
+use crate::domain::Instant;
+use crate::domain::reward::Reward;
+use crate::wire::participation::State;
+use crate::wire::promotion_status::PromotionStatus;
+
+/// The class of this service's advisory locks on shards: "RPRL" in ASCII.
+const SHARD_LOCKS: i32 = 0x5250_524c;
+
+/// An event in the outbox.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    /// Its place; ids of one participation are in the order of its versions.
+    pub id: i64,
+    /// What is to be published.
+    pub event: PromotionStatus,
+    /// The trace that caused it.
+    pub traceparent: Option<String>,
+}
+
+/// The hold on a shard: an advisory lock that lives exactly as long as this database session. Every
+/// read and delete goes through the session, so whoever lost the lock notices.
+#[derive(Debug)]
+pub struct ShardLease {
+    connection: PgConnection,
+    shard: i16,
+}
+
+struct Row {
+    id: i64,
+    event_id: Uuid,
+    event_type: String,
+    user_id: i64,
+    promotion_id: i64,
+    promotion_key: String,
+    status: String,
+    previous_status: Option<String>,
+    version: i32,
+    rides_completed: i32,
+    rides_target: i32,
+    started_at: Instant,
+    challenge_deadline: Instant,
+    completed_at: Option<Instant>,
+    reward_deadline: Option<Instant>,
+    rewarded_at: Option<Instant>,
+    expired_at: Option<Instant>,
+    expired_reason: Option<String>,
+    reward: Json<Reward>,
+    occurred_at: Instant,
+    traceparent: Option<String>,
+}
+
+impl TryFrom<Row> for Pending {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let corrupt = |error: crate::domain::participation::UnknownWord| {
+            StoreError::Corrupt(format!("event_outbox {}: {error}", row.id))
+        };
+        let state = State {
+            user_id: row.user_id,
+            promotion_id: row.promotion_id,
+            promotion_key: row.promotion_key,
+            status: row.status.parse().map_err(corrupt)?,
+            version: row.version,
+            rides_completed: row.rides_completed,
+            rides_target: row.rides_target,
+            started_at: row.started_at,
+            challenge_deadline: row.challenge_deadline,
+            completed_at: row.completed_at,
+            reward_deadline: row.reward_deadline,
+            rewarded_at: row.rewarded_at,
+            expired_at: row.expired_at,
+            expired_reason: row
+                .expired_reason
+                .map(|word| word.parse())
+                .transpose()
+                .map_err(corrupt)?,
+            reward: row.reward.0,
+        };
+        let event = PromotionStatus {
+            event_id: row.event_id,
+            event_type: row.event_type,
+            state,
+            previous_status: row
+                .previous_status
+                .map(|word| word.parse())
+                .transpose()
+                .map_err(corrupt)?,
+            occurred_at: row.occurred_at,
+        };
+        Ok(Self {
+            id: row.id,
+            event,
+            traceparent: row.traceparent,
+        })
+    }
+}
+
+impl Store {
+    /// The shards there are; their number is the schema's.
+    pub async fn shards(&self) -> Result<Vec<i16>> {
+        Ok(
+            sqlx::query_scalar!("select shard from relay_shard order by shard")
+                .fetch_all(self.pool())
+                .await?,
+        )
+    }
+
+    /// Takes a shard, `None` while another relay holds it.
+    pub async fn lease_shard(&self, shard: i16) -> Result<Option<ShardLease>> {
+        let mut connection = self
+            .options()
+            .clone()
+            .application_name("ride-promo relay")
+            .connect()
+            .await?;
+        let taken = sqlx::query_scalar!(
+            r#"select pg_try_advisory_lock($1, $2) as "taken!""#,
+            SHARD_LOCKS,
+            i32::from(shard)
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        if taken {
+            return Ok(Some(ShardLease { connection, shard }));
+        }
+        connection.close().await?;
+        Ok(None)
+    }
+
+    /// How many events wait, and how old the oldest is, in seconds.
+    pub async fn outbox_depth(&self) -> Result<(i64, f64)> {
+        let row = sqlx::query!(
+            r#"select count(*) as "depth!",
+                      coalesce(extract(epoch from clock_timestamp() - min(occurred_at))::float8, 0) as "oldest!"
+                 from event_outbox"#
+        )
+        .fetch_one(self.pool())
+        .await?;
+        Ok((row.depth, row.oldest.max(0.0)))
+    }
+}
+
+impl ShardLease {
+    /// The oldest events of the shard, in order, at most `limit`.
+    pub async fn read(&mut self, limit: i64) -> Result<Vec<Pending>> {
+        sqlx::query_as!(
+            Row,
+            r#"select e.id, e.event_id, e.type as event_type, e.user_id, e.promotion_id, m.promotion_key, e.status,
+                      e.previous_status, e.version, e.rides_completed, e.rides_target, e.started_at, e.challenge_deadline,
+                      e.completed_at, e.reward_deadline, e.rewarded_at, e.expired_at, e.expired_reason,
+                      e.reward as "reward: Json<Reward>", e.occurred_at, e.traceparent
+                 from event_outbox e join promotion m using (promotion_id)
+                where e.shard = $1
+                order by e.id
+                limit $2"#,
+            self.shard,
+            limit
+        )
+        .fetch_all(&mut self.connection)
+        .await?
+        .into_iter()
+        .map(Pending::try_from)
+        .collect()
+    }
+
+    /// Removes published events: these and no others, because ids become visible out of order.
+    pub async fn delete(&mut self, ids: &[i64]) -> Result<()> {
+        sqlx::query!(
+            "delete from event_outbox where shard = $1 and id = any($2)",
+            self.shard,
+            ids
+        )
+        .execute(&mut self.connection)
+        .await?;
+        Ok(())
+    }
+
+    /// Gives the shard back.
+    pub async fn release(self) {
+        // If this fails the session is gone, and the lock with it.
+        let _ = self.connection.close().await;
+    }
+}
