@@ -1,8 +1,13 @@
 //! What travels: the JSON of topics, files and the API. Matches `schemas/`.
 
+pub mod admin;
+pub mod fields;
 pub mod participation;
 pub mod promotion_status;
+pub mod receipt;
 pub mod ride_completed;
+pub mod stats;
+pub mod user;
 
 use chrono::{DateTime, SecondsFormat};
 use serde::Serializer;
