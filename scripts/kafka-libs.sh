@@ -21,7 +21,7 @@ if complete; then exit 0; fi
 echo "fetching Apache Kafka for the tests ..."
 rm -rf "$dest"
 mkdir -p "$dest"
-if ! mvn --batch-mode --quiet -f "$pom" dependency:copy-dependencies -DoutputDirectory="$(cd "$dest" && pwd)" >&2; then
+if ! mvn --batch-mode --quiet -Dstyle.color=never -f "$pom" dependency:copy-dependencies -DoutputDirectory="$(cd "$dest" && pwd)" >&2; then
   echo "could not fetch Kafka's jars with Maven: check the network, then run this again" >&2
   exit 1
 fi

@@ -1,13 +1,18 @@
 //! Ride Promo: turns completed rides into progress towards a loan.
 
+pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod doctor;
 pub mod domain;
 pub mod ingest;
 pub mod kafka;
 pub mod readiness;
 pub mod relay;
+pub mod serve;
 pub mod store;
 pub mod sweep;
 pub mod telemetry;
+pub mod token;
 pub mod wire;

@@ -1,2 +1,195 @@
-//! x
-fn main() {}
+//! The command line: one function per subcommand. Exit codes: 0 done, 1 failed, 2 wrong usage or
+//! configuration, found before anything is contacted.
+
+use std::future::Future;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser as _};
+
+use ride_promo::cli::{
+    Cli, Command, DemoArgs, ImportCommand, ImportPreOffersArgs, PositionsCommand, ReplayCommand,
+    ReplayRidesArgs, ServeArgs, TokenArgs,
+};
+use ride_promo::clock::Clock;
+use ride_promo::config::{Config, ConfigError, Needs, Problem};
+use ride_promo::store::schema::SchemaStatus;
+use ride_promo::store::{self, Store};
+use ride_promo::token::{self, TokenError};
+use ride_promo::{doctor, serve, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+fn main() -> ExitCode {
+    // Before anything that might use TLS. An error means that one is installed, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(code) => code,
+        Err(error) => {
+            let misconfigured = error.downcast_ref::<ConfigError>().is_some();
+            // Nobody is left to tell when stderr is closed.
+            let _ = writeln!(io::stderr(), "ride-promo: {error:#}");
+            ExitCode::from(if misconfigured { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    match &cli.command {
+        Command::Serve(args) => serve(cli, args),
+        Command::Migrate => migrate(cli),
+        Command::Demo(args) => demo(args),
+        Command::Import(ImportCommand::PreOffers(args)) => import_pre_offers(cli, args),
+        Command::Replay(ReplayCommand::Rides(args)) => replay_rides(cli, args),
+        Command::Positions(command) => positions(cli, command),
+        Command::Token(args) => issue_token(cli, args),
+        Command::Doctor => examine(cli),
+        Command::Openapi => openapi(),
+        Command::Completions { shell } => completions(*shell),
+    }
+}
+
+/// Reads the configuration and starts the log as it says.
+fn configured(cli: &Cli, needs: Needs) -> anyhow::Result<Config> {
+    let config = Config::load(cli.config_file(), needs)?;
+    telemetry::init_logs(&config.log);
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(config)
+}
+
+/// Runs a command's future to its end on a runtime of its own.
+fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the async runtime")?
+        .block_on(future)
+}
+
+/// Writes a command's answer to stdout. A reader that went away (`| head`) is no failure.
+fn answer(bytes: &[u8]) -> anyhow::Result<ExitCode> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("writing to stdout")
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn serve(cli: &Cli, args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    let config = configured(cli, Needs::ALL)?;
+    block_on(async {
+        let stop = CancellationToken::new();
+        stop_on_signal(stop.clone())?;
+        serve::serve(config, &args.roles, args.migrate, stop).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// SIGTERM and SIGINT begin a graceful stop; a second one ends the process at once.
+fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    tokio::spawn(async move {
+        for attempt in 0.. {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if attempt > 0 {
+                std::process::exit(1);
+            }
+            stop.cancel();
+        }
+    });
+    Ok(())
+}
+
+fn migrate(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let config = configured(cli, Needs::DATABASE)?;
+    block_on(async {
+        let store = Store::new(
+            config.database.url.expose(),
+            config.database.max_connections,
+        )?;
+        store::schema::migrate(&store).await?;
+        let status = store::schema::schema_status(store.pool()).await?;
+        answer(format!("{status}\n").as_bytes())
+    })
+}
+
+fn demo(_args: &DemoArgs) -> anyhow::Result<ExitCode> {
+    block_on(async { anyhow::bail!("demo is not there yet") })
+}
+
+fn import_pre_offers(cli: &Cli, _args: &ImportPreOffersArgs) -> anyhow::Result<ExitCode> {
+    let _config = configured(cli, Needs::DATABASE)?;
+    block_on(async { anyhow::bail!("import is not there yet") })
+}
+
+fn replay_rides(cli: &Cli, _args: &ReplayRidesArgs) -> anyhow::Result<ExitCode> {
+    let _config = configured(cli, Needs::KAFKA)?;
+    block_on(async { anyhow::bail!("replay is not there yet") })
+}
+
+fn positions(cli: &Cli, _command: &PositionsCommand) -> anyhow::Result<ExitCode> {
+    let _config = configured(cli, Needs::DATABASE_AND_KAFKA)?;
+    block_on(async { anyhow::bail!("positions is not there yet") })
+}
+
+fn openapi() -> anyhow::Result<ExitCode> {
+    anyhow::bail!("openapi is not there yet")
+}
+
+fn issue_token(cli: &Cli, args: &TokenArgs) -> anyhow::Result<ExitCode> {
+    let config = Config::load(cli.config_file(), Needs::AUTH)?;
+    let (section, auth, subject) = match args.user {
+        Some(user_id) => ("auth", &config.auth, token::Subject::User(user_id)),
+        None => ("admin_auth", &config.admin_auth, token::Subject::Admin),
+    };
+    let token =
+        token::issue(auth, subject, Clock::System.now(), args.expires_in).map_err(|error| {
+            match error {
+                // Wrong for this command, right for the service.
+                error @ (TokenError::NotSymmetric(_) | TokenError::NoSecret) => {
+                    anyhow::Error::new(ConfigError {
+                        problems: vec![Problem {
+                            key: format!("{section}.algorithm"),
+                            message: error.to_string(),
+                        }],
+                    })
+                }
+                error => error.into(),
+            }
+        })?;
+    answer(format!("{token}\n").as_bytes())
+}
+
+fn examine(cli: &Cli) -> anyhow::Result<ExitCode> {
+    // No log: the findings say it all, and librdkafka would talk in between.
+    let config = Config::load(cli.config_file(), Needs::ALL);
+    let outcome = block_on(async {
+        let schema = async |pool: &sqlx::PgPool| match store::schema::schema_status(pool).await {
+            Ok(status @ SchemaStatus::Current(_)) => Ok(status.to_string()),
+            Ok(status) => Err(status.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        Ok(doctor::run(&config, schema, &mut io::stdout()).await?)
+    });
+    Ok(match outcome? {
+        doctor::Outcome::Healthy => ExitCode::SUCCESS,
+        doctor::Outcome::Unhealthy => ExitCode::FAILURE,
+        doctor::Outcome::Misconfigured => ExitCode::from(2),
+    })
+}
+
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "ride-promo", &mut script);
+    answer(&script)
+}

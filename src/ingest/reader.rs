@@ -205,6 +205,8 @@ impl Reader {
         consumer
             .subscribe(&[&self.kafka.ride_topic])
             .context("subscribing to rides")?;
+        self.readiness
+            .set(Role::Ingest, Err("joining the group".to_owned()));
         let mut session = Session {
             consumer,
             phase: Phase::Unassigned,

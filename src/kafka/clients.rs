@@ -50,6 +50,11 @@ pub fn consumer(kafka: &KafkaConfig, queue_kbytes: u32) -> ClientConfig {
             ("queued.max.messages.kbytes", &queue_kbytes.to_string()),
             // The default of a second makes a small queue run dry between fetches.
             ("fetch.queue.backoff.ms", "5"),
+            // An empty fetch tells that an end is reached when it returns, not before.
+            ("fetch.wait.max.ms", "100"),
+            // How long the rides of a worker that died wait for another: not 45 s.
+            ("session.timeout.ms", "10000"),
+            ("heartbeat.interval.ms", "1000"),
             // How soon partitions added to the topic are noticed.
             ("topic.metadata.refresh.interval.ms", "30000"),
         ],
@@ -68,6 +73,7 @@ pub fn tail_consumer(kafka: &KafkaConfig) -> ClientConfig {
         &[
             ("queued.max.messages.kbytes", "8192"),
             ("fetch.queue.backoff.ms", "5"),
+            ("fetch.wait.max.ms", "100"),
         ],
     );
     config.set("group.id", format!("{}-tail", kafka.group_id));

@@ -4,6 +4,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
 
 /// The context of a client that has nothing else to say than its log lines. A context of another
 /// kind delegates its `log` and `error` to [`log_line`] and [`log_error`].
@@ -45,7 +46,17 @@ pub fn log_line(role: &'static str, level: RDKafkaLogLevel, facility: &str, mess
 }
 
 /// Writes an error of a client as a whole. What a call was answered is its caller's to handle, so
-/// this is a warning.
+/// this is a warning; that connections fail is a log line already, and comes here once more for
+/// every connection and every attempt.
 pub fn log_error(role: &'static str, error: &KafkaError, reason: &str) {
-    tracing::warn!(target: "librdkafka", client = role, %error, "{reason}");
+    use RDKafkaErrorCode as Code;
+
+    match error.rdkafka_error_code() {
+        Some(Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve) => {
+            tracing::debug!(target: "librdkafka", client = role, %error, "{reason}");
+        }
+        // An event of a partition, and no error.
+        Some(Code::PartitionEOF) => {}
+        _ => tracing::warn!(target: "librdkafka", client = role, %error, "{reason}"),
+    }
 }

@@ -20,8 +20,9 @@ use rdkafka_sys as sys;
 pub struct TopicIdentity {
     /// The cluster's id; empty where a broker has none.
     pub cluster_id: String,
-    /// The topic's id as Kafka's own tools write it, 22 characters of base64url; empty where the
-    /// broker has none (one from before Kafka 2.8).
+    /// The topic's id as Kafka's own tools write it, 22 characters of base64url; empty where
+    /// there is none (a broker from before Kafka 2.8, librdkafka's in-process cluster). Watermarks
+    /// must be compared then.
     pub topic_id: String,
 }
 

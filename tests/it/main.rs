@@ -8,5 +8,10 @@
     reason = "a test's helpers are tests too: what cannot go on says so by panicking"
 )]
 
+mod exactly_once;
+mod expiry;
 mod harness;
+mod recovery;
+mod relaying;
 mod smoke;
+mod topics;

@@ -25,6 +25,7 @@
     reason = "a helper may wait for the next behaviour to be tested"
 )]
 
+mod challenges;
 mod http;
 mod kafka;
 mod postgres;
@@ -37,6 +38,7 @@ mod wait;
 mod world;
 
 pub use self::{
+    challenges::{Challenges, Standing},
     http::{
         Admin, Answer, Api, Client, Metrics, Promotion, SECRET, admin_token, client_claims,
         client_token, conditions, token, unix_seconds,

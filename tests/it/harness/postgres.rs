@@ -192,7 +192,8 @@ impl Postgres {
             // of the empty cluster only; the server itself syncs
             "--no-sync",
         ]);
-        let mut initdb = Process::spawn("initdb", command, &self.log(), Signal::Kill);
+        // never interrupted: the server it runs would leave its shared memory behind
+        let mut initdb = Process::spawn("initdb", command, &self.log(), Signal::Continue);
         let status = initdb.wait(PATIENCE).await;
         assert!(
             status.is_some_and(|status| status.success()),

@@ -48,6 +48,7 @@ done
 [ -n "$2" ] || rm -rf "$1"
 "#;
 
+#[expect(clippy::zombie_processes, reason = "it is there to end after us")]
 static REAPER: LazyLock<Mutex<ChildStdin>> = LazyLock::new(|| {
     let keep = std::env::var("RIDE_PROMO_TEST_KEEP").unwrap_or_default();
     let mut reaper = Command::new("sh")
@@ -104,6 +105,18 @@ pub enum Signal {
 }
 
 impl Signal {
+    /// As `kill -s` takes it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "KILL",
+            Self::Interrupt => "INT",
+            Self::Terminate => "TERM",
+            Self::Quit => "QUIT",
+            Self::Stop => "STOP",
+            Self::Continue => "CONT",
+        }
+    }
+
     fn number(self) -> libc::c_int {
         match self {
             Self::Kill => libc::SIGKILL,
@@ -129,7 +142,8 @@ impl Process {
     /// Starts `command` in a process group of its own, its output appended to `log`.
     ///
     /// `at_abort` is the signal that ends it where the test does not, or the reaper has to. One
-    /// that does not suffice is followed by [`Signal::Kill`].
+    /// that does not suffice is followed by [`Signal::Kill`] after 5 s; [`Signal::Continue`] gives
+    /// what ends soon by itself the time to.
     pub fn spawn(name: &str, command: Command, log: &Path, at_abort: Signal) -> Self {
         let output = append_to(log);
         let errors = output.try_clone().expect("a second handle of the log");
@@ -160,10 +174,7 @@ impl Process {
             .process_group(0)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name} ({command:?}): {error}"));
-        let signal = match at_abort {
-            Signal::Quit => "QUIT",
-            _ => "KILL",
-        };
+        let signal = at_abort.name();
         tell_reaper(&format!("watch {signal} {}", child.id()));
         Self {
             name: name.to_owned(),

@@ -11,6 +11,7 @@ use std::{
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeDelta, TimeZone, Utc};
 use chrono_tz::{America::New_York, Tz};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::process::new_dir;
@@ -158,6 +159,17 @@ impl Trip {
     }
 }
 
+impl Trip {
+    /// The trip as the platform would publish it, at its own time: the same row is the same ride.
+    pub fn ride(&self) -> Value {
+        json!({
+            "ride_id": Uuid::new_v5(&Uuid::NAMESPACE_OID, self.line.as_bytes()).to_string(),
+            "user_id": self.user_id, "completed_at": super::world::instant(self.completed_at),
+            "amount_cents": self.amount_cents, "currency_code": "USD", "country_code": "US", "service_type": "city",
+        })
+    }
+}
+
 /// When a client took part: a half-open interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
@@ -291,14 +303,14 @@ fn generate() -> String {
     let mut add = |random: &mut Random, [car, driver]: [&str; 2], from: u64, to: u64| {
         let number = rows.len();
         // the oddities, each in about as many rows as in the real file
-        let nowhere = number % 67 == 0;
-        let distance = if number % 130 == 0 {
+        let nowhere = number.is_multiple_of(67);
+        let distance = if number.is_multiple_of(130) {
             0
         } else {
             20 + random.below(1_200)
         };
-        let seconds = (to - from).saturating_sub(u64::from(number % 300 == 0));
-        let fare = 250 + 50 * random.below(if number % 100 == 0 { 514 } else { 60 });
+        let seconds = (to - from).saturating_sub(u64::from(number.is_multiple_of(300)));
+        let fare = 250 + 50 * random.below(if number.is_multiple_of(100) { 514 } else { 60 });
         let (surcharge, tax) = (50, 50);
         let (payment, tip) = if number % 5 < 2 {
             ("CRD", random.below(400))
@@ -334,25 +346,23 @@ fn generate() -> String {
             let (car, driver) = (random.hex(), random.hex());
             // one after the other: each in its share of the time
             let share = 39 / trips;
+            let mut free_from = 0;
             for trip in 0..trips {
-                let minute = 2 + trip * share + random.below(share + 1);
+                let minute = 2 + trip * share + random.below(share);
                 let second = if random.below(140) == 0 {
                     random.below(60)
                 } else {
                     0
                 };
-                let to = minute * 60 + if minute < 41 { second } else { 0 };
+                let to = minute * 60 + second;
                 let minutes = if random.below(150) == 0 {
                     0
                 } else {
                     1 + random.below(share)
                 };
-                add(
-                    &mut random,
-                    [&car, &driver],
-                    to - (minutes * 60).min(to),
-                    to,
-                );
+                let from = to.saturating_sub(minutes * 60).max(free_from);
+                add(&mut random, [&car, &driver], from, to);
+                free_from = to;
             }
         }
     }

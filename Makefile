@@ -1,0 +1,38 @@
+# The two commands of the README, each complete on a machine that has Rust:
+#
+#   make demo    everything on this machine for a look around; ARGS="--duration PT60S" passes options
+#   make test    all tests, on a real Kafka and a real PostgreSQL
+#
+# and what a change is checked with besides:
+#
+#   make lint    formatting, clippy and the documentation, every warning an error
+#   make deny    licences, advisories and banned crates (needs cargo-deny)
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+
+# Queries are checked against .sqlx, so that building needs no database.
+export SQLX_OFFLINE := true
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint deny
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+demo:
+	@scripts/setup.sh demo
+	cargo build --locked --release
+	$(TARGET_DIR)/release/ride-promo demo $(ARGS)
+
+test:
+	@scripts/setup.sh test
+	@scripts/kafka-libs.sh "$(TARGET_DIR)/kafka-libs"
+	cargo test --locked $(ARGS)
+
+lint:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+deny:
+	cargo deny check

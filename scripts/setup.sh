@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Installs what `make demo` or `make test` needs and this machine lacks, where that is allowed: on
+# Debian or Ubuntu, as root or with a sudo that asks for no password. Otherwise says in one line
+# what to install, and fails. Does nothing where everything is there.
+#
+#   scripts/setup.sh demo|test
+set -euo pipefail
+
+purpose=${1:-}
+case $purpose in
+  demo | test) ;;
+  *)
+    echo "usage: scripts/setup.sh demo|test" >&2
+    exit 2
+    ;;
+esac
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+has_compilers() { has cc && has c++; }
+
+has_library() { has pkg-config && pkg-config --exists "$1"; }
+
+# The server's programs, which Debian keeps off the path.
+has_postgres() {
+  has initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
+}
+
+# Kafka needs Java 17. `java -version` says 17.0.15, or 1.8.0 for the old ones.
+has_java() {
+  local version
+  has java || return 1
+  version=$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1)
+  [ "${version:-0}" -ge 17 ]
+}
+
+# The oldest Java that will do and that this release of the distribution has.
+java_package() {
+  local version
+  if has apt-cache; then
+    for version in 17 21 25; do
+      if apt-cache show "openjdk-$version-jre-headless" >/dev/null 2>&1; then
+        echo "openjdk-$version-jre-headless"
+        return
+      fi
+    done
+  fi
+  echo default-jre-headless
+}
+
+# One package per line. The C compiler builds librdkafka, which rdkafka-sys brings as source.
+missing() {
+  has_compilers || echo build-essential
+  has make || echo make
+  has pkg-config || echo pkg-config
+  has_library openssl || echo libssl-dev
+  has_library zlib || echo zlib1g-dev
+  has_postgres || echo postgresql
+  if [ "$purpose" = test ]; then
+    has_java || java_package
+    has mvn || echo maven
+  fi
+}
+
+if ! has cargo; then
+  echo "Rust is missing: install it with rustup (https://rustup.rs), then run this again" >&2
+  exit 1
+fi
+
+mapfile -t packages < <(missing)
+if [ "${#packages[@]}" -eq 0 ]; then
+  exit 0
+fi
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  as_root=(sudo -n)
+fi
+if ! has apt-get || ! "${as_root[@]}" true 2>/dev/null; then
+  echo "please install these packages (Debian's names), then run this again: ${packages[*]}" >&2
+  exit 1
+fi
+
+echo "installing what is missing: ${packages[*]}"
+"${as_root[@]}" apt-get update -q
+# looked up again: a fresh machine knew no packages before the update
+mapfile -t packages < <(missing)
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+  apt-get install -q -y --no-install-recommends "${packages[@]}"
+
+mapfile -t packages < <(missing)
+if [ "${#packages[@]}" -ne 0 ]; then
+  echo "still missing after the installation: ${packages[*]}" >&2
+  exit 1
+fi

@@ -1,0 +1,409 @@
+//! The command line. Every option can be given as an environment variable too, and the help says
+//! which; what the service itself is configured with is in `config.example.toml`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::builder::FalseyValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config;
+use crate::readiness::Role;
+
+const AFTER_HELP: &str = "\
+Configuration: defaults, then the file of --config, then the environment. A key `section.name` of
+the file is the variable RIDE_PROMO__SECTION__NAME. Required: DATABASE_URL, KAFKA_BROKERS,
+RIDE_PROMO__AUTH__ALGORITHM with RIDE_PROMO__AUTH__HS256_SECRET or RIDE_PROMO__AUTH__JWKS.
+config.example.toml has every key with its default and meaning.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.";
+
+/// Turns rides into loans: counts rides from Kafka towards a promotion and serves the client's
+/// journey to the reward.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ride-promo",
+    version,
+    after_help = AFTER_HELP,
+    arg_required_else_help = true,
+    propagate_version = true
+)]
+pub struct Cli {
+    /// Configuration file, TOML
+    // As the platform writes paths; an empty variable counts as not set.
+    #[arg(long, global = true, value_name = "FILE", env = "RIDE_PROMO_CONFIG", value_parser = clap::value_parser!(OsString))]
+    config: Option<OsString>,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Cli {
+    /// The configuration file, if one was named.
+    pub fn config_file(&self) -> Option<&Path> {
+        self.config
+            .as_deref()
+            .filter(|path| !path.is_empty())
+            .map(Path::new)
+    }
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the service: all roles in one process, or some of them
+    Serve(ServeArgs),
+    /// Apply the database migrations that are missing
+    Migrate,
+    /// Show everything on one machine with nothing configured and nothing left behind
+    Demo(DemoArgs),
+    /// Import data from a file
+    #[command(subcommand)]
+    Import(ImportCommand),
+    /// Publish historical data
+    #[command(subcommand)]
+    Replay(ReplayCommand),
+    /// Show or set the positions in the ride topic
+    #[command(subcommand)]
+    Positions(PositionsCommand),
+    /// Print a development token (HS256 only)
+    Token(TokenArgs),
+    /// Check configuration, Kafka, Postgres, schema and clock
+    Doctor,
+    /// Print the OpenAPI document of the HTTP APIs, JSON
+    Openapi,
+    /// Print the completion script of a shell
+    Completions {
+        /// The shell it is for
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Roles of this process
+    #[arg(
+        long,
+        env = "RIDE_PROMO_ROLES",
+        value_delimiter = ',',
+        default_values = ["ingest", "relay", "sweep", "api"]
+    )]
+    pub roles: Vec<Role>,
+
+    /// Apply the database migrations that are missing first
+    #[arg(long, env = "RIDE_PROMO_MIGRATE", value_parser = FalseyValueParser::new())]
+    pub migrate: bool,
+}
+
+/// `demo`. The variables are its own: it must not run against what a shell happens to have
+/// configured for `serve`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Use this Kafka instead of one in the process: host:port
+    #[arg(long, value_name = "HOST:PORT", env = "RIDE_PROMO_DEMO_BROKERS")]
+    pub brokers: Option<String>,
+
+    /// Use this Postgres instead of a private one: postgres://…
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "RIDE_PROMO_DEMO_DATABASE_URL",
+        hide_env_values = true
+    )]
+    pub database_url: Option<String>,
+
+    /// Feed these rides, NDJSON of ride-completed or DEBS 2015, instead of simulated ones
+    #[arg(long, value_name = "FILE", env = "RIDE_PROMO_DEMO_RIDES")]
+    pub rides: Option<PathBuf>,
+
+    /// End by itself after so long, ISO 8601, with a recount of every participation
+    #[arg(long, value_name = "DURATION", env = "RIDE_PROMO_DEMO_DURATION", value_parser = positive_duration)]
+    pub duration: Option<Duration>,
+}
+
+/// `import …`.
+#[derive(Debug, Subcommand)]
+pub enum ImportCommand {
+    /// Import pre-approved loans; the same file twice changes nothing
+    PreOffers(ImportPreOffersArgs),
+}
+
+/// `import pre-offers`.
+#[derive(Debug, Args)]
+pub struct ImportPreOffersArgs {
+    /// NDJSON or CSV with a header, plain or gzip; - for standard input
+    pub file: PathBuf,
+
+    /// Format; auto looks at the file's beginning
+    #[arg(long, value_enum, default_value_t, env = "RIDE_PROMO_IMPORT_FORMAT")]
+    pub format: ImportFormat,
+}
+
+/// How pre-offers are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ImportFormat {
+    /// By the file's beginning
+    #[default]
+    Auto,
+    /// A JSON object a line
+    Ndjson,
+    /// Comma-separated with a header
+    Csv,
+}
+
+/// `replay …`.
+#[derive(Debug, Subcommand)]
+pub enum ReplayCommand {
+    /// Publish rides of a file to the ride topic, spaced as in the file
+    Rides(ReplayRidesArgs),
+}
+
+/// `replay rides`.
+#[derive(Debug, Args)]
+pub struct ReplayRidesArgs {
+    /// The rides; - for standard input
+    pub file: PathBuf,
+
+    /// Format
+    #[arg(long, value_enum, default_value_t, env = "RIDE_PROMO_REPLAY_FORMAT")]
+    pub format: RideFormat,
+
+    /// So many times as fast as the rides happened, or max
+    #[arg(
+        long,
+        value_name = "FACTOR|max",
+        default_value = "1",
+        env = "RIDE_PROMO_REPLAY_SPEED",
+        value_parser = speed
+    )]
+    pub speed: Speed,
+
+    /// Publish the original instants instead of ones moved to the present
+    #[arg(long, env = "RIDE_PROMO_REPLAY_KEEP_TIMES", value_parser = FalseyValueParser::new())]
+    pub keep_times: bool,
+}
+
+/// How rides are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum RideFormat {
+    /// A ride-completed event a line
+    #[default]
+    Ndjson,
+    /// Taxi trips of the DEBS 2015 Grand Challenge, CSV
+    Debs2015,
+}
+
+/// How fast rides are replayed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Speed {
+    /// So many times as fast as they happened; finite and above 0.
+    Times(f64),
+    /// As fast as Kafka takes them.
+    Max,
+}
+
+/// `positions …`.
+#[derive(Debug, Subcommand)]
+pub enum PositionsCommand {
+    /// Show each partition's position, ends, lag and owner
+    Show,
+    /// Set positions while no process owns the partition; audited
+    Set(PositionsSetArgs),
+}
+
+/// `positions set`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").required(true))]
+pub struct PositionsSetArgs {
+    /// The partition
+    #[arg(
+        long,
+        group = "which",
+        env = "RIDE_PROMO_POSITIONS_PARTITION",
+        value_parser = clap::value_parser!(i32).range(0..)
+    )]
+    pub partition: Option<i32>,
+
+    /// Every partition of the topic
+    #[arg(long, group = "which", env = "RIDE_PROMO_POSITIONS_ALL", value_parser = FalseyValueParser::new())]
+    pub all: bool,
+
+    /// Where to go on: beginning, end, or an offset
+    #[arg(
+        long,
+        value_name = "beginning|end|OFFSET",
+        env = "RIDE_PROMO_POSITIONS_TO",
+        value_parser = position_target
+    )]
+    pub to: PositionTarget,
+
+    /// Why, for the audit
+    #[arg(
+        long,
+        value_name = "TEXT",
+        env = "RIDE_PROMO_POSITIONS_REASON",
+        value_parser = reason
+    )]
+    pub reason: String,
+}
+
+/// Where a position is set to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PositionTarget {
+    /// The first record still there.
+    Beginning,
+    /// Behind the last record.
+    End,
+    /// That offset; not negative.
+    Offset(i64),
+}
+
+/// `token`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("subject").required(true))]
+pub struct TokenArgs {
+    /// A client's token, by user_id
+    #[arg(
+        long,
+        value_name = "ID",
+        group = "subject",
+        env = "RIDE_PROMO_TOKEN_USER",
+        value_parser = clap::value_parser!(i64).range(1..)
+    )]
+    pub user: Option<i64>,
+
+    /// An administrator's token
+    #[arg(long, group = "subject", env = "RIDE_PROMO_TOKEN_ADMIN", value_parser = FalseyValueParser::new())]
+    pub admin: bool,
+
+    /// How long it is valid, ISO 8601
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "PT1H",
+        env = "RIDE_PROMO_TOKEN_EXPIRES_IN",
+        value_parser = positive_duration
+    )]
+    pub expires_in: Duration,
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    let longest = Duration::from_secs(366 * 86_400);
+    config::parse_duration(text)
+        .filter(|duration| *duration >= Duration::from_secs(1) && *duration <= longest)
+        .ok_or_else(|| {
+            "expected an ISO 8601 duration from PT1S to P366D, such as PT60S or PT1H".to_owned()
+        })
+}
+
+fn speed(text: &str) -> Result<Speed, String> {
+    if text == "max" {
+        return Ok(Speed::Max);
+    }
+    text.parse::<f64>()
+        .ok()
+        .filter(|factor| factor.is_finite() && *factor > 0.0)
+        .map(Speed::Times)
+        .ok_or_else(|| "expected a factor above 0, such as 60, or max".to_owned())
+}
+
+fn position_target(text: &str) -> Result<PositionTarget, String> {
+    match text {
+        "beginning" => Ok(PositionTarget::Beginning),
+        "end" => Ok(PositionTarget::End),
+        offset => offset
+            .parse::<i64>()
+            .ok()
+            .filter(|offset| *offset >= 0)
+            .map(PositionTarget::Offset)
+            .ok_or_else(|| "expected beginning, end or an offset from 0".to_owned()),
+    }
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if (1..=1_000).contains(&text.chars().count()) && !text.contains('\0') {
+        Ok(text.to_owned())
+    } else {
+        Err("expected 1 to 1000 characters".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn takes_the_contracts_command_lines() {
+        for line in [
+            "ride-promo serve",
+            "ride-promo serve --roles ingest,relay --migrate",
+            "ride-promo migrate --config f.toml",
+            "ride-promo demo --duration PT60S --rides f",
+            "ride-promo import pre-offers -",
+            "ride-promo replay rides f --format debs2015 --speed max --keep-times",
+            "ride-promo positions show",
+            "ride-promo positions set --partition 3 --to 17 --reason new",
+            "ride-promo positions set --all --to beginning --reason new",
+            "ride-promo token --user 48151",
+            "ride-promo token --admin --expires-in P1D",
+            "ride-promo doctor",
+            "ride-promo openapi",
+            "ride-promo completions bash",
+        ] {
+            parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        let Command::Serve(args) = parse("ride-promo serve").expect("parses").command else {
+            panic!("serve");
+        };
+        assert_eq!(args.roles.len(), 4);
+    }
+
+    #[test]
+    fn refuses_wrong_usage_with_exit_code_2() {
+        for line in [
+            "ride-promo serve --roles cook",
+            "ride-promo token",
+            "ride-promo token --user 0",
+            "ride-promo token --user 1 --admin",
+            "ride-promo token --user 1 --expires-in 1h",
+            "ride-promo positions set --to end --reason r",
+            "ride-promo positions set --all --partition 1 --to end --reason r",
+            "ride-promo positions set --all --to -5 --reason r",
+            "ride-promo positions set --all --to end",
+            "ride-promo replay rides f --speed 0",
+            "ride-promo completions tcsh-no",
+        ] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_option_has_a_variable() {
+        fn check(command: &clap::Command) {
+            for arg in command.get_arguments() {
+                let builtin = ["help", "version"].contains(&arg.get_id().as_str());
+                if !arg.is_positional() && !builtin {
+                    assert!(arg.get_env().is_some(), "{} {arg}", command.get_name());
+                }
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+}

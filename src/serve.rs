@@ -1,0 +1,252 @@
+//! The service as a process: the roles that run here, in what order they start and stop.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::ingest::Ingest;
+use crate::kafka::Cluster;
+use crate::readiness::{Readiness, Role};
+use crate::relay::Relay;
+use crate::store::Store;
+use crate::store::schema::{SchemaStatus, migrate, schema_status};
+use crate::sweep::Sweep;
+use crate::telemetry::Metrics;
+
+/// The first and the longest pause between two attempts to reach a server that is away at start.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// How often the gauges that nobody else keeps are set.
+const GAUGES_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Serves these roles until `stop`, then drains within the configured time. Fails where the schema
+/// is not the one known here, or a role ends by itself.
+pub async fn serve(
+    config: Config,
+    roles: &[Role],
+    apply_migrations: bool,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let roles: Vec<Role> = roles
+        .iter()
+        .copied()
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    let store = Store::new(
+        config.database.url.expose(),
+        config.database.max_connections,
+    )
+    .context("reading database.url")?;
+    let metrics = Metrics::new();
+    let readiness = Arc::new(Readiness::new(&roles));
+    let cluster = Cluster::new(&config.kafka)?;
+    let (outbox_wake, _) = watch::channel(());
+
+    // In this order at the end: first nothing new comes in (api, ingest, sweep), and what they
+    // committed last is still published (relay).
+    let stop_inputs = stop.clone();
+    let stop_relay = CancellationToken::new();
+    let stop_listeners = CancellationToken::new();
+    let hard_stop = CancellationToken::new();
+
+    // The listeners come first, so that probes and metrics answer while a server is waited for.
+    let mut listeners = JoinSet::new();
+    let with_api = roles.contains(&Role::Api);
+    let api = crate::api::Api {
+        config: config.clone(),
+        store: store.clone(),
+        cluster: cluster.clone(),
+        metrics: Arc::clone(&metrics),
+        readiness: Arc::clone(&readiness),
+        outbox_wake: outbox_wake.clone(),
+    };
+    listeners.spawn(api.run(with_api, stop.clone(), stop_listeners.clone()));
+
+    let waited = tokio::select! {
+        waited = wait_for_servers(&config, &store, &cluster, &readiness, apply_migrations) => Some(waited),
+        () = stop.cancelled() => None,
+        ended = listeners.join_next() => anyhow::bail!("the listeners ended: {ended:?}"),
+    };
+    let mut inputs = JoinSet::new();
+    let mut relay = JoinSet::new();
+    match waited {
+        None => {}
+        Some(Err(error)) => return Err(error),
+        Some(Ok(())) => {
+            for role in &roles {
+                match role {
+                    Role::Api => {}
+                    Role::Ingest => {
+                        let ingest = Ingest {
+                            kafka: config.kafka.clone(),
+                            limits: config.ingest.clone(),
+                            store: store.clone(),
+                            cluster: cluster.clone(),
+                            metrics: Arc::clone(&metrics),
+                            readiness: Arc::clone(&readiness),
+                            outbox_wake: outbox_wake.clone(),
+                        };
+                        inputs.spawn(ingest.run(stop_inputs.clone(), hard_stop.clone()));
+                    }
+                    Role::Sweep => {
+                        let sweep = Sweep {
+                            kafka: config.kafka.clone(),
+                            limits: config.sweep.clone(),
+                            store: store.clone(),
+                            cluster: cluster.clone(),
+                            metrics: Arc::clone(&metrics),
+                            readiness: Arc::clone(&readiness),
+                            outbox_wake: outbox_wake.clone(),
+                        };
+                        inputs.spawn(sweep.run(stop_inputs.clone()));
+                    }
+                    Role::Relay => {
+                        let relaying = Relay {
+                            kafka: config.kafka.clone(),
+                            limits: config.relay.clone(),
+                            store: store.clone(),
+                            metrics: Arc::clone(&metrics),
+                            readiness: Arc::clone(&readiness),
+                            wake: outbox_wake.subscribe(),
+                        };
+                        relay.spawn(relaying.run(stop_relay.clone()));
+                    }
+                }
+            }
+        }
+    }
+    let gauges = tokio::spawn(keep_gauges(
+        store.clone(),
+        Arc::clone(&metrics),
+        roles.contains(&Role::Relay),
+    ));
+
+    let ended = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        Some(ended) = inputs.join_next() => Err(ended),
+        Some(ended) = relay.join_next() => Err(ended),
+        Some(ended) = listeners.join_next() => Err(ended),
+    };
+    if ended.is_ok() {
+        tracing::info!("stopping");
+    }
+    // A role that ended by itself takes the process down: what restarts it is the supervisor's.
+    let result = ended.or_else(|ended| match ended {
+        Ok(Ok(())) => Err(anyhow::anyhow!("a role ended by itself")),
+        Ok(Err(error)) => Err(error.context("a role failed")),
+        Err(error) => Err(anyhow::Error::new(error).context("a role died")),
+    });
+    stop.cancel();
+    let drain = async {
+        while inputs.join_next().await.is_some() {}
+        stop_relay.cancel();
+        while relay.join_next().await.is_some() {}
+        stop_listeners.cancel();
+        while listeners.join_next().await.is_some() {}
+    };
+    if tokio::time::timeout(config.shutdown_timeout, drain)
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            "not everything was drained in time; what was not committed is read or published again"
+        );
+        hard_stop.cancel();
+    }
+    gauges.abort();
+    result
+}
+
+/// Waits until Postgres answers with the schema known here, and Kafka with the topics; says once
+/// which of them is away, at what address.
+async fn wait_for_servers(
+    config: &Config,
+    store: &Store,
+    cluster: &Cluster,
+    readiness: &Readiness,
+    apply_migrations: bool,
+) -> anyhow::Result<()> {
+    let options = store.options();
+    let address = format!("Postgres at {}:{}", options.get_host(), options.get_port());
+    let say = |why: &str| {
+        for role in readiness.snapshot().into_keys() {
+            readiness.set(role, Err(why.to_owned()));
+        }
+    };
+    let mut backoff = BACKOFF.0;
+    let mut migrated = !apply_migrations;
+    loop {
+        let why = if !migrated {
+            match migrate(store).await {
+                Ok(()) => {
+                    migrated = true;
+                    continue;
+                }
+                Err(error) if is_away(&error) => format!("{address} is away: {error:#}"),
+                Err(error) => return Err(error.context("applying migrations")),
+            }
+        } else {
+            match schema_status(store.pool()).await {
+                Ok(SchemaStatus::Current(_)) => break,
+                Ok(other) => anyhow::bail!("{other}"),
+                Err(error) => format!("{address} is away: {error}"),
+            }
+        };
+        say(&why);
+        tokio::time::sleep(backoff).await;
+        backoff = (backoff * 2).min(BACKOFF.1);
+    }
+    // The client API works without Kafka, so it does not wait for it.
+    readiness.set(Role::Api, Err("starting".to_owned()));
+    backoff = BACKOFF.0;
+    loop {
+        match cluster.ensure_topics(&config.kafka).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_transient() => {
+                for role in [Role::Ingest, Role::Relay, Role::Sweep] {
+                    readiness.set(role, Err(error.to_string()));
+                }
+                tokio::time::sleep(backoff).await;
+                backoff = (backoff * 2).min(BACKOFF.1);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Whether a migration failed because Postgres could not be reached, not because it refused.
+fn is_away(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some()
+            || cause.downcast_ref::<sqlx::Error>().is_some_and(|error| {
+                matches!(error, sqlx::Error::Io(_) | sqlx::Error::Tls(_))
+                    || error
+                        .as_database_error()
+                        .and_then(|error| error.code())
+                        .is_some_and(|code| code.starts_with("57P"))
+            })
+    })
+}
+
+async fn keep_gauges(store: Store, metrics: Arc<Metrics>, with_outbox: bool) {
+    let mut tick = tokio::time::interval(GAUGES_INTERVAL);
+    loop {
+        tick.tick().await;
+        metrics.pool.size.set(i64::from(store.pool().size()));
+        metrics
+            .pool
+            .idle
+            .set(i64::try_from(store.pool().num_idle()).unwrap_or(i64::MAX));
+        if with_outbox && let Ok((depth, oldest)) = store.outbox_depth().await {
+            metrics.relay.outbox_depth.set(depth);
+            metrics.relay.outbox_oldest_age_seconds.set(oldest);
+        }
+    }
+}

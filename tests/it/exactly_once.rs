@@ -1,0 +1,218 @@
+//! Invariant 1: counts equal distinct valid rides, whatever was redelivered, reordered, replayed or
+//! killed; and a consumer that lost its partitions while it was asleep applies nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use serde_json::json;
+
+use crate::harness::*;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The shortest the broker allows.
+const SHORT_SESSION: &str =
+    "[kafka.properties]\n\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"500\"\n";
+
+/// Rides of the file as records, in the file's order.
+fn records(trips: &[Trip]) -> Vec<Outgoing> {
+    trips
+        .iter()
+        .map(|trip| Outgoing::ride(&trip.ride()))
+        .collect()
+}
+
+async fn positions_reach_the_end(world: &World) {
+    eventually(LIMIT, || async {
+        let positions: Vec<i64> = sqlx::query_scalar(
+            "select next_offset from consumer_position where topic = $1 order by partition",
+        )
+        .bind(world.ride_topic())
+        .fetch_all(world.pool())
+        .await
+        .expect("the database answers");
+        equal(
+            positions,
+            world.kafka().end_offsets(world.ride_topic()).await,
+        )
+    })
+    .await;
+}
+
+async fn outbox_is_empty(world: &World) {
+    eventually(LIMIT, || async {
+        let left: i64 = sqlx::query_scalar("select count(*) from event_outbox")
+            .fetch_one(world.pool())
+            .await
+            .expect("answers");
+        equal(left, 0)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn real_rides_replayed_and_shuffled_count_once_while_workers_are_killed() {
+    let world = World::builder().partitions(6).build().await;
+    let trips = Trips::load();
+    let first = trips.trips.first().expect("there are trips").completed_at;
+    let last = trips.trips.last().expect("there are trips").completed_at;
+    // Every second client takes part; half of them from the middle of the file on, the others until
+    // the middle, so that both ends of the window cut something off.
+    let middle = first + (last - first) / 2;
+    let early = Window {
+        started_at: first,
+        deadline: middle,
+    };
+    let late = Window {
+        started_at: middle,
+        deadline: last,
+    };
+    let mut windows = BTreeMap::new();
+    for (index, user_id) in trips.users().into_iter().enumerate() {
+        match index % 4 {
+            0 => windows.insert(user_id, early),
+            2 => windows.insert(user_id, late),
+            _ => None,
+        };
+    }
+    let rules = Rules {
+        daily_limit: None,
+        ..Rules::dollars(2, 700)
+    };
+    let expected = recount(&trips.trips, &windows, &rules);
+    assert!(
+        expected.values().any(|count| *count == 2) && expected.values().any(|count| *count == 1)
+    );
+    let challenges = Challenges::new(
+        &world,
+        &json!({ "target_rides": 2, "min_amount_cents": 700, "currency_code": "USD", "challenge_period": "P14D", "claim_period": "P7D" }),
+    )
+    .await;
+    for window in [early, late] {
+        let users: Vec<i64> = windows
+            .iter()
+            .filter(|(_, own)| **own == window)
+            .map(|(user, _)| *user)
+            .collect();
+        challenges
+            .start(&users, window.started_at, window.deadline)
+            .await;
+    }
+
+    let worker = || {
+        // Small batches, so that a kill finds one under way.
+        let service = world
+            .service()
+            .roles("ingest,relay")
+            .config_toml(SHORT_SESSION);
+        service
+            .env("RIDE_PROMO__INGEST__BATCH_MAX_RECORDS", 200)
+            .env("RIDE_PROMO__INGEST__BATCH_MAX_APPLIED", 100)
+    };
+    let steady = worker().start().await;
+    let all = &trips.trips;
+    let mut shuffled = Trips::read(trips.shuffled(7)).trips;
+    for (round, part) in [all.as_slice(), all.as_slice(), shuffled.as_mut_slice()]
+        .into_iter()
+        .enumerate()
+    {
+        for (step, chunk) in part.chunks(part.len().div_ceil(2)).enumerate() {
+            let victim = worker().start().await;
+            world.publish_all(records(chunk)).await;
+            // Not at the same moment each time.
+            tokio::time::sleep(Duration::from_millis(
+                150 * (1 + (round as u64 + 2 * step as u64) % 4),
+            ))
+            .await;
+            victim.sigkill().await;
+        }
+    }
+    positions_reach_the_end(&world).await;
+    outbox_is_empty(&world).await;
+
+    let standings = challenges.standings().await;
+    let counts: BTreeMap<i64, u32> = standings
+        .iter()
+        .map(|standing| {
+            (
+                standing.user_id,
+                u32::try_from(standing.rides_completed).unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(counts, expected);
+    for standing in &standings {
+        assert_eq!(
+            i64::from(standing.rides_completed),
+            standing.counted,
+            "{standing:?}"
+        );
+        let status = if standing.rides_completed == 2 {
+            "COMPLETED"
+        } else {
+            "IN_PROGRESS"
+        };
+        assert_eq!(standing.status, status, "{standing:?}");
+    }
+    let published = world.read_status_topic().await;
+    let newest = last_by_key(published.clone());
+    for standing in &standings {
+        let last = &newest[&format!("{}:{}", standing.user_id, challenges.promotion_id)];
+        assert_eq!(last.version(), i64::from(standing.version));
+        assert_eq!(last.event["rides_completed"], standing.rides_completed);
+    }
+    assert_contiguous(published);
+    assert!(steady.sigterm_and_wait().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_slept_through_a_takeover_applies_nothing_twice() {
+    let world = World::new().await;
+    let challenges = Challenges::new(&world, &conditions(10_000)).await;
+    let users: Vec<i64> = (1..=50).collect();
+    challenges
+        .start(
+            &users,
+            now() - TimeDelta::hours(1),
+            now() + TimeDelta::hours(1),
+        )
+        .await;
+    let worker = || {
+        let service = world
+            .service()
+            .roles("ingest,relay")
+            .config_toml(SHORT_SESSION);
+        service
+            .env("RIDE_PROMO__INGEST__BATCH_MAX_RECORDS", 50)
+            .env("RIDE_PROMO__INGEST__BATCH_MAX_APPLIED", 50)
+    };
+    let rides = |each: usize| -> Vec<Outgoing> {
+        (0..each)
+            .flat_map(|_| users.iter().map(|user| Outgoing::ride(&ride(*user))))
+            .collect()
+    };
+
+    let sleeper = worker().start().await;
+    world.publish_all(rides(40)).await;
+    // In the middle of it, so that batches are read and not applied.
+    sleeper.sigstop();
+    let successor = worker().start().await;
+    positions_reach_the_end(&world).await;
+    world.publish_all(rides(20)).await;
+    sleeper.sigcont();
+    world.publish_all(rides(20)).await;
+    positions_reach_the_end(&world).await;
+    outbox_is_empty(&world).await;
+
+    for standing in challenges.standings().await {
+        assert_eq!(
+            (standing.rides_completed, standing.counted),
+            (80, 80),
+            "{standing:?}"
+        );
+    }
+    assert_contiguous(world.read_status_topic().await);
+    assert!(sleeper.sigterm_and_wait().await.success());
+    assert!(successor.sigterm_and_wait().await.success());
+}

@@ -1,0 +1,105 @@
+//! Participations written straight into the database: with windows in the past, or very many.
+
+use chrono::{DateTime, SubsecRound as _, Utc};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use super::World;
+
+/// A promotion whose participations a test writes itself.
+#[derive(Clone, Debug)]
+pub struct Challenges {
+    pool: PgPool,
+    /// The promotion.
+    pub promotion_id: i64,
+    target: i32,
+}
+
+/// What a participation has come to.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Standing {
+    /// The client.
+    pub user_id: i64,
+    /// `status`
+    pub status: String,
+    /// `rides_completed`
+    pub rides_completed: i32,
+    /// `version`
+    pub version: i32,
+    /// The receipts that count.
+    pub counted: i64,
+}
+
+impl Challenges {
+    /// A promotion under these conditions.
+    pub async fn new(world: &World, conditions: &Value) -> Self {
+        let pool = world.pool().clone();
+        let promotion_id = sqlx::query_scalar(
+            "with made as (insert into promotion (promotion_key, title, conditions)
+                 values (gen_random_uuid()::text, 'A test', $1) returning promotion_id),
+             terms as (insert into promotion_terms (promotion_id, conditions) select promotion_id, $1 from made)
+             select promotion_id from made",
+        )
+        .bind(conditions)
+        .fetch_one(&pool)
+        .await
+        .expect("the promotion is valid");
+        let target = conditions["target_rides"].as_i64().expect("required");
+        Self {
+            pool,
+            promotion_id,
+            target: i32::try_from(target).expect("small"),
+        }
+    }
+
+    /// Starts these clients with a window of the test's choice, in milliseconds as the service cuts
+    /// every instant, started event and all.
+    pub async fn start(&self, users: &[i64], started_at: DateTime<Utc>, deadline: DateTime<Utc>) {
+        let reward = json!({ "product_id": 80, "amount_cents": 100_000, "currency_code": "MXN", "repayment_rate": "15" });
+        sqlx::query(
+            "with made as (
+                 insert into promotion_user (user_id, promotion_id, terms_id, status, rides_target, started_at,
+                                             challenge_deadline, reward, pre_offer_id, country_code, receipts_month)
+                 select user_id, $2, (select terms_id from promotion_terms where promotion_id = $2), 'IN_PROGRESS', $3, $4,
+                        $5, $6, gen_random_uuid(), 'MX', date_trunc('month', $4 at time zone 'UTC')::date
+                   from unnest($1) user_id
+                 returning *)
+             insert into event_outbox (event_id, type, user_id, promotion_id, status, version, rides_completed, rides_target,
+                                       started_at, challenge_deadline, reward, occurred_at)
+             select gen_random_uuid(), 'promotion.started', user_id, promotion_id, status, version, 0, rides_target, started_at,
+                    challenge_deadline, reward, clock_ms() from made",
+        )
+        .bind(users)
+        .bind(self.promotion_id)
+        .bind(self.target)
+        .bind(started_at.trunc_subsecs(3))
+        .bind(deadline.trunc_subsecs(3))
+        .bind(reward)
+        .execute(&self.pool)
+        .await
+        .expect("nobody has started yet");
+    }
+
+    /// Where every participation stands, by client.
+    pub async fn standings(&self) -> Vec<Standing> {
+        sqlx::query_as(
+            "select p.user_id, p.status, p.rides_completed, p.version,
+                    (select count(*) from ride_receipt r
+                      where r.user_id = p.user_id and r.promotion_id = p.promotion_id and r.verdict = 'COUNTED') as counted
+               from promotion_user p where p.promotion_id = $1 order by p.user_id",
+        )
+        .bind(self.promotion_id)
+        .fetch_all(&self.pool)
+        .await
+        .expect("the database answers")
+    }
+
+    /// Where one participation stands.
+    pub async fn standing(&self, user_id: i64) -> Standing {
+        let standings = self.standings().await;
+        standings
+            .into_iter()
+            .find(|standing| standing.user_id == user_id)
+            .expect("it has started")
+    }
+}
