@@ -1,5 +1,6 @@
 //! Ride Promo: turns completed rides into progress towards a loan.
 
+pub mod api;
 pub mod clock;
 pub mod config;
 pub mod domain;
