@@ -1,4 +1,13 @@
-//! x
+//! HTTP: the client API, the admin API and the probes.
+
+pub mod admin;
+pub mod auth;
+pub mod extract;
+pub mod limit;
+pub mod probes;
+pub mod problem;
+pub mod server;
+
 use crate::config::Config;
 use crate::kafka::Cluster;
 use crate::readiness::*;
