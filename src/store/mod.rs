@@ -4,11 +4,16 @@
 pub mod audit;
 pub mod clock;
 pub mod expiry;
+pub mod geo;
 pub mod outbox;
 pub mod participations;
 pub mod positions;
+pub mod products;
+pub mod promotions;
 pub mod rides;
 pub mod schema;
+pub mod stats;
+pub mod users;
 
 use std::time::Duration;
 

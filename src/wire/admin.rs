@@ -57,7 +57,7 @@ pub struct NewPromotion {
     #[schema(value_type = Object)]
     pub conditions: Value,
     /// `create` where left out.
-    #[schema(value_type = Option<MissingSplit>)]
+    #[schema(value_type = Option<String>)]
     pub missing_split: MissingSplit,
     /// `true` where left out.
     #[schema(value_type = Option<bool>)]
@@ -264,9 +264,8 @@ fn conditions(value: &Value) -> Result<Value, Vec<FieldError>> {
 
 fn https_url(value: &Value) -> Result<String, Refusal> {
     let text = fields::string(value)?;
-    let is_https = || {
-        reqwest::Url::parse(text).is_ok_and(|url| url.scheme() == "https" && url.has_host())
-    };
+    let is_https =
+        || reqwest::Url::parse(text).is_ok_and(|url| url.scheme() == "https" && url.has_host());
     // A URL's parser forgives blanks around and line breaks within; clients might not.
     let plain = !text
         .chars()

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod fields;
 pub mod participation;
 pub mod promotion_status;
+pub mod quarantine;
 pub mod receipt;
 pub mod ride_completed;
 pub mod stats;
