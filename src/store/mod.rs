@@ -4,14 +4,19 @@
 pub mod audit;
 pub mod clock;
 pub mod expiry;
+pub mod geo;
 pub mod origination;
 pub mod outbox;
 pub mod participations;
 pub mod positions;
 pub mod pre_offers;
+pub mod products;
+pub mod promotions;
 pub mod quarantine;
 pub mod rides;
 pub mod schema;
+pub mod stats;
+pub mod users;
 
 use std::time::Duration;
 
