@@ -39,13 +39,4 @@ impl Store {
             })
             .collect())
     }
-
-    /// How many quarantined rides nobody has replayed or dismissed.
-    pub async fn open_quarantine(&self) -> Result<i64> {
-        Ok(sqlx::query_scalar!(
-            r#"select count(*) as "open!" from quarantined_ride where status = 'OPEN'"#
-        )
-        .fetch_one(self.pool())
-        .await?)
-    }
 }

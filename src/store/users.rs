@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use sqlx::PgConnection;
 
 use super::participations::load;
+use super::quarantine::{Quarantined, quarantined_of};
 use super::{Result, Store, StoreError};
 use crate::domain::eligibility::{ClientFacts, Latest, PreOffer};
 use crate::domain::participation::{ExpiredReason, Status, StatusName};
 use crate::domain::reward::Reward;
 use crate::domain::{Instant, PromotionId, UserId};
-use crate::wire::quarantine::QuarantinedRide;
 use crate::wire::receipt::Receipt;
 use crate::wire::user::{
     ActivePreOffer, Application, Eligibility, LatestParticipation, PreOffer as ImportedPreOffer,
@@ -223,15 +223,7 @@ async fn user(connection: &mut PgConnection, user_id: UserId) -> Result<User> {
     )
     .fetch_all(&mut *connection)
     .await?;
-    let quarantine = sqlx::query_as!(
-        QuarantinedRide,
-        r#"select quarantine_id, topic, partition, "offset", key, user_id, reason, detail, value, received_at, status
-             from quarantined_ride where user_id = $1 order by received_at desc, quarantine_id desc limit $2"#,
-        user_id,
-        MOST_SHOWN
-    )
-    .fetch_all(&mut *connection)
-    .await?;
+    let quarantine = quarantined_of(connection, user_id, MOST_SHOWN).await?;
     Ok(User {
         user_id,
         pre_offers,
@@ -240,7 +232,7 @@ async fn user(connection: &mut PgConnection, user_id: UserId) -> Result<User> {
         active_pre_offers,
         applications,
         sessions,
-        quarantine,
+        quarantine: quarantine.iter().map(Quarantined::view).collect(),
         eligibility: Eligibility {
             screen: facts.screen(),
             checks: facts.checks(),

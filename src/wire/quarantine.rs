@@ -1,15 +1,50 @@
 //! Records that are no rides, as operators see them (contract 6).
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
+use serde_json::Value;
 use uuid::Uuid;
 
-/// A record of the ride topic that breaks its contract.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct QuarantinedRide {
-    /// Its id here.
+/// Where a quarantined record stands.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum QuarantineStatus {
+    /// Waits for somebody; holds its client's expiry.
+    Open,
+    /// Was judged after all, whatever came of it.
+    Replayed,
+    /// Was given up.
+    Dismissed,
+}
+
+impl QuarantineStatus {
+    /// The contract's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "OPEN",
+            Self::Replayed => "REPLAYED",
+            Self::Dismissed => "DISMISSED",
+        }
+    }
+}
+
+impl std::str::FromStr for QuarantineStatus {
+    type Err = String;
+
+    fn from_str(word: &str) -> std::result::Result<Self, String> {
+        [Self::Open, Self::Replayed, Self::Dismissed]
+            .into_iter()
+            .find(|status| status.as_str() == word)
+            .ok_or_else(|| format!("must be OPEN, REPLAYED or DISMISSED, got {word:?}"))
+    }
+}
+
+/// A quarantined record as the admin API shows it.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct QuarantinedView {
+    /// Names it here.
     pub quarantine_id: Uuid,
     /// Where it was read.
     pub topic: String,
@@ -17,37 +52,28 @@ pub struct QuarantinedRide {
     pub partition: i32,
     /// Where it was read.
     pub offset: i64,
-    /// The record's key as a text; what is not UTF-8 in it is replaced.
-    #[serde(serialize_with = "optional_text")]
-    #[schema(required, value_type = Option<String>)]
-    pub key: Option<Vec<u8>>,
-    /// Its client, where one can be told.
+    /// Its key as text, if it had one; what is not UTF-8 is replaced.
+    #[schema(required)]
+    pub key: Option<String>,
+    /// Its client, as far as one can be told.
     #[schema(required)]
     pub user_id: Option<i64>,
-    /// Why it is no ride.
-    #[schema(example = "WRONG_TYPE")]
+    /// The word for what is wrong with it.
     pub reason: String,
-    /// The same in words.
+    /// All that is wrong with it.
     pub detail: String,
-    /// The record's value, byte by byte.
-    #[serde(rename = "value_base64", serialize_with = "base64")]
-    #[schema(value_type = String)]
-    pub value: Vec<u8>,
+    /// Its bytes.
+    pub value_base64: String,
     /// When it was recorded.
     #[serde(with = "crate::wire::instant")]
     pub received_at: DateTime<Utc>,
-    /// `OPEN`, `REPLAYED` or `DISMISSED`.
-    #[schema(example = "OPEN")]
-    pub status: String,
-}
-
-fn optional_text<S: Serializer>(key: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
-    match key {
-        Some(key) => serializer.serialize_str(&String::from_utf8_lossy(key)),
-        None => serializer.serialize_none(),
-    }
-}
-
-fn base64<S: Serializer>(value: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&STANDARD.encode(value))
+    /// Where it stands.
+    pub status: QuarantineStatus,
+    /// When it was resolved.
+    #[serde(with = "crate::wire::optional_instant")]
+    #[schema(required)]
+    pub resolved_at: Option<DateTime<Utc>>,
+    /// By whom and how it was resolved.
+    #[schema(required, value_type = Option<Object>)]
+    pub resolution: Option<Value>,
 }

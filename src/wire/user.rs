@@ -6,7 +6,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::participation::Participation;
-use super::quarantine::QuarantinedRide;
+use super::quarantine::QuarantinedView;
 use super::receipt::Receipt;
 use crate::domain::eligibility::{Check, Screen};
 
@@ -28,7 +28,7 @@ pub struct User {
     /// The origination sessions.
     pub sessions: Vec<Session>,
     /// Their quarantined records, newest first, at most 200.
-    pub quarantine: Vec<QuarantinedRide>,
+    pub quarantine: Vec<QuarantinedView>,
     /// What the landing would show, and why.
     pub eligibility: Eligibility,
     /// The moment, by the database's clock.
