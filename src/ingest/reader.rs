@@ -573,8 +573,9 @@ impl Session {
         tracing::error!(why, "ingest is stopped until an operator decides");
         reader.metrics.ingest.stopped.set(1);
         reader.readiness.set(Role::Ingest, Err(why.clone()));
-        // First: an assignment that is still to be answered would keep us in the group.
-        if let Err(error) = self.consumer.unassign() {
+        // An assignment that is still to be answered would keep us in the group; `unassign` is no
+        // answer to it.
+        if let Err(error) = self.consumer.assign(&TopicPartitionList::new()) {
             tracing::error!(%error, "partitions could not be given back");
         }
         self.consumer.unsubscribe();
