@@ -10,8 +10,8 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 
 use ride_promo::cli::{
-    Cli, Command, DemoArgs, ImportCommand, ImportPreOffersArgs, PositionsCommand, ReplayCommand,
-    ReplayRidesArgs, ServeArgs, TokenArgs,
+    Cli, Command, DemoArgs, ImportCommand, ImportPreOffersArgs, OpenapiArgs, PositionsCommand,
+    ReplayCommand, ReplayRidesArgs, ServeArgs, TokenArgs,
 };
 use ride_promo::clock::Clock;
 use ride_promo::config::{Config, ConfigError, Needs, Problem};
@@ -23,6 +23,9 @@ use ride_promo::token::{self, TokenError};
 use ride_promo::{doctor, serve, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+/// How long blocking calls that are still under way at the end may take.
+const BLOCKED_PATIENCE: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     // Before anything that might use TLS. An error means that one is installed, which is as good.
@@ -49,7 +52,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Positions(command) => positions(cli, command),
         Command::Token(args) => issue_token(cli, args),
         Command::Doctor => examine(cli),
-        Command::Openapi => openapi(),
+        Command::Openapi(args) => openapi(args),
         Command::Completions { shell } => completions(*shell),
     }
 }
@@ -64,15 +67,15 @@ fn configured(cli: &Cli, needs: Needs) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// Runs a command's future to its end on a runtime of its own.
+/// Runs a command's future to its end on a runtime of its own. A call of librdkafka that still
+/// blocks then is not waited for: whoever needs its answer is gone.
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("starting the async runtime")?;
     let result = runtime.block_on(future);
-    // A question to a Kafka that is away may be under way; nobody waits for its answer any more.
-    runtime.shutdown_timeout(Duration::from_millis(100));
+    runtime.shutdown_timeout(BLOCKED_PATIENCE);
     result
 }
 
@@ -174,7 +177,7 @@ fn operator() -> String {
         .unwrap_or_else(|| "cli".to_owned())
 }
 
-fn openapi() -> anyhow::Result<ExitCode> {
+fn openapi(_args: &OpenapiArgs) -> anyhow::Result<ExitCode> {
     anyhow::bail!("openapi is not there yet")
 }
 

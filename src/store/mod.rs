@@ -4,9 +4,12 @@
 pub mod audit;
 pub mod clock;
 pub mod expiry;
+pub mod origination;
 pub mod outbox;
 pub mod participations;
 pub mod positions;
+pub mod pre_offers;
+pub mod quarantine;
 pub mod rides;
 pub mod schema;
 
