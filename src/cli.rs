@@ -72,8 +72,8 @@ pub enum Command {
     Token(TokenArgs),
     /// Check configuration, Kafka, Postgres, schema and clock
     Doctor,
-    /// Print the OpenAPI document of the HTTP APIs, JSON
-    Openapi,
+    /// Print the OpenAPI document of the client API, JSON
+    Openapi(OpenapiArgs),
     /// Print the completion script of a shell
     Completions {
         /// The shell it is for
@@ -290,6 +290,14 @@ pub struct TokenArgs {
     pub expires_in: Duration,
 }
 
+/// `openapi`.
+#[derive(Debug, Args)]
+pub struct OpenapiArgs {
+    /// Of the admin API instead
+    #[arg(long, env = "RIDE_PROMO_OPENAPI_ADMIN", value_parser = FalseyValueParser::new())]
+    pub admin: bool,
+}
+
 fn positive_duration(text: &str) -> Result<Duration, String> {
     let longest = Duration::from_secs(366 * 86_400);
     config::parse_duration(text)
@@ -363,6 +371,7 @@ mod tests {
             "ride-promo token --admin --expires-in P1D",
             "ride-promo doctor",
             "ride-promo openapi",
+            "ride-promo openapi --admin",
             "ride-promo completions bash",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));

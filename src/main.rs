@@ -11,8 +11,8 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 
 use ride_promo::cli::{
-    Cli, Command, DemoArgs, ImportCommand, ImportFormat, ImportPreOffersArgs, PositionsCommand,
-    ReplayCommand, ReplayRidesArgs, RideFormat, ServeArgs, Speed, TokenArgs,
+    Cli, Command, DemoArgs, ImportCommand, ImportFormat, ImportPreOffersArgs, OpenapiArgs,
+    PositionsCommand, ReplayCommand, ReplayRidesArgs, RideFormat, ServeArgs, Speed, TokenArgs,
 };
 use ride_promo::clock::Clock;
 use ride_promo::config::{Config, ConfigError, Needs, Problem};
@@ -23,9 +23,12 @@ use ride_promo::progress::Progress;
 use ride_promo::store::schema::SchemaStatus;
 use ride_promo::store::{self, Store};
 use ride_promo::token::{self, TokenError};
-use ride_promo::{doctor, import, replay, serve, telemetry};
+use ride_promo::{api, doctor, import, replay, serve, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+/// How long blocking calls that are still under way at the end may take.
+const BLOCKED_PATIENCE: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     // Before anything that might use TLS. An error means that one is installed, which is as good.
@@ -52,7 +55,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Positions(command) => positions(cli, command),
         Command::Token(args) => issue_token(cli, args),
         Command::Doctor => examine(cli),
-        Command::Openapi => openapi(),
+        Command::Openapi(args) => openapi(args),
         Command::Completions { shell } => completions(*shell),
     }
 }
@@ -67,7 +70,8 @@ fn configured(cli: &Cli, needs: Needs) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// Runs a command's future to its end on a runtime of its own.
+/// Runs a command's future to its end on a runtime of its own. A call of librdkafka that still
+/// blocks then is not waited for: whoever needs its answer is gone.
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -156,7 +160,7 @@ fn import_pre_offers(cli: &Cli, args: &ImportPreOffersArgs) -> anyhow::Result<Ex
         .await;
         progress.finish();
         let report = report?;
-        answer(format!("{}\n", serde_json::to_string_pretty(&report)?).as_bytes())
+        answer(format!("{}\n", serde_json::to_string(&report)?).as_bytes())
     })
 }
 
@@ -249,8 +253,20 @@ fn operator() -> String {
         .unwrap_or_else(|| "cli".to_owned())
 }
 
-fn openapi() -> anyhow::Result<ExitCode> {
-    anyhow::bail!("openapi is not there yet")
+fn openapi(args: &OpenapiArgs) -> anyhow::Result<ExitCode> {
+    let document = if args.admin {
+        api::openapi::admin_openapi()
+    } else {
+        api::openapi::client_openapi()
+    };
+    answer(
+        format!(
+            "{}
+",
+            document.to_pretty_json()?
+        )
+        .as_bytes(),
+    )
 }
 
 fn issue_token(cli: &Cli, args: &TokenArgs) -> anyhow::Result<ExitCode> {
