@@ -10,6 +10,7 @@ pub mod import;
 pub mod ingest;
 pub mod input;
 pub mod kafka;
+pub mod positions;
 pub mod progress;
 pub mod readiness;
 pub mod relay;
