@@ -267,9 +267,9 @@ async fn many_are_resolved_at_once() {
     );
 
     // Newest first, page by page, each once.
-    let mut listed = Vec::new();
+    let mut listed: Vec<(DateTime<Utc>, Uuid)> = Vec::new();
     loop {
-        let after = listed.last().map(|last: &(DateTime<Utc>, Uuid)| *last);
+        let after = listed.last().copied();
         let page = store.quarantined(None, after, 100).await.unwrap();
         if page.is_empty() {
             break;
