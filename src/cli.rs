@@ -171,15 +171,14 @@ pub struct ReplayRidesArgs {
     #[arg(long, value_enum, default_value_t, env = "RIDE_PROMO_REPLAY_FORMAT")]
     pub format: RideFormat,
 
-    /// So many times as fast as the rides happened, or max
+    /// So many times as fast as the rides happened, or max [default: 1; max with --keep-times]
     #[arg(
         long,
         value_name = "FACTOR|max",
-        default_value = "1",
         env = "RIDE_PROMO_REPLAY_SPEED",
         value_parser = speed
     )]
-    pub speed: Speed,
+    pub speed: Option<Speed>,
 
     /// Publish the original instants instead of ones moved to the present
     #[arg(long, env = "RIDE_PROMO_REPLAY_KEEP_TIMES", value_parser = FalseyValueParser::new())]

@@ -78,8 +78,7 @@ fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
         .build()
         .context("starting the async runtime")?;
     let result = runtime.block_on(future);
-    // A question to a Kafka that is away may be under way; nobody waits for its answer any more.
-    runtime.shutdown_timeout(Duration::from_millis(100));
+    runtime.shutdown_timeout(BLOCKED_PATIENCE);
     result
 }
 
@@ -172,8 +171,10 @@ fn replay_rides(cli: &Cli, args: &ReplayRidesArgs) -> anyhow::Result<ExitCode> {
             RideFormat::Debs2015 => replay::Format::Debs2015,
         },
         speed: match args.speed {
-            Speed::Times(factor) => replay::Speed::Times(factor),
-            Speed::Max => replay::Speed::Max,
+            Some(Speed::Times(factor)) => replay::Speed::Times(factor),
+            None if !args.keep_times => replay::Speed::Times(1.0),
+            // What happened long ago has nothing to wait for.
+            Some(Speed::Max) | None => replay::Speed::Max,
         },
         keep_times: args.keep_times,
     };
