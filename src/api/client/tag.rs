@@ -147,9 +147,22 @@ mod tests {
 
     #[test]
     fn what_is_no_tag_of_ours_matches_nothing() {
-        for value in ["7", "\"7", "\"x\"", "\"\"", "\"s\"", "\"+7\"", "W/\"7S\"", "", "\"99999999999\""] {
+        for value in [
+            "7",
+            "\"7",
+            "\"x\"",
+            "\"\"",
+            "\"s\"",
+            "\"+7\"",
+            "W/\"7S\"",
+            "",
+            "\"99999999999\"",
+        ] {
             let condition = condition(&[value]);
-            assert!(condition.is_present() && !condition.matches(SEVEN), "{value}");
+            assert!(
+                condition.is_present() && !condition.matches(SEVEN),
+                "{value}"
+            );
             assert_eq!(condition.newest(), None, "{value}");
         }
         assert!(!condition(&[]).is_present());

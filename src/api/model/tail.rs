@@ -225,7 +225,10 @@ impl Reader<'_> {
     fn take(&mut self, message: &BorrowedMessage<'_>) {
         let key = message.key().and_then(parse_key);
         if key.is_none_or(|key| self.model.wants(&key)) {
-            match message.payload().map(serde_json::from_slice::<PromotionStatus>) {
+            match message
+                .payload()
+                .map(serde_json::from_slice::<PromotionStatus>)
+            {
                 Some(Ok(event)) => self.model.apply(event.state),
                 // Not ours, or from a version to come; the entry is compared with Postgres soon.
                 Some(Err(error)) => tracing::warn!(
@@ -259,7 +262,11 @@ impl Reader<'_> {
         let Some(goal) = &mut self.goal else {
             return;
         };
-        if goal.missing.get(&partition).is_some_and(|end| *end <= *next) {
+        if goal
+            .missing
+            .get(&partition)
+            .is_some_and(|end| *end <= *next)
+        {
             goal.missing.remove(&partition);
             self.check_goal();
         }

@@ -96,7 +96,11 @@ async fn a_state_that_a_client_can_end_is_never_answered_nor_one_that_is_not_fre
     make_fresh(&model);
     assert_eq!(version(model.answer(&KEY, Some(3))), Some(3));
     model.apply(with_status(4, StatusName::Completed));
-    assert_eq!(version(model.answer(&KEY, Some(3))), None, "may be accepted");
+    assert_eq!(
+        version(model.answer(&KEY, Some(3))),
+        None,
+        "may be accepted"
+    );
     model.apply(with_status(5, StatusName::Rewarded));
     assert_eq!(version(model.answer(&KEY, Some(3))), Some(5));
 }
