@@ -155,8 +155,10 @@ impl Api {
             .with_state(AdminState {
                 auth: AdminAuth(Arc::new(admin_verifier)),
                 store: self.store.clone(),
-                metrics: Arc::clone(&self.metrics),
+                cluster: self.cluster.clone(),
+                outbox_wake: self.outbox_wake.clone(),
                 kafka: Arc::new(self.config.kafka.clone()),
+                allowed_lateness: self.config.sweep.allowed_lateness,
                 import_body_timeout: self.config.admin.import_body_timeout,
             })
             .into();

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 use sqlx::PgConnection;
 
-use super::participations::load;
+use super::participations::{Receipt, load};
 use super::quarantine::{Quarantined, quarantined_of};
 use super::{Result, Store, StoreError};
 use crate::domain::eligibility::{ClientFacts, Latest, PreOffer};
 use crate::domain::participation::{ExpiredReason, Status, StatusName};
 use crate::domain::reward::Reward;
 use crate::domain::{Instant, PromotionId, UserId};
-use crate::wire::receipt::Receipt;
+use crate::wire::receipt;
 use crate::wire::user::{
     ActivePreOffer, Application, Eligibility, LatestParticipation, PreOffer as ImportedPreOffer,
     Session, Split, User, UserParticipation,
@@ -252,7 +252,7 @@ async fn participations(
     user_id: UserId,
     now: Instant,
 ) -> Result<Vec<UserParticipation>> {
-    let mut receipts: HashMap<PromotionId, Vec<Receipt>> = HashMap::new();
+    let mut receipts: HashMap<PromotionId, Vec<receipt::Receipt>> = HashMap::new();
     // The month comes from the participation, so that one partition is read for each and not all.
     let rows = sqlx::query!(
         "select p.promotion_id, r.ride_id, r.completed_at, r.amount_cents, r.currency_code, r.verdict, r.details, r.recorded_at
@@ -270,16 +270,19 @@ async fn participations(
     .fetch_all(&mut *connection)
     .await?;
     for row in rows {
-        receipts.entry(row.promotion_id).or_default().push(Receipt {
+        let receipt = Receipt {
             ride_id: row.ride_id,
             completed_at: row.completed_at,
             amount_cents: row.amount_cents,
             currency_code: row.currency_code,
-            counted: row.details.is_none(),
             verdict: row.verdict,
             details: row.details,
             recorded_at: row.recorded_at,
-        });
+        };
+        receipts
+            .entry(row.promotion_id)
+            .or_default()
+            .push(receipt.view());
     }
     let rows = sqlx::query!(
         "select promotion_id, pre_offer_id, country_code, acknowledged_at from promotion_user

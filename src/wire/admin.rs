@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::fields::{self, Fields, Refusal, boolean, integer, parsed, string, text};
 use crate::domain::promotion::{Conditions, FieldError};
-use crate::domain::reward::{CountryCode, CurrencyCode};
+use crate::domain::reward::CurrencyCode;
 use crate::domain::split::MissingSplit;
 
 /// The longest `promotion_key`, in characters.
@@ -210,14 +210,6 @@ impl NewGeoConfig {
         let enabled = fields.required("promotions_enabled", boolean);
         fields.finish(enabled.map(|promotions_enabled| Self { promotions_enabled }))
     }
-}
-
-/// Reads the country of a path.
-pub fn country_code(text: &str) -> Result<CountryCode, Vec<FieldError>> {
-    text.parse().map_err(|error| {
-        let reason = format!("{error}");
-        vec![FieldError::invalid("country_code", reason)]
-    })
 }
 
 /// A change that an operator made.

@@ -61,7 +61,11 @@ pub async fn rides(
     let place = |receipt: &participations::Receipt| -> Place {
         (receipt.completed_at.timestamp_millis(), receipt.ride_id)
     };
-    Ok(Json(paging.page(receipts, place, view)))
+    Ok(Json(paging.page(
+        receipts,
+        place,
+        participations::Receipt::view,
+    )))
 }
 
 /// Rides are from this millennium; anything else is no place that was ever given out.
@@ -69,17 +73,4 @@ fn instant(at_ms: i64) -> Result<Instant> {
     DateTime::from_timestamp_millis(at_ms)
         .filter(|_| at_ms >= 0)
         .ok_or_else(|| Problem::invalid_field("cursor", "must be the next_cursor of a page"))
-}
-
-fn view(receipt: participations::Receipt) -> Receipt {
-    Receipt {
-        ride_id: receipt.ride_id,
-        completed_at: receipt.completed_at,
-        amount_cents: receipt.amount_cents,
-        currency_code: receipt.currency_code,
-        counted: receipt.details.is_none(),
-        verdict: receipt.verdict,
-        details: receipt.details,
-        recorded_at: receipt.recorded_at,
-    }
 }
