@@ -16,5 +16,6 @@ mod quarantine;
 mod recovery;
 mod relaying;
 mod replay;
+mod rides;
 mod smoke;
 mod topics;
