@@ -11,7 +11,8 @@ use tokio::{
 };
 
 use crate::harness::{
-    Admin, Answer, Service, World, client_token, conditions, equal, eventually, instant, now, ride,
+    Admin, Answer, Kafka, Service, World, client_token, conditions, equal, eventually, instant,
+    now, ride,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -882,4 +883,30 @@ async fn the_figures_add_up() {
     );
     assert_eq!(stats["quarantine_open"], 0);
     assert_eq!(stats["sweep"]["held_back"], 0);
+}
+
+#[tokio::test]
+async fn the_figures_come_without_kafka_too() {
+    let kafka = Kafka::start_private().await;
+    let world = World::builder().kafka(&kafka).build().await;
+    let service = world.service().start().await;
+    let admin = service.admin();
+    world.publish_ride(&ride(1)).await;
+    eventually(SOON, || async {
+        equal(admin.stats().await["ingest"]["lag"].clone(), json!(0))
+    })
+    .await;
+    kafka.freeze();
+    let asked = std::time::Instant::now();
+    let stats = admin.stats().await;
+    let elapsed = asked.elapsed();
+    kafka.thaw();
+    assert!(elapsed < Duration::from_secs(4), "{elapsed:?}");
+    assert_eq!(stats["ingest"]["lag"], Value::Null);
+    let partitions = stats["ingest"]["partitions"].as_array().expect("a list");
+    assert_eq!(partitions.len(), 4);
+    for partition in partitions {
+        assert!(partition["position"].is_i64(), "{partition}");
+        assert_eq!(partition["end"], Value::Null);
+    }
 }
