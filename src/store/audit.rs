@@ -55,16 +55,13 @@ pub(super) async fn amend(
 }
 
 impl Store {
-    /// A page of changes, newest first: those before the entry `before`, at most `limit`.
-    pub async fn audit_entries(&self, before: Option<i64>, limit: i64) -> Result<Vec<AuditEntry>> {
+    /// Changes, newest first: those before the entry `after`, at most `limit`.
+    pub async fn audit(&self, after: Option<i64>, limit: i64) -> Result<Vec<AuditEntry>> {
         Ok(sqlx::query_as!(
             AuditEntry,
-            "select audit_id, actor, at, call, before, after
-               from admin_audit
-              where audit_id < coalesce($1, 9223372036854775807)
-              order by audit_id desc
-              limit $2",
-            before,
+            "select audit_id, actor, at, call, before, after from admin_audit
+              where $1::bigint is null or audit_id < $1 order by audit_id desc limit $2",
+            after,
             limit
         )
         .fetch_all(self.pool())
