@@ -3,10 +3,12 @@
 
 pub mod audit;
 pub mod clock;
+pub mod database;
 pub mod expiry;
 pub mod outbox;
 pub mod participations;
 pub mod positions;
+pub mod recount;
 pub mod rides;
 pub mod schema;
 
