@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
@@ -14,12 +15,17 @@ use ride_promo::cli::{
 };
 use ride_promo::clock::Clock;
 use ride_promo::config::{Config, ConfigError, Needs, Problem};
+use ride_promo::kafka::Cluster;
+use ride_promo::positions::{self, Decision};
 use ride_promo::store::schema::SchemaStatus;
 use ride_promo::store::{self, Store};
 use ride_promo::token::{self, TokenError};
 use ride_promo::{doctor, serve, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+/// How long blocking calls that are still under way at the end may take.
+const BLOCKED_PATIENCE: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     // Before anything that might use TLS. An error means that one is installed, which is as good.
@@ -61,13 +67,16 @@ fn configured(cli: &Cli, needs: Needs) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// Runs a command's future to its end on a runtime of its own.
+/// Runs a command's future to its end on a runtime of its own. A call of librdkafka that still
+/// blocks then is not waited for: whoever needs its answer is gone.
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("starting the async runtime")?
-        .block_on(future)
+        .context("starting the async runtime")?;
+    let result = runtime.block_on(future);
+    runtime.shutdown_timeout(BLOCKED_PATIENCE);
+    result
 }
 
 /// Writes a command's answer to stdout. A reader that went away (`| head`) is no failure.
@@ -137,9 +146,35 @@ fn replay_rides(cli: &Cli, _args: &ReplayRidesArgs) -> anyhow::Result<ExitCode> 
     block_on(async { anyhow::bail!("replay is not there yet") })
 }
 
-fn positions(cli: &Cli, _command: &PositionsCommand) -> anyhow::Result<ExitCode> {
-    let _config = configured(cli, Needs::DATABASE_AND_KAFKA)?;
-    block_on(async { anyhow::bail!("positions is not there yet") })
+fn positions(cli: &Cli, command: &PositionsCommand) -> anyhow::Result<ExitCode> {
+    let config = configured(cli, Needs::DATABASE_AND_KAFKA)?;
+    block_on(async {
+        let store = Store::new(config.database.url.expose(), 2)?;
+        let cluster = Cluster::new(&config.kafka)?;
+        if let PositionsCommand::Set(args) = command {
+            let decision = Decision {
+                partition: args.partition,
+                to: args.to,
+                actor: operator(),
+                reason: args.reason.clone(),
+            };
+            positions::set(&config.kafka, &store, &cluster, &decision).await?;
+        }
+        answer(
+            positions::show(&config.kafka, &store, &cluster)
+                .await?
+                .as_bytes(),
+        )
+    })
+}
+
+/// Who runs this command, as far as the environment says.
+fn operator() -> String {
+    ["USER", "LOGNAME"]
+        .into_iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .find(|name| !name.is_empty())
+        .unwrap_or_else(|| "cli".to_owned())
 }
 
 fn openapi() -> anyhow::Result<ExitCode> {

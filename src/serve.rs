@@ -1,10 +1,13 @@
 //! The service as a process: the roles that run here, in what order they start and stop.
 
+use std::any::Any;
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::FutureExt as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -57,7 +60,7 @@ pub async fn serve(
     let hard_stop = CancellationToken::new();
 
     // The listeners come first, so that probes and metrics answer while a server is waited for.
-    let mut listeners = JoinSet::new();
+    let mut listeners = Tasks::default();
     let with_api = roles.contains(&Role::Api);
     let api = crate::api::Api {
         config: config.clone(),
@@ -67,15 +70,18 @@ pub async fn serve(
         readiness: Arc::clone(&readiness),
         outbox_wake: outbox_wake.clone(),
     };
-    listeners.spawn(api.run(with_api, stop.clone(), stop_listeners.clone()));
+    listeners.spawn(
+        "the listeners",
+        api.run(with_api, stop.clone(), stop_listeners.clone()),
+    );
 
     let waited = tokio::select! {
         waited = wait_for_servers(&config, &store, &cluster, &readiness, apply_migrations) => Some(waited),
         () = stop.cancelled() => None,
-        ended = listeners.join_next() => anyhow::bail!("the listeners ended: {ended:?}"),
+        Some(error) = listeners.ended() => return Err(error),
     };
-    let mut inputs = JoinSet::new();
-    let mut relay = JoinSet::new();
+    let mut inputs = Tasks::default();
+    let mut relay = Tasks::default();
     match waited {
         None => {}
         Some(Err(error)) => return Err(error),
@@ -93,7 +99,10 @@ pub async fn serve(
                             readiness: Arc::clone(&readiness),
                             outbox_wake: outbox_wake.clone(),
                         };
-                        inputs.spawn(ingest.run(stop_inputs.clone(), hard_stop.clone()));
+                        inputs.spawn(
+                            "the role ingest",
+                            ingest.run(stop_inputs.clone(), hard_stop.clone()),
+                        );
                     }
                     Role::Sweep => {
                         let sweep = Sweep {
@@ -105,7 +114,7 @@ pub async fn serve(
                             readiness: Arc::clone(&readiness),
                             outbox_wake: outbox_wake.clone(),
                         };
-                        inputs.spawn(sweep.run(stop_inputs.clone()));
+                        inputs.spawn("the role sweep", sweep.run(stop_inputs.clone()));
                     }
                     Role::Relay => {
                         let relaying = Relay {
@@ -115,8 +124,9 @@ pub async fn serve(
                             metrics: Arc::clone(&metrics),
                             readiness: Arc::clone(&readiness),
                             wake: outbox_wake.subscribe(),
+                            failing: Arc::default(),
                         };
-                        relay.spawn(relaying.run(stop_relay.clone()));
+                        relay.spawn("the role relay", relaying.run(stop_relay.clone()));
                     }
                 }
             }
@@ -128,28 +138,21 @@ pub async fn serve(
         roles.contains(&Role::Relay),
     ));
 
-    let ended = tokio::select! {
+    // What ends by itself takes the process down: what restarts it is the supervisor's.
+    let result = tokio::select! {
         () = stop.cancelled() => Ok(()),
-        Some(ended) = inputs.join_next() => Err(ended),
-        Some(ended) = relay.join_next() => Err(ended),
-        Some(ended) = listeners.join_next() => Err(ended),
+        Some(error) = inputs.ended() => Err(error),
+        Some(error) = relay.ended() => Err(error),
+        Some(error) = listeners.ended() => Err(error),
     };
-    if ended.is_ok() {
-        tracing::info!("stopping");
-    }
-    // A role that ended by itself takes the process down: what restarts it is the supervisor's.
-    let result = ended.or_else(|ended| match ended {
-        Ok(Ok(())) => Err(anyhow::anyhow!("a role ended by itself")),
-        Ok(Err(error)) => Err(error.context("a role failed")),
-        Err(error) => Err(anyhow::Error::new(error).context("a role died")),
-    });
+    tracing::info!("stopping");
     stop.cancel();
     let drain = async {
-        while inputs.join_next().await.is_some() {}
+        inputs.drain().await;
         stop_relay.cancel();
-        while relay.join_next().await.is_some() {}
+        relay.drain().await;
         stop_listeners.cancel();
-        while listeners.join_next().await.is_some() {}
+        listeners.drain().await;
     };
     if tokio::time::timeout(config.shutdown_timeout, drain)
         .await
@@ -162,6 +165,55 @@ pub async fn serve(
     }
     gauges.abort();
     result
+}
+
+/// Tasks that run until they are told to stop, each with a name for when it does not.
+#[derive(Default)]
+struct Tasks(JoinSet<(&'static str, anyhow::Result<()>)>);
+
+impl Tasks {
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        // Whatever a task leaves behind when it panics is not looked at: the process ends.
+        let caught = AssertUnwindSafe(task).catch_unwind();
+        self.0.spawn(async move {
+            let result = match caught.await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(error.context(format!("{name} failed"))),
+                Err(panic) => Err(anyhow::anyhow!("{name} died: {}", panic_text(&*panic))),
+            };
+            (name, result)
+        });
+    }
+
+    /// Waits for one to end that nobody told to stop, and says which and why; `None` at once where
+    /// there is none.
+    async fn ended(&mut self) -> Option<anyhow::Error> {
+        Some(match self.0.join_next().await? {
+            Ok((name, Ok(()))) => anyhow::anyhow!("{name} ended without being told to"),
+            Ok((_, Err(error))) => error,
+            Err(error) => error.into(),
+        })
+    }
+
+    /// Waits for all that are left, which were told to stop.
+    async fn drain(&mut self) {
+        while let Some(ended) = self.0.join_next().await {
+            if let Err(error) = ended.map_err(Into::into).and_then(|(_, result)| result) {
+                tracing::error!(error = format!("{error:#}"), "not stopped well");
+            }
+        }
+    }
+}
+
+/// What a panic said.
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without a message")
 }
 
 /// Waits until Postgres answers with the schema known here, and Kafka with the topics; says once
@@ -248,5 +300,34 @@ async fn keep_gauges(store: Store, metrics: Arc<Metrics>, with_outbox: bool) {
             metrics.relay.outbox_depth.set(depth);
             metrics.relay.outbox_oldest_age_seconds.set(oldest);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn message(task: impl Future<Output = anyhow::Result<()>> + Send + 'static) -> String {
+        let mut tasks = Tasks::default();
+        tasks.spawn("the role sweep", task);
+        let error = tasks.ended().await.expect("it ended");
+        format!("{error:#}")
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_by_itself_is_named_with_its_reason() {
+        assert_eq!(
+            message(async { anyhow::bail!("no more") }).await,
+            "the role sweep failed: no more"
+        );
+        assert_eq!(
+            message(async { Ok(()) }).await,
+            "the role sweep ended without being told to"
+        );
+        assert_eq!(
+            message(async { panic!("number {}", 7) }).await,
+            "the role sweep died: number 7"
+        );
+        assert!(Tasks::default().ended().await.is_none());
     }
 }

@@ -51,6 +51,9 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the group's offsets are written; they are for lag tools only.
 const GROUP_COMMIT_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How long rides may wait to be read before this counts as not working.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How often a stop is said again.
 const REMIND_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -205,6 +208,8 @@ impl Reader {
         consumer
             .subscribe(&[&self.kafka.ride_topic])
             .context("subscribing to rides")?;
+        self.readiness
+            .set(Role::Ingest, Err("joining the group".to_owned()));
         let mut session = Session {
             consumer,
             phase: Phase::Unassigned,
@@ -214,6 +219,7 @@ impl Reader {
             check: Err(Monotonic::now()),
             durable: BTreeMap::new(),
             group_commit_at: Monotonic::now(),
+            progress_at: Monotonic::now(),
         };
         let result = session.run(self);
         session.finish(self);
@@ -248,6 +254,8 @@ struct Session {
     /// Durable positions that the group has not been told yet.
     durable: BTreeMap<i32, i64>,
     group_commit_at: Monotonic,
+    /// When a batch became durable last, or there was nothing to read.
+    progress_at: Monotonic,
 }
 
 impl Session {
@@ -393,6 +401,7 @@ impl Session {
                 rides,
                 applied,
             } => {
+                self.progress_at = Monotonic::now();
                 if let Phase::Reading { builder, .. } = &mut self.phase {
                     builder.learn(rides, applied);
                 }
@@ -491,6 +500,7 @@ impl Session {
                         self.phase = Phase::Unassigned;
                     }
                     Some(Err(error)) => {
+                        reader.readiness.set(Role::Ingest, Err(why.clone()));
                         if said.elapsed() >= REMIND_INTERVAL {
                             tracing::error!(why, now = %error, "ingest is stopped until an operator decides");
                             *said = Monotonic::now();
@@ -594,17 +604,23 @@ impl Session {
             Ok(check) if check.source != **source => self.start_again(reader),
             Err(ClusterError::NoSuchTopic { .. }) => self.start_again(reader),
             Ok(check) => {
+                let mut lag = 0;
                 for partition in partitions {
-                    if let Some(end) = check.ends.get(partition) {
-                        let handles = reader.metrics.ingest.partition(*partition);
-                        handles.lag.set((end - handles.position.get()).max(0));
-                    }
+                    let handles = reader.metrics.ingest.partition(*partition);
+                    let end = check.ends.get(partition).copied().unwrap_or_default();
+                    handles.lag.set((end - handles.position.get()).max(0));
+                    lag += handles.lag.get();
                 }
-                if reader
+                if lag == 0 {
+                    self.progress_at = Monotonic::now();
+                }
+                if self.progress_at.elapsed() >= PROGRESS_TIMEOUT {
+                    reader
+                        .readiness
+                        .set(Role::Ingest, Err(NO_PROGRESS.to_owned()));
+                } else if reader
                     .readiness
-                    .snapshot()
-                    .get(&Role::Ingest)
-                    .is_some_and(|state| state == &Err(KAFKA_AWAY.to_owned()))
+                    .says(Role::Ingest, &[KAFKA_AWAY, NO_PROGRESS])
                 {
                     reader.readiness.set(Role::Ingest, Ok(()));
                 }
@@ -659,3 +675,4 @@ impl Session {
 }
 
 const KAFKA_AWAY: &str = "kafka does not answer";
+const NO_PROGRESS: &str = "there are rides to read, and none was applied for a minute";

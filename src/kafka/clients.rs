@@ -52,6 +52,9 @@ pub fn consumer(kafka: &KafkaConfig, queue_kbytes: u32) -> ClientConfig {
             ("fetch.queue.backoff.ms", "5"),
             // An empty fetch tells that an end is reached when it returns, not before.
             ("fetch.wait.max.ms", "100"),
+            // How long the rides of a worker that died wait for another: not 45 s.
+            ("session.timeout.ms", "10000"),
+            ("heartbeat.interval.ms", "1000"),
             // How soon partitions added to the topic are noticed.
             ("topic.metadata.refresh.interval.ms", "30000"),
         ],

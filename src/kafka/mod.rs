@@ -7,6 +7,7 @@
 
 mod clients;
 mod cluster;
+mod group;
 mod log;
 mod topic_identity;
 mod topics;

@@ -5,10 +5,13 @@ pub mod audit;
 pub mod clock;
 pub mod database;
 pub mod expiry;
+pub mod origination;
 pub mod outbox;
 pub mod participations;
 pub mod positions;
 pub mod recount;
+pub mod pre_offers;
+pub mod quarantine;
 pub mod rides;
 pub mod schema;
 
@@ -121,6 +124,8 @@ impl Store {
             ("tcp_keepalives_interval", "5"),
             ("tcp_keepalives_count", "3"),
             ("timezone", "UTC"),
+            // Locks first, then reads in the next statement: each statement needs its own snapshot.
+            ("default_transaction_isolation", "read committed"),
         ]);
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)

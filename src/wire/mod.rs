@@ -1,6 +1,8 @@
 //! What travels: the JSON of topics, files and the API. Matches `schemas/`.
 
+pub mod debs2015;
 pub mod participation;
+pub mod pre_offer;
 pub mod promotion_status;
 pub mod ride_completed;
 

@@ -9,5 +9,9 @@
 )]
 
 mod exactly_once;
+mod expiry;
 mod harness;
+mod recovery;
+mod relaying;
 mod smoke;
+mod topics;

@@ -1,6 +1,6 @@
 //! Participations written straight into the database: with windows in the past, or very many.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound as _, Utc};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
@@ -52,7 +52,8 @@ impl Challenges {
         }
     }
 
-    /// Starts these clients with a window of the test's choice, started event and all.
+    /// Starts these clients with a window of the test's choice, in milliseconds as the service cuts
+    /// every instant, started event and all.
     pub async fn start(&self, users: &[i64], started_at: DateTime<Utc>, deadline: DateTime<Utc>) {
         let reward = json!({ "product_id": 80, "amount_cents": 100_000, "currency_code": "MXN", "repayment_rate": "15" });
         sqlx::query(
@@ -71,8 +72,8 @@ impl Challenges {
         .bind(users)
         .bind(self.promotion_id)
         .bind(self.target)
-        .bind(started_at)
-        .bind(deadline)
+        .bind(started_at.trunc_subsecs(3))
+        .bind(deadline.trunc_subsecs(3))
         .bind(reward)
         .execute(&self.pool)
         .await

@@ -1,0 +1,173 @@
+//! Servers that go away and come back, at start and in the middle: nothing is lost, nothing
+//! happens twice, and nobody has to restart the service.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+
+use crate::harness::*;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+const USERS: std::ops::RangeInclusive<i64> = 1..=20;
+
+async fn started(world: &World) -> Challenges {
+    let challenges = Challenges::new(world, &conditions(10_000)).await;
+    let users: Vec<i64> = USERS.collect();
+    challenges
+        .start(
+            &users,
+            now() - TimeDelta::hours(1),
+            now() + TimeDelta::hours(1),
+        )
+        .await;
+    challenges
+}
+
+fn one_ride_each() -> impl Iterator<Item = Outgoing> {
+    USERS.map(|user| Outgoing::ride(&ride(user)))
+}
+
+/// All counted, each once, and published without a gap.
+async fn everybody_has(world: &World, challenges: &Challenges, rides: i32) {
+    eventually(LIMIT, || async {
+        let standings = challenges.standings().await;
+        equal(
+            standings
+                .iter()
+                .map(|standing| standing.rides_completed)
+                .min(),
+            Some(rides),
+        )
+    })
+    .await;
+    for standing in challenges.standings().await {
+        assert_eq!(
+            (standing.rides_completed, standing.counted),
+            (rides, i64::from(rides)),
+            "{standing:?}"
+        );
+    }
+    eventually(LIMIT, || async {
+        let newest = last_by_key(world.read_status_topic().await);
+        let oldest = newest
+            .values()
+            .map(|record| record.event["rides_completed"].as_i64())
+            .min();
+        equal(
+            (newest.len(), oldest),
+            (USERS.count(), Some(Some(i64::from(rides)))),
+        )
+    })
+    .await;
+    assert_contiguous(world.read_status_topic().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_and_postgres_restarted_in_the_middle_lose_and_repeat_nothing() {
+    let kafka = Kafka::start_private().await;
+    let postgres = Postgres::start_private().await;
+    let world = World::builder()
+        .kafka(&kafka)
+        .postgres(&postgres)
+        .build()
+        .await;
+    let challenges = started(&world).await;
+    let service = world.service().roles("ingest,relay,sweep").start().await;
+    let mut published = 0;
+    for round in 0..3 {
+        for _ in 0..20 {
+            world.publish_all(one_ride_each()).await;
+            published += 1;
+        }
+        match round {
+            0 => postgres.restart_immediate().await,
+            1 => kafka.restart_immediate().await,
+            _ => kafka.restart().await,
+        }
+        world.publish_all(one_ride_each()).await;
+        published += 1;
+        everybody_has(&world, &challenges, published).await;
+    }
+    service.wait_ready().await;
+    assert!(service.sigterm_and_wait().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_answer_was_lost_is_found_and_not_repeated() {
+    let world = World::new().await;
+    let challenges = started(&world).await;
+    let proxy = FaultProxy::start(world.postgres().address());
+    let service = world
+        .service()
+        .roles("ingest,relay")
+        .through(&proxy, &world)
+        .start()
+        .await;
+    world.publish_all(one_ride_each()).await;
+    everybody_has(&world, &challenges, 1).await;
+    let lost = proxy.lose_commit_answers(Some("ride-promo ingest"), 3);
+    for rides in 2..6 {
+        world.publish_all(one_ride_each()).await;
+        everybody_has(&world, &challenges, rides).await;
+    }
+    assert_eq!(lost.fired(), 3);
+    // And one that never arrived is made again.
+    let never = proxy.arm(Cut::Request, "COMMIT\0", Some("ride-promo ingest"), 2);
+    for rides in 6..9 {
+        world.publish_all(one_ride_each()).await;
+        everybody_has(&world, &challenges, rides).await;
+    }
+    assert_eq!(never.fired(), 2);
+    let metrics = service.metrics().await;
+    assert!(metrics.sum("ride_promo_ingest_fenced_batches_total", &[]) >= 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_are_away_at_start_are_named_and_waited_for() {
+    let kafka = Kafka::start_private().await;
+    let postgres = Postgres::start_private().await;
+    let world = World::builder()
+        .kafka(&kafka)
+        .postgres(&postgres)
+        .build()
+        .await;
+    let challenges = started(&world).await;
+    kafka.stop().await;
+    postgres.stop().await;
+    let service = world.service().roles("ingest,relay,sweep").spawn();
+    let says = |name: &'static str, address: String| {
+        let service = &service;
+        eventually(LIMIT, move || {
+            let address = address.clone();
+            async move {
+                match service.readiness().await {
+                    Some(answer)
+                        if answer.status == 503
+                            && answer.text.contains(name)
+                            && answer.text.contains(&address) =>
+                    {
+                        Ok(())
+                    }
+                    other => Err(format!("{other:?}")),
+                }
+            }
+        })
+    };
+    says(
+        "Postgres",
+        postgres
+            .address()
+            .rsplit(':')
+            .next()
+            .expect("host:port")
+            .to_owned(),
+    )
+    .await;
+    postgres.start().await;
+    says("Kafka", kafka.brokers()).await;
+    kafka.start().await;
+    service.wait_ready().await;
+    world.publish_all(one_ride_each()).await;
+    everybody_has(&world, &challenges, 1).await;
+}

@@ -1,0 +1,138 @@
+//! Events: in order per participation, whichever relay publishes them and whichever wakes up late.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+
+use crate::harness::*;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+async fn started(world: &World, users: i64) -> (Challenges, Vec<i64>) {
+    let challenges = Challenges::new(world, &conditions(10_000)).await;
+    let users: Vec<i64> = (1..=users).collect();
+    challenges
+        .start(
+            &users,
+            now() - TimeDelta::hours(1),
+            now() + TimeDelta::hours(1),
+        )
+        .await;
+    (challenges, users)
+}
+
+async fn newest_is_published(world: &World, challenges: &Challenges, rides: i32) {
+    eventually(LIMIT, || async {
+        let standings = challenges.standings().await;
+        if standings
+            .iter()
+            .any(|standing| standing.rides_completed != rides)
+        {
+            return Err("not all applied".to_owned());
+        }
+        let newest = last_by_key(world.read_status_topic().await);
+        let expected: Vec<i64> = standings
+            .iter()
+            .map(|standing| i64::from(standing.version))
+            .collect();
+        let published: Vec<i64> = standings
+            .iter()
+            .filter_map(|standing| {
+                newest.get(&format!("{}:{}", standing.user_id, challenges.promotion_id))
+            })
+            .map(StatusRecord::version)
+            .collect();
+        equal(published, expected)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_wakes_up_after_its_successor_published_changes_nothing() {
+    let world = World::new().await;
+    let (challenges, users) = started(&world, 40).await;
+    let ingest = || {
+        world
+            .service()
+            .roles("ingest")
+            .env("RIDE_PROMO__INGEST__BATCH_MAX_RECORDS", 20)
+    };
+    let _ingest = ingest()
+        .env("RIDE_PROMO__INGEST__BATCH_MAX_APPLIED", 20)
+        .start()
+        .await;
+    let relay = || {
+        world
+            .service()
+            .roles("relay")
+            .env("RIDE_PROMO__RELAY__BATCH_MAX", 5)
+    };
+    let mut rides = 0;
+    for round in 0..3 {
+        let sleeper = relay().start().await;
+        for _ in 0..10 {
+            world
+                .publish_all(users.iter().map(|user| Outgoing::ride(&ride(*user))))
+                .await;
+            rides += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(50 * round)).await;
+        // Asleep with events in its hands, and its database sessions are cut meanwhile.
+        sleeper.sigstop();
+        sqlx::query("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'ride-promo relay'")
+            .execute(world.pool())
+            .await
+            .expect("the test is a superuser");
+        let successor = relay().start().await;
+        world
+            .publish_all(users.iter().map(|user| Outgoing::ride(&ride(*user))))
+            .await;
+        rides += 1;
+        newest_is_published(&world, &challenges, rides).await;
+        sleeper.sigcont();
+        // Awake, it finds that its sessions are gone.
+        eventually(LIMIT, || async {
+            if sleeper.log().contains("relaying failed") {
+                Ok(())
+            } else {
+                Err(sleeper.log())
+            }
+        })
+        .await;
+        newest_is_published(&world, &challenges, rides).await;
+        assert_contiguous(world.read_status_topic().await);
+        successor.sigkill().await;
+        sleeper.sigkill().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_relays_one_killed_again_and_again_keep_the_order() {
+    let world = World::new().await;
+    let (challenges, users) = started(&world, 40).await;
+    let _steady = world
+        .service()
+        .roles("ingest,relay")
+        .env("RIDE_PROMO__RELAY__BATCH_MAX", 10)
+        .start()
+        .await;
+    let mut rides = 0;
+    for round in 0..4 {
+        let victim = world
+            .service()
+            .roles("relay")
+            .env("RIDE_PROMO__RELAY__BATCH_MAX", 10)
+            .start()
+            .await;
+        for _ in 0..10 {
+            world
+                .publish_all(users.iter().map(|user| Outgoing::ride(&ride(*user))))
+                .await;
+            rides += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(40 * round)).await;
+        victim.sigkill().await;
+    }
+    newest_is_published(&world, &challenges, rides).await;
+    assert_contiguous(world.read_status_topic().await);
+}

@@ -1,0 +1,203 @@
+//! A topic that is not the one the positions belong to, or has lost what they point to: ingest and
+//! expiry stop loudly, and an operator's `positions set` lets them go on.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use serde_json::json;
+
+use crate::harness::*;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+async fn started(world: &World) -> Challenges {
+    let challenges = Challenges::new(world, &conditions(100)).await;
+    challenges
+        .start(
+            &[1],
+            now() - TimeDelta::hours(1),
+            now() + TimeDelta::hours(1),
+        )
+        .await;
+    challenges
+}
+
+async fn counted(challenges: &Challenges, rides: i32) {
+    eventually(LIMIT, || async {
+        equal(challenges.standing(1).await.rides_completed, rides)
+    })
+    .await;
+}
+
+/// Ingest says in `/readyz`, in its metric and in the log why it stopped.
+async fn stops(service: &Service, why: &str) {
+    eventually(LIMIT, || async {
+        let answer = service.readiness().await.ok_or("no answer")?;
+        if answer.status == 503 && answer.text.contains(why) {
+            Ok(())
+        } else {
+            Err(answer.text)
+        }
+    })
+    .await;
+    assert_eq!(
+        service
+            .metrics()
+            .await
+            .sum("ride_promo_ingest_stopped", &[]),
+        1.0
+    );
+    assert!(
+        service
+            .log()
+            .contains("ingest is stopped until an operator decides")
+    );
+}
+
+async fn set_positions(world: &World, to: &str) {
+    let set = world.command(&[
+        "positions",
+        "set",
+        "--all",
+        "--to",
+        to,
+        "--reason",
+        "the test decided",
+    ]);
+    set.run().await.expect_success();
+}
+
+fn worker(world: &World) -> ServiceBuilder {
+    let service = world.service().roles("ingest,relay,sweep").lateness("PT0S");
+    service.env("RIDE_PROMO__INGEST__IDENTITY_CHECK_INTERVAL", "PT0.5S")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_deleted_and_created_again_stops_ingest_and_expiry_until_positions_are_set() {
+    let world = World::new().await;
+    let challenges = started(&world).await;
+    let service = worker(&world).start().await;
+    let early = ride(1);
+    for record in [&early, &ride(1), &ride(1)] {
+        world.publish(&Outgoing::ride(record).partition(0)).await;
+    }
+    counted(&challenges, 3).await;
+
+    world.kafka().delete_topic(world.ride_topic()).await;
+    world.create_ride_topic().await;
+    // Two that nobody has read are before the old position, two after.
+    for record in [&early, &ride(1), &ride(1), &ride(1)] {
+        world.publish(&Outgoing::ride(record).partition(0)).await;
+    }
+    stops(&service, "created anew").await;
+    assert_eq!(
+        challenges.standing(1).await.rides_completed,
+        3,
+        "not one of another topic was taken"
+    );
+    // Overdue, but nobody can say that all rides were read.
+    let overdue = Challenges::new(&world, &conditions(1)).await;
+    overdue
+        .start(
+            &[2],
+            now() - TimeDelta::hours(1),
+            now() - TimeDelta::seconds(1),
+        )
+        .await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(overdue.standing(2).await.status, "IN_PROGRESS");
+
+    set_positions(&world, "beginning").await;
+    counted(&challenges, 6).await;
+    eventually(LIMIT, || async {
+        equal(overdue.standing(2).await.status, "EXPIRED".to_owned())
+    })
+    .await;
+    service.wait_ready().await;
+    let audited: serde_json::Value = sqlx::query_scalar(
+        "select after from admin_audit where call = 'positions set' order by audit_id limit 1",
+    )
+    .fetch_one(world.pool())
+    .await
+    .expect("it was audited");
+    assert_eq!(audited["reason"], json!("the test decided"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_beyond_the_end_or_before_the_start_of_its_log_stops_ingest() {
+    let world = World::new().await;
+    let challenges = started(&world).await;
+    let service = worker(&world).start().await;
+    world.publish(&Outgoing::ride(&ride(1)).partition(0)).await;
+    counted(&challenges, 1).await;
+    assert!(service.sigterm_and_wait().await.success());
+
+    sqlx::query("update consumer_position set next_offset = 1000 where partition = 0")
+        .execute(world.pool())
+        .await
+        .expect("it is there");
+    let service = worker(&world).spawn();
+    stops(&service, "is not within its log").await;
+    world.publish(&Outgoing::ride(&ride(1)).partition(0)).await;
+    set_positions(&world, "1").await;
+    counted(&challenges, 2).await;
+    service.wait_ready().await;
+    assert!(service.sigterm_and_wait().await.success());
+
+    // Retention was faster than we.
+    world.publish(&Outgoing::ride(&ride(1)).partition(0)).await;
+    world.publish(&Outgoing::ride(&ride(1)).partition(0)).await;
+    world.kafka().truncate(world.ride_topic(), 0, 3).await;
+    let service = worker(&world).spawn();
+    stops(&service, "is not within its log").await;
+    set_positions(&world, "beginning").await;
+    counted(&challenges, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn positions_cannot_be_set_under_a_consumer_that_owns_them_nor_outside_the_log() {
+    let world = World::new().await;
+    let challenges = started(&world).await;
+    let service = worker(&world).start().await;
+    world.publish(&Outgoing::ride(&ride(1)).partition(0)).await;
+    counted(&challenges, 1).await;
+    let set = |to: &'static str, reason: &'static str| {
+        world
+            .command(&[
+                "positions",
+                "set",
+                "--partition",
+                "0",
+                "--to",
+                to,
+                "--reason",
+                reason,
+            ])
+            .run()
+    };
+    let refused = set("beginning", "why not").await;
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(service.sigterm_and_wait().await.success());
+    let outside = set("2", "too far").await;
+    assert_eq!(outside.status.code(), Some(1), "{outside:?}");
+    let before: i64 =
+        sqlx::query_scalar("select next_offset from consumer_position where partition = 0")
+            .fetch_one(world.pool())
+            .await
+            .unwrap();
+    assert_eq!(before, 1);
+    set("beginning", "read again").await.expect_success();
+    let shown = world
+        .command(&["positions", "show"])
+        .run()
+        .await
+        .expect_success();
+    assert!(
+        shown.lines().count() > usize::try_from(world.partitions()).unwrap(),
+        "{shown}"
+    );
+    // Read again, it counts no more than before.
+    let _service = worker(&world).start().await;
+    world.publish(&Outgoing::ride(&ride(1)).partition(0)).await;
+    counted(&challenges, 2).await;
+}
