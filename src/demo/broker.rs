@@ -17,7 +17,6 @@ pub(super) enum Broker {
     /// older without a word, so whoever publishes must not run far ahead of whoever reads; it has
     /// no admin requests, so its topics are made here.
     InProcess {
-        // Named for what it does by being there.
         cluster: MockCluster<'static, DefaultProducerContext>,
     },
     /// A real one; the topics are made by the service and deleted at the end.
@@ -73,6 +72,11 @@ impl Broker {
             }
             Self::Named { brokers } => Ok(brokers.clone()),
         }
+    }
+
+    /// Whether topics can be made by asking.
+    pub(super) fn takes_admin_requests(&self) -> bool {
+        matches!(self, Self::Named { .. })
     }
 
     /// For people.

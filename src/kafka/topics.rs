@@ -135,7 +135,10 @@ pub async fn delete_topics(kafka: &KafkaConfig) -> Result<(), ClusterError> {
     for answer in topics.into_iter().chain(groups) {
         match answer {
             Ok(_)
-            | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::GroupIdNotFound)) => {}
+            | Err((
+                _,
+                RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::GroupIdNotFound,
+            )) => {}
             Err((name, code)) => return Err(refused(kafka, &format!("deleting {name}: {code}"))),
         }
     }

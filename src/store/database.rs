@@ -7,7 +7,11 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 /// small letters, digits and underscores.
 pub async fn create(url: &str, name: &str) -> sqlx::Result<()> {
     // From template0, so that it is empty whatever the server's operators put into template1.
-    execute(url, format!("create database {} template template0", checked(name)?)).await
+    execute(
+        url,
+        format!("create database {} template template0", checked(name)?),
+    )
+    .await
 }
 
 /// Removes a database and cuts off whoever is connected to it.
@@ -28,7 +32,9 @@ pub fn with_name(url: &str, name: &str) -> sqlx::Result<String> {
         Some((address, query)) => (address, Some(query)),
         None => (rest, None),
     };
-    let authority = address.split_once('/').map_or(address, |(before, _)| before);
+    let authority = address
+        .split_once('/')
+        .map_or(address, |(before, _)| before);
     // These would name the database once more.
     let query: String = query
         .into_iter()

@@ -9,9 +9,9 @@ pub mod origination;
 pub mod outbox;
 pub mod participations;
 pub mod positions;
-pub mod recount;
 pub mod pre_offers;
 pub mod quarantine;
+pub mod recount;
 pub mod rides;
 pub mod schema;
 

@@ -143,7 +143,10 @@ fn disagreements(row: &Row) -> Vec<String> {
     let (rides, target) = (i64::from(row.rides_completed), i64::from(row.rides_target));
     expect(
         rides == row.counted,
-        format!("rides_completed is {rides}, its receipts count {}", row.counted),
+        format!(
+            "rides_completed is {rides}, its receipts count {}",
+            row.counted
+        ),
     );
     expect(
         row.counted <= target,
@@ -157,7 +160,10 @@ fn disagreements(row: &Row) -> Vec<String> {
     for (count, what) in [
         (row.wrongly_counted, "counted against the conditions"),
         (row.wrongly_refused, "refused for a reason that is not so"),
-        (row.recorded_after_end, "recorded after the challenge had ended"),
+        (
+            row.recorded_after_end,
+            "recorded after the challenge had ended",
+        ),
     ] {
         expect(count == 0, format!("{count} rides were {what}"));
     }
@@ -172,7 +178,9 @@ fn disagreements(row: &Row) -> Vec<String> {
         ("EXPIRED", Some("CHALLENGE_NOT_COMPLETED")) => {
             !reached
                 && row.completed_at.is_none()
-                && row.expired_at.is_some_and(|at| at >= row.challenge_deadline)
+                && row
+                    .expired_at
+                    .is_some_and(|at| at >= row.challenge_deadline)
         }
         ("EXPIRED", Some("REWARD_NOT_CLAIMED")) => {
             reached && row.completed_at.is_some() && row.expired_at.is_some()
@@ -209,7 +217,10 @@ fn disagreements(row: &Row) -> Vec<String> {
     let due = i64::from(status == "REWARDED");
     expect(
         row.originations == due,
-        format!("{} complete originations where {due} belong", row.originations),
+        format!(
+            "{} complete originations where {due} belong",
+            row.originations
+        ),
     );
     expect(
         row.live_splits <= 1 && (ended == 0 || row.live_splits == 0),
@@ -230,7 +241,9 @@ mod tests {
 
     fn row() -> Row {
         let at = |second: u32| -> Instant {
-            format!("2026-11-22T18:04:{second:02}Z").parse().expect("instant")
+            format!("2026-11-22T18:04:{second:02}Z")
+                .parse()
+                .expect("instant")
         };
         Row {
             user_id: 1,
@@ -265,25 +278,101 @@ mod tests {
     fn what_agrees_is_not_mentioned() {
         assert_eq!(disagreements(&row()), Vec::<String>::new());
         // Both rides in one batch: one event for the two.
-        let together = Row { version: 3, ..row() };
+        let together = Row {
+            version: 3,
+            ..row()
+        };
         assert_eq!(disagreements(&together), Vec::<String>::new());
     }
 
     #[test]
     fn what_does_not_agree_is_named() {
         for (broken, word) in [
-            (Row { rides_completed: 1, ..row() }, "rides_completed is 1"),
-            (Row { counted: 3, rides_completed: 3, ..row() }, "target of 2"),
-            (Row { conditions: json!({}), ..row() }, "frozen conditions"),
-            (Row { wrongly_counted: 1, ..row() }, "against the conditions"),
-            (Row { wrongly_refused: 1, ..row() }, "reason that is not so"),
-            (Row { recorded_after_end: 1, ..row() }, "after the challenge"),
-            (Row { status: "IN_PROGRESS".to_owned(), ..row() }, "status IN_PROGRESS"),
-            (Row { status: "REWARDED".to_owned(), ..row() }, "originations"),
-            (Row { version: 2, ..row() }, "version 2"),
-            (Row { version: 5, ..row() }, "version 5"),
-            (Row { originations: 1, ..row() }, "1 complete originations"),
-            (Row { live_splits: 1, ..row() }, "active splits"),
+            (
+                Row {
+                    rides_completed: 1,
+                    ..row()
+                },
+                "rides_completed is 1",
+            ),
+            (
+                Row {
+                    counted: 3,
+                    rides_completed: 3,
+                    ..row()
+                },
+                "target of 2",
+            ),
+            (
+                Row {
+                    conditions: json!({}),
+                    ..row()
+                },
+                "frozen conditions",
+            ),
+            (
+                Row {
+                    wrongly_counted: 1,
+                    ..row()
+                },
+                "against the conditions",
+            ),
+            (
+                Row {
+                    wrongly_refused: 1,
+                    ..row()
+                },
+                "reason that is not so",
+            ),
+            (
+                Row {
+                    recorded_after_end: 1,
+                    ..row()
+                },
+                "after the challenge",
+            ),
+            (
+                Row {
+                    status: "IN_PROGRESS".to_owned(),
+                    ..row()
+                },
+                "status IN_PROGRESS",
+            ),
+            (
+                Row {
+                    status: "REWARDED".to_owned(),
+                    ..row()
+                },
+                "originations",
+            ),
+            (
+                Row {
+                    version: 2,
+                    ..row()
+                },
+                "version 2",
+            ),
+            (
+                Row {
+                    version: 5,
+                    ..row()
+                },
+                "version 5",
+            ),
+            (
+                Row {
+                    originations: 1,
+                    ..row()
+                },
+                "1 complete originations",
+            ),
+            (
+                Row {
+                    live_splits: 1,
+                    ..row()
+                },
+                "active splits",
+            ),
         ] {
             let found = disagreements(&broken);
             assert!(
