@@ -590,7 +590,7 @@ mod tests {
             "\r\n\r\n",
             r#"{"ride_id":"0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11","user_id":1,"completed_at":"2026-11-22T18:04:05.000Z","amount_cents":0,"currency_code":"MXN"}"#,
             "\n{}\n",
-            r#"{"ride_id":"0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11","user_id":1,"completed_at":"2999-01-01T00:00:00Z","amount_cents":0,"currency_code":"MXN"}"#,
+            r#"{"ride_id":"0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11","user_id":1,"completed_at":"2999-01-01T00:00:00.000Z","amount_cents":0,"currency_code":"MXN"}"#,
         );
         for (not_after, good) in [(Some(at("2026-11-22T18:04:00Z")), 2), (None, 3)] {
             let mut rides = rides(text.as_bytes(), Format::Ndjson, not_after)

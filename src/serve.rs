@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::FutureExt as _;
+use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -17,13 +18,16 @@ use crate::ingest::Ingest;
 use crate::kafka::Cluster;
 use crate::readiness::{Readiness, Role};
 use crate::relay::Relay;
-use crate::store::Store;
 use crate::store::schema::{SchemaStatus, migrate, schema_status};
+use crate::store::{Store, StoreError};
 use crate::sweep::Sweep;
 use crate::telemetry::Metrics;
 
 /// The first and the longest pause between two attempts to reach a server that is away at start.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// How long Postgres may take to answer whether it is there.
+const KNOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often the gauges that nobody else keeps are set.
 const GAUGES_INTERVAL: Duration = Duration::from_secs(5);
@@ -76,8 +80,9 @@ pub async fn serve(
     );
 
     let waited = tokio::select! {
-        waited = wait_for_servers(&config, &store, &cluster, &readiness, apply_migrations) => Some(waited),
+        biased;
         () = stop.cancelled() => None,
+        waited = wait_for_servers(&config, &store, &cluster, &readiness, apply_migrations) => Some(waited),
         Some(error) = listeners.ended() => return Err(error),
     };
     let mut inputs = Tasks::default();
@@ -139,7 +144,9 @@ pub async fn serve(
     ));
 
     // What ends by itself takes the process down: what restarts it is the supervisor's.
+    // The stop is looked at first: it also ends tasks.
     let result = tokio::select! {
+        biased;
         () = stop.cancelled() => Ok(()),
         Some(error) = inputs.ended() => Err(error),
         Some(error) = relay.ended() => Err(error),
@@ -216,8 +223,8 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("a panic without a message")
 }
 
-/// Waits until Postgres answers with the schema known here, and Kafka with the topics; says once
-/// which of them is away, at what address.
+/// Waits until Postgres answers with the schema known here, and Kafka with the topics; says which
+/// of them is away, at what address.
 async fn wait_for_servers(
     config: &Config,
     store: &Store,
@@ -225,51 +232,86 @@ async fn wait_for_servers(
     readiness: &Readiness,
     apply_migrations: bool,
 ) -> anyhow::Result<()> {
+    let mut waiting = Waiting {
+        readiness,
+        said: String::new(),
+        backoff: BACKOFF.0,
+    };
+    let all = [Role::Api, Role::Ingest, Role::Relay, Role::Sweep];
     let options = store.options();
     let address = format!("Postgres at {}:{}", options.get_host(), options.get_port());
-    let say = |why: &str| {
-        for role in readiness.snapshot().into_keys() {
-            readiness.set(role, Err(why.to_owned()));
-        }
-    };
-    let mut backoff = BACKOFF.0;
+    let away = |error: &dyn std::fmt::Display| format!("{address} is away: {error}");
     let mut migrated = !apply_migrations;
     loop {
-        let why = if !migrated {
+        // A connection of its own first: the pool goes on trying by itself for seconds, and then
+        // only says that time is up.
+        if let Err(error) = knock(store).await {
+            waiting.pause(&all, away(&error)).await;
+            continue;
+        }
+        if !migrated {
             match migrate(store).await {
-                Ok(()) => {
-                    migrated = true;
+                Ok(()) => migrated = true,
+                Err(error) if is_away(&error) => {
+                    waiting.pause(&all, away(&format!("{error:#}"))).await;
                     continue;
                 }
-                Err(error) if is_away(&error) => format!("{address} is away: {error:#}"),
                 Err(error) => return Err(error.context("applying migrations")),
             }
-        } else {
-            match schema_status(store.pool()).await {
-                Ok(SchemaStatus::Current(_)) => break,
-                Ok(other) => anyhow::bail!("{other}"),
-                Err(error) => format!("{address} is away: {error}"),
-            }
-        };
-        say(&why);
-        tokio::time::sleep(backoff).await;
-        backoff = (backoff * 2).min(BACKOFF.1);
+        }
+        match schema_status(store.pool()).await {
+            Ok(SchemaStatus::Current(_)) => break,
+            Ok(other) => anyhow::bail!("{other}"),
+            Err(error @ StoreError::Unavailable(_)) => waiting.pause(&all, away(&error)).await,
+            Err(error) => return Err(anyhow::Error::new(error).context("reading the schema")),
+        }
     }
     // The client API works without Kafka, so it does not wait for it.
     readiness.set(Role::Api, Err("starting".to_owned()));
-    backoff = BACKOFF.0;
+    waiting.backoff = BACKOFF.0;
     loop {
-        match cluster.ensure_topics(&config.kafka).await {
-            Ok(_) => return Ok(()),
+        // Whether anybody is there is known sooner than whether the topics can be made.
+        let ensured = match cluster.has_topic(&config.kafka.ride_topic).await {
+            Ok(_) => cluster.ensure_topics(&config.kafka).await.map(drop),
+            Err(error) => Err(error),
+        };
+        match ensured {
+            Ok(()) => return Ok(()),
             Err(error) if error.is_transient() => {
-                for role in [Role::Ingest, Role::Relay, Role::Sweep] {
-                    readiness.set(role, Err(error.to_string()));
-                }
-                tokio::time::sleep(backoff).await;
-                backoff = (backoff * 2).min(BACKOFF.1);
+                waiting.pause(&all[1..], error.to_string()).await;
             }
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Whether Postgres takes a connection. That it is starting up or has none to spare is "away" too;
+/// a password that is wrong may be put right there as well.
+async fn knock(store: &Store) -> anyhow::Result<()> {
+    let connection = tokio::time::timeout(KNOCK_TIMEOUT, store.options().connect())
+        .await
+        .context("no answer in time")??;
+    Ok(connection.close().await?)
+}
+
+/// Says why the process waits, once as long as it is the same, and pauses longer every time.
+struct Waiting<'a> {
+    readiness: &'a Readiness,
+    said: String,
+    backoff: Duration,
+}
+
+impl Waiting<'_> {
+    async fn pause(&mut self, roles: &[Role], why: String) {
+        if why != self.said {
+            tracing::warn!("waiting: {why}");
+            for role in roles {
+                self.readiness.set(*role, Err(why.clone()));
+            }
+            self.said = why;
+        }
+        tokio::time::sleep(self.backoff).await;
+        self.backoff = (self.backoff * 2).min(BACKOFF.1);
     }
 }
 

@@ -423,6 +423,10 @@ impl Session {
     }
 
     fn rebalance(&mut self, reader: &Reader, rebalance: Rebalance) {
+        if matches!(self.phase, Phase::Stopped { .. }) {
+            // The revocation that leaving the group brings; an operator's decision comes first.
+            return;
+        }
         // What was read and not handed over belongs to whoever reads these partitions next; what
         // was handed over either commits before they do or is fenced.
         for partition in self.partitions() {
@@ -500,11 +504,18 @@ impl Session {
                         self.phase = Phase::Unassigned;
                     }
                     Some(Err(error)) => {
-                        reader.readiness.set(Role::Ingest, Err(why.clone()));
-                        if said.elapsed() >= REMIND_INTERVAL {
+                        // What stands in the way may have changed: a topic that was gone is
+                        // there again, and is another one.
+                        if let StartError::Stopped(now) = &error
+                            && now != why
+                        {
+                            why.clone_from(now);
+                            tracing::error!(why, "ingest is stopped until an operator decides");
+                        } else if said.elapsed() >= REMIND_INTERVAL {
                             tracing::error!(why, now = %error, "ingest is stopped until an operator decides");
                             *said = Monotonic::now();
                         }
+                        reader.readiness.set(Role::Ingest, Err(why.clone()));
                         *asked = Err(Monotonic::now() + RETRY_INTERVAL);
                     }
                 },
@@ -562,10 +573,12 @@ impl Session {
         tracing::error!(why, "ingest is stopped until an operator decides");
         reader.metrics.ingest.stopped.set(1);
         reader.readiness.set(Role::Ingest, Err(why.clone()));
-        self.consumer.unsubscribe();
-        if let Err(error) = self.consumer.unassign() {
+        // An assignment that is still to be answered would keep us in the group; `unassign` is no
+        // answer to it.
+        if let Err(error) = self.consumer.assign(&TopicPartitionList::new()) {
             tracing::error!(%error, "partitions could not be given back");
         }
+        self.consumer.unsubscribe();
         let now = Monotonic::now();
         self.phase = Phase::Stopped {
             why,

@@ -18,4 +18,4 @@ pub use cluster::{BrokerAddress, Cluster, ClusterError, ClusterInfo, Watermarks}
 pub use log::{LogContext, log_error, log_line};
 pub use topic_identity::TopicIdentity;
 pub use topics::{EnsuredTopics, STATUS_COMPACTION_LAG_MS, delete_topics};
-pub use traceparent::traceparent_of;
+pub use traceparent::{is_traceparent, traceparent_of};

@@ -4,24 +4,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::{Result, Store};
-use crate::domain::Instant;
-
-/// A change that an operator made.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// Its place: a newer change has a greater one.
-    pub audit_id: i64,
-    /// Who: the token's `sub`, or the command line.
-    pub actor: String,
-    /// When.
-    pub at: Instant,
-    /// The call or command.
-    pub call: String,
-    /// What was there before; `None` for something new.
-    pub before: Option<Value>,
-    /// What is there now.
-    pub after: Option<Value>,
-}
+use crate::wire::admin::AuditEntry;
 
 /// Writes down a change, in the transaction that makes it.
 pub async fn record(
@@ -72,16 +55,13 @@ pub(super) async fn amend(
 }
 
 impl Store {
-    /// A page of changes, newest first: those before the entry `before`, at most `limit`.
-    pub async fn audit_entries(&self, before: Option<i64>, limit: i64) -> Result<Vec<Entry>> {
+    /// Changes, newest first: those before the entry `after`, at most `limit`.
+    pub async fn audit(&self, after: Option<i64>, limit: i64) -> Result<Vec<AuditEntry>> {
         Ok(sqlx::query_as!(
-            Entry,
-            "select audit_id, actor, at, call, before, after
-               from admin_audit
-              where audit_id < coalesce($1, 9223372036854775807)
-              order by audit_id desc
-              limit $2",
-            before,
+            AuditEntry,
+            "select audit_id, actor, at, call, before, after from admin_audit
+              where $1::bigint is null or audit_id < $1 order by audit_id desc limit $2",
+            after,
             limit
         )
         .fetch_all(self.pool())

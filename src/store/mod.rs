@@ -5,15 +5,20 @@ pub mod audit;
 pub mod clock;
 pub mod database;
 pub mod expiry;
+pub mod geo;
 pub mod origination;
 pub mod outbox;
 pub mod participations;
 pub mod positions;
 pub mod pre_offers;
+pub mod products;
+pub mod promotions;
 pub mod quarantine;
 pub mod recount;
 pub mod rides;
 pub mod schema;
+pub mod stats;
+pub mod users;
 
 use std::time::Duration;
 

@@ -16,46 +16,11 @@ use super::{Result, Store, StoreError, audit};
 use crate::domain::ride::Ride;
 use crate::domain::{Instant, UserId};
 use crate::wire::format_instant;
+use crate::wire::quarantine::{QuarantineStatus, QuarantinedView};
 use crate::wire::ride_completed::{Fault, MAX_AHEAD, Reason, decode};
 
 /// How many records one transaction of a bulk call resolves.
 const BATCH: i64 = 200;
-
-/// Where a quarantined record stands.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, serde::Deserialize, utoipa::ToSchema,
-)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum QuarantineStatus {
-    /// Waits for somebody; holds its client's expiry.
-    Open,
-    /// Was judged after all, whatever came of it.
-    Replayed,
-    /// Was given up.
-    Dismissed,
-}
-
-impl QuarantineStatus {
-    /// The contract's word.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Open => "OPEN",
-            Self::Replayed => "REPLAYED",
-            Self::Dismissed => "DISMISSED",
-        }
-    }
-}
-
-impl std::str::FromStr for QuarantineStatus {
-    type Err = String;
-
-    fn from_str(word: &str) -> std::result::Result<Self, String> {
-        [Self::Open, Self::Replayed, Self::Dismissed]
-            .into_iter()
-            .find(|status| status.as_str() == word)
-            .ok_or_else(|| format!("must be OPEN, REPLAYED or DISMISSED, got {word:?}"))
-    }
-}
 
 /// A record that is, or was, in quarantine.
 #[derive(Clone, Debug)]
@@ -148,41 +113,6 @@ impl Quarantined {
             resolution: self.resolution.clone(),
         }
     }
-}
-
-/// A quarantined record as the admin API shows it.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct QuarantinedView {
-    /// Names it here.
-    pub quarantine_id: Uuid,
-    /// Where it was read.
-    pub topic: String,
-    /// Where it was read.
-    pub partition: i32,
-    /// Where it was read.
-    pub offset: i64,
-    /// Its key as text, if it had one; what is not UTF-8 is replaced.
-    pub key: Option<String>,
-    /// Its client, as far as one can be told.
-    pub user_id: Option<UserId>,
-    /// The word for what is wrong with it.
-    pub reason: String,
-    /// All that is wrong with it.
-    pub detail: String,
-    /// Its bytes.
-    pub value_base64: String,
-    /// When it was recorded.
-    #[serde(with = "crate::wire::instant")]
-    #[schema(value_type = String, format = DateTime)]
-    pub received_at: Instant,
-    /// Where it stands.
-    pub status: QuarantineStatus,
-    /// When it was resolved.
-    #[serde(with = "crate::wire::optional_instant")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub resolved_at: Option<Instant>,
-    /// By whom and how it was resolved.
-    pub resolution: Option<Value>,
 }
 
 /// What became of a call to replay one record.
@@ -295,29 +225,6 @@ impl Store {
         .transpose()
     }
 
-    /// A client's newest records, at most `limit`.
-    pub async fn quarantined_of_user(
-        &self,
-        user_id: UserId,
-        limit: i64,
-    ) -> Result<Vec<Quarantined>> {
-        sqlx::query_as!(
-            Row,
-            r#"select quarantine_id, topic, partition, "offset", key, user_id, reason, detail, value, received_at,
-                      status, resolved_at, resolution
-                 from quarantined_ride where user_id = $1
-                order by received_at desc, quarantine_id desc
-                limit $2"#,
-            user_id,
-            limit
-        )
-        .fetch_all(self.pool())
-        .await?
-        .into_iter()
-        .map(Quarantined::try_from)
-        .collect()
-    }
-
     /// How many records are open.
     pub async fn quarantine_open(&self) -> Result<i64> {
         Ok(sqlx::query_scalar!(
@@ -415,6 +322,29 @@ impl Store {
     }
 }
 
+/// A client's newest records, at most `limit`.
+pub(super) async fn quarantined_of(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    limit: i64,
+) -> Result<Vec<Quarantined>> {
+    sqlx::query_as!(
+        Row,
+        r#"select quarantine_id, topic, partition, "offset", key, user_id, reason, detail, value, received_at,
+                  status, resolved_at, resolution
+             from quarantined_ride where user_id = $1
+            order by received_at desc, quarantine_id desc
+            limit $2"#,
+        user_id,
+        limit
+    )
+    .fetch_all(connection)
+    .await?
+    .into_iter()
+    .map(Quarantined::try_from)
+    .collect()
+}
+
 /// What is locked of a record to resolve it.
 struct Locked {
     quarantine_id: Uuid,
@@ -495,7 +425,7 @@ async fn replay(
     audit::record(
         connection,
         actor,
-        "quarantine/replay",
+        &format!("POST /quarantine/{quarantine_id}/replay"),
         Some(before_json(&record)),
         Some(json!({ "quarantine_id": quarantine_id, "status": "REPLAYED", "resolution": resolution })),
     )
@@ -526,7 +456,7 @@ async fn dismiss(
     audit::record(
         connection,
         actor,
-        "quarantine/dismiss",
+        &format!("POST /quarantine/{quarantine_id}/dismiss"),
         Some(before_json(&record)),
         Some(json!({ "quarantine_id": quarantine_id, "status": "DISMISSED", "resolution": resolution })),
     )
@@ -589,7 +519,7 @@ async fn resolve_batch(
                 resolved.push(record.quarantine_id);
                 resolutions.push(json!({ "actor": actor, "reason": note }));
             }
-            (QuarantineStatus::Dismissed, "quarantine:dismiss")
+            (QuarantineStatus::Dismissed, "POST /quarantine:dismiss")
         }
         Bulk::Replay => {
             let now = now(connection).await?;
@@ -608,7 +538,7 @@ async fn resolve_batch(
                 resolved.push(quarantine_id);
                 resolutions.push(resolution);
             }
-            (QuarantineStatus::Replayed, "quarantine:replay")
+            (QuarantineStatus::Replayed, "POST /quarantine:replay")
         }
     };
     if !resolved.is_empty() {
