@@ -48,6 +48,10 @@ use crate::telemetry;
 /// Where the two listeners are if nobody else is there.
 const PREFERRED_PORTS: (u16, u16) = (8080, 8081);
 
+/// Warnings, but for what is expected while everything starts; the demo waits for it and says what
+/// does not come.
+const LOG_LEVEL: &str = "warn,librdkafka=error,ride_promo::readiness=error";
+
 /// How often the figures are read.
 const LOOK_EVERY: Duration = Duration::from_millis(400);
 
@@ -234,7 +238,7 @@ fn config(
             format_duration(ALLOWED_LATENESS),
         ),
         ("RIDE_PROMO__SWEEP__INTERVAL", seconds(0.5)),
-        ("RIDE_PROMO__LOG__LEVEL", "warn,librdkafka=error".to_owned()),
+        ("RIDE_PROMO__LOG__LEVEL", LOG_LEVEL.to_owned()),
         ("RIDE_PROMO__LOG__FORMAT", "pretty".to_owned()),
     ];
     let logging = std::env::vars_os().filter(|(name, _)| {
