@@ -72,8 +72,8 @@ pub enum Command {
     Token(TokenArgs),
     /// Check configuration, Kafka, Postgres, schema and clock
     Doctor,
-    /// Print the OpenAPI document of the HTTP APIs, JSON
-    Openapi,
+    /// Print the OpenAPI document of the client API, JSON
+    Openapi(OpenapiArgs),
     /// Print the completion script of a shell
     Completions {
         /// The shell it is for
@@ -171,15 +171,14 @@ pub struct ReplayRidesArgs {
     #[arg(long, value_enum, default_value_t, env = "RIDE_PROMO_REPLAY_FORMAT")]
     pub format: RideFormat,
 
-    /// So many times as fast as the rides happened, or max
+    /// So many times as fast as the rides happened, or max [default: 1; max with --keep-times]
     #[arg(
         long,
         value_name = "FACTOR|max",
-        default_value = "1",
         env = "RIDE_PROMO_REPLAY_SPEED",
         value_parser = speed
     )]
-    pub speed: Speed,
+    pub speed: Option<Speed>,
 
     /// Publish the original instants instead of ones moved to the present
     #[arg(long, env = "RIDE_PROMO_REPLAY_KEEP_TIMES", value_parser = FalseyValueParser::new())]
@@ -290,6 +289,14 @@ pub struct TokenArgs {
     pub expires_in: Duration,
 }
 
+/// `openapi`.
+#[derive(Debug, Args)]
+pub struct OpenapiArgs {
+    /// Of the admin API instead
+    #[arg(long, env = "RIDE_PROMO_OPENAPI_ADMIN", value_parser = FalseyValueParser::new())]
+    pub admin: bool,
+}
+
 fn positive_duration(text: &str) -> Result<Duration, String> {
     let longest = Duration::from_secs(366 * 86_400);
     config::parse_duration(text)
@@ -363,6 +370,7 @@ mod tests {
             "ride-promo token --admin --expires-in P1D",
             "ride-promo doctor",
             "ride-promo openapi",
+            "ride-promo openapi --admin",
             "ride-promo completions bash",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));

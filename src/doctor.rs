@@ -11,6 +11,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use crate::clock::Clock;
 use crate::config::{AuthConfig, Config, ConfigError};
 use crate::kafka::{self, Cluster, ClusterError, STATUS_COMPACTION_LAG_MS};
+use crate::store::schema::{RESET_LIVE_XIDS, foreign_live_xids};
 
 /// How long any one thing may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -321,7 +322,11 @@ async fn examine_postgres(
         return report.fail("postgres", &format!("{place}: {finding}"), cure);
     }
     match tokio::time::timeout(TIMEOUT, schema(&pool)).await {
-        Ok(Ok(finding)) => report.ok("schema", &finding)?,
+        Ok(Ok(finding)) => {
+            report.ok("schema", &finding)?;
+            // Only a schema that is ours can be asked.
+            live_xids(report, &pool).await?;
+        }
         Ok(Err(finding)) => report.fail("schema", &finding, "")?,
         Err(_) => report.fail(
             "schema",
@@ -330,6 +335,30 @@ async fn examine_postgres(
         )?,
     }
     Ok(())
+}
+
+/// Whether the participations were written by this server: a dump brings another one's transaction
+/// ids along.
+async fn live_xids(report: &mut Report<'_>, pool: &PgPool) -> io::Result<()> {
+    const SUBJECT: &str = "participations";
+    match tokio::time::timeout(TIMEOUT, foreign_live_xids(pool)).await {
+        Ok(Ok(0)) => report.ok(SUBJECT, "all transaction ids are this server's"),
+        Ok(Ok(count)) => report.fail(
+            SUBJECT,
+            &format!("{count} have a live_xid from the future, as after a restore from a dump"),
+            &format!("run: {RESET_LIVE_XIDS}"),
+        ),
+        Ok(Err(error)) => report.fail(
+            SUBJECT,
+            &error.to_string(),
+            "check the rights on the table promotion_user",
+        ),
+        Err(_) => report.fail(
+            SUBJECT,
+            "no answer in time",
+            "look for locks in pg_stat_activity",
+        ),
+    }
 }
 
 /// The server's facts, in one row.

@@ -3,23 +3,32 @@
 
 use std::future::Future;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 
 use ride_promo::cli::{
-    Cli, Command, DemoArgs, ImportCommand, ImportPreOffersArgs, PositionsCommand, ReplayCommand,
-    ReplayRidesArgs, ServeArgs, TokenArgs,
+    Cli, Command, DemoArgs, ImportCommand, ImportFormat, ImportPreOffersArgs, OpenapiArgs,
+    PositionsCommand, ReplayCommand, ReplayRidesArgs, RideFormat, ServeArgs, Speed, TokenArgs,
 };
 use ride_promo::clock::Clock;
 use ride_promo::config::{Config, ConfigError, Needs, Problem};
+use ride_promo::input::{self, Opened};
+use ride_promo::kafka::Cluster;
+use ride_promo::positions::{self, Decision};
+use ride_promo::progress::Progress;
 use ride_promo::store::schema::SchemaStatus;
 use ride_promo::store::{self, Store};
 use ride_promo::token::{self, TokenError};
-use ride_promo::{doctor, serve, telemetry};
+use ride_promo::{api, doctor, import, replay, serve, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+/// How long blocking calls that are still under way at the end may take.
+const BLOCKED_PATIENCE: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     // Before anything that might use TLS. An error means that one is installed, which is as good.
@@ -46,7 +55,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Positions(command) => positions(cli, command),
         Command::Token(args) => issue_token(cli, args),
         Command::Doctor => examine(cli),
-        Command::Openapi => openapi(),
+        Command::Openapi(args) => openapi(args),
         Command::Completions { shell } => completions(*shell),
     }
 }
@@ -61,13 +70,16 @@ fn configured(cli: &Cli, needs: Needs) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// Runs a command's future to its end on a runtime of its own.
+/// Runs a command's future to its end on a runtime of its own. A call of librdkafka that still
+/// blocks then is not waited for: whoever needs its answer is gone.
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("starting the async runtime")?
-        .block_on(future)
+        .context("starting the async runtime")?;
+    let result = runtime.block_on(future);
+    runtime.shutdown_timeout(BLOCKED_PATIENCE);
+    result
 }
 
 /// Writes a command's answer to stdout. A reader that went away (`| head`) is no failure.
@@ -127,23 +139,135 @@ fn demo(_args: &DemoArgs) -> anyhow::Result<ExitCode> {
     block_on(async { anyhow::bail!("demo is not there yet") })
 }
 
-fn import_pre_offers(cli: &Cli, _args: &ImportPreOffersArgs) -> anyhow::Result<ExitCode> {
-    let _config = configured(cli, Needs::DATABASE)?;
-    block_on(async { anyhow::bail!("import is not there yet") })
+fn import_pre_offers(cli: &Cli, args: &ImportPreOffersArgs) -> anyhow::Result<ExitCode> {
+    let config = configured(cli, Needs::DATABASE)?;
+    let format = match args.format {
+        ImportFormat::Auto => import::Format::of_file(&args.file),
+        ImportFormat::Ndjson => import::Format::Ndjson,
+        ImportFormat::Csv => import::Format::Csv,
+    };
+    block_on(async {
+        let store = Store::new(
+            config.database.url.expose(),
+            config.database.max_connections,
+        )?;
+        let file = open(&args.file).await?;
+        let mut progress = Progress::through(&file, "lines");
+        let report = import::import_pre_offers(&store, file.text, format, &operator(), |lines| {
+            progress.set(lines)
+        })
+        .await;
+        progress.finish();
+        let report = report?;
+        answer(format!("{}\n", serde_json::to_string(&report)?).as_bytes())
+    })
 }
 
-fn replay_rides(cli: &Cli, _args: &ReplayRidesArgs) -> anyhow::Result<ExitCode> {
-    let _config = configured(cli, Needs::KAFKA)?;
-    block_on(async { anyhow::bail!("replay is not there yet") })
+fn replay_rides(cli: &Cli, args: &ReplayRidesArgs) -> anyhow::Result<ExitCode> {
+    let config = configured(cli, Needs::KAFKA)?;
+    let options = replay::Options {
+        format: match args.format {
+            RideFormat::Ndjson => replay::Format::Ndjson,
+            RideFormat::Debs2015 => replay::Format::Debs2015,
+        },
+        speed: match args.speed {
+            Some(Speed::Times(factor)) => replay::Speed::Times(factor),
+            None if !args.keep_times => replay::Speed::Times(1.0),
+            // What happened long ago has nothing to wait for.
+            Some(Speed::Max) | None => replay::Speed::Max,
+        },
+        keep_times: args.keep_times,
+    };
+    block_on(async {
+        let stop = CancellationToken::new();
+        stop_on_signal(stop.clone())?;
+        let file = open(&args.file).await?;
+        let mut progress = Progress::through(&file, "rides");
+        let summary =
+            replay::replay_rides(
+                &config.kafka,
+                file.text,
+                options,
+                &stop,
+                |event| match event {
+                    replay::Event::Read(count) => progress.set(count),
+                    replay::Event::Malformed { line, reason } => {
+                        progress.note(&format!("line {line} skipped: {reason}"))
+                    }
+                },
+            )
+            .await;
+        progress.finish();
+        let summary = summary?;
+        answer(
+            format!(
+                "{} read, {} published, {} malformed and skipped, {} not taken by Kafka\n",
+                summary.read, summary.published, summary.malformed, summary.failed
+            )
+            .as_bytes(),
+        )?;
+        if let Some(why) = summary.first_failure {
+            anyhow::bail!("Kafka did not take {} rides: {why}", summary.failed);
+        }
+        anyhow::ensure!(
+            !summary.interrupted,
+            "interrupted before the end of the file"
+        );
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
-fn positions(cli: &Cli, _command: &PositionsCommand) -> anyhow::Result<ExitCode> {
-    let _config = configured(cli, Needs::DATABASE_AND_KAFKA)?;
-    block_on(async { anyhow::bail!("positions is not there yet") })
+async fn open(file: &Path) -> anyhow::Result<Opened> {
+    input::open(file)
+        .await
+        .with_context(|| format!("opening {}", file.display()))
 }
 
-fn openapi() -> anyhow::Result<ExitCode> {
-    anyhow::bail!("openapi is not there yet")
+fn positions(cli: &Cli, command: &PositionsCommand) -> anyhow::Result<ExitCode> {
+    let config = configured(cli, Needs::DATABASE_AND_KAFKA)?;
+    block_on(async {
+        let store = Store::new(config.database.url.expose(), 2)?;
+        let cluster = Cluster::new(&config.kafka)?;
+        if let PositionsCommand::Set(args) = command {
+            let decision = Decision {
+                partition: args.partition,
+                to: args.to,
+                actor: operator(),
+                reason: args.reason.clone(),
+            };
+            positions::set(&config.kafka, &store, &cluster, &decision).await?;
+        }
+        answer(
+            positions::show(&config.kafka, &store, &cluster)
+                .await?
+                .as_bytes(),
+        )
+    })
+}
+
+/// Who runs this command, as far as the environment says.
+fn operator() -> String {
+    ["USER", "LOGNAME"]
+        .into_iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .find(|name| !name.is_empty())
+        .unwrap_or_else(|| "cli".to_owned())
+}
+
+fn openapi(args: &OpenapiArgs) -> anyhow::Result<ExitCode> {
+    let document = if args.admin {
+        api::openapi::admin_openapi()
+    } else {
+        api::openapi::client_openapi()
+    };
+    answer(
+        format!(
+            "{}
+",
+            document.to_pretty_json()?
+        )
+        .as_bytes(),
+    )
 }
 
 fn issue_token(cli: &Cli, args: &TokenArgs) -> anyhow::Result<ExitCode> {

@@ -57,6 +57,11 @@ impl Readiness {
         }
     }
 
+    /// Whether a role's reason for not being ready is one of these: for whoever gave it to take back.
+    pub fn says(&self, role: Role, reasons: &[&str]) -> bool {
+        matches!(self.lock().get(&role), Some(Err(why)) if reasons.contains(&why.as_str()))
+    }
+
     /// What every role said last.
     pub fn snapshot(&self) -> BTreeMap<Role, Result<(), String>> {
         self.lock().clone()

@@ -4,7 +4,8 @@
 //! deletes. A relay that was only asleep when its session was cut cannot be stopped by a lock, so
 //! each publishes under the shard's transactional id: whoever takes the shard fences all before.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant as Monotonic};
 
 use anyhow::Context as _;
@@ -55,6 +56,8 @@ pub struct Relay {
     pub readiness: Arc<Readiness>,
     /// Tells that there may be something in the outbox; looking now and then is the fallback.
     pub wake: watch::Receiver<()>,
+    /// The shards that cannot be served, and why; ready is who has none.
+    pub failing: Arc<Mutex<BTreeMap<i16, String>>>,
 }
 
 impl Relay {
@@ -95,8 +98,7 @@ impl Relay {
                         error = format!("{error:#}"),
                         "relaying failed, taking the shard again"
                     );
-                    self.readiness
-                        .set(Role::Relay, Err(format!("shard {shard}: {error:#}")));
+                    self.report(shard, Some(format!("{error:#}")));
                     backoff = (backoff * 2).min(BACKOFF.1);
                     backoff
                 }
@@ -116,14 +118,14 @@ impl Relay {
         backoff: &mut Duration,
     ) -> anyhow::Result<()> {
         let Some(mut lease) = self.store.lease_shard(shard).await? else {
-            self.readiness.set(Role::Relay, Ok(()));
+            self.report(shard, None);
             return Ok(());
         };
         // After the lock and before the first read: from here on a predecessor cannot publish, and
         // what it did publish and not delete is read, and published again, in order.
         let publisher = Arc::new(self.take_over(shard).await?);
         tracing::debug!(shard, "relaying");
-        self.readiness.set(Role::Relay, Ok(()));
+        self.report(shard, None);
         *backoff = BACKOFF.0;
         while !stop.is_cancelled() {
             self.wake.mark_unchanged();
@@ -144,6 +146,20 @@ impl Relay {
         while self.relay_batch(&mut lease, &publisher).await? > 0 {}
         lease.release().await;
         Ok(())
+    }
+
+    /// Ready is a relay none of whose shards fails.
+    fn report(&self, shard: i16, failure: Option<String>) {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        match failure {
+            Some(why) => failing.insert(shard, why),
+            None => failing.remove(&shard),
+        };
+        let first = failing
+            .iter()
+            .next()
+            .map(|(shard, why)| format!("shard {shard}: {why}"));
+        self.readiness.set(Role::Relay, first.map_or(Ok(()), Err));
     }
 
     async fn take_over(&self, shard: i16) -> anyhow::Result<Publisher> {

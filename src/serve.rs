@@ -1,10 +1,14 @@
 //! The service as a process: the roles that run here, in what order they start and stop.
 
+use std::any::Any;
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::FutureExt as _;
+use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -14,13 +18,16 @@ use crate::ingest::Ingest;
 use crate::kafka::Cluster;
 use crate::readiness::{Readiness, Role};
 use crate::relay::Relay;
-use crate::store::Store;
 use crate::store::schema::{SchemaStatus, migrate, schema_status};
+use crate::store::{Store, StoreError};
 use crate::sweep::Sweep;
 use crate::telemetry::Metrics;
 
 /// The first and the longest pause between two attempts to reach a server that is away at start.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// How long Postgres may take to answer whether it is there.
+const KNOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often the gauges that nobody else keeps are set.
 const GAUGES_INTERVAL: Duration = Duration::from_secs(5);
@@ -57,7 +64,7 @@ pub async fn serve(
     let hard_stop = CancellationToken::new();
 
     // The listeners come first, so that probes and metrics answer while a server is waited for.
-    let mut listeners = JoinSet::new();
+    let mut listeners = Tasks::default();
     let with_api = roles.contains(&Role::Api);
     let api = crate::api::Api {
         config: config.clone(),
@@ -67,15 +74,19 @@ pub async fn serve(
         readiness: Arc::clone(&readiness),
         outbox_wake: outbox_wake.clone(),
     };
-    listeners.spawn(api.run(with_api, stop.clone(), stop_listeners.clone()));
+    listeners.spawn(
+        "the listeners",
+        api.run(with_api, stop.clone(), stop_listeners.clone()),
+    );
 
     let waited = tokio::select! {
-        waited = wait_for_servers(&config, &store, &cluster, &readiness, apply_migrations) => Some(waited),
+        biased;
         () = stop.cancelled() => None,
-        ended = listeners.join_next() => anyhow::bail!("the listeners ended: {ended:?}"),
+        waited = wait_for_servers(&config, &store, &cluster, &readiness, apply_migrations) => Some(waited),
+        Some(error) = listeners.ended() => return Err(error),
     };
-    let mut inputs = JoinSet::new();
-    let mut relay = JoinSet::new();
+    let mut inputs = Tasks::default();
+    let mut relay = Tasks::default();
     match waited {
         None => {}
         Some(Err(error)) => return Err(error),
@@ -93,7 +104,10 @@ pub async fn serve(
                             readiness: Arc::clone(&readiness),
                             outbox_wake: outbox_wake.clone(),
                         };
-                        inputs.spawn(ingest.run(stop_inputs.clone(), hard_stop.clone()));
+                        inputs.spawn(
+                            "the role ingest",
+                            ingest.run(stop_inputs.clone(), hard_stop.clone()),
+                        );
                     }
                     Role::Sweep => {
                         let sweep = Sweep {
@@ -105,7 +119,7 @@ pub async fn serve(
                             readiness: Arc::clone(&readiness),
                             outbox_wake: outbox_wake.clone(),
                         };
-                        inputs.spawn(sweep.run(stop_inputs.clone()));
+                        inputs.spawn("the role sweep", sweep.run(stop_inputs.clone()));
                     }
                     Role::Relay => {
                         let relaying = Relay {
@@ -115,8 +129,9 @@ pub async fn serve(
                             metrics: Arc::clone(&metrics),
                             readiness: Arc::clone(&readiness),
                             wake: outbox_wake.subscribe(),
+                            failing: Arc::default(),
                         };
-                        relay.spawn(relaying.run(stop_relay.clone()));
+                        relay.spawn("the role relay", relaying.run(stop_relay.clone()));
                     }
                 }
             }
@@ -128,28 +143,23 @@ pub async fn serve(
         roles.contains(&Role::Relay),
     ));
 
-    let ended = tokio::select! {
+    // What ends by itself takes the process down: what restarts it is the supervisor's.
+    // The stop is looked at first: it also ends tasks.
+    let result = tokio::select! {
+        biased;
         () = stop.cancelled() => Ok(()),
-        Some(ended) = inputs.join_next() => Err(ended),
-        Some(ended) = relay.join_next() => Err(ended),
-        Some(ended) = listeners.join_next() => Err(ended),
+        Some(error) = inputs.ended() => Err(error),
+        Some(error) = relay.ended() => Err(error),
+        Some(error) = listeners.ended() => Err(error),
     };
-    if ended.is_ok() {
-        tracing::info!("stopping");
-    }
-    // A role that ended by itself takes the process down: what restarts it is the supervisor's.
-    let result = ended.or_else(|ended| match ended {
-        Ok(Ok(())) => Err(anyhow::anyhow!("a role ended by itself")),
-        Ok(Err(error)) => Err(error.context("a role failed")),
-        Err(error) => Err(anyhow::Error::new(error).context("a role died")),
-    });
+    tracing::info!("stopping");
     stop.cancel();
     let drain = async {
-        while inputs.join_next().await.is_some() {}
+        inputs.drain().await;
         stop_relay.cancel();
-        while relay.join_next().await.is_some() {}
+        relay.drain().await;
         stop_listeners.cancel();
-        while listeners.join_next().await.is_some() {}
+        listeners.drain().await;
     };
     if tokio::time::timeout(config.shutdown_timeout, drain)
         .await
@@ -164,8 +174,57 @@ pub async fn serve(
     result
 }
 
-/// Waits until Postgres answers with the schema known here, and Kafka with the topics; says once
-/// which of them is away, at what address.
+/// Tasks that run until they are told to stop, each with a name for when it does not.
+#[derive(Default)]
+struct Tasks(JoinSet<(&'static str, anyhow::Result<()>)>);
+
+impl Tasks {
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        // Whatever a task leaves behind when it panics is not looked at: the process ends.
+        let caught = AssertUnwindSafe(task).catch_unwind();
+        self.0.spawn(async move {
+            let result = match caught.await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(error.context(format!("{name} failed"))),
+                Err(panic) => Err(anyhow::anyhow!("{name} died: {}", panic_text(&*panic))),
+            };
+            (name, result)
+        });
+    }
+
+    /// Waits for one to end that nobody told to stop, and says which and why; `None` at once where
+    /// there is none.
+    async fn ended(&mut self) -> Option<anyhow::Error> {
+        Some(match self.0.join_next().await? {
+            Ok((name, Ok(()))) => anyhow::anyhow!("{name} ended without being told to"),
+            Ok((_, Err(error))) => error,
+            Err(error) => error.into(),
+        })
+    }
+
+    /// Waits for all that are left, which were told to stop.
+    async fn drain(&mut self) {
+        while let Some(ended) = self.0.join_next().await {
+            if let Err(error) = ended.map_err(Into::into).and_then(|(_, result)| result) {
+                tracing::error!(error = format!("{error:#}"), "not stopped well");
+            }
+        }
+    }
+}
+
+/// What a panic said.
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without a message")
+}
+
+/// Waits until Postgres answers with the schema known here, and Kafka with the topics; says which
+/// of them is away, at what address.
 async fn wait_for_servers(
     config: &Config,
     store: &Store,
@@ -173,51 +232,86 @@ async fn wait_for_servers(
     readiness: &Readiness,
     apply_migrations: bool,
 ) -> anyhow::Result<()> {
+    let mut waiting = Waiting {
+        readiness,
+        said: String::new(),
+        backoff: BACKOFF.0,
+    };
+    let all = [Role::Api, Role::Ingest, Role::Relay, Role::Sweep];
     let options = store.options();
     let address = format!("Postgres at {}:{}", options.get_host(), options.get_port());
-    let say = |why: &str| {
-        for role in readiness.snapshot().into_keys() {
-            readiness.set(role, Err(why.to_owned()));
-        }
-    };
-    let mut backoff = BACKOFF.0;
+    let away = |error: &dyn std::fmt::Display| format!("{address} is away: {error}");
     let mut migrated = !apply_migrations;
     loop {
-        let why = if !migrated {
+        // A connection of its own first: the pool goes on trying by itself for seconds, and then
+        // only says that time is up.
+        if let Err(error) = knock(store).await {
+            waiting.pause(&all, away(&error)).await;
+            continue;
+        }
+        if !migrated {
             match migrate(store).await {
-                Ok(()) => {
-                    migrated = true;
+                Ok(()) => migrated = true,
+                Err(error) if is_away(&error) => {
+                    waiting.pause(&all, away(&format!("{error:#}"))).await;
                     continue;
                 }
-                Err(error) if is_away(&error) => format!("{address} is away: {error:#}"),
                 Err(error) => return Err(error.context("applying migrations")),
             }
-        } else {
-            match schema_status(store.pool()).await {
-                Ok(SchemaStatus::Current(_)) => break,
-                Ok(other) => anyhow::bail!("{other}"),
-                Err(error) => format!("{address} is away: {error}"),
-            }
-        };
-        say(&why);
-        tokio::time::sleep(backoff).await;
-        backoff = (backoff * 2).min(BACKOFF.1);
+        }
+        match schema_status(store.pool()).await {
+            Ok(SchemaStatus::Current(_)) => break,
+            Ok(other) => anyhow::bail!("{other}"),
+            Err(error @ StoreError::Unavailable(_)) => waiting.pause(&all, away(&error)).await,
+            Err(error) => return Err(anyhow::Error::new(error).context("reading the schema")),
+        }
     }
     // The client API works without Kafka, so it does not wait for it.
     readiness.set(Role::Api, Err("starting".to_owned()));
-    backoff = BACKOFF.0;
+    waiting.backoff = BACKOFF.0;
     loop {
-        match cluster.ensure_topics(&config.kafka).await {
-            Ok(_) => return Ok(()),
+        // Whether anybody is there is known sooner than whether the topics can be made.
+        let ensured = match cluster.has_topic(&config.kafka.ride_topic).await {
+            Ok(_) => cluster.ensure_topics(&config.kafka).await.map(drop),
+            Err(error) => Err(error),
+        };
+        match ensured {
+            Ok(()) => return Ok(()),
             Err(error) if error.is_transient() => {
-                for role in [Role::Ingest, Role::Relay, Role::Sweep] {
-                    readiness.set(role, Err(error.to_string()));
-                }
-                tokio::time::sleep(backoff).await;
-                backoff = (backoff * 2).min(BACKOFF.1);
+                waiting.pause(&all[1..], error.to_string()).await;
             }
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Whether Postgres takes a connection. That it is starting up or has none to spare is "away" too;
+/// a password that is wrong may be put right there as well.
+async fn knock(store: &Store) -> anyhow::Result<()> {
+    let connection = tokio::time::timeout(KNOCK_TIMEOUT, store.options().connect())
+        .await
+        .context("no answer in time")??;
+    Ok(connection.close().await?)
+}
+
+/// Says why the process waits, once as long as it is the same, and pauses longer every time.
+struct Waiting<'a> {
+    readiness: &'a Readiness,
+    said: String,
+    backoff: Duration,
+}
+
+impl Waiting<'_> {
+    async fn pause(&mut self, roles: &[Role], why: String) {
+        if why != self.said {
+            tracing::warn!("waiting: {why}");
+            for role in roles {
+                self.readiness.set(*role, Err(why.clone()));
+            }
+            self.said = why;
+        }
+        tokio::time::sleep(self.backoff).await;
+        self.backoff = (self.backoff * 2).min(BACKOFF.1);
     }
 }
 
@@ -248,5 +342,34 @@ async fn keep_gauges(store: Store, metrics: Arc<Metrics>, with_outbox: bool) {
             metrics.relay.outbox_depth.set(depth);
             metrics.relay.outbox_oldest_age_seconds.set(oldest);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn message(task: impl Future<Output = anyhow::Result<()>> + Send + 'static) -> String {
+        let mut tasks = Tasks::default();
+        tasks.spawn("the role sweep", task);
+        let error = tasks.ended().await.expect("it ended");
+        format!("{error:#}")
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_by_itself_is_named_with_its_reason() {
+        assert_eq!(
+            message(async { anyhow::bail!("no more") }).await,
+            "the role sweep failed: no more"
+        );
+        assert_eq!(
+            message(async { Ok(()) }).await,
+            "the role sweep ended without being told to"
+        );
+        assert_eq!(
+            message(async { panic!("number {}", 7) }).await,
+            "the role sweep died: number 7"
+        );
+        assert!(Tasks::default().ended().await.is_none());
     }
 }

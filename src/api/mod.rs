@@ -1,62 +1,230 @@
-//! x
+//! HTTP: the client API, the admin API and the probes, on two listeners.
+
+pub mod admin;
+pub mod auth;
+pub mod client;
+pub mod extract;
+pub mod limit;
+pub mod model;
+pub mod openapi;
+pub mod probes;
+pub mod problem;
+pub mod server;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use axum::Router;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use self::admin::AdminState;
+use self::auth::{AdminAuth, ClientAuth, Verifier};
+use self::client::ClientState;
+use self::client::waits::Waits;
+use self::extract::BodyRules;
+use self::limit::RateLimit;
+use self::model::Model;
+use self::probes::ProbeState;
+use self::server::Settings;
 use crate::config::Config;
 use crate::kafka::Cluster;
-use crate::readiness::*;
+use crate::readiness::{Readiness, Role};
 use crate::store::Store;
 use crate::telemetry::Metrics;
-use std::sync::Arc;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-/// x
-#[allow(missing_docs)]
+
+pub use openapi::{admin_openapi, client_openapi};
+
+/// How often Postgres is asked whether it is there.
+const PULSE_EVERY: Duration = Duration::from_secs(1);
+
+/// A pulse that takes longer counts as none.
+const PULSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Connections to the client listener beside those that wait.
+const CLIENT_CONNECTIONS: usize = 8_192;
+
+/// Connections to the admin listener.
+const ADMIN_CONNECTIONS: usize = 512;
+
+/// The listeners of a process, and what they serve.
 pub struct Api {
+    /// The whole configuration.
     pub config: Config,
+    /// The database.
     pub store: Store,
+    /// The Kafka cluster.
     pub cluster: Cluster,
+    /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// What the roles say of themselves.
     pub readiness: Arc<Readiness>,
+    /// Wakes the relay of this process after an event was written.
     pub outbox_wake: watch::Sender<()>,
 }
+
 impl Api {
-    /// x
+    /// Serves the admin listener until `stop_listeners`; where the role `api` runs here, the client
+    /// listener until `stop` as well, and the admin calls. Both end when what was begun is
+    /// answered. Fails where it cannot listen, or tokens cannot be checked.
     pub async fn run(
         self,
-        _with_api: bool,
-        _stop: CancellationToken,
+        with_api: bool,
+        stop: CancellationToken,
         stop_listeners: CancellationToken,
     ) -> anyhow::Result<()> {
-        let r = Arc::clone(&self.readiness);
-        let m = Arc::clone(&self.metrics);
-        let app = axum::Router::new()
-            .route(
-                "/readyz",
-                axum::routing::get(move || {
-                    let r = Arc::clone(&r);
-                    async move {
-                        let s = r.snapshot();
-                        let ok = s.iter().all(|(role, x)| *role == Role::Api || x.is_ok());
-                        (
-                            if ok {
-                                axum::http::StatusCode::OK
-                            } else {
-                                axum::http::StatusCode::SERVICE_UNAVAILABLE
-                            },
-                            format!("{s:?}"),
-                        )
-                    }
-                }),
-            )
-            .route(
-                "/metrics",
-                axum::routing::get(move || {
-                    let m = Arc::clone(&m);
-                    async move { m.render() }
-                }),
-            );
-        let l = tokio::net::TcpListener::bind(self.config.admin.listen).await?;
-        axum::serve(l, app)
-            .with_graceful_shutdown(async move { stop_listeners.cancelled().await })
-            .await?;
+        let mut admin = probes::router(ProbeState {
+            readiness: Arc::clone(&self.readiness),
+            metrics: Arc::clone(&self.metrics),
+            store: self.store.clone(),
+        });
+        let mut client = None;
+        if with_api {
+            let (admin_calls, client_calls) = self.calls(&stop)?;
+            admin = admin.merge(admin_calls);
+            let settings = self.client_settings();
+            let address = self.config.api.listen;
+            let listener = server::bind(address, "api.listen").await?;
+            tracing::info!(address = %listener.local_addr()?, "the client API listens");
+            client = Some((listener, client_calls, settings));
+        }
+        let address = self.config.admin.listen;
+        let listener = server::bind(address, "admin.listen").await?;
+        tracing::info!(address = %listener.local_addr()?, "the admin API, probes and metrics listen");
+        let settings = self.admin_settings();
+        let app = server::complete(admin, &settings, Arc::clone(&self.metrics));
+        let admin = server::run(listener, app, settings, stop_listeners);
+        let client = async {
+            if let Some((listener, calls, settings)) = client {
+                let app = server::complete(calls, &settings, Arc::clone(&self.metrics));
+                server::run(listener, app, settings, stop).await;
+            }
+        };
+        tokio::join!(admin, client);
         Ok(())
+    }
+
+    /// The admin calls and the client calls, and what keeps them going in the background.
+    fn calls(&self, stop: &CancellationToken) -> anyhow::Result<(Router, Router)> {
+        let verifier = Verifier::new(&self.config.auth).context("[auth]")?;
+        let admin_verifier = Verifier::new(&self.config.admin_auth).context("[admin_auth]")?;
+        let api = &self.config.api;
+        let rate_limit = RateLimit::new(api, self.metrics.api.rate_limited.clone());
+        let rate_limit = Arc::new(rate_limit);
+        let model = Model::new(
+            self.store.clone(),
+            api.model_capacity,
+            Arc::clone(&self.metrics),
+        );
+        model::tail::spawn(
+            Arc::clone(&model),
+            self.config.kafka.clone(),
+            self.cluster.clone(),
+            stop.clone(),
+        )
+        .context("starting the thread that follows the status topic")?;
+        let pulse = pulse(
+            self.store.clone(),
+            Arc::clone(&model),
+            Arc::clone(&self.readiness),
+        );
+        let forget = forget(Arc::clone(&rate_limit));
+        let until = stop.clone();
+        tokio::spawn(async move {
+            until
+                .run_until_cancelled(async { tokio::join!(pulse, forget) })
+                .await
+        });
+        let client: Router = client::router()
+            .with_state(ClientState {
+                auth: ClientAuth {
+                    verifier: Arc::new(verifier),
+                    rate_limit,
+                },
+                store: self.store.clone(),
+                model,
+                waits: Waits::new(api, self.metrics.api.waits_in_flight.clone()),
+                outbox_wake: self.outbox_wake.clone(),
+                stop: stop.clone(),
+                request_timeout: api.request_timeout,
+            })
+            .into();
+        let admin: Router = admin::router()
+            .with_state(AdminState {
+                auth: AdminAuth(Arc::new(admin_verifier)),
+                store: self.store.clone(),
+                cluster: self.cluster.clone(),
+                outbox_wake: self.outbox_wake.clone(),
+                kafka: Arc::new(self.config.kafka.clone()),
+                allowed_lateness: self.config.sweep.allowed_lateness,
+                import_body_timeout: self.config.admin.import_body_timeout,
+            })
+            .into();
+        Ok((admin, client))
+    }
+
+    fn client_settings(&self) -> Settings {
+        Settings {
+            name: "api",
+            untimed: client::UNTIMED,
+            max_connections: self.config.api.max_waits + CLIENT_CONNECTIONS,
+            ..self.settings()
+        }
+    }
+
+    fn admin_settings(&self) -> Settings {
+        Settings {
+            name: "admin",
+            untimed: admin::UNTIMED,
+            max_connections: ADMIN_CONNECTIONS,
+            ..self.settings()
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        let api = &self.config.api;
+        Settings {
+            name: "",
+            header_timeout: api.header_timeout,
+            request_timeout: api.request_timeout,
+            untimed: &[],
+            body: BodyRules {
+                limit_bytes: api.body_limit_bytes,
+                timeout: api.body_timeout,
+            },
+            max_connections: 0,
+            // The roles that drain beside and after need their share.
+            drain_timeout: self.config.shutdown_timeout / 3,
+        }
+    }
+}
+
+/// Asks Postgres once a second for what readiness and the read model must know. The role `api` is
+/// ready while it answers: Kafka's being away does not take clients' calls away.
+async fn pulse(store: Store, model: Arc<Model>, readiness: Arc<Readiness>) {
+    let mut tick = tokio::time::interval(PULSE_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let asked_at = Instant::now();
+        let said = match tokio::time::timeout(PULSE_TIMEOUT, store.pulse()).await {
+            Ok(Ok(pulse)) => {
+                model.observe(&pulse, asked_at);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("postgres did not answer within {PULSE_TIMEOUT:?}")),
+        };
+        readiness.set(Role::Api, said);
+    }
+}
+
+async fn forget(rate_limit: Arc<RateLimit>) {
+    let mut tick = tokio::time::interval(limit::FORGET_EVERY);
+    loop {
+        tick.tick().await;
+        rate_limit.forget_quiet();
     }
 }

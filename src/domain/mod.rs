@@ -7,6 +7,7 @@ pub mod period;
 pub mod promotion;
 pub mod reward;
 pub mod ride;
+pub mod split;
 
 use chrono::{DateTime, Utc};
 

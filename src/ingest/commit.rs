@@ -100,7 +100,10 @@ impl Committer {
             match self.try_apply(applier, &batch).await {
                 Ok(Applied::Committed { counts, now }) => {
                     self.clock.observe(now);
-                    self.readiness.set(Role::Ingest, Ok(()));
+                    if failures > 0 {
+                        tracing::info!(failures, "rides are being applied again");
+                        self.readiness.set(Role::Ingest, Ok(()));
+                    }
                     self.metrics
                         .ingest
                         .batch_seconds

@@ -51,6 +51,9 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the group's offsets are written; they are for lag tools only.
 const GROUP_COMMIT_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How long rides may wait to be read before this counts as not working.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How often a stop is said again.
 const REMIND_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -216,6 +219,7 @@ impl Reader {
             check: Err(Monotonic::now()),
             durable: BTreeMap::new(),
             group_commit_at: Monotonic::now(),
+            progress_at: Monotonic::now(),
         };
         let result = session.run(self);
         session.finish(self);
@@ -250,6 +254,8 @@ struct Session {
     /// Durable positions that the group has not been told yet.
     durable: BTreeMap<i32, i64>,
     group_commit_at: Monotonic,
+    /// When a batch became durable last, or there was nothing to read.
+    progress_at: Monotonic,
 }
 
 impl Session {
@@ -395,6 +401,7 @@ impl Session {
                 rides,
                 applied,
             } => {
+                self.progress_at = Monotonic::now();
                 if let Phase::Reading { builder, .. } = &mut self.phase {
                     builder.learn(rides, applied);
                 }
@@ -416,6 +423,10 @@ impl Session {
     }
 
     fn rebalance(&mut self, reader: &Reader, rebalance: Rebalance) {
+        if matches!(self.phase, Phase::Stopped { .. }) {
+            // The revocation that leaving the group brings; an operator's decision comes first.
+            return;
+        }
         // What was read and not handed over belongs to whoever reads these partitions next; what
         // was handed over either commits before they do or is fenced.
         for partition in self.partitions() {
@@ -493,10 +504,18 @@ impl Session {
                         self.phase = Phase::Unassigned;
                     }
                     Some(Err(error)) => {
-                        if said.elapsed() >= REMIND_INTERVAL {
+                        // What stands in the way may have changed: a topic that was gone is
+                        // there again, and is another one.
+                        if let StartError::Stopped(now) = &error
+                            && now != why
+                        {
+                            why.clone_from(now);
+                            tracing::error!(why, "ingest is stopped until an operator decides");
+                        } else if said.elapsed() >= REMIND_INTERVAL {
                             tracing::error!(why, now = %error, "ingest is stopped until an operator decides");
                             *said = Monotonic::now();
                         }
+                        reader.readiness.set(Role::Ingest, Err(why.clone()));
                         *asked = Err(Monotonic::now() + RETRY_INTERVAL);
                     }
                 },
@@ -554,10 +573,12 @@ impl Session {
         tracing::error!(why, "ingest is stopped until an operator decides");
         reader.metrics.ingest.stopped.set(1);
         reader.readiness.set(Role::Ingest, Err(why.clone()));
-        self.consumer.unsubscribe();
-        if let Err(error) = self.consumer.unassign() {
+        // An assignment that is still to be answered would keep us in the group; `unassign` is no
+        // answer to it.
+        if let Err(error) = self.consumer.assign(&TopicPartitionList::new()) {
             tracing::error!(%error, "partitions could not be given back");
         }
+        self.consumer.unsubscribe();
         let now = Monotonic::now();
         self.phase = Phase::Stopped {
             why,
@@ -596,17 +617,23 @@ impl Session {
             Ok(check) if check.source != **source => self.start_again(reader),
             Err(ClusterError::NoSuchTopic { .. }) => self.start_again(reader),
             Ok(check) => {
+                let mut lag = 0;
                 for partition in partitions {
-                    if let Some(end) = check.ends.get(partition) {
-                        let handles = reader.metrics.ingest.partition(*partition);
-                        handles.lag.set((end - handles.position.get()).max(0));
-                    }
+                    let handles = reader.metrics.ingest.partition(*partition);
+                    let end = check.ends.get(partition).copied().unwrap_or_default();
+                    handles.lag.set((end - handles.position.get()).max(0));
+                    lag += handles.lag.get();
                 }
-                if reader
+                if lag == 0 {
+                    self.progress_at = Monotonic::now();
+                }
+                if self.progress_at.elapsed() >= PROGRESS_TIMEOUT {
+                    reader
+                        .readiness
+                        .set(Role::Ingest, Err(NO_PROGRESS.to_owned()));
+                } else if reader
                     .readiness
-                    .snapshot()
-                    .get(&Role::Ingest)
-                    .is_some_and(|state| state == &Err(KAFKA_AWAY.to_owned()))
+                    .says(Role::Ingest, &[KAFKA_AWAY, NO_PROGRESS])
                 {
                     reader.readiness.set(Role::Ingest, Ok(()));
                 }
@@ -661,3 +688,4 @@ impl Session {
 }
 
 const KAFKA_AWAY: &str = "kafka does not answer";
+const NO_PROGRESS: &str = "there are rides to read, and none was applied for a minute";

@@ -1,6 +1,6 @@
 //! Questions to the cluster beside its records, each asked afresh and answered in bounded time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::clients;
+use super::group;
 use super::log::LogContext;
 use super::topic_identity::{self, DescribeError, TopicIdentity};
 use crate::config::KafkaConfig;
@@ -191,6 +192,18 @@ impl Cluster {
         .await
     }
 
+    /// The partitions of a topic that are assigned to a live member of a consumer group. While the
+    /// group is changing nobody can tell, which is [`ClusterError::Unreachable`].
+    pub async fn group_owned_partitions(
+        &self,
+        group: &str,
+        topic: &str,
+    ) -> Result<BTreeSet<i32>, ClusterError> {
+        let (group, topic) = (group.to_owned(), topic.to_owned());
+        self.ask(move |asker| asker.group_owned_partitions(&group, &topic))
+            .await
+    }
+
     /// Which cluster and which topic of this name it is.
     pub async fn identity(&self, topic: &str) -> Result<TopicIdentity, ClusterError> {
         let topic = topic.to_owned();
@@ -356,6 +369,42 @@ impl Asker {
                 ),
             })
         }
+    }
+
+    fn group_owned_partitions(
+        &self,
+        name: &str,
+        topic: &str,
+    ) -> Result<BTreeSet<i32>, ClusterError> {
+        let list = self
+            .client()
+            .fetch_group_list(Some(name), TIMEOUT)
+            .map_err(|error| self.failed(topic, &error))?;
+        let mut owned = BTreeSet::new();
+        for group in list.groups().iter().filter(|group| group.name() == name) {
+            // Members of a group that is changing have their old assignment, a new one or none.
+            if !group.members().is_empty() && group.state() != "Stable" {
+                return Err(ClusterError::Unreachable {
+                    brokers: self.brokers.clone(),
+                    reason: format!("the consumer group {name} is changing ({})", group.state()),
+                });
+            }
+            for member in group.members() {
+                let assignment = member.assignment().unwrap_or_default();
+                let partitions =
+                    group::assigned_partitions(assignment, topic).ok_or_else(|| {
+                        ClusterError::Refused {
+                            brokers: self.brokers.clone(),
+                            reason: format!(
+                                "the assignment of {} in the consumer group {name} cannot be read",
+                                member.id()
+                            ),
+                        }
+                    })?;
+                owned.extend(partitions);
+            }
+        }
+        Ok(owned)
     }
 
     fn identity(&self, topic: &str) -> Result<TopicIdentity, ClusterError> {

@@ -7,6 +7,7 @@
 
 mod clients;
 mod cluster;
+mod group;
 mod log;
 mod topic_identity;
 mod topics;
@@ -17,4 +18,4 @@ pub use cluster::{BrokerAddress, Cluster, ClusterError, ClusterInfo, Watermarks}
 pub use log::{LogContext, log_error, log_line};
 pub use topic_identity::TopicIdentity;
 pub use topics::{EnsuredTopics, STATUS_COMPACTION_LAG_MS};
-pub use traceparent::traceparent_of;
+pub use traceparent::{is_traceparent, traceparent_of};

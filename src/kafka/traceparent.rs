@@ -16,7 +16,7 @@ pub fn traceparent_of<H: Headers>(headers: &H) -> Option<&str> {
 
 /// `version-traceid-parentid-flags` in lower-case hex; neither id all zero; version `00` ends
 /// there, a later one may go on after another dash, and `ff` is none.
-fn is_traceparent(text: &str) -> bool {
+pub fn is_traceparent(text: &str) -> bool {
     let bytes = text.as_bytes();
     let is_hex = |part: &[u8]| {
         part.iter()

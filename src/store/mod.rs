@@ -4,11 +4,19 @@
 pub mod audit;
 pub mod clock;
 pub mod expiry;
+pub mod geo;
+pub mod origination;
 pub mod outbox;
 pub mod participations;
 pub mod positions;
+pub mod pre_offers;
+pub mod products;
+pub mod promotions;
+pub mod quarantine;
 pub mod rides;
 pub mod schema;
+pub mod stats;
+pub mod users;
 
 use std::time::Duration;
 
@@ -119,6 +127,8 @@ impl Store {
             ("tcp_keepalives_interval", "5"),
             ("tcp_keepalives_count", "3"),
             ("timezone", "UTC"),
+            // Locks first, then reads in the next statement: each statement needs its own snapshot.
+            ("default_transaction_isolation", "read committed"),
         ]);
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)

@@ -25,6 +25,15 @@ pub struct Pending {
     pub traceparent: Option<String>,
 }
 
+/// The present, as the database sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pulse {
+    /// Its clock.
+    pub now: Instant,
+    /// When the event happened that waits longest to be published; `None` where none does.
+    pub oldest_unpublished: Option<Instant>,
+}
+
 /// The hold on a shard: an advisory lock that lives exactly as long as this database session. Every
 /// read and delete goes through the session, so whoever lost the lock notices.
 #[derive(Debug)]
@@ -134,6 +143,17 @@ impl Store {
         }
         connection.close().await?;
         Ok(None)
+    }
+
+    /// What the database says of the present, in one cheap statement.
+    pub async fn pulse(&self) -> Result<Pulse> {
+        Ok(sqlx::query_as!(
+            Pulse,
+            r#"select clock_ms() as "now!",
+                      (select occurred_at from event_outbox order by id limit 1) as "oldest_unpublished?""#
+        )
+        .fetch_one(self.pool())
+        .await?)
     }
 
     /// How many events wait, and how old the oldest is, in seconds.

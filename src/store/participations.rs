@@ -72,6 +72,22 @@ pub struct Receipt {
     pub recorded_at: Instant,
 }
 
+impl Receipt {
+    /// As clients and operators see it.
+    pub fn view(self) -> crate::wire::receipt::Receipt {
+        crate::wire::receipt::Receipt {
+            ride_id: self.ride_id,
+            completed_at: self.completed_at,
+            amount_cents: self.amount_cents,
+            currency_code: self.currency_code,
+            counted: self.details.is_none(),
+            verdict: self.verdict,
+            details: self.details,
+            recorded_at: self.recorded_at,
+        }
+    }
+}
+
 struct Row {
     user_id: i64,
     promotion_id: i64,

@@ -1,7 +1,7 @@
 //! Where ingest stands: the position of each partition of the ride topic, and the operator's hand
 //! on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
@@ -124,6 +124,42 @@ impl Store {
                     let after = json!({ "topic": source.topic, "partition": partition, "next_offset": offset,
                         "cluster_id": source.cluster_id, "topic_id": source.topic_id, "reason": reason });
                     super::audit::record(connection, &actor, "positions set", before, Some(after)).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// The operator's decision on partitions that are not there any more: forgets their positions,
+    /// audited.
+    pub async fn forget_positions(
+        &self,
+        topic: &str,
+        partitions: &BTreeSet<i32>,
+        actor: &str,
+        reason: &str,
+    ) -> Result<()> {
+        let partitions: Vec<i32> = partitions.iter().copied().collect();
+        let (topic, actor, reason) = (topic.to_owned(), actor.to_owned(), reason.to_owned());
+        self.run_tx("forget_positions", move |connection| {
+            let (topic, partitions) = (topic.clone(), partitions.clone());
+            let (actor, reason) = (actor.clone(), reason.clone());
+            Box::pin(async move {
+                let forgotten = sqlx::query!(
+                    "delete from consumer_position where topic = $1 and partition = any($2)
+                     returning partition, cluster_id, topic_id, next_offset, generation",
+                    topic,
+                    &partitions
+                )
+                .fetch_all(&mut *connection)
+                .await?;
+                for row in forgotten {
+                    let before = json!({ "topic": topic, "partition": row.partition, "next_offset": row.next_offset,
+                        "cluster_id": row.cluster_id, "topic_id": row.topic_id, "generation": row.generation });
+                    let after = json!({ "topic": topic, "partition": row.partition, "next_offset": null,
+                        "reason": reason });
+                    super::audit::record(connection, &actor, "positions set", Some(before), Some(after)).await?;
                 }
                 Ok(())
             })

@@ -302,26 +302,46 @@ async fn advance_positions(tx: &mut PgConnection, batch: &Batch) -> Result<bool>
 }
 
 async fn insert_quarantined(tx: &mut PgConnection, batch: &Batch) -> Result<()> {
-    for record in &batch.quarantined {
-        // Once per record, also when an operator has the topic read again.
-        sqlx::query!(
-            r#"insert into quarantined_ride (quarantine_id, topic, topic_id, partition, "offset", key, value, user_id, reason, detail, received_at)
-               values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_ms())
-               on conflict (topic, topic_id, partition, "offset") do nothing"#,
-            Uuid::now_v7(),
-            batch.source.topic,
-            batch.source.topic_id,
-            record.partition,
-            record.offset,
-            record.key,
-            record.value,
-            record.user_id,
-            record.reason.as_str(),
-            record.detail,
-        )
-        .execute(&mut *tx)
-        .await?;
+    let records = &batch.quarantined;
+    if records.is_empty() {
+        return Ok(());
     }
+    let ids: Vec<Uuid> = records.iter().map(|_| Uuid::now_v7()).collect();
+    let partitions: Vec<i32> = records.iter().map(|record| record.partition).collect();
+    let offsets: Vec<i64> = records.iter().map(|record| record.offset).collect();
+    let keys: Vec<Option<&[u8]>> = records.iter().map(|record| record.key.as_deref()).collect();
+    let values: Vec<&[u8]> = records
+        .iter()
+        .map(|record| record.value.as_slice())
+        .collect();
+    let users: Vec<Option<UserId>> = records.iter().map(|record| record.user_id).collect();
+    let reasons: Vec<&str> = records
+        .iter()
+        .map(|record| record.reason.as_str())
+        .collect();
+    let details: Vec<&str> = records
+        .iter()
+        .map(|record| record.detail.as_str())
+        .collect();
+    // Once per record, also when an operator has the topic read again.
+    sqlx::query!(
+        r#"insert into quarantined_ride (topic, topic_id, quarantine_id, partition, "offset", key, value, user_id, reason, detail, received_at)
+           select $1, $2, v.*, clock_ms()
+             from unnest($3::uuid[], $4::int[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bigint[], $9::text[], $10::text[]) v
+           on conflict (topic, topic_id, partition, "offset") do nothing"#,
+        batch.source.topic,
+        batch.source.topic_id,
+        &ids,
+        &partitions,
+        &offsets,
+        &keys as &[Option<&[u8]>],
+        &values as &[&[u8]],
+        &users as &[Option<UserId>],
+        &reasons as &[&str],
+        &details as &[&str]
+    )
+    .execute(tx)
+    .await?;
     Ok(())
 }
 

@@ -99,6 +99,23 @@ pub async fn schema_status(pool: &PgPool) -> Result<SchemaStatus> {
     })
 }
 
+/// How many challenges in progress carry a transaction id that this server has not given out yet,
+/// as after a restore from another server's dump. Ingest takes these for news with every batch;
+/// [`RESET_LIVE_XIDS`] puts it right, also while it runs.
+pub async fn foreign_live_xids(pool: &PgPool) -> Result<i64> {
+    // A row that is visible here was written by a transaction before this snapshot's end.
+    Ok(sqlx::query_scalar!(
+        r#"select count(*) as "count!" from promotion_user
+            where status = 'IN_PROGRESS' and live_xid >= pg_snapshot_xmax(pg_current_snapshot())"#
+    )
+    .fetch_one(pool)
+    .await?)
+}
+
+/// What an operator runs where [`foreign_live_xids`] finds some.
+pub const RESET_LIVE_XIDS: &str = "update promotion_user set live_xid = pg_current_xact_id() \
+     where status = 'IN_PROGRESS' and live_xid >= pg_snapshot_xmax(pg_current_snapshot())";
+
 /// Applies every migration that is missing, one process at a time, and makes the coming months'
 /// receipt partitions.
 pub async fn migrate(store: &Store) -> anyhow::Result<()> {

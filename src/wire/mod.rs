@@ -1,8 +1,16 @@
 //! What travels: the JSON of topics, files and the API. Matches `schemas/`.
 
+pub mod admin;
+pub mod debs2015;
+pub mod fields;
 pub mod participation;
+pub mod pre_offer;
 pub mod promotion_status;
+pub mod quarantine;
+pub mod receipt;
 pub mod ride_completed;
+pub mod stats;
+pub mod user;
 
 use chrono::{DateTime, SecondsFormat};
 use serde::Serializer;

@@ -170,6 +170,17 @@ async fn real_rides_replayed_and_shuffled_count_once_while_workers_are_killed() 
 async fn a_worker_that_slept_through_a_takeover_applies_nothing_twice() {
     let world = World::new().await;
     let challenges = Challenges::new(&world, &conditions(10_000)).await;
+    // Receipts would hide from the counts that a batch was applied again; the position would not.
+    sqlx::raw_sql(
+        "create table went_back (partition int, was bigint, became bigint);
+         create function note_going_back() returns trigger language plpgsql as $$
+             begin insert into went_back values (new.partition, old.next_offset, new.next_offset); return new; end $$;
+         create trigger going_back after update on consumer_position for each row
+             when (new.next_offset <= old.next_offset) execute function note_going_back();",
+    )
+    .execute(world.pool())
+    .await
+    .expect("the schema has the table");
     let users: Vec<i64> = (1..=50).collect();
     challenges
         .start(
@@ -205,6 +216,11 @@ async fn a_worker_that_slept_through_a_takeover_applies_nothing_twice() {
     positions_reach_the_end(&world).await;
     outbox_is_empty(&world).await;
 
+    let went_back: i64 = sqlx::query_scalar("select count(*) from went_back")
+        .fetch_one(world.pool())
+        .await
+        .expect("answers");
+    assert_eq!(went_back, 0, "a batch was applied a second time");
     for standing in challenges.standings().await {
         assert_eq!(
             (standing.rides_completed, standing.counted),

@@ -11,7 +11,10 @@
 mod exactly_once;
 mod expiry;
 mod harness;
+mod import;
+mod quarantine;
 mod recovery;
 mod relaying;
+mod replay;
 mod smoke;
 mod topics;

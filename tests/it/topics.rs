@@ -54,17 +54,29 @@ async fn stops(service: &Service, why: &str) {
     );
 }
 
-async fn set_positions(world: &World, to: &str) {
-    let set = world.command(&[
-        "positions",
-        "set",
-        "--all",
-        "--to",
-        to,
-        "--reason",
-        "the test decided",
-    ]);
-    set.run().await.expect_success();
+async fn set_positions(world: &World, which: &[&str], to: &str) {
+    let arguments = [
+        &[
+            "positions",
+            "set",
+            "--to",
+            to,
+            "--reason",
+            "the test decided",
+        ],
+        which,
+    ]
+    .concat();
+    // Who has stopped leaves the group a moment later.
+    eventually(LIMIT, || async {
+        let set = world.command(&arguments).run().await;
+        if set.status.success() {
+            Ok(())
+        } else {
+            Err(format!("{set:?}"))
+        }
+    })
+    .await;
 }
 
 fn worker(world: &World) -> ServiceBuilder {
@@ -107,7 +119,7 @@ async fn a_topic_deleted_and_created_again_stops_ingest_and_expiry_until_positio
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(overdue.standing(2).await.status, "IN_PROGRESS");
 
-    set_positions(&world, "beginning").await;
+    set_positions(&world, &["--all"], "beginning").await;
     counted(&challenges, 6).await;
     eventually(LIMIT, || async {
         equal(overdue.standing(2).await.status, "EXPIRED".to_owned())
@@ -139,7 +151,7 @@ async fn a_position_beyond_the_end_or_before_the_start_of_its_log_stops_ingest()
     let service = worker(&world).spawn();
     stops(&service, "is not within its log").await;
     world.publish(&Outgoing::ride(&ride(1)).partition(0)).await;
-    set_positions(&world, "1").await;
+    set_positions(&world, &["--partition", "0"], "1").await;
     counted(&challenges, 2).await;
     service.wait_ready().await;
     assert!(service.sigterm_and_wait().await.success());
@@ -150,7 +162,7 @@ async fn a_position_beyond_the_end_or_before_the_start_of_its_log_stops_ingest()
     world.kafka().truncate(world.ride_topic(), 0, 3).await;
     let service = worker(&world).spawn();
     stops(&service, "is not within its log").await;
-    set_positions(&world, "beginning").await;
+    set_positions(&world, &["--all"], "beginning").await;
     counted(&challenges, 3).await;
 }
 

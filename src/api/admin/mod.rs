@@ -1,0 +1,73 @@
+//! The admin API (contract 6).
+
+mod audit;
+mod geo;
+mod pre_offers;
+mod products;
+mod promotions;
+mod quarantine;
+mod stats;
+mod users;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::FromRef;
+use tokio::sync::watch;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::auth::AdminAuth;
+use crate::config::KafkaConfig;
+use crate::kafka::Cluster;
+use crate::store::Store;
+
+/// What the admin calls work with.
+#[derive(Clone, FromRef)]
+pub struct AdminState {
+    /// Checks operators' tokens; the extractor [`super::auth::Admin`] needs it.
+    pub auth: AdminAuth,
+    /// The database.
+    pub store: Store,
+    /// The Kafka cluster.
+    pub cluster: Cluster,
+    /// Wakes the relay of this process after an event was written.
+    pub outbox_wake: watch::Sender<()>,
+    /// Where rides come from.
+    #[from_ref(skip)]
+    pub kafka: Arc<KafkaConfig>,
+    /// How long after a deadline expiry waits for rides.
+    #[from_ref(skip)]
+    pub allowed_lateness: Duration,
+    /// Longest silence within the body of an import.
+    #[from_ref(skip)]
+    pub import_body_timeout: Duration,
+}
+
+/// The routes to which the request timeout does not apply: they go through any number of lines or
+/// records, each step of which bounds its own time.
+pub const UNTIMED: &[&str] = &[
+    pre_offers::IMPORT_PATH,
+    quarantine::REPLAY_ALL_PATH,
+    quarantine::DISMISS_ALL_PATH,
+];
+
+/// Every admin call.
+pub fn router() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::default()
+        .routes(routes!(promotions::list, promotions::create))
+        .routes(routes!(promotions::get, promotions::patch))
+        .routes(routes!(products::list))
+        .routes(routes!(products::put))
+        .routes(routes!(geo::list))
+        .routes(routes!(geo::put))
+        .routes(routes!(pre_offers::import))
+        .routes(routes!(users::get))
+        .routes(routes!(quarantine::list))
+        .routes(routes!(quarantine::replay))
+        .routes(routes!(quarantine::dismiss))
+        .routes(routes!(quarantine::replay_all))
+        .routes(routes!(quarantine::dismiss_all))
+        .routes(routes!(stats::get))
+        .routes(routes!(audit::list))
+}

@@ -1,0 +1,108 @@
+//! The import of pre-offers over HTTP (contract 7).
+
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::{Body, BodyDataStream, Bytes};
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use futures::{Stream, StreamExt, stream};
+use tokio_util::io::StreamReader;
+
+use super::AdminState;
+use crate::api::auth::Admin;
+use crate::api::problem::{CommonProblems, Problem, ProblemDetails, Result};
+use crate::import::{Format, ImportError, import_pre_offers};
+use crate::wire::pre_offer::ImportReport;
+
+/// Where it is called.
+pub const IMPORT_PATH: &str = "/admin/v1/pre-offers:import";
+
+/// Imports pre-offers
+///
+/// A body of any size, read as it comes: NDJSON or CSV with a header, plain or gzip. Where
+/// `Content-Type` names neither, the first character decides. Bad lines are rejected, the others
+/// go in; what was imported before the body broke off stays, and sending it again finds it
+/// unchanged.
+#[utoipa::path(
+    post,
+    path = "/admin/v1/pre-offers:import",
+    operation_id = "import_pre_offers",
+    tag = "pre-offers",
+    params(("Content-Encoding" = Option<String>, Header, description = "`gzip`, where it is; noticed without it too")),
+    request_body(content(
+        (String = "application/x-ndjson"),
+        (String = "text/csv"),
+    )),
+    responses(
+        CommonProblems,
+        (status = 200, description = "What became of the lines", body = ImportReport),
+        (status = 408, description = "`request-timeout`: the body paused for too long", body = ProblemDetails, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn import(
+    admin: Admin,
+    State(state): State<AdminState>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<ImportReport>> {
+    let format = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| Format::of_content_type(value.to_str().ok()?))
+        .unwrap_or(Format::Detect);
+    check_encoding(&headers)?;
+    let chunks = unless_silent(body.into_data_stream(), state.import_body_timeout);
+    let reader = StreamReader::new(Box::pin(chunks) as Pin<Box<dyn Stream<Item = _> + Send>>);
+    let report = import_pre_offers(&state.store, reader, format, &admin.actor, |_| ()).await;
+    report.map(Json).map_err(refusal)
+}
+
+/// Gzip is recognised by its first bytes; what is packed otherwise would be read as bad lines.
+fn check_encoding(headers: &HeaderMap) -> Result<()> {
+    let Some(encoding) = headers.get(CONTENT_ENCODING) else {
+        return Ok(());
+    };
+    let known = ["gzip", "x-gzip", "identity"];
+    if known
+        .iter()
+        .any(|known| encoding.as_bytes().eq_ignore_ascii_case(known.as_bytes()))
+    {
+        return Ok(());
+    }
+    Err(Problem::invalid_field(
+        "Content-Encoding",
+        "must be gzip or identity",
+    ))
+}
+
+/// The chunks of a body, until it sends nothing for that long. Only waiting counts, not the time in
+/// which nobody asks for a chunk because a batch is being written.
+fn unless_silent(
+    body: BodyDataStream,
+    most_silence: Duration,
+) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    stream::unfold(body, move |mut body| async move {
+        let chunk = match tokio::time::timeout(most_silence, body.next()).await {
+            Ok(None) => return None,
+            Ok(Some(chunk)) => chunk.map_err(io::Error::other),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        };
+        Some((chunk, body))
+    })
+}
+
+fn refusal(error: ImportError) -> Problem {
+    match error {
+        ImportError::Unreadable { source, .. } if source.kind() == io::ErrorKind::TimedOut => {
+            Problem::request_timeout()
+        }
+        ImportError::Unreadable { .. } => Problem::malformed_request(format!(
+            "The body broke off: {error}. What was imported before stays."
+        )),
+        ImportError::BadHeader(reason) => Problem::invalid_field("header", reason),
+        ImportError::Store { line, source } => Problem::from(source).with("line", line),
+    }
+}

@@ -1,0 +1,128 @@
+//! Promotions: listing, creating and changing them.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::response::{IntoResponse, Response};
+
+use crate::api::auth::Admin;
+use crate::api::extract::{JsonObject, Page, Params, PathParam};
+use crate::api::problem::{CommonProblems, Problem, ProblemDetails, Result};
+use crate::domain::PromotionId;
+use crate::store::Store;
+use crate::store::promotions::Created;
+use crate::wire::admin::{NewPromotion, Promotion, PromotionPatch};
+
+/// Lists promotions
+///
+/// By `promotion_id`.
+#[utoipa::path(
+    get,
+    path = "/admin/v1/promotions",
+    operation_id = "list_promotions",
+    tag = "promotions",
+    params(
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Most items of the page; 50 where not given"),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+    ),
+    responses(
+        CommonProblems,
+        (status = 200, description = "A page of promotions", body = Page<Promotion>),
+    ),
+)]
+pub async fn list(
+    _: Admin,
+    State(store): State<Store>,
+    params: Params,
+) -> Result<Json<Page<Promotion>>> {
+    let paging = params.paging::<PromotionId>()?;
+    let rows = store.promotions(paging.after, paging.fetch()).await?;
+    Ok(Json(paging.page(
+        rows,
+        |promotion| promotion.promotion_id,
+        |promotion| promotion,
+    )))
+}
+
+/// Creates a promotion
+///
+/// Its conditions are checked field by field; unknown fields are refused, so that no rule is
+/// silently ignored. Pre-offers that named its key before are mapped by their next import.
+#[utoipa::path(
+    post,
+    path = "/admin/v1/promotions",
+    operation_id = "create_promotion",
+    tag = "promotions",
+    request_body = NewPromotion,
+    responses(
+        CommonProblems,
+        (status = 201, description = "It is there", body = Promotion, headers(("Location" = String, description = "Its address"))),
+        (status = 409, description = "`promotion-key-taken`", body = ProblemDetails, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn create(
+    admin: Admin,
+    State(store): State<Store>,
+    JsonObject(body): JsonObject,
+) -> Result<Response> {
+    let new = NewPromotion::from_json(&body).map_err(Problem::invalid_request)?;
+    match store.create_promotion(new, &admin.actor).await? {
+        Created::Created(promotion) => {
+            let address = format!("/admin/v1/promotions/{}", promotion.promotion_id);
+            let answer = (StatusCode::CREATED, [(LOCATION, address)], Json(promotion));
+            Ok(answer.into_response())
+        }
+        Created::KeyTaken => Err(Problem::promotion_key_taken()),
+    }
+}
+
+/// Reads a promotion
+#[utoipa::path(
+    get,
+    path = "/admin/v1/promotions/{promotion_id}",
+    operation_id = "get_promotion",
+    tag = "promotions",
+    params(("promotion_id" = i64, Path, description = "The promotion")),
+    responses(
+        CommonProblems,
+        (status = 200, description = "The promotion", body = Promotion),
+    ),
+)]
+pub async fn get(
+    _: Admin,
+    State(store): State<Store>,
+    PathParam(promotion_id): PathParam<PromotionId>,
+) -> Result<Json<Promotion>> {
+    let promotion = store.promotion(promotion_id).await?;
+    promotion.map(Json).ok_or_else(Problem::not_found)
+}
+
+/// Changes a promotion
+///
+/// A merge patch of the top level: what is left out stays, `conditions` are replaced whole,
+/// `promotion_key` never changes. Who has started keeps the conditions they started under.
+#[utoipa::path(
+    patch,
+    path = "/admin/v1/promotions/{promotion_id}",
+    operation_id = "patch_promotion",
+    tag = "promotions",
+    params(("promotion_id" = i64, Path, description = "The promotion")),
+    request_body = PromotionPatch,
+    responses(
+        CommonProblems,
+        (status = 200, description = "The promotion as it is now", body = Promotion),
+    ),
+)]
+pub async fn patch(
+    admin: Admin,
+    State(store): State<Store>,
+    PathParam(promotion_id): PathParam<PromotionId>,
+    JsonObject(body): JsonObject,
+) -> Result<Json<Promotion>> {
+    let patch = PromotionPatch::from_json(&body).map_err(Problem::invalid_request)?;
+    let promotion = store
+        .patch_promotion(promotion_id, patch, &admin.actor)
+        .await?;
+    promotion.map(Json).ok_or_else(Problem::not_found)
+}

@@ -1,0 +1,363 @@
+//! Quarantined rides: looking at them, and replaying or dismissing them, one or many.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::AdminState;
+use crate::api::auth::Admin;
+use crate::api::extract::{JsonObject, OptionalJsonObject, Page, Params, PathParam};
+use crate::api::problem::{CommonProblems, Problem, ProblemDetails, Result};
+use crate::domain::promotion::FieldError;
+use crate::domain::ride::Ride;
+use crate::domain::{Instant, UserId};
+use crate::store::Store;
+use crate::store::participations;
+use crate::store::quarantine::{BulkResolved, Dismissal, Quarantined, Replay, Selection};
+use crate::store::rides::AppliedOne;
+use crate::wire::fields::{Fields, Refusal, instant, string, text};
+use crate::wire::quarantine::{QuarantineStatus, QuarantinedView};
+use crate::wire::receipt::Receipt;
+use crate::wire::ride_completed::{Fault, Reason, decode};
+
+/// Where many are replayed.
+pub const REPLAY_ALL_PATH: &str = "/admin/v1/quarantine:replay";
+
+/// Where many are dismissed.
+pub const DISMISS_ALL_PATH: &str = "/admin/v1/quarantine:dismiss";
+
+/// The longest reason or note, in characters.
+const MOST_REASON_CHARS: usize = 1_000;
+
+/// A place in the list: `received_at` in milliseconds since 1970, and `quarantine_id`.
+type Place = (i64, Uuid);
+
+/// Lists quarantined records
+///
+/// Newest first; of one status, or of all.
+#[utoipa::path(
+    get,
+    path = "/admin/v1/quarantine",
+    operation_id = "list_quarantine",
+    tag = "quarantine",
+    params(
+        ("status" = Option<QuarantineStatus>, Query, description = "Only of this status"),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Most items of the page; 50 where not given"),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+    ),
+    responses(
+        CommonProblems,
+        (status = 200, description = "A page of records", body = Page<QuarantinedView>),
+    ),
+)]
+pub async fn list(
+    _: Admin,
+    State(store): State<Store>,
+    params: Params,
+) -> Result<Json<Page<QuarantinedView>>> {
+    let status = match params.text("status") {
+        None => None,
+        Some(word) => Some(
+            word.parse::<QuarantineStatus>()
+                .map_err(|reason| Problem::invalid_field("status", reason))?,
+        ),
+    };
+    let paging = params.paging::<Place>()?;
+    let after = match paging.after {
+        None => None,
+        Some((at_ms, quarantine_id)) => Some((place_instant(at_ms)?, quarantine_id)),
+    };
+    let rows = store.quarantined(status, after, paging.fetch()).await?;
+    let place = |record: &Quarantined| -> Place {
+        (record.received_at.timestamp_millis(), record.quarantine_id)
+    };
+    Ok(Json(paging.page(rows, place, |record| record.view())))
+}
+
+/// What is received is received now; anything else is no place that was ever given out.
+fn place_instant(at_ms: i64) -> Result<Instant> {
+    DateTime::from_timestamp_millis(at_ms)
+        .filter(|_| at_ms >= 0)
+        .ok_or_else(|| Problem::invalid_field("cursor", "must be the next_cursor of a page"))
+}
+
+/// The corrected ride, where the record as it came is no ride.
+#[derive(Debug, ToSchema)]
+pub struct Correction {
+    /// A whole ride-completed event, for the same client; for any client where the record's cannot
+    /// be told.
+    #[schema(value_type = Option<Object>)]
+    pub ride: Option<Value>,
+}
+
+impl Correction {
+    fn from_json(object: &Map<String, Value>) -> std::result::Result<Self, Vec<FieldError>> {
+        let mut fields = Fields::of(object);
+        let ride = fields.optional("ride", |value| {
+            if value.is_object() {
+                Ok(value.clone())
+            } else {
+                Err(Refusal::WrongType("must be an object".to_owned()))
+            }
+        });
+        fields.finish(Some(Self { ride }))
+    }
+}
+
+/// What came of a replay.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Replayed {
+    /// Which way it went.
+    pub outcome: Outcome,
+    /// The receipt, the earlier one of a duplicate; `null` where the client takes part in nothing.
+    #[schema(required)]
+    pub receipt: Option<Receipt>,
+}
+
+/// Which way a replayed ride went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Outcome {
+    /// It was judged and recorded, whatever the verdict.
+    Applied,
+    /// It was recorded before.
+    Duplicate,
+    /// The client has no challenge in progress.
+    NoParticipation,
+}
+
+/// Replays a record
+///
+/// Judges it again, or its correction, now and by its own `completed_at`, and resolves it in the
+/// same transaction. What still is no ride stays open.
+#[utoipa::path(
+    post,
+    path = "/admin/v1/quarantine/{quarantine_id}/replay",
+    operation_id = "replay_quarantined",
+    tag = "quarantine",
+    params(("quarantine_id" = Uuid, Path, description = "The record")),
+    request_body = Option<Correction>,
+    responses(
+        CommonProblems,
+        (status = 200, description = "It is resolved", body = Replayed),
+        (status = 409, description = "`already-resolved`", body = ProblemDetails, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn replay(
+    admin: Admin,
+    State(state): State<AdminState>,
+    PathParam(quarantine_id): PathParam<Uuid>,
+    OptionalJsonObject(body): OptionalJsonObject,
+) -> Result<Json<Replayed>> {
+    let store = &state.store;
+    let correction = Correction::from_json(&body).map_err(Problem::invalid_request)?;
+    let corrected = match &correction.ride {
+        None => None,
+        Some(ride) => Some(read_ride(store, ride).await?),
+    };
+    let is_corrected = corrected.is_some();
+    let replayed = store
+        .replay_quarantined(quarantine_id, corrected, &admin.actor)
+        .await?;
+    match replayed {
+        Replay::Resolved(applied) => {
+            state.outbox_wake.send_replace(());
+            Ok(Json(answer(applied)))
+        }
+        Replay::StillBad(faults) if is_corrected => Err(bad_ride("ride", &faults)),
+        Replay::StillBad(faults) => Err(bad_ride("value", &faults)),
+        Replay::OtherClient(user_id) => Err(other_client(user_id)),
+        Replay::AlreadyResolved => Err(Problem::already_resolved()),
+        Replay::NotFound => Err(Problem::not_found()),
+    }
+}
+
+/// A correction is read as a record of the topic would be, faults and all.
+async fn read_ride(store: &Store, ride: &Value) -> Result<Ride> {
+    let now = store.now().await?;
+    decode(ride.to_string().as_bytes(), now).map_err(|rejected| bad_ride("ride", &rejected.faults))
+}
+
+/// A record has no JSON types to be malformed by: whatever is wrong with a ride leaves it open.
+fn bad_ride(of: &str, faults: &[Fault]) -> Problem {
+    let errors = faults.iter().map(|fault| {
+        let field = match fault.field {
+            "" => of.to_owned(),
+            field => format!("{of}.{field}"),
+        };
+        FieldError::invalid(field, fault.detail.as_str())
+    });
+    Problem::invalid_request(errors.collect())
+}
+
+fn other_client(user_id: UserId) -> Problem {
+    let reason = format!("must be {user_id}, the record's client");
+    Problem::invalid_field("ride.user_id", reason)
+}
+
+fn answer(applied: AppliedOne) -> Replayed {
+    let (outcome, receipt) = match applied {
+        AppliedOne::Applied(receipt) => (Outcome::Applied, Some(receipt)),
+        AppliedOne::Duplicate(receipt) => (Outcome::Duplicate, Some(receipt)),
+        AppliedOne::NoParticipation => (Outcome::NoParticipation, None),
+    };
+    Replayed {
+        outcome,
+        receipt: receipt.map(participations::Receipt::view),
+    }
+}
+
+/// Why a record is given up.
+#[derive(Debug, ToSchema)]
+pub struct DismissalReason {
+    /// 1 to 1,000 characters.
+    pub reason: String,
+}
+
+impl DismissalReason {
+    fn from_json(object: &Map<String, Value>) -> std::result::Result<Self, Vec<FieldError>> {
+        let mut fields = Fields::of(object);
+        let reason = fields.required("reason", text(MOST_REASON_CHARS));
+        fields.finish(reason.map(|reason| Self { reason }))
+    }
+}
+
+/// Dismisses a record
+#[utoipa::path(
+    post,
+    path = "/admin/v1/quarantine/{quarantine_id}/dismiss",
+    operation_id = "dismiss_quarantined",
+    tag = "quarantine",
+    params(("quarantine_id" = Uuid, Path, description = "The record")),
+    request_body = DismissalReason,
+    responses(
+        CommonProblems,
+        (status = 204, description = "It is resolved"),
+        (status = 409, description = "`already-resolved`", body = ProblemDetails, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn dismiss(
+    admin: Admin,
+    State(store): State<Store>,
+    PathParam(quarantine_id): PathParam<Uuid>,
+    JsonObject(body): JsonObject,
+) -> Result<StatusCode> {
+    let dismissal = DismissalReason::from_json(&body).map_err(Problem::invalid_request)?;
+    let dismissed = store
+        .dismiss_quarantined(quarantine_id, &dismissal.reason, &admin.actor)
+        .await?;
+    match dismissed {
+        Dismissal::Dismissed => Ok(StatusCode::NO_CONTENT),
+        Dismissal::AlreadyResolved => Err(Problem::already_resolved()),
+        Dismissal::NotFound => Err(Problem::not_found()),
+    }
+}
+
+/// Which open records a bulk call is about, and why it is made.
+#[derive(Debug, ToSchema)]
+pub struct BulkRequest {
+    /// Only of this reason.
+    pub reason: Option<Reason>,
+    /// Only those received at or after this.
+    pub from: Option<DateTime<Utc>>,
+    /// Only those received before this.
+    pub to: Option<DateTime<Utc>>,
+    /// Why, for the audit: 1 to 1,000 characters.
+    pub note: String,
+}
+
+impl BulkRequest {
+    fn from_json(object: &Map<String, Value>) -> std::result::Result<Self, Vec<FieldError>> {
+        let mut fields = Fields::of(object);
+        let reason = fields.optional("reason", reason);
+        let from = fields.optional("from", instant);
+        let to = fields.optional("to", instant);
+        let note = fields.required("note", text(MOST_REASON_CHARS));
+        fields.finish(note.map(|note| Self {
+            reason,
+            from,
+            to,
+            note,
+        }))
+    }
+
+    fn selection(&self) -> Selection {
+        Selection {
+            reason: self.reason,
+            from: self.from,
+            to: self.to,
+        }
+    }
+}
+
+/// Replays many records
+///
+/// Every open one of the selection that was received until now. Those that still are no rides are
+/// left open.
+#[utoipa::path(
+    post,
+    path = "/admin/v1/quarantine:replay",
+    operation_id = "replay_quarantine",
+    tag = "quarantine",
+    request_body = BulkRequest,
+    responses(
+        CommonProblems,
+        (status = 200, description = "What it did", body = BulkResolved),
+    ),
+)]
+pub async fn replay_all(
+    admin: Admin,
+    State(state): State<AdminState>,
+    JsonObject(body): JsonObject,
+) -> Result<Json<BulkResolved>> {
+    let bulk = BulkRequest::from_json(&body).map_err(Problem::invalid_request)?;
+    let done = state
+        .store
+        .replay_quarantine(&bulk.selection(), &bulk.note, &admin.actor)
+        .await?;
+    state.outbox_wake.send_replace(());
+    Ok(Json(done))
+}
+
+/// Dismisses many records
+///
+/// Every open one of the selection that was received until now.
+#[utoipa::path(
+    post,
+    path = "/admin/v1/quarantine:dismiss",
+    operation_id = "dismiss_quarantine",
+    tag = "quarantine",
+    request_body = BulkRequest,
+    responses(
+        CommonProblems,
+        (status = 200, description = "What it did", body = BulkResolved),
+    ),
+)]
+pub async fn dismiss_all(
+    admin: Admin,
+    State(store): State<Store>,
+    JsonObject(body): JsonObject,
+) -> Result<Json<BulkResolved>> {
+    let bulk = BulkRequest::from_json(&body).map_err(Problem::invalid_request)?;
+    Ok(Json(
+        store
+            .dismiss_quarantine(&bulk.selection(), &bulk.note, &admin.actor)
+            .await?,
+    ))
+}
+
+fn reason(value: &Value) -> std::result::Result<Reason, Refusal> {
+    let word = string(value)?;
+    Reason::ALL
+        .into_iter()
+        .find(|reason| reason.as_str() == word)
+        .ok_or_else(|| {
+            let words: Vec<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+            Refusal::Invalid(format!("must be one of {}", words.join(", ")))
+        })
+}

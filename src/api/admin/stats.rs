@@ -1,0 +1,149 @@
+//! The service in figures.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+
+use super::AdminState;
+use crate::api::auth::Admin;
+use crate::api::problem::{CommonProblems, Result};
+use crate::kafka::{Cluster, Watermarks};
+use crate::store::positions::Position;
+use crate::wire::stats::{IngestStats, OutboxStats, PartitionStats, Stats, SweepStats};
+
+/// How long Kafka is waited for; the figures of the database are worth having without it.
+const KAFKA_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Shows the service in figures
+///
+/// What Kafka must be asked for is `null` while it does not answer.
+#[utoipa::path(
+    get,
+    path = "/admin/v1/stats",
+    operation_id = "get_stats",
+    tag = "stats",
+    responses(
+        CommonProblems,
+        (status = 200, description = "The figures", body = Stats),
+    ),
+)]
+pub async fn get(_: Admin, State(state): State<AdminState>) -> Result<Json<Stats>> {
+    let store = &state.store;
+    let topic = &state.kafka.ride_topic;
+    let from_database = async {
+        let positions = store.positions(topic).await?;
+        let promotions = store.promotion_stats().await?;
+        let (depth, oldest_age_seconds) = store.outbox_depth().await?;
+        let quarantine_open = store.quarantine_open().await?;
+        let held = store
+            .held_back(store.now().await? - state.allowed_lateness)
+            .await?;
+        Ok::<_, crate::store::StoreError>((
+            positions,
+            promotions,
+            OutboxStats {
+                depth,
+                oldest_age_seconds,
+            },
+            quarantine_open,
+            SweepStats {
+                held_back: held.by_lag + held.by_quarantine,
+                held_back_by_quarantine: held.by_quarantine,
+            },
+        ))
+    };
+    let (watermarks, from_database) =
+        tokio::join!(watermarks(&state.cluster, topic), from_database);
+    let (positions, promotions, outbox, quarantine_open, sweep) = from_database?;
+    Ok(Json(Stats {
+        promotions,
+        ingest: ingest(&positions, watermarks.as_ref()),
+        outbox,
+        quarantine_open,
+        sweep,
+    }))
+}
+
+async fn watermarks(cluster: &Cluster, topic: &str) -> Option<BTreeMap<i32, Watermarks>> {
+    match tokio::time::timeout(KAFKA_PATIENCE, cluster.watermarks(topic)).await {
+        Ok(Ok(watermarks)) => Some(watermarks),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "figures without Kafka");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// Every partition that has a position or is there in Kafka. One that was never read has all its
+/// records before it.
+fn ingest(
+    positions: &BTreeMap<i32, Position>,
+    watermarks: Option<&BTreeMap<i32, Watermarks>>,
+) -> IngestStats {
+    let known = watermarks.into_iter().flat_map(BTreeMap::keys);
+    let partitions: BTreeSet<i32> = positions.keys().chain(known).copied().collect();
+    let position = |partition| Some(positions.get(&partition)?.next_offset);
+    let lag = watermarks.map(|watermarks| {
+        watermarks
+            .iter()
+            .map(|(partition, ends)| {
+                let position = position(*partition).unwrap_or(ends.low);
+                (ends.high - position).max(0)
+            })
+            .sum()
+    });
+    IngestStats {
+        lag,
+        partitions: partitions
+            .into_iter()
+            .map(|partition| PartitionStats {
+                partition,
+                position: position(partition),
+                end: watermarks.and_then(|watermarks| Some(watermarks.get(&partition)?.high)),
+            })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::rides::Source;
+
+    #[test]
+    fn lag_counts_partitions_never_read_and_is_unknown_without_kafka() {
+        let position = Position {
+            partition: 0,
+            next_offset: 7,
+            generation: 1,
+            source: Source {
+                topic: "rides".to_owned(),
+                cluster_id: String::new(),
+                topic_id: String::new(),
+            },
+            updated_at: chrono::DateTime::UNIX_EPOCH,
+        };
+        let positions = BTreeMap::from([(0, position)]);
+        let watermarks = BTreeMap::from([
+            (0, Watermarks { low: 0, high: 10 }),
+            (1, Watermarks { low: 5, high: 9 }),
+        ]);
+        let both = ingest(&positions, Some(&watermarks));
+        assert_eq!(both.lag, Some(3 + 4));
+        let shown = |partition, position, end| PartitionStats {
+            partition,
+            position,
+            end,
+        };
+        assert_eq!(
+            both.partitions,
+            [shown(0, Some(7), Some(10)), shown(1, None, Some(9))]
+        );
+        let away = ingest(&positions, None);
+        assert_eq!(away.lag, None);
+        assert_eq!(away.partitions, [shown(0, Some(7), None)]);
+    }
+}

@@ -1,0 +1,38 @@
+//! Everything about one client.
+
+use axum::Json;
+use axum::extract::State;
+
+use crate::api::auth::Admin;
+use crate::api::extract::PathParam;
+use crate::api::problem::{CommonProblems, Problem, Result};
+use crate::domain::UserId;
+use crate::store::Store;
+use crate::wire::user::User;
+
+/// Shows everything known of a client
+///
+/// As of one moment: what they have, what they see on landing and why, why a ride did not count.
+/// The lists of a stranger are empty.
+#[utoipa::path(
+    get,
+    path = "/admin/v1/users/{user_id}",
+    operation_id = "get_user",
+    tag = "users",
+    params(("user_id" = i64, Path, minimum = 1, description = "The client")),
+    responses(
+        CommonProblems,
+        (status = 200, description = "The client", body = User),
+    ),
+)]
+pub async fn get(
+    _: Admin,
+    State(store): State<Store>,
+    PathParam(user_id): PathParam<UserId>,
+) -> Result<Json<User>> {
+    // What cannot be a client's number names nobody.
+    if user_id < 1 {
+        return Err(Problem::not_found());
+    }
+    Ok(Json(store.user(user_id).await?))
+}

@@ -1,0 +1,83 @@
+//! The client API (contract 5).
+
+pub mod follow;
+mod progress;
+mod rides;
+mod start;
+mod stream;
+pub mod tag;
+pub mod waits;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::FromRef;
+use axum::http::header::{CACHE_CONTROL, ETAG};
+use axum::http::{HeaderName, StatusCode};
+use axum::response::{IntoResponse, Response};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use self::waits::Waits;
+use super::auth::ClientAuth;
+use super::model::Model;
+use super::problem::{Problem, Result};
+use crate::store::Store;
+use crate::store::participations::Stored;
+
+/// What the client calls work with.
+#[derive(Clone, Debug, FromRef)]
+pub struct ClientState {
+    /// Checks clients' tokens and rates.
+    pub auth: ClientAuth,
+    /// The database.
+    pub store: Store,
+    /// Participations in memory.
+    pub model: Arc<Model>,
+    /// How many may wait.
+    pub waits: Arc<Waits>,
+    /// Wakes the relay of this process after an event was written.
+    pub outbox_wake: watch::Sender<()>,
+    /// Ends waits and streams.
+    pub stop: CancellationToken,
+    /// Longest time for the parts of an answer that do not wait.
+    #[from_ref(skip)]
+    pub request_timeout: Duration,
+}
+
+/// The routes to which the request timeout does not apply: they bound their own time.
+pub const UNTIMED: &[&str] = &[progress::PATH, stream::PATH];
+
+/// Every client call.
+pub fn router() -> OpenApiRouter<ClientState> {
+    OpenApiRouter::default()
+        .routes(routes!(start::start))
+        .routes(routes!(progress::progress))
+        .routes(routes!(stream::stream))
+        .routes(routes!(rides::rides))
+}
+
+impl ClientState {
+    /// Bounds what is no waiting by the request timeout.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::time::timeout(self.request_timeout, work)
+            .await
+            .unwrap_or_else(|_| Err(Problem::temporarily_unavailable()))
+    }
+}
+
+/// The headers that go with a participation: its tag, and that nobody may keep it for others.
+fn tagged(stored: &Stored) -> [(HeaderName, String); 2] {
+    [
+        (ETAG, stored.state.etag(stored.now)),
+        (CACHE_CONTROL, "private, no-cache".to_owned()),
+    ]
+}
+
+/// A participation as it is answered.
+fn participation(status: StatusCode, stored: &Stored) -> Response {
+    (status, tagged(stored), Json(stored.view())).into_response()
+}

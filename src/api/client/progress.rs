@@ -1,0 +1,99 @@
+//! The participation, at once or when it has changed.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use tokio::time::{Duration, Instant};
+
+use super::follow::Follower;
+use super::tag::{Condition, Tag, keep_settling};
+use super::{ClientState, participation, tagged};
+use crate::api::auth::Client;
+use crate::api::extract::{Params, PathParam};
+use crate::api::model::Key;
+use crate::api::problem::{CommonProblems, Problem, ProblemDetails, Result};
+use crate::domain::PromotionId;
+use crate::store::participations::Stored;
+use crate::wire::participation::Participation;
+
+/// Its address.
+pub const PATH: &str = "/v1/promotions/{promotion_id}/progress";
+
+/// The longest wait for a change, in seconds.
+const MAX_WAIT_SECONDS: i64 = 30;
+
+/// Reads the client's participation
+///
+/// With `If-None-Match` and `wait`, the answer is held until the participation has changed: the way
+/// to follow it without asking all the time. Versions never go back for a client who sends the tag
+/// it was given last.
+#[utoipa::path(
+    get,
+    path = "/v1/promotions/{promotion_id}/progress",
+    operation_id = "progress",
+    tag = "promotions",
+    params(
+        ("promotion_id" = i64, Path, description = "The promotion"),
+        ("wait" = Option<i64>, Query, minimum = 0, maximum = 30, description = "Seconds to wait for a change, where `If-None-Match` says what is known"),
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of what is known"),
+    ),
+    responses(
+        CommonProblems,
+        (status = 200, description = "The participation", body = Participation, headers(
+            ("ETag" = String, description = "`W/\"<version>\"`, `W/\"<version>s\"` while settling"),
+            ("Cache-Control" = String, description = "`private, no-cache`"),
+        )),
+        (status = 304, description = "It has not changed", headers(("ETag" = String, description = "What it is still"))),
+        (status = 404, description = "`not-participating`", body = ProblemDetails, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn progress(
+    client: Client,
+    PathParam(promotion_id): PathParam<PromotionId>,
+    State(state): State<ClientState>,
+    params: Params,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let wait = params.integer("wait", 0..=MAX_WAIT_SECONDS)?.unwrap_or(0);
+    let wait = Duration::from_secs(u64::try_from(wait).unwrap_or_default());
+    let condition = Condition::of(&headers);
+    let key = (client.user_id, promotion_id);
+    if wait.is_zero() || !condition.is_present() {
+        let stored = state.in_time(read(&state, key, &condition)).await?;
+        return Ok(answer(&condition, &stored));
+    }
+    let until = Instant::now() + wait;
+    let _place = state.waits.enter(client.user_id)?;
+    // Followed before it is read: what changes in between is heard of.
+    let mut follower = Follower::new(&state.model, key);
+    let mut stored = state.in_time(read(&state, key, &condition)).await?;
+    follower.saw(stored.clone());
+    let condition = condition.pinned(Tag::of(&stored));
+    while condition.matches(Tag::of(&stored)) {
+        tokio::select! {
+            next = follower.next() => stored = next,
+            () = state.stop.cancelled() => break,
+            () = tokio::time::sleep_until(until) => match follower.failed.take() {
+                // Nobody knows whether it has changed.
+                Some(problem) => return Err(problem),
+                None => break,
+            },
+        }
+    }
+    Ok(answer(&condition, &stored))
+}
+
+/// The participation as it is now, as far as this client may be told from memory.
+async fn read(state: &ClientState, key: Key, condition: &Condition) -> Result<Stored> {
+    let stored = state.model.read(key, condition.newest()).await?;
+    let stored = stored.ok_or_else(Problem::not_participating)?;
+    Ok(keep_settling(stored, condition.knows_settling()))
+}
+
+fn answer(condition: &Condition, stored: &Stored) -> Response {
+    if condition.matches(Tag::of(stored)) {
+        (StatusCode::NOT_MODIFIED, tagged(stored)).into_response()
+    } else {
+        participation(StatusCode::OK, stored)
+    }
+}

@@ -1,0 +1,76 @@
+//! The receipts of a participation.
+
+use axum::Json;
+use axum::extract::State;
+use chrono::DateTime;
+use uuid::Uuid;
+
+use super::ClientState;
+use crate::api::auth::Client;
+use crate::api::extract::{Page, Params, PathParam};
+use crate::api::problem::{CommonProblems, Problem, ProblemDetails, Result};
+use crate::domain::{Instant, PromotionId};
+use crate::store::participations;
+use crate::wire::receipt::Receipt;
+
+/// A place in the list: `completed_at` in milliseconds since 1970, and `ride_id`.
+type Place = (i64, Uuid);
+
+/// Lists the client's rides
+///
+/// Every ride that was judged for this participation, by `completed_at`, the newest first: whether
+/// it counted, or why not.
+#[utoipa::path(
+    get,
+    path = "/v1/promotions/{promotion_id}/rides",
+    operation_id = "rides",
+    tag = "promotions",
+    params(
+        ("promotion_id" = i64, Path, description = "The promotion"),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Most items of the page; 50 where not given"),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+    ),
+    responses(
+        CommonProblems,
+        (status = 200, description = "A page of receipts", body = Page<Receipt>),
+        (status = 404, description = "`not-participating`", body = ProblemDetails, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn rides(
+    client: Client,
+    PathParam(promotion_id): PathParam<PromotionId>,
+    State(state): State<ClientState>,
+    params: Params,
+) -> Result<Json<Page<Receipt>>> {
+    let paging = params.paging::<Place>()?;
+    let after = match paging.after {
+        None => None,
+        Some((at, ride_id)) => Some((instant(at)?, ride_id)),
+    };
+    let receipts = state
+        .store
+        .receipts(client.user_id, promotion_id, after, paging.fetch())
+        .await?;
+    // Who has a receipt takes part; only an empty page leaves it open.
+    if receipts.is_empty() {
+        let participation = state.store.participation(client.user_id, promotion_id);
+        if participation.await?.is_none() {
+            return Err(Problem::not_participating());
+        }
+    }
+    let place = |receipt: &participations::Receipt| -> Place {
+        (receipt.completed_at.timestamp_millis(), receipt.ride_id)
+    };
+    Ok(Json(paging.page(
+        receipts,
+        place,
+        participations::Receipt::view,
+    )))
+}
+
+/// Rides are from this millennium; anything else is no place that was ever given out.
+fn instant(at_ms: i64) -> Result<Instant> {
+    DateTime::from_timestamp_millis(at_ms)
+        .filter(|_| at_ms >= 0)
+        .ok_or_else(|| Problem::invalid_field("cursor", "must be the next_cursor of a page"))
+}

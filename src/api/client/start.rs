@@ -1,0 +1,68 @@
+//! Get started.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+
+use super::{ClientState, participation};
+use crate::api::auth::Client;
+use crate::api::extract::{OptionalJsonObject, PathParam};
+use crate::api::problem::{CommonProblems, Problem, ProblemDetails, Result};
+use crate::domain::PromotionId;
+use crate::kafka::is_traceparent;
+use crate::store::participations::Started;
+use crate::wire::participation::Participation;
+
+/// Begins a promotion
+///
+/// Freezes the promotion's conditions and the pre-offer's terms into a participation. Repeating it
+/// is safe: a participation that runs is answered again.
+#[utoipa::path(
+    post,
+    path = "/v1/promotions/{promotion_id}/start",
+    operation_id = "start",
+    tag = "promotions",
+    params(
+        ("promotion_id" = i64, Path, description = "The promotion"),
+        ("traceparent" = Option<String>, Header, description = "W3C Trace Context, carried on to the status event"),
+    ),
+    responses(
+        CommonProblems,
+        (status = 201, description = "It began now", body = Participation, headers(("ETag" = String, description = "As of `progress`"))),
+        (status = 200, description = "It runs already", body = Participation, headers(("ETag" = String, description = "As of `progress`"))),
+        (status = 404, description = "`promotion-not-found`", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 409, description = "`already-participated` with `participation` (it is `COMPLETED`, `REWARDED` or `EXPIRED`); `not-eligible` with `reason`, the first rule that failed, and `reasons`, all", body = ProblemDetails, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn start(
+    client: Client,
+    PathParam(promotion_id): PathParam<PromotionId>,
+    State(state): State<ClientState>,
+    headers: HeaderMap,
+    _empty: OptionalJsonObject,
+) -> Result<Response> {
+    let traceparent = headers
+        .get("traceparent")
+        .and_then(|value| value.to_str().ok())
+        .filter(|text| is_traceparent(text))
+        .map(str::to_owned);
+    let reading = state.model.begin((client.user_id, promotion_id));
+    let started = state
+        .store
+        .start(client.user_id, promotion_id, traceparent)
+        .await?;
+    match started {
+        Started::Started(stored) => {
+            state.outbox_wake.send_replace(());
+            Ok(participation(StatusCode::CREATED, &reading.finish(stored)))
+        }
+        Started::AlreadyInProgress(stored) => {
+            Ok(participation(StatusCode::OK, &reading.finish(stored)))
+        }
+        Started::AlreadyParticipated(stored) => Err(Problem::already_participated(
+            &reading.finish(stored).view(),
+        )),
+        Started::NoSuchPromotion => Err(Problem::promotion_not_found()),
+        Started::NotEligible(reasons) => Err(Problem::not_eligible(&reasons)),
+    }
+}

@@ -1,0 +1,115 @@
+//! The participation as a stream of its states.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::HeaderName;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::{Stream, StreamExt, stream};
+
+use super::ClientState;
+use super::follow::Follower;
+use crate::api::auth::Client;
+use crate::api::extract::PathParam;
+use crate::api::problem::{CommonProblems, Problem, ProblemDetails, Result};
+use crate::clock::Clock;
+use crate::domain::PromotionId;
+use crate::store::participations::Stored;
+
+/// Its address.
+pub const PATH: &str = "/v1/promotions/{promotion_id}/progress/stream";
+
+/// How often a comment shows that the connection lives; the contract says at least every 15 s.
+const COMMENT_EVERY: Duration = Duration::from_secs(10);
+
+/// Proxies that gather answers before they pass them on would spoil it; some listen to this.
+const UNBUFFERED: (HeaderName, &str) = (HeaderName::from_static("x-accel-buffering"), "no");
+
+/// Streams the client's participation
+///
+/// Server-Sent Events: `event: participation`, `id:` the version, `data:` what `progress` answers.
+/// The present state comes first, then each later one; whoever reads slowly gets the newest only.
+/// Ends after a final status, at the token's expiry and at shutdown.
+#[utoipa::path(
+    get,
+    path = "/v1/promotions/{promotion_id}/progress/stream",
+    operation_id = "progress_stream",
+    tag = "promotions",
+    params(("promotion_id" = i64, Path, description = "The promotion")),
+    responses(
+        CommonProblems,
+        (status = 200, description = "Events, each with a `Participation`; a comment at least every 15 s", body = String, content_type = "text/event-stream"),
+        (status = 404, description = "`not-participating`", body = ProblemDetails, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn stream(
+    client: Client,
+    PathParam(promotion_id): PathParam<PromotionId>,
+    State(state): State<ClientState>,
+) -> Result<Response> {
+    let place = state.waits.enter(client.user_id)?;
+    let key = (client.user_id, promotion_id);
+    let mut follower = Follower::new(&state.model, key);
+    let first = state
+        .in_time(async { Ok(state.model.load(key).await?) })
+        .await?
+        .ok_or_else(Problem::not_participating)?;
+    follower.saw(first.clone());
+    let token_ends = (client.expires_at - Clock::System.now())
+        .to_std()
+        .unwrap_or_default();
+    let stop = state.stop.clone();
+    let ended = async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(token_ends) => {}
+        }
+    };
+    let events = states(follower, first)
+        .map(|stored| Ok::<_, Infallible>(event(&stored)))
+        .take_until(ended)
+        // Given back when the connection is gone or the stream has ended.
+        .inspect(move |_| {
+            let _held = &place;
+        });
+    let comments = KeepAlive::new().interval(COMMENT_EVERY);
+    Ok(([UNBUFFERED], Sse::new(events).keep_alive(comments)).into_response())
+}
+
+/// The first state and those after it, up to a final one. The next is looked for when somebody
+/// takes it, so a slow reader holds up nobody and nothing piles up for them.
+fn states(follower: Follower, first: Stored) -> impl Stream<Item = Stored> {
+    enum Next {
+        Known(Stored),
+        Wait,
+        End,
+    }
+    stream::unfold(
+        (follower, Next::Known(first)),
+        async |(mut follower, next)| {
+            let stored = match next {
+                Next::Known(stored) => stored,
+                Next::Wait => follower.next().await,
+                Next::End => return None,
+            };
+            let next = if stored.state.status.is_final() {
+                Next::End
+            } else {
+                Next::Wait
+            };
+            Some((stored, (follower, next)))
+        },
+    )
+}
+
+fn event(stored: &Stored) -> Event {
+    let event = Event::default()
+        .event("participation")
+        .id(stored.state.version.to_string());
+    // Structs, texts and numbers always have a JSON form, in one line.
+    event
+        .json_data(stored.view())
+        .unwrap_or_else(|_| Event::default().comment("unreadable"))
+}

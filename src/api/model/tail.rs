@@ -1,0 +1,342 @@
+//! The model's tail of the status topic: a thread that reads what is published, from the topic's
+//! end on, and shows once a second that it has read everything.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant as Monotonic};
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::{Key, Model};
+use crate::config::KafkaConfig;
+use crate::kafka::{self, Cluster, ClusterError, LogContext};
+use crate::wire::promotion_status::PromotionStatus;
+
+/// How often it is asked where the topic ends.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// How soon the thread notices that there is something else to do than reading.
+const POLL: Duration = Duration::from_millis(50);
+
+/// A tail that reads nothing for so long, while the topic's end is ahead, is begun anew. Longer
+/// than a relay that died can leave a transaction open.
+const STALLED_AFTER: Duration = Duration::from_secs(30);
+
+/// The first and the longest pause before a tail that was lost is begun anew.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// Why the tail must be begun anew. Until then the model is not fresh, and Postgres answers.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error(transparent)]
+    Reading(#[from] KafkaError),
+    #[error(transparent)]
+    Asking(#[from] ClusterError),
+    #[error("partition {partition} ends at {end}, before what was read of it ({next})")]
+    Shorter { partition: i32, end: i64, next: i64 },
+    #[error("nothing was read for {STALLED_AFTER:?}")]
+    Stalled,
+}
+
+/// Starts the tail on a thread of its own, which ends soon after `stop`. Call it within a runtime.
+pub fn spawn(
+    model: Arc<Model>,
+    kafka: KafkaConfig,
+    cluster: Cluster,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    let tail = Tail {
+        model,
+        kafka,
+        cluster,
+        runtime: Handle::current(),
+        stop,
+    };
+    thread::Builder::new()
+        .name("status-tail".to_owned())
+        .spawn(move || tail.run())
+        .map(drop)
+}
+
+struct Tail {
+    model: Arc<Model>,
+    kafka: KafkaConfig,
+    cluster: Cluster,
+    runtime: Handle,
+    stop: CancellationToken,
+}
+
+/// The topic's ends, and when they were asked for. High watermarks: what is still in a transaction
+/// that is open, or whose commit is on its way to the partition, counts as published.
+struct Probe {
+    asked_at: Monotonic,
+    ends: BTreeMap<i32, i64>,
+}
+
+type Consumer = BaseConsumer<LogContext>;
+
+impl Tail {
+    fn run(&self) {
+        let mut backoff = BACKOFF.0;
+        while !self.stop.is_cancelled() {
+            let began = Monotonic::now();
+            let Err(lost) = self.follow() else {
+                return;
+            };
+            if began.elapsed() > BACKOFF.1 * 2 {
+                backoff = BACKOFF.0;
+            }
+            if backoff == BACKOFF.0 {
+                tracing::warn!(
+                    topic = self.kafka.status_topic,
+                    error = %lost,
+                    "the status topic cannot be followed; clients are answered from postgres"
+                );
+            }
+            let until = Monotonic::now() + backoff;
+            while !self.stop.is_cancelled() && Monotonic::now() < until {
+                thread::sleep(POLL);
+            }
+            backoff = (backoff * 2).min(BACKOFF.1);
+        }
+    }
+
+    /// Reads until stop, or until events may have been missed.
+    fn follow(&self) -> Result<(), Lost> {
+        let topic = self.kafka.status_topic.as_str();
+        let mut config = kafka::tail_consumer(&self.kafka);
+        if !self.kafka.properties.contains_key("fetch.wait.max.ms") {
+            // A partition whose fetch is not due yet is not told of a commit: short, because
+            // somebody is waiting for it.
+            config.set("fetch.wait.max.ms", "10");
+        }
+        let consumer: Consumer = config.create_with_context(LogContext {
+            role: "status-tail",
+        })?;
+        let ends = self.runtime.block_on(self.cluster.end_offsets(topic))?;
+        let mut reader = Reader {
+            model: &self.model,
+            consumer: &consumer,
+            topic,
+            next: ends,
+            goal: None,
+            behind_since: None,
+        };
+        reader.assign()?;
+        // What was entered before the ends were asked for may lack what came before them.
+        self.model.forget();
+        tracing::info!(topic, "following the status topic");
+        let (answers, probes) = sync_channel(1);
+        let prober = self
+            .runtime
+            .spawn(probe(self.cluster.clone(), topic.to_owned(), answers));
+        let result = self.read(&mut reader, &probes);
+        prober.abort();
+        result
+    }
+
+    fn read(&self, reader: &mut Reader<'_>, probes: &Receiver<Probe>) -> Result<(), Lost> {
+        while !self.stop.is_cancelled() {
+            match reader.consumer.poll(POLL) {
+                None => {}
+                Some(Ok(message)) => reader.take(&message),
+                Some(Err(KafkaError::PartitionEOF(partition))) => reader.at_end(partition)?,
+                Some(Err(error)) if is_lasting(&error) => return Err(error.into()),
+                // Brokers that are away come back, and librdkafka finds them.
+                Some(Err(error)) => tracing::debug!(%error, "reading the status topic"),
+            }
+            if let Ok(probe) = probes.try_recv() {
+                reader.aim(probe)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Asks where the topic ends, once a second, beside the thread that reads: a broker that is slow to
+/// answer must not hold up what was already fetched.
+async fn probe(cluster: Cluster, topic: String, answers: SyncSender<Probe>) {
+    let mut tick = tokio::time::interval(PROBE_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let asked_at = Monotonic::now();
+        match cluster.end_offsets(&topic).await {
+            // An answer before this one that was not looked at yet will do.
+            Ok(ends) => drop(answers.try_send(Probe { asked_at, ends })),
+            Err(error) => tracing::debug!(%error, "asking for the status topic's end"),
+        }
+    }
+}
+
+/// Errors that do not pass by themselves.
+fn is_lasting(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::Fatal
+                | Code::AutoOffsetReset
+                | Code::OffsetOutOfRange
+                | Code::UnknownPartition
+                | Code::UnknownTopic
+                | Code::UnknownTopicOrPartition
+                | Code::TopicAuthorizationFailed
+        )
+    )
+}
+
+/// What was read so far, and how far is still to be read to be at the end.
+struct Reader<'a> {
+    model: &'a Model,
+    consumer: &'a Consumer,
+    topic: &'a str,
+    /// The offset after the last one read, by partition.
+    next: BTreeMap<i32, i64>,
+    goal: Option<Goal>,
+    /// Since when there is something to read and nothing comes.
+    behind_since: Option<Monotonic>,
+}
+
+/// A probe that is not reached yet.
+struct Goal {
+    asked_at: Monotonic,
+    missing: BTreeMap<i32, i64>,
+}
+
+impl Reader<'_> {
+    fn assign(&self) -> Result<(), Lost> {
+        let mut assignment = TopicPartitionList::with_capacity(self.next.len());
+        for (partition, next) in &self.next {
+            assignment.add_partition_offset(self.topic, *partition, Offset::Offset(*next))?;
+        }
+        Ok(self.consumer.assign(&assignment)?)
+    }
+
+    fn take(&mut self, message: &BorrowedMessage<'_>) {
+        let key = message.key().and_then(parse_key);
+        if key.is_none_or(|key| self.model.wants(&key)) {
+            match message
+                .payload()
+                .map(serde_json::from_slice::<PromotionStatus>)
+            {
+                Some(Ok(event)) => self.model.apply(event.state),
+                // Not ours, or from a version to come; the entry is compared with Postgres soon.
+                Some(Err(error)) => tracing::warn!(
+                    topic = self.topic,
+                    partition = message.partition(),
+                    offset = message.offset(),
+                    %error,
+                    "a status event cannot be read"
+                ),
+                None => {}
+            }
+        }
+        self.behind_since = None;
+        self.advance(message.partition(), message.offset() + 1);
+    }
+
+    /// All of a partition is read, its transaction markers too, which are no messages.
+    fn at_end(&mut self, partition: i32) -> Result<(), Lost> {
+        let positions = self.consumer.position()?;
+        let position = positions.find_partition(self.topic, partition);
+        // There is none where nothing was read since the assignment.
+        if let Some(Offset::Offset(next)) = position.map(|position| position.offset()) {
+            self.advance(partition, next);
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, partition: i32, to: i64) {
+        let next = self.next.entry(partition).or_default();
+        *next = to.max(*next);
+        let Some(goal) = &mut self.goal else {
+            return;
+        };
+        if goal
+            .missing
+            .get(&partition)
+            .is_some_and(|end| *end <= *next)
+        {
+            goal.missing.remove(&partition);
+            self.check_goal();
+        }
+    }
+
+    fn aim(&mut self, probe: Probe) -> Result<(), Lost> {
+        let mut added = false;
+        let mut missing = BTreeMap::new();
+        let mut lag = 0;
+        for (partition, end) in probe.ends {
+            let next = *self.next.entry(partition).or_insert_with(|| {
+                // A partition that was added is read from its beginning.
+                added = true;
+                0
+            });
+            if end < next {
+                return Err(Lost::Shorter {
+                    partition,
+                    end,
+                    next,
+                });
+            }
+            if end > next {
+                lag += end - next;
+                missing.insert(partition, end);
+            }
+        }
+        self.model.metrics.model.tail_lag.set(lag);
+        if added {
+            self.assign()?;
+        }
+        self.goal = Some(Goal {
+            asked_at: probe.asked_at,
+            missing,
+        });
+        self.check_goal();
+        if self.goal.is_none() {
+            return Ok(());
+        }
+        let behind_since = self.behind_since.get_or_insert_with(Monotonic::now);
+        if behind_since.elapsed() > STALLED_AFTER {
+            return Err(Lost::Stalled);
+        }
+        Ok(())
+    }
+
+    fn check_goal(&mut self) {
+        if let Some(goal) = self.goal.take_if(|goal| goal.missing.is_empty()) {
+            self.behind_since = None;
+            self.model.tail_reached_end(goal.asked_at);
+            self.model.metrics.model.tail_lag.set(0);
+        }
+    }
+}
+
+/// `{user_id}:{promotion_id}`.
+fn parse_key(key: &[u8]) -> Option<Key> {
+    let (user_id, promotion_id) = std::str::from_utf8(key).ok()?.split_once(':')?;
+    Some((user_id.parse().ok()?, promotion_id.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_topics_keys() {
+        assert_eq!(parse_key(b"48151:1"), Some((48_151, 1)));
+        for key in [&b"48151"[..], b":1", b"48151:", b"a:1", b"\xff:1", b"1:2:3"] {
+            assert_eq!(parse_key(key), None, "{key:?}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+use super::*;
+use crate::domain::Instant;
+use crate::domain::reward::Reward;
+
+fn at(text: &str) -> Instant {
+    text.parse().expect("an instant")
+}
+
+/// A participation at a version, in progress.
+fn state(version: i32) -> State {
+    State {
+        user_id: 1,
+        promotion_id: 2,
+        promotion_key: "promo".to_owned(),
+        status: StatusName::InProgress,
+        version,
+        rides_completed: version - 1,
+        rides_target: 20,
+        started_at: at("2026-11-22T00:00:00Z"),
+        challenge_deadline: at("2026-12-06T00:00:00Z"),
+        completed_at: None,
+        reward_deadline: None,
+        rewarded_at: None,
+        expired_at: None,
+        expired_reason: None,
+        reward: Reward {
+            product_id: 80,
+            amount_cents: 100_000,
+            currency_code: "MXN".parse().expect("a currency"),
+            repayment_rate: "15".to_owned(),
+        },
+    }
+}
+
+fn with_status(version: i32, status: StatusName) -> State {
+    State {
+        status,
+        ..state(version)
+    }
+}
+
+fn stored(state: State) -> Stored {
+    Stored {
+        state: Arc::new(state),
+        conditions: Arc::new(Value::Null),
+        now: at("2026-11-23T00:00:00Z"),
+    }
+}
+
+const KEY: Key = (1, 2);
+
+fn model() -> Arc<Model> {
+    // Never contacted: it connects when first used.
+    let store = Store::new("postgres://nobody@127.0.0.1:1/none", 1).expect("a URL");
+    Model::new(store, 2, Metrics::new())
+}
+
+/// As [`model`], and fresh.
+fn fresh_model() -> Arc<Model> {
+    let model = model();
+    make_fresh(&model);
+    model
+}
+
+fn make_fresh(model: &Model) {
+    let pulse = Pulse {
+        now: at("2026-11-23T00:00:00Z"),
+        oldest_unpublished: Some(at("2026-11-22T23:59:59.500Z")),
+    };
+    model.observe(&pulse, Monotonic::now());
+    model.tail_reached_end(Monotonic::now());
+}
+
+fn version(answer: Option<Stored>) -> Option<i32> {
+    answer.map(|stored| stored.state.version)
+}
+
+#[tokio::test]
+async fn answers_only_those_who_say_what_they_have_seen() {
+    let model = fresh_model();
+    drop(model.begin(KEY).finish(stored(state(3))));
+    assert_eq!(version(model.answer(&KEY, Some(2))), Some(3));
+    assert_eq!(version(model.answer(&KEY, Some(3))), Some(3));
+    assert_eq!(version(model.answer(&KEY, Some(4))), None, "they saw more");
+    assert_eq!(version(model.answer(&KEY, None)), None, "no condition");
+    assert_eq!(version(model.answer(&(1, 3), Some(1))), None, "unknown");
+}
+
+#[tokio::test]
+async fn a_state_that_a_client_can_end_is_never_answered_nor_one_that_is_not_fresh() {
+    let model = model();
+    drop(model.begin(KEY).finish(stored(state(3))));
+    assert_eq!(version(model.answer(&KEY, Some(3))), None, "not fresh yet");
+    model.tail_reached_end(Monotonic::now());
+    assert_eq!(version(model.answer(&KEY, Some(3))), None, "relay unknown");
+    make_fresh(&model);
+    assert_eq!(version(model.answer(&KEY, Some(3))), Some(3));
+    model.apply(with_status(4, StatusName::Completed));
+    assert_eq!(
+        version(model.answer(&KEY, Some(3))),
+        None,
+        "may be accepted"
+    );
+    model.apply(with_status(5, StatusName::Rewarded));
+    assert_eq!(version(model.answer(&KEY, Some(3))), Some(5));
+}
+
+#[tokio::test]
+async fn an_event_that_waits_to_be_published_makes_it_stale() {
+    let model = model();
+    model.tail_reached_end(Monotonic::now());
+    let mut pulse = Pulse {
+        now: at("2026-11-23T00:00:05Z"),
+        oldest_unpublished: Some(at("2026-11-23T00:00:00Z")),
+    };
+    model.observe(&pulse, Monotonic::now());
+    assert!(!model.is_fresh());
+    pulse.oldest_unpublished = None;
+    model.observe(&pulse, Monotonic::now());
+    assert!(model.is_fresh());
+}
+
+#[tokio::test]
+async fn a_proof_is_good_for_as_long_as_it_was_asked_not_answered() {
+    let model = fresh_model();
+    assert!(model.is_fresh());
+    let model = self::model();
+    make_fresh(&model);
+    // Older proofs do not take back newer ones.
+    model.tail_reached_end(model.origin);
+    assert!(model.is_fresh());
+}
+
+#[tokio::test]
+async fn an_event_between_the_entering_and_the_reading_is_not_lost() {
+    let model = fresh_model();
+    let reading = model.begin(KEY);
+    assert!(model.wants(&KEY));
+    model.apply(state(7));
+    model.apply(state(6));
+    let answered = reading.finish(stored(state(5)));
+    assert_eq!(answered.state.version, 7);
+    assert_eq!(version(model.answer(&KEY, Some(1))), Some(7));
+    // And one of Postgres that is newer than the events stays.
+    drop(model.begin(KEY).finish(stored(state(9))));
+    model.apply(state(8));
+    assert_eq!(version(model.answer(&KEY, Some(1))), Some(9));
+}
+
+#[tokio::test]
+async fn a_reading_from_before_the_entry_does_not_fill_it() {
+    let model = fresh_model();
+    let old = model.begin(KEY);
+    model.forget();
+    // An event of version 6 passes while nothing is entered.
+    let new = model.begin(KEY);
+    drop(old.finish(stored(state(5))));
+    assert_eq!(version(model.answer(&KEY, Some(1))), None);
+    drop(new.finish(stored(state(6))));
+    assert_eq!(version(model.answer(&KEY, Some(1))), Some(6));
+}
+
+#[tokio::test]
+async fn what_was_not_found_leaves_no_trace() {
+    let model = fresh_model();
+    drop(model.begin(KEY));
+    assert!(!model.wants(&KEY));
+    assert_eq!(model.metrics.model.entries.get(), 0);
+}
+
+#[tokio::test]
+async fn who_waits_hears_and_is_not_pushed_out() {
+    let model = fresh_model();
+    let mut watch = model.watch(KEY);
+    drop(model.begin(KEY).finish(stored(state(1))));
+    for other in 10..20 {
+        drop(model.begin((other, 2)).finish(stored(State {
+            user_id: other,
+            ..state(1)
+        })));
+    }
+    assert_eq!(model.metrics.model.entries.get(), 3, "two and the watched");
+    watch.changed().await;
+    model.apply(state(1));
+    let again = tokio::time::timeout(Duration::from_millis(20), watch.changed());
+    assert!(again.await.is_err(), "nothing new");
+    model.apply(state(2));
+    watch.changed().await;
+    assert_eq!(version(model.answer(&KEY, Some(1))), Some(2));
+    model.forget();
+    assert_eq!(version(model.answer(&KEY, Some(1))), None);
+    assert!(model.wants(&KEY), "still entered");
+    let second = model.watch(KEY);
+    drop(watch);
+    assert!(model.wants(&KEY), "somebody else waits");
+    drop(second);
+    assert!(!model.wants(&KEY));
+}

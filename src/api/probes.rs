@@ -1,0 +1,74 @@
+//! Liveness, readiness and metrics: for machines, without a token.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+
+use super::extract::Params;
+use super::problem::{Problem, Result};
+use crate::readiness::{Readiness, Role};
+use crate::store::Store;
+use crate::telemetry::Metrics;
+
+/// What they report about.
+#[derive(Clone, Debug)]
+pub struct ProbeState {
+    /// What the roles say.
+    pub readiness: Arc<Readiness>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// For the state of its pool.
+    pub store: Store,
+}
+
+/// `/livez`, `/readyz`, `/metrics`.
+pub fn router(state: ProbeState) -> Router {
+    Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(state)
+}
+
+async fn ready(State(state): State<ProbeState>, params: Params) -> Result<Response> {
+    let mut roles = state.readiness.snapshot();
+    if let Some(asked) = params.text("role") {
+        let runs_here = |role: &Role| role.as_str() == asked;
+        roles.retain(|role, _| runs_here(role));
+        if roles.is_empty() {
+            return Err(Problem::invalid_field(
+                "role",
+                "must be a role of this process",
+            ));
+        }
+    }
+    let status = if roles.values().all(std::result::Result::is_ok) {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let roles: BTreeMap<&str, String> = roles
+        .into_iter()
+        .map(|(role, state)| {
+            let state = state.err().unwrap_or_else(|| "ok".to_owned());
+            (role.as_str(), state)
+        })
+        .collect();
+    Ok((status, Json(json!({ "roles": roles }))).into_response())
+}
+
+async fn metrics(State(state): State<ProbeState>) -> Response {
+    let pool = state.store.pool();
+    state.metrics.pool.size.set(i64::from(pool.size()));
+    let idle = i64::try_from(pool.num_idle()).unwrap_or(i64::MAX);
+    state.metrics.pool.idle.set(idle);
+    let content_type = (CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
+    ([content_type], state.metrics.render()).into_response()
+}

@@ -1,0 +1,495 @@
+//! Refusals as RFC 9457 problems: every slug of contract 5 and 6, made in one place.
+
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response as ApiResponse, ResponseBuilder};
+use utoipa::{IntoResponses, ToSchema};
+
+use crate::domain::eligibility::Reason;
+use crate::domain::promotion::FieldError;
+use crate::store::StoreError;
+use crate::wire::participation::Participation;
+
+/// The media type of every refusal.
+pub const CONTENT_TYPE_PROBLEM: &str = "application/problem+json";
+
+/// How soon a client may try again what failed because something of ours was away.
+const RETRY_SOON: Duration = Duration::from_secs(1);
+
+/// What does not vary between two problems of the same type.
+#[derive(Debug, PartialEq, Eq)]
+struct Kind {
+    status: StatusCode,
+    slug: &'static str,
+    title: &'static str,
+}
+
+impl Kind {
+    const fn new(status: StatusCode, slug: &'static str, title: &'static str) -> Self {
+        Self {
+            status,
+            slug,
+            title,
+        }
+    }
+}
+
+/// A refused request: answers itself as `application/problem+json`. Its texts are for callers, so
+/// nothing internal belongs into them.
+#[derive(Debug)]
+pub struct Problem {
+    kind: &'static Kind,
+    detail: String,
+    members: Map<String, Value>,
+    hint: Option<Hint>,
+}
+
+/// A header that goes with a problem.
+#[derive(Clone, Copy, Debug)]
+enum Hint {
+    Authenticate,
+    RetryAfterSeconds(u64),
+}
+
+/// What a handler answers.
+pub type Result<T> = std::result::Result<T, Problem>;
+
+macro_rules! kind {
+    ($status:ident, $slug:literal, $title:literal) => {{
+        static KIND: Kind = Kind::new(StatusCode::$status, $slug, $title);
+        &KIND
+    }};
+}
+
+impl Problem {
+    fn new(kind: &'static Kind, detail: impl Into<String>) -> Self {
+        Self {
+            kind,
+            detail: detail.into(),
+            members: Map::new(),
+            hint: None,
+        }
+    }
+
+    /// Adds a member of its own to the problem.
+    pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
+        // What is given here are structs, texts and numbers, which always have a JSON form.
+        let value = serde_json::to_value(value).unwrap_or_default();
+        self.members.insert(name.to_owned(), value);
+        self
+    }
+
+    fn with_hint(mut self, hint: Hint) -> Self {
+        self.hint = Some(hint);
+        self
+    }
+
+    fn with_retry_after(self, wait: Duration) -> Self {
+        // Whole seconds, rounded up, at least one.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.with_hint(Hint::RetryAfterSeconds(seconds.max(1)))
+    }
+
+    /// The status it is answered with.
+    pub fn status(&self) -> StatusCode {
+        self.kind.status
+    }
+
+    // In every group ---------------------------------------------------------------------------
+
+    /// The body is not JSON, or something in it is of the wrong JSON type.
+    pub fn malformed_request(detail: impl Into<String>) -> Self {
+        Self::new(
+            kind!(BAD_REQUEST, "malformed-request", "Malformed request"),
+            detail,
+        )
+    }
+
+    /// There is no token, or not one that is taken here.
+    pub fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::new(
+            kind!(UNAUTHORIZED, "unauthorized", "Authentication required"),
+            detail,
+        )
+        .with_hint(Hint::Authenticate)
+    }
+
+    /// The token is good but does not allow this.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(kind!(FORBIDDEN, "forbidden", "Not allowed"), detail)
+    }
+
+    /// There is nothing at this address.
+    pub fn not_found() -> Self {
+        Self::new(
+            kind!(NOT_FOUND, "not-found", "Not found"),
+            "There is nothing here.",
+        )
+    }
+
+    /// The address exists, but not for this method. The router adds which ones there are.
+    pub fn method_not_allowed() -> Self {
+        Self::new(
+            kind!(
+                METHOD_NOT_ALLOWED,
+                "method-not-allowed",
+                "Method not allowed"
+            ),
+            "This address does not take this method; Allow says which it takes.",
+        )
+    }
+
+    /// The body did not arrive in time.
+    pub fn request_timeout() -> Self {
+        Self::new(
+            kind!(
+                REQUEST_TIMEOUT,
+                "request-timeout",
+                "The request took too long"
+            ),
+            "The body did not arrive in time.",
+        )
+    }
+
+    /// The body is larger than `limit_bytes`.
+    pub fn too_large(limit_bytes: usize) -> Self {
+        Self::new(
+            kind!(PAYLOAD_TOO_LARGE, "too-large", "Too large"),
+            format!("The body is larger than {limit_bytes} bytes."),
+        )
+    }
+
+    /// These fields are wrong. One of the wrong JSON type makes the whole request malformed.
+    pub fn invalid_request(errors: Vec<FieldError>) -> Self {
+        if let Some(error) = errors.iter().find(|error| error.wrong_type) {
+            let detail = format!("{} {}.", error.field, error.reason);
+            return Self::malformed_request(detail).with("errors", errors);
+        }
+        let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
+        let detail = format!("Not acceptable: {}.", fields.join(", "));
+        Self::new(
+            kind!(UNPROCESSABLE_ENTITY, "invalid-request", "Invalid request"),
+            detail,
+        )
+        .with("errors", errors)
+    }
+
+    /// One field is wrong.
+    pub fn invalid_field(field: &str, reason: impl Into<String>) -> Self {
+        Self::invalid_request(vec![FieldError::invalid(field, reason)])
+    }
+
+    /// More than the client's share; after `wait` there is room again.
+    pub fn too_many_requests(wait: Duration) -> Self {
+        Self::new(
+            kind!(TOO_MANY_REQUESTS, "too-many-requests", "Too many requests"),
+            "More requests than one client may send; Retry-After says when to go on.",
+        )
+        .with_retry_after(wait)
+    }
+
+    /// Something of ours is away or full. Repeating is safe; whether the effect is there already is
+    /// unknown.
+    pub fn temporarily_unavailable() -> Self {
+        Self::new(
+            kind!(
+                SERVICE_UNAVAILABLE,
+                "temporarily-unavailable",
+                "Temporarily unavailable"
+            ),
+            "The request could not be answered just now; repeating it is safe.",
+        )
+        .with_retry_after(RETRY_SOON)
+    }
+
+    /// Our fault. Log the cause where this is made: the caller learns nothing of it.
+    pub fn internal_error() -> Self {
+        Self::new(
+            kind!(INTERNAL_SERVER_ERROR, "internal-error", "Internal error"),
+            "Something is broken here; it has been recorded.",
+        )
+    }
+
+    // Of single calls --------------------------------------------------------------------------
+
+    /// Start: the client took part before.
+    pub fn already_participated(participation: &Participation) -> Self {
+        Self::new(
+            kind!(CONFLICT, "already-participated", "Already participated"),
+            "A promotion can be taken part in only once.",
+        )
+        .with("participation", participation)
+    }
+
+    /// Start: there is no such promotion.
+    pub fn promotion_not_found() -> Self {
+        Self::new(
+            kind!(NOT_FOUND, "promotion-not-found", "No such promotion"),
+            "There is no promotion of this id.",
+        )
+    }
+
+    /// Start: these rules failed, in the contract's order.
+    pub fn not_eligible(reasons: &[Reason]) -> Self {
+        Self::new(
+            kind!(CONFLICT, "not-eligible", "Not eligible"),
+            "The client may not start this promotion; reasons says why.",
+        )
+        .with("reason", reasons.first())
+        .with("reasons", reasons)
+    }
+
+    /// The client does not take part in this promotion.
+    pub fn not_participating() -> Self {
+        Self::new(
+            kind!(NOT_FOUND, "not-participating", "Not participating"),
+            "The client does not take part in this promotion.",
+        )
+    }
+
+    /// Acknowledge: there is nothing over to be acknowledged.
+    pub fn not_expired() -> Self {
+        Self::new(
+            kind!(CONFLICT, "not-expired", "Not expired"),
+            "The participation has not expired.",
+        )
+    }
+
+    /// Reward: rides are still missing.
+    pub fn challenge_not_completed() -> Self {
+        Self::new(
+            kind!(
+                CONFLICT,
+                "challenge-not-completed",
+                "Challenge not completed"
+            ),
+            "The challenge is not completed yet.",
+        )
+    }
+
+    /// Reward: the challenge expired unreached.
+    pub fn challenge_over() -> Self {
+        Self::new(
+            kind!(GONE, "challenge-over", "The challenge is over"),
+            "The challenge ended before it was completed.",
+        )
+    }
+
+    /// Reward: it was not claimed in time.
+    pub fn reward_expired() -> Self {
+        Self::new(
+            kind!(GONE, "reward-expired", "The reward has expired"),
+            "The reward was not claimed in time.",
+        )
+    }
+
+    /// Reward: it was accepted before, with this outcome.
+    pub fn already_rewarded(application: impl Serialize) -> Self {
+        Self::new(
+            kind!(CONFLICT, "already-rewarded", "Already rewarded"),
+            "The reward was accepted before.",
+        )
+        .with("application", application)
+    }
+
+    /// Accept: the split has gone and the promotion does not make another.
+    pub fn split_missing() -> Self {
+        Self::new(
+            kind!(CONFLICT, "split-missing", "Split missing"),
+            "The client has no active split for this promotion.",
+        )
+    }
+
+    /// Admin: another promotion has this key.
+    pub fn promotion_key_taken() -> Self {
+        Self::new(
+            kind!(CONFLICT, "promotion-key-taken", "Promotion key taken"),
+            "Another promotion has this promotion_key.",
+        )
+    }
+
+    /// Admin: the quarantined ride was replayed or dismissed before.
+    pub fn already_resolved() -> Self {
+        Self::new(
+            kind!(CONFLICT, "already-resolved", "Already resolved"),
+            "The quarantined ride was replayed or dismissed before.",
+        )
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(error) => {
+                // Readiness logs an outage once; a line per request would only drown it.
+                tracing::debug!(%error, "postgres is unavailable");
+                Self::temporarily_unavailable()
+            }
+            error => {
+                tracing::error!(%error, "the store failed");
+                Self::internal_error()
+            }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut body = Map::new();
+        body.insert(
+            "type".to_owned(),
+            json!(format!("/problems/{}", self.kind.slug)),
+        );
+        body.insert("title".to_owned(), json!(self.kind.title));
+        body.insert("status".to_owned(), json!(self.kind.status.as_u16()));
+        body.insert("detail".to_owned(), json!(self.detail));
+        body.extend(self.members);
+        let mut response = (self.kind.status, Value::Object(body).to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_PROBLEM));
+        match self.hint {
+            Some(Hint::Authenticate) => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Some(Hint::RetryAfterSeconds(seconds)) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+            }
+            None => {}
+        }
+        response
+    }
+}
+
+/// A refusal (RFC 9457). Some types have members of their own besides.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(title = "Problem")]
+pub struct ProblemDetails {
+    /// `/problems/<slug>`.
+    #[serde(rename = "type")]
+    #[schema(example = "/problems/invalid-request")]
+    pub problem_type: String,
+    /// What kind of problem this is, for people.
+    pub title: String,
+    /// The answer's status.
+    #[schema(example = 422)]
+    pub status: u16,
+    /// What went wrong here, for people.
+    pub detail: String,
+    /// Of `invalid-request`: the fields that are wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errors: Option<Vec<FieldProblem>>,
+}
+
+/// A field that is wrong.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FieldProblem {
+    /// The field's path, such as `conditions.target_rides`.
+    pub field: String,
+    /// What it should have been.
+    pub reason: String,
+}
+
+/// The refusals that every call with a token may answer, for the OpenAPI document.
+#[derive(Debug)]
+pub struct CommonProblems;
+
+impl IntoResponses for CommonProblems {
+    fn responses() -> BTreeMap<String, RefOr<ApiResponse>> {
+        [
+            (
+                "400",
+                "`malformed-request`: not JSON, or a wrong JSON type",
+            ),
+            (
+                "401",
+                "`unauthorized`: no valid token (with `WWW-Authenticate`)",
+            ),
+            ("403", "`forbidden`: the token does not allow this"),
+            ("404", "`not-found`"),
+            (
+                "405",
+                "`method-not-allowed` (with `Allow`)",
+            ),
+            ("413", "`too-large`"),
+            (
+                "422",
+                "`invalid-request`, with `errors` naming the fields",
+            ),
+            (
+                "429",
+                "`too-many-requests` (with `Retry-After`)",
+            ),
+            (
+                "503",
+                "`temporarily-unavailable` (with `Retry-After`); the outcome is unknown, repeating is safe",
+            ),
+        ]
+        .into_iter()
+        .map(|(status, description)| {
+            let content = ContentBuilder::new()
+                .schema(Some(Ref::from_schema_name("ProblemDetails")))
+                .build();
+            let response = ResponseBuilder::new()
+                .description(description)
+                .content(CONTENT_TYPE_PROBLEM, content)
+                .build();
+            (status.to_owned(), RefOr::T(response))
+        })
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn answer(problem: Problem) -> (StatusCode, axum::http::HeaderMap, Value) {
+        let response = problem.into_response();
+        let (parts, body) = response.into_parts();
+        let bytes = axum::body::to_bytes(body, usize::MAX).await.expect("body");
+        let body = serde_json::from_slice(&bytes).expect("JSON");
+        (parts.status, parts.headers, body)
+    }
+
+    #[tokio::test]
+    async fn invalid_fields_are_named_and_a_wrong_type_is_malformed() {
+        let (status, headers, body) =
+            answer(Problem::invalid_field("limit", "must be 1 to 200")).await;
+        assert_eq!(status, 422);
+        assert_eq!(headers[CONTENT_TYPE], CONTENT_TYPE_PROBLEM);
+        assert_eq!(body["type"], "/problems/invalid-request");
+        assert_eq!(
+            body["errors"],
+            json!([{ "field": "limit", "reason": "must be 1 to 200" }])
+        );
+        let errors = vec![
+            FieldError::invalid("a", "must be positive"),
+            FieldError::wrong_type("b", "must be an integer, got \"1\""),
+        ];
+        let (status, _, body) = answer(Problem::invalid_request(errors)).await;
+        assert_eq!(status, 400);
+        assert_eq!(body["type"], "/problems/malformed-request");
+        assert_eq!(body["detail"], "b must be an integer, got \"1\".");
+    }
+
+    #[tokio::test]
+    async fn says_how_to_go_on() {
+        let (_, headers, _) = answer(Problem::unauthorized("No token.")).await;
+        assert_eq!(headers[WWW_AUTHENTICATE], "Bearer");
+        let (_, headers, _) =
+            answer(Problem::too_many_requests(Duration::from_millis(1_001))).await;
+        assert_eq!(headers[RETRY_AFTER], "2");
+        let (status, headers, _) =
+            answer(StoreError::Unavailable(sqlx::Error::PoolTimedOut).into()).await;
+        assert_eq!(status, 503);
+        assert_eq!(headers[RETRY_AFTER], "1");
+        let (status, _, body) = answer(StoreError::Corrupt("secret".to_owned()).into()).await;
+        assert_eq!(status, 500);
+        assert!(!body.to_string().contains("secret"));
+    }
+}

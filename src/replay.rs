@@ -1,0 +1,629 @@
+//! Publishing the rides of a file to the ride topic, as fast as they happened or faster.
+//!
+//! The first ride ends now, and each other one as long after it as in the file, divided by the
+//! speed; it is published when it ends. At the greatest speed that comes to: each ends when it is
+//! published. Where times are kept, only the moment of publishing is moved. A ride keeps its id in
+//! any case, so a second replay is the same rides again.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta};
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::types::RDKafkaErrorCode;
+use serde::Serialize;
+use tokio::io::AsyncRead;
+use tokio::time::Instant as Monotonic;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::KafkaConfig;
+use crate::domain::Instant;
+use crate::domain::ride::Ride;
+use crate::input::{self, Line, Lines, MAX_LINE_BYTES};
+use crate::kafka;
+use crate::wire::{debs2015, format_instant, ride_completed};
+
+/// `ce_type` of a ride.
+const CE_TYPE: &str = "ride.completed";
+
+/// `ce_source` of the rides published here.
+const CE_SOURCE: &str = "/ride-promo/replay";
+
+/// How long the broker may take to say that it has the topic.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The pause while the producer's queue is full, and between two looks whether it has emptied.
+const QUEUE_PAUSE: Duration = Duration::from_millis(5);
+
+/// How many rides are handed to the producer before other tasks get their turn.
+const YIELD_EVERY: u64 = 256;
+
+/// How rides are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A ride-completed event (contract 4.1) a line.
+    Ndjson,
+    /// Taxi trips of the DEBS 2015 Grand Challenge.
+    Debs2015,
+}
+
+/// How fast rides follow each other.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Speed {
+    /// So many times as fast as they happened; above 0.
+    Times(f64),
+    /// As fast as Kafka takes them.
+    Max,
+}
+
+/// How to replay.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Options {
+    /// How the file is written.
+    pub format: Format,
+    /// How fast.
+    pub speed: Speed,
+    /// Publish the original instants instead of ones moved to now.
+    pub keep_times: bool,
+}
+
+/// What a replay came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Rows that were read, blank ones aside.
+    pub read: u64,
+    /// Rides that Kafka has acknowledged.
+    pub published: u64,
+    /// Rows that are no rides; they were skipped.
+    pub malformed: u64,
+    /// Rides that Kafka did not take.
+    pub failed: u64,
+    /// Why not, of the first.
+    pub first_failure: Option<String>,
+    /// It was told to stop before the end of the file.
+    pub interrupted: bool,
+}
+
+/// What happens on the way, for whoever watches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// So many rows have been read.
+    Read(u64),
+    /// This line is no ride, and why.
+    Malformed {
+        /// Counted from 1.
+        line: u64,
+        /// What is wrong with it.
+        reason: &'a str,
+    },
+}
+
+/// Why a replay broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The text cannot be read on.
+    #[error("cannot read on after line {line}: {source}")]
+    Unreadable {
+        /// The last line that was read.
+        line: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// Kafka is not there, or has no such topic; nothing was published.
+    #[error("cannot publish to the topic {topic} at {brokers}: {reason}")]
+    NoTopic {
+        /// The ride topic.
+        topic: String,
+        /// Where it was looked for.
+        brokers: String,
+        /// Why.
+        reason: String,
+    },
+    /// The producer cannot go on.
+    #[error("kafka: {0}")]
+    Kafka(#[from] KafkaError),
+}
+
+/// A row of a file of rides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Counted from 1.
+    pub line: u64,
+    /// The ride with its original instant, or what is wrong with the row.
+    pub ride: Result<Ride, String>,
+}
+
+/// The rides of a text, plain or gzip, one after the other and in bounded memory.
+pub struct Rides<'a> {
+    lines: Lines<input::Input<'a>>,
+    format: Format,
+    not_after: Instant,
+}
+
+/// Reads a text as rides. One that ends more than five minutes after `not_after` is malformed, as
+/// it would be on the topic; `None` allows any.
+pub async fn rides<'a, R>(
+    reader: R,
+    format: Format,
+    not_after: Option<Instant>,
+) -> io::Result<Rides<'a>>
+where
+    R: AsyncRead + Send + Unpin + 'a,
+{
+    Ok(Rides {
+        lines: Lines::new(input::gunzipped(reader).await?),
+        format,
+        not_after: not_after.unwrap_or(DateTime::<chrono::Utc>::MAX_UTC),
+    })
+}
+
+impl Rides<'_> {
+    /// The next row that is not blank; `None` at the end.
+    pub async fn next(&mut self) -> io::Result<Option<Row>> {
+        loop {
+            let line = self.lines.number() + 1;
+            let ride = match self.lines.next().await? {
+                None => return Ok(None),
+                Some(Line::TooLong) => Err(format!("must be at most {MAX_LINE_BYTES} bytes long")),
+                Some(Line::Whole(bytes)) if bytes.trim_ascii().is_empty() => continue,
+                Some(Line::Whole(bytes)) => read_row(bytes, self.format, self.not_after),
+            };
+            return Ok(Some(Row { line, ride }));
+        }
+    }
+
+    /// How many lines have been read.
+    fn lines_read(&self) -> u64 {
+        self.lines.number()
+    }
+}
+
+fn read_row(bytes: &[u8], format: Format, not_after: Instant) -> Result<Ride, String> {
+    let ride = match format {
+        Format::Ndjson => {
+            ride_completed::decode(bytes, not_after).map_err(|rejected| rejected.detail)
+        }
+        Format::Debs2015 => std::str::from_utf8(bytes)
+            .map_err(|error| format!("must be UTF-8: {error}"))
+            .and_then(debs2015::ride),
+    }?;
+    if ride.completed_at - not_after > ride_completed::MAX_AHEAD {
+        let completed_at = format_instant(ride.completed_at);
+        return Err(format!("must not be in the future, is of {completed_at}"));
+    }
+    Ok(ride)
+}
+
+#[derive(Serialize)]
+struct RideCompleted<'a> {
+    ride_id: uuid::Uuid,
+    user_id: i64,
+    #[serde(with = "crate::wire::instant")]
+    completed_at: Instant,
+    amount_cents: i64,
+    currency_code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    country_code: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    city_id: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_type: Option<&'a str>,
+}
+
+/// A ride as the topic carries it (contract 4.1).
+pub fn encode(ride: &Ride) -> Vec<u8> {
+    let event = RideCompleted {
+        ride_id: ride.ride_id,
+        user_id: ride.user_id,
+        completed_at: ride.completed_at,
+        amount_cents: ride.amount_cents,
+        currency_code: ride.currency_code.as_str(),
+        country_code: ride.country_code.as_ref().map(|code| code.as_str()),
+        city_id: ride.city_id,
+        service_type: ride.service_type.as_deref(),
+    };
+    // Nothing in it can fail: no maps, no foreign types.
+    serde_json::to_vec(&event).unwrap_or_default()
+}
+
+/// The headers of a ride's record, CloudEvents in binary mode.
+pub fn headers(ride: &Ride, source: &str) -> OwnedHeaders {
+    let ride_id = ride.ride_id.to_string();
+    let completed_at = format_instant(ride.completed_at);
+    [
+        ("ce_specversion", "1.0"),
+        ("ce_id", ride_id.as_str()),
+        ("ce_type", CE_TYPE),
+        ("ce_source", source),
+        ("ce_time", completed_at.as_str()),
+        ("content-type", "application/json"),
+    ]
+    .into_iter()
+    .fold(
+        OwnedHeaders::new_with_capacity(6),
+        |headers, (key, value)| {
+            headers.insert(Header {
+                key,
+                value: Some(value),
+            })
+        },
+    )
+}
+
+/// When each ride ends and is published, from when the first one was.
+struct Pace {
+    options: Options,
+    /// Of the first ride: its original instant, and when it was published by both clocks.
+    first: Option<(Instant, Instant, Monotonic)>,
+}
+
+/// What [`Pace`] decides about a ride.
+#[derive(Debug, PartialEq)]
+struct Timed {
+    completed_at: Instant,
+    /// Not before this.
+    publish_at: Option<Monotonic>,
+}
+
+impl Pace {
+    /// `None`: the time would be out of the calendar.
+    fn time(&mut self, original: Instant, now: Instant, ticks: Monotonic) -> Option<Timed> {
+        let (first, began, began_ticks) = *self.first.get_or_insert((original, now, ticks));
+        let Speed::Times(speed) = self.options.speed else {
+            return Some(Timed {
+                completed_at: if self.options.keep_times {
+                    original
+                } else {
+                    now
+                },
+                publish_at: None,
+            });
+        };
+        // Milliseconds of any two instants fit a float's 53 bits; a division that does not fit
+        // saturates and is refused below.
+        let after_ms = ((original - first).num_milliseconds() as f64 / speed).round() as i64;
+        let completed_at = if self.options.keep_times {
+            original
+        } else {
+            began.checked_add_signed(TimeDelta::try_milliseconds(after_ms)?)?
+        };
+        // A ride that ends before the first one is late: published at once.
+        let wait = Duration::from_millis(u64::try_from(after_ms).unwrap_or(0));
+        Some(Timed {
+            completed_at,
+            publish_at: Some(began_ticks.checked_add(wait)?),
+        })
+    }
+}
+
+/// Publishes every ride of a text, plain or gzip, in memory that does not grow with it. When `stop`
+/// is cancelled, what was handed to Kafka is still waited for.
+pub async fn replay_rides<R>(
+    config: &KafkaConfig,
+    reader: R,
+    options: Options,
+    stop: &CancellationToken,
+    mut watch: impl FnMut(Event<'_>) + Send,
+) -> Result<Summary, ReplayError>
+where
+    R: AsyncRead + Send + Unpin,
+{
+    let publisher = Publisher::connect(config).await?;
+    let clock = Clock::System;
+    // Where times are moved to now, what a ride says of the future does not matter.
+    let not_after = options.keep_times.then(|| clock.now());
+    let at_start = |source| ReplayError::Unreadable { line: 0, source };
+    let mut rides = rides(reader, options.format, not_after)
+        .await
+        .map_err(at_start)?;
+    let mut pace = Pace {
+        options,
+        first: None,
+    };
+    let mut summary = Summary::default();
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = stop.cancelled() => {
+                summary.interrupted = true;
+                break;
+            }
+            next = rides.next() => next,
+        };
+        let next = match next {
+            Ok(next) => next,
+            Err(source) => {
+                let line = rides.lines_read();
+                publisher.drain().await;
+                return Err(ReplayError::Unreadable { line, source });
+            }
+        };
+        let Some(Row { line, ride }) = next else {
+            break;
+        };
+        summary.read += 1;
+        let timed = ride.and_then(|mut ride| {
+            let timed = pace
+                .time(ride.completed_at, clock.now(), Monotonic::now())
+                .ok_or_else(|| "ends at a time that cannot be reached at this speed".to_owned())?;
+            ride.completed_at = timed.completed_at;
+            Ok((ride, timed.publish_at))
+        });
+        match timed {
+            Ok((ride, publish_at)) => {
+                let published = async {
+                    if let Some(at) = publish_at {
+                        tokio::time::sleep_until(at).await;
+                    }
+                    publisher.publish(&ride).await
+                };
+                tokio::select! {
+                    published = published => published?,
+                    // Not handed to Kafka, so it does not count as read.
+                    () = stop.cancelled() => {
+                        summary.read -= 1;
+                        summary.interrupted = true;
+                        break;
+                    }
+                }
+            }
+            Err(reason) => {
+                summary.malformed += 1;
+                watch(Event::Malformed {
+                    line,
+                    reason: &reason,
+                });
+            }
+        }
+        watch(Event::Read(summary.read));
+        if summary.read.is_multiple_of(YIELD_EVERY) {
+            tokio::task::yield_now().await;
+        }
+    }
+    publisher.drain().await;
+    let deliveries = publisher.deliveries();
+    summary.published = deliveries.acknowledged.load(Ordering::Relaxed);
+    summary.failed = deliveries.failed.load(Ordering::Relaxed);
+    summary.first_failure = deliveries.first_failure();
+    Ok(summary)
+}
+
+/// What became of what was handed to the producer.
+#[derive(Debug, Default)]
+struct Deliveries {
+    acknowledged: AtomicU64,
+    failed: AtomicU64,
+    first_failure: Mutex<Option<String>>,
+}
+
+impl Deliveries {
+    fn first_failure(&self) -> Option<String> {
+        // Nothing panics while it is held.
+        self.first_failure.lock().ok()?.clone()
+    }
+}
+
+struct ReplayContext {
+    deliveries: Arc<Deliveries>,
+}
+
+impl ClientContext for ReplayContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        kafka::log_line("replay", level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        kafka::log_error("replay", &error, reason);
+    }
+}
+
+impl ProducerContext for ReplayContext {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        match result {
+            Ok(_) => {
+                self.deliveries.acknowledged.fetch_add(1, Ordering::Relaxed);
+            }
+            Err((error, _)) => {
+                self.deliveries.failed.fetch_add(1, Ordering::Relaxed);
+                if let Ok(mut first) = self.deliveries.first_failure.lock() {
+                    first.get_or_insert_with(|| error.to_string());
+                }
+            }
+        }
+    }
+}
+
+struct Publisher {
+    /// Polls on a thread of its own.
+    producer: ThreadedProducer<ReplayContext>,
+    topic: String,
+}
+
+impl Publisher {
+    /// Asks for the topic first, so that an absent broker or a mistyped topic is told at once and
+    /// not by every ride, minutes later.
+    async fn connect(config: &KafkaConfig) -> Result<Self, ReplayError> {
+        let context = ReplayContext {
+            deliveries: Arc::default(),
+        };
+        let producer: ThreadedProducer<ReplayContext> =
+            kafka::producer(config).create_with_context(context)?;
+        let topic = config.ride_topic.clone();
+        let publisher = Self { producer, topic };
+        // The client's calls block.
+        let asked = tokio::task::spawn_blocking(move || {
+            let found = publisher.has_topic();
+            (publisher, found)
+        });
+        let no_topic = |reason| ReplayError::NoTopic {
+            topic: config.ride_topic.clone(),
+            brokers: config.brokers.clone(),
+            reason,
+        };
+        match asked.await {
+            Ok((publisher, Ok(()))) => Ok(publisher),
+            Ok((_, Err(reason))) => Err(no_topic(reason)),
+            Err(died) => Err(no_topic(died.to_string())),
+        }
+    }
+
+    fn has_topic(&self) -> Result<(), String> {
+        let metadata = self
+            .producer
+            .client()
+            .fetch_metadata(Some(&self.topic), METADATA_TIMEOUT)
+            .map_err(|error| error.to_string())?;
+        match metadata.topics().first() {
+            Some(topic) if topic.error().is_some() || topic.partitions().is_empty() => {
+                Err("there is no such topic; `serve` creates it".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn deliveries(&self) -> &Deliveries {
+        &self.producer.context().deliveries
+    }
+
+    /// Hands a ride to the producer, waiting while its queue is full.
+    async fn publish(&self, ride: &Ride) -> Result<(), KafkaError> {
+        let (key, payload) = (ride.user_id.to_string(), encode(ride));
+        let mut record = BaseRecord::to(&self.topic)
+            .key(&key)
+            .payload(&payload)
+            .headers(headers(ride, CE_SOURCE));
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => {
+                    record = returned;
+                    tokio::time::sleep(QUEUE_PAUSE).await;
+                }
+                Err((error, _)) => return Err(error),
+            }
+        }
+    }
+
+    /// Waits until everything is acknowledged or has failed; the producer gives up on a record by
+    /// itself (`message.timeout.ms`).
+    async fn drain(&self) {
+        while self.producer.in_flight_count() > 0 {
+            tokio::time::sleep(QUEUE_PAUSE).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Instant {
+        DateTime::parse_from_rfc3339(text)
+            .expect("an instant")
+            .to_utc()
+    }
+
+    fn pace(speed: Speed, keep_times: bool) -> Pace {
+        Pace {
+            options: Options {
+                format: Format::Ndjson,
+                speed,
+                keep_times,
+            },
+            first: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn rides_are_spaced_as_in_the_file() {
+        let began = Monotonic::now();
+        let now = at("2026-11-22T18:00:00Z");
+        let (first, later, earlier) = (
+            at("2013-01-01T05:02:00Z"),
+            at("2013-01-01T06:02:00Z"),
+            at("2013-01-01T05:01:00Z"),
+        );
+        let mut sixty = pace(Speed::Times(60.0), false);
+        for (original, completed_at, wait_s) in [
+            (first, "2026-11-22T18:00:00Z", 0),
+            (later, "2026-11-22T18:01:00Z", 60),
+            (earlier, "2026-11-22T17:59:59Z", 0),
+        ] {
+            // What the clocks say after the first ride does not matter.
+            let timed = sixty.time(original, now, began).expect("in the calendar");
+            assert_eq!(timed.completed_at, at(completed_at));
+            assert_eq!(timed.publish_at, Some(began + Duration::from_secs(wait_s)));
+        }
+
+        let mut kept = pace(Speed::Times(1.0), true);
+        kept.time(first, now, began);
+        let timed = kept.time(later, now, began).expect("in the calendar");
+        assert_eq!(timed.completed_at, later);
+        assert_eq!(timed.publish_at, Some(began + Duration::from_secs(3600)));
+
+        for (keep_times, completed_at) in [(false, now), (true, later)] {
+            let mut max = pace(Speed::Max, keep_times);
+            max.time(first, first, began);
+            let timed = max.time(later, now, began).expect("in the calendar");
+            assert_eq!((timed.completed_at, timed.publish_at), (completed_at, None));
+        }
+
+        let mut slow = pace(Speed::Times(f64::MIN_POSITIVE), false);
+        slow.time(first, now, began);
+        assert_eq!(slow.time(later, now, began), None);
+        assert_eq!(slow.time(earlier, now, began), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_published_is_what_was_read() {
+        let text = concat!(
+            r#"{"ride_id":"0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11","user_id":48151,"completed_at":"2026-11-22T18:04:05.123Z","amount_cents":6500,"currency_code":"MXN","country_code":"MX","city_id":4198,"service_type":"city"}"#,
+            "\r\n\r\n",
+            r#"{"ride_id":"0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11","user_id":1,"completed_at":"2026-11-22T18:04:05.000Z","amount_cents":0,"currency_code":"MXN"}"#,
+            "\n{}\n",
+            r#"{"ride_id":"0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11","user_id":1,"completed_at":"2999-01-01T00:00:00.000Z","amount_cents":0,"currency_code":"MXN"}"#,
+        );
+        for (not_after, good) in [(Some(at("2026-11-22T18:04:00Z")), 2), (None, 3)] {
+            let mut rides = rides(text.as_bytes(), Format::Ndjson, not_after)
+                .await
+                .expect("memory");
+            let mut read = Vec::new();
+            while let Some(row) = rides.next().await.expect("memory") {
+                read.push(row);
+            }
+            let lines: Vec<u64> = read.iter().map(|row| row.line).collect();
+            assert_eq!(lines, [1, 3, 4, 5]);
+            let written: Vec<String> = read
+                .iter()
+                .filter_map(|row| row.ride.as_ref().ok())
+                .map(|ride| String::from_utf8(encode(ride)).expect("JSON"))
+                .collect();
+            assert_eq!(written.len(), good);
+            for (written, source) in written.iter().zip(text.lines().step_by(2)) {
+                assert_eq!(written, source);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_of_trips_is_read_past_its_bad_rows() {
+        let text = "a,b\n\n07290D3599E7A0D62097A346EFCC1FB5,E7750A37CAB07D0DFF0AF7E3573AC141,2013-01-01 00:00:00,2013-01-01 00:02:00,120,0.44,-73.956528,40.716976,-73.962440,40.715008,CSH,3.50,0.50,0.50,0.00,0.00,4.50\r\n\u{feff}";
+        let mut rides = rides(text.as_bytes(), Format::Debs2015, None)
+            .await
+            .expect("memory");
+        let mut read = Vec::new();
+        while let Some(row) = rides.next().await.expect("memory") {
+            read.push((row.line, row.ride.is_ok()));
+        }
+        assert_eq!(read, [(1, false), (3, true), (4, false)]);
+    }
+}

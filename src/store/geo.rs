@@ -1,0 +1,79 @@
+//! The switch per country that allows new splits and starts.
+
+use serde_json::json;
+
+use super::{Result, Store, audit};
+use crate::domain::reward::CountryCode;
+use crate::wire::admin::{GeoConfig, NewGeoConfig};
+
+impl Store {
+    /// Countries by code: those after `after`, at most `limit`.
+    pub async fn geo_config(&self, after: Option<&str>, limit: i64) -> Result<Vec<GeoConfig>> {
+        Ok(sqlx::query_as!(
+            GeoConfig,
+            "select country_code, promotions_enabled, updated_at from geo_config
+              where $1::text is null or country_code > $1 order by country_code limit $2",
+            after,
+            limit
+        )
+        .fetch_all(self.pool())
+        .await?)
+    }
+
+    /// Switches a country. A start that has read the switch holds it until it is decided, so what is
+    /// started after this answers has seen the new one.
+    pub async fn put_geo_config(
+        &self,
+        country_code: CountryCode,
+        new: NewGeoConfig,
+        actor: &str,
+    ) -> Result<GeoConfig> {
+        let actor = actor.to_owned();
+        self.run_tx("put_geo_config", move |connection| {
+            let actor = actor.clone();
+            Box::pin(async move {
+                let country_code = country_code.as_str();
+                // Inserting first tells a new row from an old one under the row's lock, so that two
+                // who write a country at the same time both record what they replaced.
+                let inserted = sqlx::query_as!(
+                    GeoConfig,
+                    "insert into geo_config (country_code, promotions_enabled) values ($1, $2)
+                     on conflict (country_code) do nothing
+                     returning country_code, promotions_enabled, updated_at",
+                    country_code,
+                    new.promotions_enabled
+                )
+                .fetch_optional(&mut *connection)
+                .await?;
+                let (before, after) = match inserted {
+                    Some(after) => (None, after),
+                    None => {
+                        let before = sqlx::query_as!(
+                            GeoConfig,
+                            "select country_code, promotions_enabled, updated_at from geo_config
+                              where country_code = $1 for no key update",
+                            country_code
+                        )
+                        .fetch_one(&mut *connection)
+                        .await?;
+                        let after = sqlx::query_as!(
+                            GeoConfig,
+                            "update geo_config set promotions_enabled = $2, updated_at = clock_ms() where country_code = $1
+                             returning country_code, promotions_enabled, updated_at",
+                            country_code,
+                            new.promotions_enabled
+                        )
+                        .fetch_one(&mut *connection)
+                        .await?;
+                        (Some(before), after)
+                    }
+                };
+                let call = format!("PUT /geo-config/{country_code}");
+                let before = before.map(|before| json!(before));
+                audit::record(connection, &actor, &call, before, Some(json!(after))).await?;
+                Ok(after)
+            })
+        })
+        .await
+    }
+}

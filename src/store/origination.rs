@@ -1,0 +1,429 @@
+//! From a completed challenge to the loan: looking at the reward, accepting it in one transaction,
+//! and acknowledging that it is over (contract 5).
+
+use serde_json::json;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::participations::{Stored, enqueue_event, load};
+use super::{Result, Store, StoreError};
+use crate::domain::participation::{ExpiredReason, MoveError, Status, StatusName};
+use crate::domain::reward::Reward;
+use crate::domain::{Instant, PromotionId, UserId};
+use crate::wire::participation::State;
+use crate::wire::promotion_status::event_type;
+
+/// The standard origination flow.
+const SEQUENCE_ID: i16 = 8;
+
+/// What accepting created, the same at every repeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+pub struct Origination {
+    /// The loan application.
+    pub application_id: Uuid,
+    /// The origination session.
+    pub session_id: Uuid,
+    /// Always 8, the standard flow.
+    pub sequence_id: i16,
+    /// The accepted offer.
+    pub active_pre_offer_id: Uuid,
+}
+
+/// The product behind a reward.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+pub struct RewardProduct {
+    /// Its number.
+    pub product_id: i64,
+    /// Its name.
+    pub name: String,
+    /// Its currency.
+    pub currency_code: String,
+    /// How long the loan runs, in days.
+    pub term_days: i32,
+    /// Where its terms are.
+    #[schema(required)]
+    pub terms_url: Option<String>,
+}
+
+/// Why there is no reward to show or accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoReward {
+    /// The client does not take part.
+    NotParticipating,
+    /// Rides are still being counted.
+    ChallengeNotCompleted,
+    /// The challenge was not completed in time.
+    ChallengeOver,
+    /// The reward was not claimed in time, whether that is written already or not.
+    RewardExpired,
+    /// The promotion refuses to create a split that has gone.
+    SplitMissing,
+}
+
+/// The answer to looking at the reward.
+#[derive(Clone, Debug)]
+pub enum ShownReward {
+    /// It can be accepted.
+    Ready {
+        /// The participation.
+        participation: Stored,
+        /// The product behind the frozen reward.
+        product: RewardProduct,
+    },
+    /// It was accepted.
+    AlreadyRewarded(Origination),
+    /// There is none.
+    None(NoReward),
+}
+
+/// The answer to accepting the reward.
+#[derive(Clone, Debug)]
+pub enum Accepted {
+    /// It is accepted, now or earlier.
+    Rewarded {
+        /// What was created.
+        origination: Origination,
+        /// The participation after it.
+        participation: Stored,
+    },
+    /// It is not, and nothing was changed.
+    Refused(NoReward),
+}
+
+/// The answer to acknowledging.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// Noted, now or earlier.
+    Noted,
+    /// There is nothing that is over.
+    NotExpired,
+    /// The client does not take part.
+    NotParticipating,
+}
+
+impl Store {
+    /// The reward as frozen at the start, with its product.
+    pub async fn reward(&self, user_id: UserId, promotion_id: PromotionId) -> Result<ShownReward> {
+        let mut connection = self.pool().acquire().await?;
+        let Some(participation) = load(&mut connection, user_id, promotion_id).await? else {
+            return Ok(ShownReward::None(NoReward::NotParticipating));
+        };
+        if participation.state.status == StatusName::Rewarded {
+            return Ok(ShownReward::AlreadyRewarded(
+                origination_of(&mut connection, user_id).await?,
+            ));
+        }
+        if let Err(refused) = rewardable(&participation.state, participation.now) {
+            return Ok(ShownReward::None(refused));
+        }
+        let product_id = participation.state.reward.product_id;
+        let product = sqlx::query_as!(
+            RewardProduct,
+            "select product_id, name, currency_code, term_days, terms_url from product where product_id = $1",
+            product_id
+        )
+        .fetch_one(&mut *connection)
+        .await?;
+        Ok(ShownReward::Ready {
+            participation,
+            product,
+        })
+    }
+
+    /// Accepts the reward: active pre-offer, application, session, used split, `REWARDED` and its
+    /// event, all or nothing. Every repeat finds what the first did.
+    pub async fn accept(
+        &self,
+        user_id: UserId,
+        promotion_id: PromotionId,
+        traceparent: Option<String>,
+    ) -> Result<Accepted> {
+        self.run_tx("accept_reward", move |connection| {
+            let traceparent = traceparent.clone();
+            Box::pin(async move {
+                accept(connection, user_id, promotion_id, traceparent.as_deref()).await
+            })
+        })
+        .await
+    }
+
+    /// Notes that the client has seen that it is over.
+    pub async fn acknowledge(
+        &self,
+        user_id: UserId,
+        promotion_id: PromotionId,
+    ) -> Result<Acknowledged> {
+        let row = sqlx::query!(
+            r#"with over as (
+                   update promotion_user set acknowledged_at = coalesce(acknowledged_at, clock_ms())
+                    where user_id = $1 and promotion_id = $2
+                      and (status = 'EXPIRED' or (status = 'COMPLETED' and reward_deadline <= clock_timestamp()))
+                returning 1)
+               select exists (select from over) as "noted!",
+                      exists (select from promotion_user where user_id = $1 and promotion_id = $2) as "participates!""#,
+            user_id,
+            promotion_id
+        )
+        .fetch_one(self.pool())
+        .await?;
+        Ok(match (row.noted, row.participates) {
+            (true, _) => Acknowledged::Noted,
+            (false, true) => Acknowledged::NotExpired,
+            (false, false) => Acknowledged::NotParticipating,
+        })
+    }
+}
+
+/// Whether there is a reward to be had at `now`, by the status machine.
+fn rewardable(state: &State, now: Instant) -> std::result::Result<Status, NoReward> {
+    if state.expired_reason == Some(ExpiredReason::ChallengeNotCompleted) {
+        return Err(NoReward::ChallengeOver);
+    }
+    match (state.status, state.completed_at, state.reward_deadline) {
+        (StatusName::Completed, Some(completed_at), Some(reward_deadline)) => Status::Completed {
+            completed_at,
+            reward_deadline,
+        }
+        .accept(now)
+        .map_err(|error| match error {
+            MoveError::TooLate | MoveError::TooEarly | MoveError::From(_) => {
+                NoReward::RewardExpired
+            }
+        }),
+        (StatusName::InProgress, ..) => Err(NoReward::ChallengeNotCompleted),
+        _ => Err(NoReward::RewardExpired),
+    }
+}
+
+struct Split {
+    split_id: Uuid,
+    pre_offer_id: Uuid,
+    country_code: String,
+    valid_until: Instant,
+}
+
+async fn accept(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    promotion_id: PromotionId,
+    traceparent: Option<&str>,
+) -> Result<Accepted> {
+    let locked = sqlx::query!(
+        "select pre_offer_id, country_code from promotion_user where user_id = $1 and promotion_id = $2 for update",
+        user_id,
+        promotion_id
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(locked) = locked else {
+        return Ok(Accepted::Refused(NoReward::NotParticipating));
+    };
+    // Read after the lock, by the clock after the lock: the deadline's last millisecond is decided
+    // once, here or in the sweeper.
+    let found = must_be_there(load(connection, user_id, promotion_id).await?)?;
+    if found.state.status == StatusName::Rewarded {
+        let origination = origination_of(connection, user_id).await?;
+        return Ok(Accepted::Rewarded {
+            origination,
+            participation: found,
+        });
+    }
+    let rewarded_at = match rewardable(&found.state, found.now) {
+        Ok(Status::Rewarded { rewarded_at }) => rewarded_at,
+        Ok(other) => {
+            return Err(StoreError::Corrupt(format!(
+                "accepting a reward gave {other:?}"
+            )));
+        }
+        Err(refused) => return Ok(Accepted::Refused(refused)),
+    };
+    let reward = &found.state.reward;
+
+    let Some(split) = take_split(
+        connection,
+        &found,
+        locked.pre_offer_id,
+        &locked.country_code,
+    )
+    .await?
+    else {
+        return Ok(Accepted::Refused(NoReward::SplitMissing));
+    };
+    let origination = Origination {
+        application_id: Uuid::now_v7(),
+        session_id: Uuid::now_v7(),
+        sequence_id: SEQUENCE_ID,
+        active_pre_offer_id: Uuid::now_v7(),
+    };
+    // Always the frozen reward's terms; the pre-offer may have changed, or be gone.
+    let made = sqlx::query!(
+        "insert into active_pre_offer (active_pre_offer_id, user_id, promotion_id, pre_offer_id, product_id, product_name, term_days,
+                                       terms_url, amount_cents, currency_code, repayment_rate, created_at)
+         select $1, $2, $3, $4, p.product_id, p.name, p.term_days, p.terms_url, $6, $7, $8, $9 from product p where p.product_id = $5",
+        origination.active_pre_offer_id,
+        user_id,
+        promotion_id,
+        split.pre_offer_id,
+        reward.product_id,
+        reward.amount_cents,
+        reward.currency_code.as_str(),
+        reward.repayment_rate,
+        rewarded_at
+    )
+    .execute(&mut *connection)
+    .await?
+    .rows_affected();
+    if made != 1 {
+        return Err(StoreError::Corrupt(format!(
+            "product {} is missing",
+            reward.product_id
+        )));
+    }
+    sqlx::query!(
+        "insert into application (application_id, user_id, active_pre_offer_id, created_at) values ($1, $2, $3, $4)",
+        origination.application_id,
+        user_id,
+        origination.active_pre_offer_id,
+        rewarded_at
+    )
+    .execute(&mut *connection)
+    .await?;
+    let parameters = json!({ "split_id": split.split_id, "pre_offer_id": split.pre_offer_id, "promotion_id": promotion_id,
+        "country_code": split.country_code, "valid_until": crate::wire::format_instant(split.valid_until),
+        "product_id": reward.product_id, "amount_cents": reward.amount_cents, "currency_code": reward.currency_code,
+        "repayment_rate": reward.repayment_rate });
+    sqlx::query!(
+        "insert into session (session_id, user_id, application_id, split_id, sequence_id, parameters, created_at)
+         values ($1, $2, $3, $4, $5, $6, $7)",
+        origination.session_id,
+        user_id,
+        origination.application_id,
+        split.split_id,
+        SEQUENCE_ID,
+        parameters,
+        rewarded_at
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "update cash_loan_account set status = 'USED', updated_at = $2 where split_id = $1 and status = 'ACTIVE'",
+        split.split_id,
+        rewarded_at
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "update promotion_user set status = 'REWARDED', version = version + 1, rewarded_at = $3
+          where user_id = $1 and promotion_id = $2 and status = 'COMPLETED'",
+        user_id,
+        promotion_id,
+        rewarded_at
+    )
+    .execute(&mut *connection)
+    .await?;
+    let from = Some(StatusName::Completed);
+    enqueue_event(
+        connection,
+        user_id,
+        promotion_id,
+        event_type::REWARDED,
+        from,
+        rewarded_at,
+        traceparent,
+    )
+    .await?;
+    let participation = must_be_there(load(connection, user_id, promotion_id).await?)?;
+    Ok(Accepted::Rewarded {
+        origination,
+        participation,
+    })
+}
+
+/// The client's `ACTIVE` split for the promotion, locked; where it has gone, one made of the frozen
+/// reward, unless the promotion says to reject.
+async fn take_split(
+    connection: &mut PgConnection,
+    found: &Stored,
+    pre_offer_id: Uuid,
+    country_code: &str,
+) -> Result<Option<Split>> {
+    let (user_id, promotion_id) = (found.state.user_id, found.state.promotion_id);
+    let split = sqlx::query_as!(
+        Split,
+        "select split_id, pre_offer_id, country_code, valid_until from cash_loan_account
+          where user_id = $1 and promotion_id = $2 and status = 'ACTIVE' for update",
+        user_id,
+        promotion_id
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    // It ends by the clock, written or not.
+    let (valid, run_out): (Option<Split>, Option<Split>) = match split {
+        Some(split) if found.now < split.valid_until => (Some(split), None),
+        other => (None, other),
+    };
+    if valid.is_some() {
+        return Ok(valid);
+    }
+    let missing_split = sqlx::query_scalar!(
+        "select missing_split from promotion where promotion_id = $1",
+        promotion_id
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    if missing_split == "reject" {
+        return Ok(None);
+    }
+    if let Some(run_out) = run_out {
+        sqlx::query!(
+            "update cash_loan_account set status = 'EXPIRED', updated_at = $2 where split_id = $1",
+            run_out.split_id,
+            found.now
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    let reward: &Reward = &found.state.reward;
+    let split = Split {
+        split_id: Uuid::now_v7(),
+        pre_offer_id,
+        country_code: country_code.to_owned(),
+        // As long as the reward may be claimed; a completed participation has that.
+        valid_until: found.state.reward_deadline.unwrap_or(found.now),
+    };
+    sqlx::query!(
+        "insert into cash_loan_account (split_id, user_id, promotion_id, pre_offer_id, country_code, product_id, amount_cents,
+                                        currency_code, repayment_rate, valid_until, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)",
+        split.split_id,
+        user_id,
+        promotion_id,
+        split.pre_offer_id,
+        split.country_code,
+        reward.product_id,
+        reward.amount_cents,
+        reward.currency_code.as_str(),
+        reward.repayment_rate,
+        split.valid_until,
+        found.now
+    )
+    .execute(connection)
+    .await?;
+    Ok(Some(split))
+}
+
+/// What accepting created; a client has at most one.
+async fn origination_of(connection: &mut PgConnection, user_id: UserId) -> Result<Origination> {
+    Ok(sqlx::query_as!(
+        Origination,
+        "select a.application_id, s.session_id, s.sequence_id, a.active_pre_offer_id
+           from application a join session s using (application_id) where a.user_id = $1",
+        user_id
+    )
+    .fetch_one(connection)
+    .await?)
+}
+
+fn must_be_there(stored: Option<Stored>) -> Result<Stored> {
+    stored.ok_or_else(|| StoreError::Corrupt("a locked participation vanished".to_owned()))
+}

@@ -1,0 +1,82 @@
+//! The loan products behind offers.
+
+use serde_json::json;
+
+use super::{Result, Store, audit};
+use crate::wire::admin::{NewProduct, Product};
+
+impl Store {
+    /// Products by number: those after `after`, at most `limit`.
+    pub async fn products(&self, after: Option<i64>, limit: i64) -> Result<Vec<Product>> {
+        Ok(sqlx::query_as!(
+            Product,
+            "select product_id, name, currency_code, term_days, terms_url from product
+              where $1::bigint is null or product_id > $1 order by product_id limit $2",
+            after,
+            limit
+        )
+        .fetch_all(self.pool())
+        .await?)
+    }
+
+    /// Writes a product, new or not. What was accepted before keeps the product as it was then.
+    pub async fn put_product(
+        &self,
+        product_id: i64,
+        new: NewProduct,
+        actor: &str,
+    ) -> Result<Product> {
+        let actor = actor.to_owned();
+        self.run_tx("put_product", move |connection| {
+            let (new, actor) = (new.clone(), actor.clone());
+            Box::pin(async move {
+                // As in `put_geo_config`: inserting first tells a new row from an old one.
+                let inserted = sqlx::query_as!(
+                    Product,
+                    "insert into product (product_id, name, currency_code, term_days, terms_url) values ($1, $2, $3, $4, $5)
+                     on conflict (product_id) do nothing
+                     returning product_id, name, currency_code, term_days, terms_url",
+                    product_id,
+                    new.name,
+                    new.currency_code.as_str(),
+                    new.term_days,
+                    new.terms_url
+                )
+                .fetch_optional(&mut *connection)
+                .await?;
+                let (before, after) = match inserted {
+                    Some(after) => (None, after),
+                    None => {
+                        let before = sqlx::query_as!(
+                            Product,
+                            "select product_id, name, currency_code, term_days, terms_url from product
+                              where product_id = $1 for no key update",
+                            product_id
+                        )
+                        .fetch_one(&mut *connection)
+                        .await?;
+                        let after = sqlx::query_as!(
+                            Product,
+                            "update product set name = $2, currency_code = $3, term_days = $4, terms_url = $5, updated_at = clock_ms()
+                              where product_id = $1
+                             returning product_id, name, currency_code, term_days, terms_url",
+                            product_id,
+                            new.name,
+                            new.currency_code.as_str(),
+                            new.term_days,
+                            new.terms_url
+                        )
+                        .fetch_one(&mut *connection)
+                        .await?;
+                        (Some(before), after)
+                    }
+                };
+                let call = format!("PUT /products/{product_id}");
+                let before = before.map(|before| json!(before));
+                audit::record(connection, &actor, &call, before, Some(json!(after))).await?;
+                Ok(after)
+            })
+        })
+        .await
+    }
+}

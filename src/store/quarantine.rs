@@ -1,0 +1,612 @@
+//! Quarantined rides: looking at them, and resolving them by replaying or dismissing (contract 6).
+//!
+//! A quarantine row is locked before the participation that its ride changes; the sweeper reads
+//! quarantine without locking it, so an open row holds its client until its effect is committed.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::Serialize;
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::participations::Receipt;
+use super::rides::{AppliedOne, apply_one};
+use super::{Result, Store, StoreError, audit};
+use crate::domain::ride::Ride;
+use crate::domain::{Instant, UserId};
+use crate::wire::format_instant;
+use crate::wire::quarantine::{QuarantineStatus, QuarantinedView};
+use crate::wire::ride_completed::{Fault, MAX_AHEAD, Reason, decode};
+
+/// How many records one transaction of a bulk call resolves.
+const BATCH: i64 = 200;
+
+/// A record that is, or was, in quarantine.
+#[derive(Clone, Debug)]
+pub struct Quarantined {
+    /// Names it here.
+    pub quarantine_id: Uuid,
+    /// Where it was read.
+    pub topic: String,
+    /// Where it was read.
+    pub partition: i32,
+    /// Where it was read.
+    pub offset: i64,
+    /// Its key, if it had one.
+    pub key: Option<Vec<u8>>,
+    /// Its client, as far as one can be told.
+    pub user_id: Option<UserId>,
+    /// The word for what is wrong with it.
+    pub reason: String,
+    /// All that is wrong with it.
+    pub detail: String,
+    /// Its bytes.
+    pub value: Vec<u8>,
+    /// When it was recorded.
+    pub received_at: Instant,
+    /// Where it stands.
+    pub status: QuarantineStatus,
+    /// When it was resolved.
+    pub resolved_at: Option<Instant>,
+    /// By whom and how.
+    pub resolution: Option<Value>,
+}
+
+struct Row {
+    quarantine_id: Uuid,
+    topic: String,
+    partition: i32,
+    offset: i64,
+    key: Option<Vec<u8>>,
+    user_id: Option<i64>,
+    reason: String,
+    detail: String,
+    value: Vec<u8>,
+    received_at: Instant,
+    status: String,
+    resolved_at: Option<Instant>,
+    resolution: Option<Value>,
+}
+
+impl TryFrom<Row> for Quarantined {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self> {
+        Ok(Self {
+            quarantine_id: row.quarantine_id,
+            topic: row.topic,
+            partition: row.partition,
+            offset: row.offset,
+            key: row.key,
+            user_id: row.user_id,
+            reason: row.reason,
+            detail: row.detail,
+            value: row.value,
+            received_at: row.received_at,
+            status: row.status.parse().map_err(StoreError::Corrupt)?,
+            resolved_at: row.resolved_at,
+            resolution: row.resolution,
+        })
+    }
+}
+
+impl Quarantined {
+    /// As the admin API shows it.
+    pub fn view(&self) -> QuarantinedView {
+        QuarantinedView {
+            quarantine_id: self.quarantine_id,
+            topic: self.topic.clone(),
+            partition: self.partition,
+            offset: self.offset,
+            key: self
+                .key
+                .as_ref()
+                .map(|key| String::from_utf8_lossy(key).into_owned()),
+            user_id: self.user_id,
+            reason: self.reason.clone(),
+            detail: self.detail.clone(),
+            value_base64: BASE64.encode(&self.value),
+            received_at: self.received_at,
+            status: self.status,
+            resolved_at: self.resolved_at,
+            resolution: self.resolution.clone(),
+        }
+    }
+}
+
+/// What became of a call to replay one record.
+#[derive(Clone, Debug)]
+pub enum Replay {
+    /// It is resolved, and this is what came of it.
+    Resolved(AppliedOne),
+    /// It still is no valid ride (or its correction is not): left open.
+    StillBad(Vec<Fault>),
+    /// The correction is of another client than this: left open.
+    OtherClient(UserId),
+    /// Somebody was quicker.
+    AlreadyResolved,
+    /// There is none of that id.
+    NotFound,
+}
+
+/// What became of a call to dismiss one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dismissal {
+    /// It is resolved.
+    Dismissed,
+    /// Somebody was quicker.
+    AlreadyResolved,
+    /// There is none of that id.
+    NotFound,
+}
+
+/// Which open records a bulk call is about; `[from, to)` is of `received_at`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Only of this reason.
+    pub reason: Option<Reason>,
+    /// Only those received at or after this.
+    pub from: Option<Instant>,
+    /// Only those received before this.
+    pub to: Option<Instant>,
+}
+
+/// What a bulk call did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct BulkResolved {
+    /// Records that it resolved.
+    pub resolved: u64,
+    /// Records that it was about and could not resolve.
+    pub left_open: u64,
+}
+
+impl Store {
+    /// A page of quarantined records, newest first: those after the place
+    /// `(received_at, quarantine_id)`, at most `limit`; of one status, or of all.
+    pub async fn quarantined(
+        &self,
+        status: Option<QuarantineStatus>,
+        after: Option<(Instant, Uuid)>,
+        limit: i64,
+    ) -> Result<Vec<Quarantined>> {
+        let (after_at, after_id) = after.unzip();
+        let rows = if status == Some(QuarantineStatus::Open) {
+            // Its own statement: a status that is a parameter cannot use the index of open ones,
+            // and open ones are few among many.
+            sqlx::query_as!(
+                Row,
+                r#"select quarantine_id, topic, partition, "offset", key, user_id, reason, detail, value, received_at,
+                          status, resolved_at, resolution
+                     from quarantined_ride
+                    where status = 'OPEN'
+                      and ($1::timestamptz is null or (received_at, quarantine_id) < ($1, $2::uuid))
+                    order by received_at desc, quarantine_id desc
+                    limit $3"#,
+                after_at,
+                after_id,
+                limit
+            )
+            .fetch_all(self.pool())
+            .await?
+        } else {
+            sqlx::query_as!(
+                Row,
+                r#"select quarantine_id, topic, partition, "offset", key, user_id, reason, detail, value, received_at,
+                          status, resolved_at, resolution
+                     from quarantined_ride
+                    where ($1::text is null or status = $1)
+                      and ($2::timestamptz is null or (received_at, quarantine_id) < ($2, $3::uuid))
+                    order by received_at desc, quarantine_id desc
+                    limit $4"#,
+                status.map(QuarantineStatus::as_str),
+                after_at,
+                after_id,
+                limit
+            )
+            .fetch_all(self.pool())
+            .await?
+        };
+        rows.into_iter().map(Quarantined::try_from).collect()
+    }
+
+    /// One record.
+    pub async fn quarantined_record(&self, quarantine_id: Uuid) -> Result<Option<Quarantined>> {
+        sqlx::query_as!(
+            Row,
+            r#"select quarantine_id, topic, partition, "offset", key, user_id, reason, detail, value, received_at,
+                      status, resolved_at, resolution
+                 from quarantined_ride where quarantine_id = $1"#,
+            quarantine_id
+        )
+        .fetch_optional(self.pool())
+        .await?
+        .map(Quarantined::try_from)
+        .transpose()
+    }
+
+    /// How many records are open.
+    pub async fn quarantine_open(&self) -> Result<i64> {
+        Ok(sqlx::query_scalar!(
+            r#"select count(*) as "open!" from quarantined_ride where status = 'OPEN'"#
+        )
+        .fetch_one(self.pool())
+        .await?)
+    }
+
+    /// Judges a record again, or its correction, and resolves it in the same transaction.
+    pub async fn replay_quarantined(
+        &self,
+        quarantine_id: Uuid,
+        corrected: Option<Ride>,
+        actor: &str,
+    ) -> Result<Replay> {
+        let actor = actor.to_owned();
+        self.run_tx("replay_quarantined", move |connection| {
+            let (corrected, actor) = (corrected.clone(), actor.clone());
+            Box::pin(async move { replay(connection, quarantine_id, corrected, &actor).await })
+        })
+        .await
+    }
+
+    /// Gives a record up.
+    pub async fn dismiss_quarantined(
+        &self,
+        quarantine_id: Uuid,
+        reason: &str,
+        actor: &str,
+    ) -> Result<Dismissal> {
+        let (reason, actor) = (reason.to_owned(), actor.to_owned());
+        self.run_tx("dismiss_quarantined", move |connection| {
+            let (reason, actor) = (reason.clone(), actor.clone());
+            Box::pin(async move { dismiss(connection, quarantine_id, &reason, &actor).await })
+        })
+        .await
+    }
+
+    /// Judges again every open record of the selection that was received until now, in the order
+    /// in which they were. Those that still are no valid rides stay open.
+    pub async fn replay_quarantine(
+        &self,
+        selection: &Selection,
+        note: &str,
+        actor: &str,
+    ) -> Result<BulkResolved> {
+        self.resolve_all(Bulk::Replay, selection, note, actor).await
+    }
+
+    /// Gives up every open record of the selection that was received until now.
+    pub async fn dismiss_quarantine(
+        &self,
+        selection: &Selection,
+        note: &str,
+        actor: &str,
+    ) -> Result<BulkResolved> {
+        self.resolve_all(Bulk::Dismiss, selection, note, actor)
+            .await
+    }
+
+    /// Batch by batch, each a transaction with its own entry in the audit. Each record is looked at
+    /// once, and those that arrive meanwhile are not, so it ends.
+    async fn resolve_all(
+        &self,
+        bulk: Bulk,
+        selection: &Selection,
+        note: &str,
+        actor: &str,
+    ) -> Result<BulkResolved> {
+        let now = self.now().await?;
+        let mut selection = selection.clone();
+        // What was received in this very millisecond is in, where nobody set an end.
+        let end = now + chrono::TimeDelta::milliseconds(1);
+        selection.to = Some(selection.to.map_or(end, |to| to.min(end)));
+        let mut after = None;
+        let mut total = BulkResolved::default();
+        loop {
+            let (selection, note, actor) = (selection.clone(), note.to_owned(), actor.to_owned());
+            let batch = self
+                .run_tx("resolve_quarantine", move |connection| {
+                    let (selection, note, actor) = (selection.clone(), note.clone(), actor.clone());
+                    Box::pin(async move {
+                        resolve_batch(connection, bulk, &selection, after, &note, &actor).await
+                    })
+                })
+                .await?;
+            total.resolved += batch.done.resolved;
+            total.left_open += batch.done.left_open;
+            match batch.last {
+                None => return Ok(total),
+                last => after = last,
+            }
+        }
+    }
+}
+
+/// A client's newest records, at most `limit`.
+pub(super) async fn quarantined_of(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    limit: i64,
+) -> Result<Vec<Quarantined>> {
+    sqlx::query_as!(
+        Row,
+        r#"select quarantine_id, topic, partition, "offset", key, user_id, reason, detail, value, received_at,
+                  status, resolved_at, resolution
+             from quarantined_ride where user_id = $1
+            order by received_at desc, quarantine_id desc
+            limit $2"#,
+        user_id,
+        limit
+    )
+    .fetch_all(connection)
+    .await?
+    .into_iter()
+    .map(Quarantined::try_from)
+    .collect()
+}
+
+/// What is locked of a record to resolve it.
+struct Locked {
+    quarantine_id: Uuid,
+    status: String,
+    user_id: Option<i64>,
+    reason: String,
+    value: Vec<u8>,
+    offset: i64,
+    partition: i32,
+    received_at: Instant,
+}
+
+async fn lock(connection: &mut PgConnection, quarantine_id: Uuid) -> Result<Option<Locked>> {
+    Ok(sqlx::query_as!(
+        Locked,
+        r#"select quarantine_id, status, user_id, reason, value, "offset", partition, received_at
+             from quarantined_ride where quarantine_id = $1 for update"#,
+        quarantine_id
+    )
+    .fetch_optional(connection)
+    .await?)
+}
+
+async fn now(connection: &mut PgConnection) -> Result<Instant> {
+    Ok(sqlx::query_scalar!(r#"select clock_ms() as "now!""#)
+        .fetch_one(connection)
+        .await?)
+}
+
+async fn replay(
+    connection: &mut PgConnection,
+    quarantine_id: Uuid,
+    corrected: Option<Ride>,
+    actor: &str,
+) -> Result<Replay> {
+    let Some(record) = lock(connection, quarantine_id).await? else {
+        return Ok(Replay::NotFound);
+    };
+    if record.status != QuarantineStatus::Open.as_str() {
+        return Ok(Replay::AlreadyResolved);
+    }
+    if let (Some(ride), Some(user_id)) = (&corrected, record.user_id)
+        && ride.user_id != user_id
+    {
+        return Ok(Replay::OtherClient(user_id));
+    }
+    let now = now(connection).await?;
+    let is_corrected = corrected.is_some();
+    let ride = match corrected {
+        Some(ride) if ride.completed_at - now > MAX_AHEAD => {
+            return Ok(Replay::StillBad(vec![Fault {
+                field: "completed_at",
+                reason: Reason::InFuture,
+                detail: format!(
+                    "must be at most 5 minutes ahead, got {}",
+                    format_instant(ride.completed_at)
+                ),
+            }]));
+        }
+        Some(ride) => ride,
+        None => match decode(&record.value, now) {
+            Ok(ride) => ride,
+            Err(rejected) => return Ok(Replay::StillBad(rejected.faults)),
+        },
+    };
+    let applied = apply_one(connection, &ride, None).await?;
+    let mut resolution = resolution_of(&applied, actor);
+    if is_corrected {
+        resolution["ride"] = ride_json(&ride);
+    }
+    resolve(
+        connection,
+        &[quarantine_id],
+        QuarantineStatus::Replayed,
+        std::slice::from_ref(&resolution),
+    )
+    .await?;
+    audit::record(
+        connection,
+        actor,
+        &format!("POST /quarantine/{quarantine_id}/replay"),
+        Some(before_json(&record)),
+        Some(json!({ "quarantine_id": quarantine_id, "status": "REPLAYED", "resolution": resolution })),
+    )
+    .await?;
+    Ok(Replay::Resolved(applied))
+}
+
+async fn dismiss(
+    connection: &mut PgConnection,
+    quarantine_id: Uuid,
+    reason: &str,
+    actor: &str,
+) -> Result<Dismissal> {
+    let Some(record) = lock(connection, quarantine_id).await? else {
+        return Ok(Dismissal::NotFound);
+    };
+    if record.status != QuarantineStatus::Open.as_str() {
+        return Ok(Dismissal::AlreadyResolved);
+    }
+    let resolution = json!({ "actor": actor, "reason": reason });
+    resolve(
+        connection,
+        &[quarantine_id],
+        QuarantineStatus::Dismissed,
+        std::slice::from_ref(&resolution),
+    )
+    .await?;
+    audit::record(
+        connection,
+        actor,
+        &format!("POST /quarantine/{quarantine_id}/dismiss"),
+        Some(before_json(&record)),
+        Some(json!({ "quarantine_id": quarantine_id, "status": "DISMISSED", "resolution": resolution })),
+    )
+    .await?;
+    Ok(Dismissal::Dismissed)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bulk {
+    Replay,
+    Dismiss,
+}
+
+struct Batch {
+    done: BulkResolved,
+    /// Where the next batch begins; `None` after the last.
+    last: Option<(Instant, Uuid)>,
+}
+
+async fn resolve_batch(
+    connection: &mut PgConnection,
+    bulk: Bulk,
+    selection: &Selection,
+    after: Option<(Instant, Uuid)>,
+    note: &str,
+    actor: &str,
+) -> Result<Batch> {
+    let (after_at, after_id) = after.unzip();
+    // Oldest first, so that rides are applied in the order in which they came; every bulk call locks
+    // in this order.
+    let mut records = sqlx::query_as!(
+        Locked,
+        r#"select quarantine_id, status, user_id, reason, value, "offset", partition, received_at
+             from quarantined_ride
+            where status = 'OPEN'
+              and ($1::timestamptz is null or (received_at, quarantine_id) > ($1, $2::uuid))
+              and ($3::text is null or reason = $3)
+              and ($4::timestamptz is null or received_at >= $4)
+              and ($5::timestamptz is null or received_at < $5)
+            order by received_at, quarantine_id
+            limit $6
+              for update"#,
+        after_at,
+        after_id,
+        selection.reason.map(Reason::as_str),
+        selection.from,
+        selection.to,
+        BATCH
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let last = records
+        .last()
+        .map(|record| (record.received_at, record.quarantine_id));
+    let mut resolved = Vec::new();
+    let mut resolutions = Vec::new();
+    let (status, call) = match bulk {
+        Bulk::Dismiss => {
+            for record in &records {
+                resolved.push(record.quarantine_id);
+                resolutions.push(json!({ "actor": actor, "reason": note }));
+            }
+            (QuarantineStatus::Dismissed, "POST /quarantine:dismiss")
+        }
+        Bulk::Replay => {
+            let now = now(connection).await?;
+            // By client, which is the order in which everything locks participations, and each
+            // client's in the order of arrival.
+            records.sort_by_key(|record| (record.received_at, record.partition, record.offset));
+            let mut rides: Vec<(Uuid, Ride)> = records
+                .iter()
+                .filter_map(|record| Some((record.quarantine_id, decode(&record.value, now).ok()?)))
+                .collect();
+            rides.sort_by_key(|(_, ride)| ride.user_id);
+            for (quarantine_id, ride) in rides {
+                let applied = apply_one(connection, &ride, None).await?;
+                let mut resolution = resolution_of(&applied, actor);
+                resolution["note"] = json!(note);
+                resolved.push(quarantine_id);
+                resolutions.push(resolution);
+            }
+            (QuarantineStatus::Replayed, "POST /quarantine:replay")
+        }
+    };
+    if !resolved.is_empty() {
+        resolve(connection, &resolved, status, &resolutions).await?;
+        let before = json!({ "status": "OPEN", "reason": selection.reason,
+            "from": selection.from.map(format_instant), "to": selection.to.map(format_instant) });
+        let after = json!({ "status": status, "note": note, "quarantine_ids": resolved });
+        audit::record(connection, actor, call, Some(before), Some(after)).await?;
+    }
+    Ok(Batch {
+        done: BulkResolved {
+            resolved: resolved.len() as u64,
+            left_open: (records.len() - resolved.len()) as u64,
+        },
+        last,
+    })
+}
+
+/// Resolves open records that the caller has locked.
+async fn resolve(
+    connection: &mut PgConnection,
+    quarantine_ids: &[Uuid],
+    status: QuarantineStatus,
+    resolutions: &[Value],
+) -> Result<()> {
+    let resolved = sqlx::query!(
+        "update quarantined_ride q set status = $3, resolved_at = clock_ms(), resolution = v.resolution
+           from unnest($1::uuid[], $2::jsonb[]) v (quarantine_id, resolution)
+          where q.quarantine_id = v.quarantine_id and q.status = 'OPEN'",
+        quarantine_ids,
+        resolutions,
+        status.as_str()
+    )
+    .execute(connection)
+    .await?
+    .rows_affected();
+    if resolved == quarantine_ids.len() as u64 {
+        Ok(())
+    } else {
+        Err(StoreError::Corrupt(format!(
+            "{resolved} of {} locked records could be resolved",
+            quarantine_ids.len()
+        )))
+    }
+}
+
+fn before_json(record: &Locked) -> Value {
+    json!({ "quarantine_id": record.quarantine_id, "status": record.status, "reason": record.reason,
+        "user_id": record.user_id })
+}
+
+/// Who replayed it, and what came of it.
+fn resolution_of(applied: &AppliedOne, actor: &str) -> Value {
+    let (outcome, receipt) = match applied {
+        AppliedOne::Applied(receipt) => ("APPLIED", Some(receipt)),
+        AppliedOne::Duplicate(receipt) => ("DUPLICATE", Some(receipt)),
+        AppliedOne::NoParticipation => ("NO_PARTICIPATION", None),
+    };
+    json!({ "actor": actor, "outcome": outcome, "receipt": receipt.map(receipt_json) })
+}
+
+fn receipt_json(receipt: &Receipt) -> Value {
+    json!({ "ride_id": receipt.ride_id, "verdict": receipt.verdict, "details": receipt.details,
+        "completed_at": format_instant(receipt.completed_at), "recorded_at": format_instant(receipt.recorded_at) })
+}
+
+fn ride_json(ride: &Ride) -> Value {
+    json!({ "ride_id": ride.ride_id, "user_id": ride.user_id, "completed_at": format_instant(ride.completed_at),
+        "amount_cents": ride.amount_cents, "currency_code": ride.currency_code, "country_code": ride.country_code,
+        "city_id": ride.city_id, "service_type": ride.service_type })
+}

@@ -1,0 +1,310 @@
+//! Everything about one client: the facts that decide what they see, and the operator's view.
+
+use std::collections::HashMap;
+
+use sqlx::PgConnection;
+
+use super::participations::{Receipt, load};
+use super::quarantine::{Quarantined, quarantined_of};
+use super::{Result, Store, StoreError};
+use crate::domain::eligibility::{ClientFacts, Latest, PreOffer};
+use crate::domain::participation::{ExpiredReason, Status, StatusName};
+use crate::domain::reward::Reward;
+use crate::domain::{Instant, PromotionId, UserId};
+use crate::wire::receipt;
+use crate::wire::user::{
+    ActivePreOffer, Application, Eligibility, LatestParticipation, PreOffer as ImportedPreOffer,
+    Session, Split, User, UserParticipation,
+};
+
+/// Most receipts of a participation, and most quarantined records, in the operator's view.
+const MOST_SHOWN: i64 = 200;
+
+/// Reads what decides a client's landing, as of the database's clock of this moment. To decide and
+/// then act on it, lock the client's pre-offers first, as a start does.
+pub async fn eligibility_facts(
+    connection: &mut PgConnection,
+    user_id: UserId,
+) -> Result<ClientFacts> {
+    let now = sqlx::query_scalar!(r#"select clock_ms() as "now!""#)
+        .fetch_one(&mut *connection)
+        .await?;
+    let latest = latest(connection, user_id, now).await?;
+    let mut newbie = None;
+    let mut regular = None;
+    for (is_newbie, pre_offer) in pre_offers_to_consider(connection, user_id, now).await? {
+        if is_newbie {
+            newbie = Some(pre_offer);
+        } else {
+            regular = Some(pre_offer);
+        }
+    }
+    Ok(ClientFacts {
+        now,
+        latest,
+        newbie,
+        regular,
+    })
+}
+
+async fn latest(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    now: Instant,
+) -> Result<Option<Latest>> {
+    // A live or rewarded one is the latest by definition; started_at decides among expired ones.
+    let row = sqlx::query!(
+        r#"select p.promotion_id, p.status, p.challenge_deadline, p.completed_at, p.reward_deadline, p.rewarded_at,
+                  p.expired_at, p.expired_reason, p.acknowledged_at is not null as "acknowledged!",
+                  exists (select from pre_offer o
+                           where o.pre_offer_id = p.pre_offer_id and o.user_id = p.user_id
+                             and o.valid_until > $2) as "pre_offer_valid!"
+             from promotion_user p
+            where p.user_id = $1
+            order by p.status = 'EXPIRED', p.started_at desc
+            limit 1"#,
+        user_id,
+        now
+    )
+    .fetch_optional(connection)
+    .await?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let corrupt = |what: &dyn std::fmt::Display| {
+        StoreError::Corrupt(format!(
+            "participation ({user_id}, {}): {what}",
+            row.promotion_id
+        ))
+    };
+    let missing = || corrupt(&"an instant is missing");
+    let name: StatusName = row.status.parse().map_err(|error| corrupt(&error))?;
+    let status = match name {
+        StatusName::InProgress => Status::InProgress {
+            challenge_deadline: row.challenge_deadline,
+        },
+        StatusName::Completed => Status::Completed {
+            completed_at: row.completed_at.ok_or_else(missing)?,
+            reward_deadline: row.reward_deadline.ok_or_else(missing)?,
+        },
+        StatusName::Rewarded => Status::Rewarded {
+            rewarded_at: row.rewarded_at.ok_or_else(missing)?,
+        },
+        StatusName::Expired => {
+            let reason = row.expired_reason.as_deref().unwrap_or_default();
+            Status::Expired {
+                expired_at: row.expired_at.ok_or_else(missing)?,
+                reason: reason
+                    .parse::<ExpiredReason>()
+                    .map_err(|error| corrupt(&error))?,
+            }
+        }
+    };
+    Ok(Some(Latest {
+        promotion_id: row.promotion_id,
+        status,
+        acknowledged: row.acknowledged,
+        pre_offer_valid: row.pre_offer_valid,
+    }))
+}
+
+/// At most one newbie pre-offer (`true`), valid or not, and one valid of another segment.
+async fn pre_offers_to_consider(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    now: Instant,
+) -> Result<Vec<(bool, PreOffer)>> {
+    let rows = sqlx::query!(
+        r#"with of_client as (
+               select o.*, o.segment = 'newbie' as is_newbie from pre_offer o where o.user_id = $1),
+           newbie as (
+               select * from of_client o
+                where is_newbie
+                  and not exists (select from promotion_user p where p.user_id = $1 and p.promotion_id = o.promotion_id)
+                order by valid_until > $2 desc, promotion_id is null, import_seq desc
+                limit 1),
+           regular as (
+               select * from of_client where not is_newbie and valid_until > $2 order by import_seq desc limit 1)
+           select c.pre_offer_id as "pre_offer_id!", c.product_id as "product_id!", c.amount_cents as "amount_cents!",
+                  c.currency_code as "currency_code!", c.repayment_rate as "repayment_rate!",
+                  c.country_code as "country_code!", c.valid_until as "valid_until!", c.promotion_key, c.promotion_id,
+                  m.active as "promotion_active?", g.promotions_enabled as "promotions_enabled?", c.is_newbie as "is_newbie!"
+             from (select * from newbie union all select * from regular) c
+             left join promotion m on m.promotion_id = c.promotion_id
+             left join geo_config g on g.country_code = c.country_code"#,
+        user_id,
+        now
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let corrupt =
+                |error| StoreError::Corrupt(format!("pre-offer {}: {error}", row.pre_offer_id));
+            let pre_offer = PreOffer {
+                pre_offer_id: row.pre_offer_id,
+                reward: Reward {
+                    product_id: row.product_id,
+                    amount_cents: row.amount_cents,
+                    currency_code: row.currency_code.parse().map_err(corrupt)?,
+                    repayment_rate: row.repayment_rate,
+                },
+                country_code: row.country_code.parse().map_err(corrupt)?,
+                valid_until: row.valid_until,
+                promotion_key: row.promotion_key,
+                promotion_id: row.promotion_id,
+                promotion_active: row.promotion_active,
+                promotions_enabled: row.promotions_enabled,
+            };
+            Ok((row.is_newbie, pre_offer))
+        })
+        .collect()
+}
+
+impl Store {
+    /// Everything about a client under one snapshot; lists are empty for a stranger.
+    pub async fn user(&self, user_id: UserId) -> Result<User> {
+        self.run_tx("user", move |connection| {
+            Box::pin(async move {
+                sqlx::query!("set transaction isolation level repeatable read, read only")
+                    .execute(&mut *connection)
+                    .await?;
+                user(connection, user_id).await
+            })
+        })
+        .await
+    }
+}
+
+async fn user(connection: &mut PgConnection, user_id: UserId) -> Result<User> {
+    let facts = eligibility_facts(connection, user_id).await?;
+    let pre_offers = sqlx::query_as!(
+        ImportedPreOffer,
+        "select pre_offer_id, external_id, segment, promotion_key, promotion_id, product_id, amount_cents, currency_code,
+                repayment_rate, country_code, valid_until, created_at, updated_at
+           from pre_offer where user_id = $1 order by import_seq desc",
+        user_id
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    // One that has run out is not active, whether somebody has written that or not.
+    let splits = sqlx::query_as!(
+        Split,
+        r#"select split_id, pre_offer_id, promotion_id,
+                  case when status = 'ACTIVE' and valid_until <= $2 then 'EXPIRED' else status end as "status!",
+                  country_code, valid_until, product_id, amount_cents, currency_code, repayment_rate, created_at
+             from cash_loan_account where user_id = $1 order by created_at desc, split_id desc"#,
+        user_id,
+        facts.now
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let participations = participations(connection, user_id, facts.now).await?;
+    let active_pre_offers = sqlx::query_as!(
+        ActivePreOffer,
+        "select active_pre_offer_id, pre_offer_id, promotion_id, product_id, product_name, term_days, terms_url,
+                amount_cents, currency_code, repayment_rate, created_at
+           from active_pre_offer where user_id = $1",
+        user_id
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let applications = sqlx::query_as!(
+        Application,
+        "select application_id, active_pre_offer_id, status, created_at from application where user_id = $1",
+        user_id
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let sessions = sqlx::query_as!(
+        Session,
+        "select session_id, application_id, split_id, sequence_id, parameters, created_at from session where user_id = $1",
+        user_id
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let quarantine = quarantined_of(connection, user_id, MOST_SHOWN).await?;
+    Ok(User {
+        user_id,
+        pre_offers,
+        splits,
+        participations,
+        active_pre_offers,
+        applications,
+        sessions,
+        quarantine: quarantine.iter().map(Quarantined::view).collect(),
+        eligibility: Eligibility {
+            screen: facts.screen(),
+            checks: facts.checks(),
+            latest: facts.latest.map(|latest| LatestParticipation {
+                promotion_id: latest.promotion_id,
+                acknowledged: latest.acknowledged,
+                pre_offer_valid: latest.pre_offer_valid,
+            }),
+            regular_pre_offer_id: facts.regular.map(|regular| regular.pre_offer_id),
+        },
+        server_time: facts.now,
+    })
+}
+
+async fn participations(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    now: Instant,
+) -> Result<Vec<UserParticipation>> {
+    let mut receipts: HashMap<PromotionId, Vec<receipt::Receipt>> = HashMap::new();
+    // The month comes from the participation, so that one partition is read for each and not all.
+    let rows = sqlx::query!(
+        "select p.promotion_id, r.ride_id, r.completed_at, r.amount_cents, r.currency_code, r.verdict, r.details, r.recorded_at
+           from promotion_user p
+          cross join lateral (
+                select * from ride_receipt r
+                 where r.user_id = p.user_id and r.promotion_id = p.promotion_id and r.receipts_month = p.receipts_month
+                 order by r.completed_at desc, r.ride_id desc
+                 limit $2) r
+          where p.user_id = $1
+          order by r.completed_at desc, r.ride_id desc",
+        user_id,
+        MOST_SHOWN
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for row in rows {
+        let receipt = Receipt {
+            ride_id: row.ride_id,
+            completed_at: row.completed_at,
+            amount_cents: row.amount_cents,
+            currency_code: row.currency_code,
+            verdict: row.verdict,
+            details: row.details,
+            recorded_at: row.recorded_at,
+        };
+        receipts
+            .entry(row.promotion_id)
+            .or_default()
+            .push(receipt.view());
+    }
+    let rows = sqlx::query!(
+        "select promotion_id, pre_offer_id, country_code, acknowledged_at from promotion_user
+          where user_id = $1 order by started_at desc, promotion_id desc",
+        user_id
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut participations = Vec::with_capacity(rows.len());
+    for row in rows {
+        // A client has few; the same snapshot has every one of them.
+        let Some(mut stored) = load(connection, user_id, row.promotion_id).await? else {
+            continue;
+        };
+        stored.now = now;
+        participations.push(UserParticipation {
+            participation: stored.view(),
+            pre_offer_id: row.pre_offer_id,
+            country_code: row.country_code,
+            acknowledged_at: row.acknowledged_at,
+            receipts: receipts.remove(&row.promotion_id).unwrap_or_default(),
+        });
+    }
+    Ok(participations)
+}

@@ -1,0 +1,399 @@
+//! What operators write and read back: promotions, products, the switch per country, the record of
+//! their changes (contract 6).
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::fields::{self, Fields, Refusal, boolean, integer, parsed, string, text};
+use crate::domain::promotion::{Conditions, FieldError};
+use crate::domain::reward::CurrencyCode;
+use crate::domain::split::MissingSplit;
+
+/// The longest `promotion_key`, in characters.
+const MOST_KEY_CHARS: usize = 100;
+
+/// The longest `title` and `name`, in characters.
+const MOST_NAME_CHARS: usize = 200;
+
+/// The longest `term_days`.
+const MOST_TERM_DAYS: i64 = 3_650;
+
+/// The longest `terms_url`, in characters.
+const MOST_URL_CHARS: usize = 2_000;
+
+/// A promotion.
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct Promotion {
+    /// Its number.
+    pub promotion_id: i64,
+    /// Its verbal key, unique, never changed.
+    pub promotion_key: String,
+    /// Shown to clients.
+    pub title: String,
+    /// The rules; participations keep those they started under.
+    #[schema(value_type = Object)]
+    pub conditions: Value,
+    /// What accepting does where the client's split has gone.
+    pub missing_split: MissingSplit,
+    /// Whether it can be started.
+    pub active: bool,
+    /// When it was created.
+    #[serde(with = "crate::wire::instant")]
+    pub created_at: DateTime<Utc>,
+    /// When it was last changed.
+    #[serde(with = "crate::wire::instant")]
+    pub updated_at: DateTime<Utc>,
+}
+
+/// A promotion to be created; always valid.
+#[derive(Clone, Debug, PartialEq, utoipa::ToSchema)]
+pub struct NewPromotion {
+    /// Its verbal key: 1 to 100 printable characters without spaces.
+    pub promotion_key: String,
+    /// 1 to 200 characters.
+    pub title: String,
+    /// The rules (contract 2).
+    #[schema(value_type = Object)]
+    pub conditions: Value,
+    /// `create` where left out.
+    #[schema(value_type = Option<String>)]
+    pub missing_split: MissingSplit,
+    /// `true` where left out.
+    #[schema(value_type = Option<bool>)]
+    pub active: bool,
+}
+
+impl NewPromotion {
+    /// Reads and checks it, naming every field that is wrong.
+    pub fn from_json(object: &Map<String, Value>) -> Result<Self, Vec<FieldError>> {
+        let mut fields = Fields::of(object);
+        let promotion_key = fields.required("promotion_key", promotion_key);
+        let title = fields.required("title", text(MOST_NAME_CHARS));
+        if !fields.has("conditions") {
+            fields.refuse("conditions", "is required");
+        }
+        let conditions = fields.nested("conditions", conditions);
+        let missing_split = fields.optional("missing_split", parsed);
+        let active = fields.optional("active", boolean);
+        let new = promotion_key.zip(title).zip(conditions);
+        fields.finish(new.map(|((promotion_key, title), conditions)| Self {
+            promotion_key,
+            title,
+            conditions,
+            missing_split: missing_split.unwrap_or_default(),
+            active: active.unwrap_or(true),
+        }))
+    }
+}
+
+/// What of a promotion is to change; `None` stays. A merge patch of the top level: conditions are
+/// replaced as a whole.
+#[derive(Clone, Debug, Default, PartialEq, utoipa::ToSchema)]
+pub struct PromotionPatch {
+    /// 1 to 200 characters.
+    pub title: Option<String>,
+    /// The rules (contract 2).
+    #[schema(value_type = Option<Object>)]
+    pub conditions: Option<Value>,
+    /// What accepting does where the client's split has gone.
+    pub missing_split: Option<MissingSplit>,
+    /// Whether it can be started.
+    pub active: Option<bool>,
+}
+
+impl PromotionPatch {
+    /// Reads and checks it, naming every field that is wrong.
+    pub fn from_json(object: &Map<String, Value>) -> Result<Self, Vec<FieldError>> {
+        let mut fields = Fields::of(object);
+        if fields.names("promotion_key") {
+            fields.refuse("promotion_key", "never changes");
+        }
+        let title = fields.patched("title", text(MOST_NAME_CHARS));
+        if fields.names("conditions") && !fields.has("conditions") {
+            fields.refuse("conditions", "cannot be removed");
+        }
+        let conditions = fields.nested("conditions", conditions);
+        let missing_split = fields.patched("missing_split", parsed);
+        let active = fields.patched("active", boolean);
+        fields.finish(Some(Self {
+            title,
+            conditions,
+            missing_split,
+            active,
+        }))
+    }
+
+    /// Whether nothing is to change.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A loan product.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Product {
+    /// Its number.
+    #[schema(example = 80)]
+    pub product_id: i64,
+    /// Shown to clients.
+    pub name: String,
+    /// What it is paid in.
+    #[schema(example = "MXN")]
+    pub currency_code: String,
+    /// How long the loan runs.
+    #[schema(example = 30)]
+    pub term_days: i32,
+    /// Where its terms can be read.
+    #[schema(required)]
+    pub terms_url: Option<String>,
+}
+
+/// A product as it is written: all but its number, which is in the path. Always valid.
+#[derive(Clone, Debug, PartialEq, Eq, utoipa::ToSchema)]
+pub struct NewProduct {
+    /// 1 to 200 characters.
+    pub name: String,
+    /// What it is paid in.
+    #[schema(value_type = String, pattern = "^[A-Z]{3}$")]
+    pub currency_code: CurrencyCode,
+    /// 1 to 3,650.
+    #[schema(minimum = 1, maximum = 3650)]
+    pub term_days: i32,
+    /// An https URL.
+    pub terms_url: Option<String>,
+}
+
+impl NewProduct {
+    /// Reads and checks it, naming every field that is wrong.
+    pub fn from_json(object: &Map<String, Value>) -> Result<Self, Vec<FieldError>> {
+        let mut fields = Fields::of(object);
+        let name = fields.required("name", text(MOST_NAME_CHARS));
+        let currency_code = fields.required("currency_code", parsed);
+        let term_days = fields.required("term_days", integer(1..=MOST_TERM_DAYS));
+        let terms_url = fields.optional("terms_url", https_url);
+        let term_days = term_days.and_then(|days| i32::try_from(days).ok());
+        let new = name.zip(currency_code).zip(term_days);
+        fields.finish(new.map(|((name, currency_code), term_days)| Self {
+            name,
+            currency_code,
+            term_days,
+            terms_url,
+        }))
+    }
+}
+
+/// Whether promotions are allowed in a country.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct GeoConfig {
+    /// The country.
+    #[schema(example = "MX")]
+    pub country_code: String,
+    /// Whether new splits and starts are allowed.
+    pub promotions_enabled: bool,
+    /// When it was last written.
+    #[serde(with = "crate::wire::instant")]
+    pub updated_at: DateTime<Utc>,
+}
+
+/// The switch as it is written; the country is in the path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, utoipa::ToSchema)]
+pub struct NewGeoConfig {
+    /// Whether new splits and starts are allowed.
+    pub promotions_enabled: bool,
+}
+
+impl NewGeoConfig {
+    /// Reads and checks it, naming every field that is wrong.
+    pub fn from_json(object: &Map<String, Value>) -> Result<Self, Vec<FieldError>> {
+        let mut fields = Fields::of(object);
+        let enabled = fields.required("promotions_enabled", boolean);
+        fields.finish(enabled.map(|promotions_enabled| Self { promotions_enabled }))
+    }
+}
+
+/// A change that an operator made.
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct AuditEntry {
+    /// Its number, growing.
+    pub audit_id: i64,
+    /// Who: the token's `sub`.
+    pub actor: String,
+    /// When.
+    #[serde(with = "crate::wire::instant")]
+    pub at: DateTime<Utc>,
+    /// Which call or command.
+    #[schema(example = "PATCH /promotions/1")]
+    pub call: String,
+    /// What it was; `null` where it was not there.
+    #[schema(required, value_type = Option<Object>)]
+    pub before: Option<Value>,
+    /// What it became.
+    #[schema(required, value_type = Option<Object>)]
+    pub after: Option<Value>,
+}
+
+fn promotion_key(value: &Value) -> Result<String, Refusal> {
+    let key = string(value)?;
+    let printable = |letter: char| !letter.is_control() && !letter.is_whitespace();
+    if key.is_empty() || key.chars().count() > MOST_KEY_CHARS || !key.chars().all(printable) {
+        return Err(Refusal::Invalid(format!(
+            "must be 1 to {MOST_KEY_CHARS} printable characters without spaces"
+        )));
+    }
+    Ok(key.to_owned())
+}
+
+/// Conditions as they are stored: as written, without the fields that are `null`.
+fn conditions(value: &Value) -> Result<Value, Vec<FieldError>> {
+    Conditions::from_json(value)?;
+    let mut value = value.clone();
+    if let Value::Object(object) = &mut value {
+        object.retain(|_, value| !value.is_null());
+    }
+    Ok(value)
+}
+
+fn https_url(value: &Value) -> Result<String, Refusal> {
+    let text = fields::string(value)?;
+    let is_https =
+        || reqwest::Url::parse(text).is_ok_and(|url| url.scheme() == "https" && url.has_host());
+    // A URL's parser forgives blanks around and line breaks within; clients might not.
+    let plain = !text
+        .chars()
+        .any(|letter| letter.is_control() || letter.is_whitespace());
+    if plain && text.chars().count() <= MOST_URL_CHARS && is_https() {
+        Ok(text.to_owned())
+    } else {
+        Err(Refusal::Invalid(format!(
+            "must be an https URL of at most {MOST_URL_CHARS} characters, or null"
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn valid() -> Value {
+        json!({
+            "promotion_key": "mx-newbie-20", "title": "A loan", "conditions": {
+                "target_rides": 20, "min_amount_cents": 5000, "currency_code": "MXN",
+                "challenge_period": "P2W", "claim_period": "P7D", "city_ids": null,
+            },
+        })
+    }
+
+    fn with(field: &str, value: Value) -> Map<String, Value> {
+        let mut body = valid();
+        body[field] = value;
+        object(body)
+    }
+
+    fn object(body: Value) -> Map<String, Value> {
+        body.as_object().cloned().expect("an object")
+    }
+
+    fn named<T: std::fmt::Debug>(result: Result<T, Vec<FieldError>>) -> Vec<String> {
+        let errors = result.expect_err("something is wrong");
+        errors.into_iter().map(|error| error.field).collect()
+    }
+
+    #[test]
+    fn a_promotion_is_kept_as_written_with_its_defaults() {
+        let new = NewPromotion::from_json(&object(valid())).expect("valid");
+        assert_eq!(new.missing_split, MissingSplit::Create);
+        assert!(new.active);
+        assert_eq!(new.conditions["challenge_period"], "P2W");
+        assert!(new.conditions.get("city_ids").is_none());
+        let body = with("missing_split", json!("reject"));
+        let new = NewPromotion::from_json(&body).expect("valid");
+        assert_eq!(new.missing_split, MissingSplit::Reject);
+    }
+
+    #[test]
+    fn each_field_of_a_promotion_is_named_when_it_is_wrong() {
+        let bad = [
+            ("promotion_key", json!("")),
+            ("promotion_key", json!("a b")),
+            ("promotion_key", json!("a\u{a0}b")),
+            ("promotion_key", json!("a\0")),
+            ("promotion_key", json!("k".repeat(101))),
+            ("promotion_key", json!(1)),
+            ("title", json!(null)),
+            ("title", json!("t".repeat(201))),
+            ("conditions", json!(null)),
+            ("conditions", json!([])),
+            ("missing_split", json!("maybe")),
+            ("active", json!("yes")),
+            ("promotion_id", json!(1)),
+        ];
+        for (field, value) in bad {
+            let body = with(field, value.clone());
+            assert_eq!(named(NewPromotion::from_json(&body)), [field], "{value}");
+        }
+        let mut body = valid();
+        body["conditions"]["target_rides"] = json!(0);
+        body["conditions"]["colour"] = json!("red");
+        body["title"] = json!("");
+        assert_eq!(
+            named(NewPromotion::from_json(&object(body))),
+            ["title", "conditions.target_rides", "conditions.colour"]
+        );
+    }
+
+    #[test]
+    fn a_patch_names_what_it_may_not_touch() {
+        let patch = |body| PromotionPatch::from_json(&object(body));
+        assert!(patch(json!({})).expect("nothing").is_empty());
+        let title = patch(json!({ "title": "New" })).expect("valid");
+        assert_eq!(title.title.as_deref(), Some("New"));
+        assert!(!title.is_empty());
+        for field in ["title", "conditions", "missing_split", "active"] {
+            assert_eq!(named(patch(json!({ (field): null }))), [field]);
+        }
+        for key in [json!("other"), json!(null)] {
+            assert_eq!(
+                named(patch(json!({ "promotion_key": key }))),
+                ["promotion_key"]
+            );
+        }
+        assert_eq!(
+            named(patch(json!({ "conditions": { "target_rides": 3 } }))),
+            [
+                "conditions.min_amount_cents",
+                "conditions.currency_code",
+                "conditions.challenge_period",
+                "conditions.claim_period"
+            ],
+            "conditions are replaced whole"
+        );
+    }
+
+    #[test]
+    fn each_field_of_a_product_is_named_when_it_is_wrong() {
+        let product = |field: &str, value: Value| {
+            let mut body = json!({ "name": "First loan", "currency_code": "MXN", "term_days": 30,
+                "terms_url": "https://example.com/terms" });
+            body[field] = value;
+            NewProduct::from_json(&object(body))
+        };
+        assert!(product("terms_url", json!(null)).is_ok());
+        let bad = [
+            ("name", json!("")),
+            ("currency_code", json!("mxn")),
+            ("term_days", json!(0)),
+            ("term_days", json!(3_651)),
+            ("term_days", json!(30.5)),
+            ("terms_url", json!("http://example.com")),
+            ("terms_url", json!("https://")),
+            ("terms_url", json!("https://example.com/a b")),
+            ("product_id", json!(80)),
+        ];
+        for (field, value) in bad {
+            assert_eq!(named(product(field, value.clone())), [field], "{value}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The service in figures (contract 6).
+
+use serde::Serialize;
+
+/// Everything at a glance.
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct Stats {
+    /// Every promotion, by its number.
+    pub promotions: Vec<PromotionStats>,
+    /// How far ingest has come.
+    pub ingest: IngestStats,
+    /// Status changes not yet published.
+    pub outbox: OutboxStats,
+    /// Quarantined rides that nobody has replayed or dismissed.
+    pub quarantine_open: i64,
+    /// What expiry waits for.
+    pub sweep: SweepStats,
+}
+
+/// How many clients stand where in a promotion.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct PromotionStats {
+    /// The promotion.
+    pub promotion_id: i64,
+    /// Its verbal key.
+    pub promotion_key: String,
+    /// All participations.
+    pub started: i64,
+    /// Those now `IN_PROGRESS`.
+    pub in_progress: i64,
+    /// Those now `COMPLETED`.
+    pub completed: i64,
+    /// Those `REWARDED`.
+    pub rewarded: i64,
+    /// Those `EXPIRED`, by reason.
+    pub expired: ExpiredStats,
+}
+
+/// Participations that expired, by reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub struct ExpiredStats {
+    /// The target was not reached in time.
+    pub challenge_not_completed: i64,
+    /// The reward was not claimed in time.
+    pub reward_not_claimed: i64,
+}
+
+/// How far ingest has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct IngestStats {
+    /// Records published and not yet applied, over all partitions; `null` while Kafka does not
+    /// answer.
+    #[schema(required)]
+    pub lag: Option<i64>,
+    /// Every partition of the ride topic, ascending.
+    pub partitions: Vec<PartitionStats>,
+}
+
+/// How far ingest has come in one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct PartitionStats {
+    /// The partition.
+    pub partition: i32,
+    /// The offset of the next record to apply; `null` where none was ever read.
+    #[schema(required)]
+    pub position: Option<i64>,
+    /// The offset the next record will get; `null` while Kafka does not answer.
+    #[schema(required)]
+    pub end: Option<i64>,
+}
+
+/// Status changes not yet published.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct OutboxStats {
+    /// How many.
+    pub depth: i64,
+    /// How old the oldest is; 0 where there is none.
+    pub oldest_age_seconds: f64,
+}
+
+/// What expiry waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct SweepStats {
+    /// Participations in progress though deadline and allowed lateness have passed.
+    pub held_back: i64,
+    /// Of these, those whose client has an open quarantined ride since the start.
+    pub held_back_by_quarantine: i64,
+}

@@ -1,0 +1,315 @@
+//! The import of pre-offers from the command line (contract 7).
+
+use std::{collections::BTreeMap, io::Write as _, path::PathBuf, time::Duration};
+
+use flate2::{Compression, write::GzEncoder};
+use ride_promo::import::{Format, import_pre_offers};
+use ride_promo::store::{Store, participations::Started};
+use serde_json::{Value, json};
+
+use crate::harness::*;
+
+const HEADER: &str = "external_id,user_id,segment,product_id,amount_cents,currency_code,repayment_rate,country_code,valid_until,promotion_key,score";
+
+/// A database with product 80, Mexico open and one promotion.
+async fn world() -> (World, Promotion) {
+    let world = World::builder().without_topics().build().await;
+    sqlx::raw_sql(
+        "insert into product (product_id, name, currency_code, term_days) values (80, 'First loan', 'MXN', 30);
+         insert into geo_config (country_code, promotions_enabled) values ('MX', true)",
+    )
+    .execute(world.pool())
+    .await
+    .unwrap();
+    let promotion = promotion(&world, "mx-newbie-20").await;
+    (world, promotion)
+}
+
+async fn promotion(world: &World, key: &str) -> Promotion {
+    let id = sqlx::query_scalar(
+        "insert into promotion (promotion_key, title, conditions) values ($1, 'A test', $2) returning promotion_id",
+    )
+    .bind(key)
+    .bind(conditions(20))
+    .fetch_one(world.pool())
+    .await
+    .unwrap();
+    Promotion {
+        id,
+        key: key.to_owned(),
+    }
+}
+
+fn file(world: &World, name: &str, content: &[u8]) -> PathBuf {
+    let path = world.new_dir("import").join(name);
+    std::fs::write(&path, content).unwrap();
+    path
+}
+
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
+}
+
+async fn import(world: &World, name: &str, content: &[u8]) -> Value {
+    let path = file(world, name, content);
+    let command = world.command(&["import", "pre-offers", path.to_str().unwrap()]);
+    let answer = command.run().await.expect_success();
+    serde_json::from_str(&answer).unwrap()
+}
+
+fn ndjson(lines: &[Value]) -> Vec<u8> {
+    lines
+        .iter()
+        .map(|line| format!("{line}\n"))
+        .collect::<String>()
+        .into_bytes()
+}
+
+/// `[read, imported, updated, unchanged, without_promotion, rejected]`
+fn counts(report: &Value) -> [u64; 6] {
+    [
+        "read",
+        "imported",
+        "updated",
+        "unchanged",
+        "without_promotion",
+        "rejected",
+    ]
+    .map(|name| report[name].as_u64().unwrap())
+}
+
+/// Every pre-offer, the most recently imported first.
+async fn stored(world: &World) -> Vec<Value> {
+    sqlx::query_scalar(
+        "select to_jsonb(p) - 'pre_offer_id' - 'import_seq' - 'created_at' - 'updated_at'
+           from pre_offer p order by import_seq desc",
+    )
+    .fetch_all(world.pool())
+    .await
+    .unwrap()
+}
+
+async fn order(world: &World) -> Vec<String> {
+    let stored = stored(world).await;
+    let ids = stored.iter().map(|line| line["external_id"].as_str());
+    ids.map(|id| id.unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn every_shape_of_an_export_is_the_same_pre_offer() {
+    let (world, promotion) = world().await;
+    let plain = json!({ "external_id": "s-1", "user_id": 48151, "segment": "newbie", "product_id": 80,
+        "amount_cents": 100_000, "currency_code": "MXN", "repayment_rate": "15", "country_code": "MX",
+        "valid_until": "2026-12-31T00:00:00.250Z", "promotion_key": "mx-newbie-20" });
+    let report = import(&world, "a.ndjson", &ndjson(std::slice::from_ref(&plain))).await;
+    assert_eq!(
+        report,
+        json!({ "read": 1, "imported": 1, "updated": 0, "unchanged": 0, "without_promotion": 0, "rejected": 0,
+            "rejections": [] })
+    );
+    let mut expected = plain.clone();
+    expected["promotion_id"] = json!(promotion.id);
+    expected["valid_until"] = json!("2026-12-31T00:00:00.25+00:00");
+    assert_eq!(stored(&world).await, [expected]);
+
+    let mut bigquery = plain;
+    bigquery["user_id"] = json!("48151");
+    bigquery["product_id"] = json!("80");
+    bigquery["amount_cents"] = json!("100000");
+    bigquery["repayment_rate"] = json!(15);
+    bigquery["valid_until"] = json!("2026-12-31 00:00:00.250999 UTC");
+    bigquery["score"] = json!({ "of": [1, 2] });
+    let json = ndjson(&[bigquery]);
+    let row = "s-1,48151,newbie,80,100000,MXN,15,MX,2026-12-31 00:00:00.25 UTC,mx-newbie-20,\"a, \"\"b\"\"\r\nc\"";
+    let csv = format!("\u{feff}{HEADER}\r\n{row}\r\n").into_bytes();
+    for (name, content) in [
+        ("a.json", json.clone()),
+        ("a.jsonl.gz", gzip(&json)),
+        ("export-000", json),
+        ("a.csv", csv.clone()),
+        ("a.csv.gz", [gzip(&csv[..40]), gzip(&csv[40..])].concat()),
+        ("export-001", csv),
+    ] {
+        let report = import(&world, name, &content).await;
+        assert_eq!(counts(&report), [1, 0, 0, 1, 0, 0], "{name}: {report}");
+    }
+}
+
+#[tokio::test]
+async fn bad_lines_are_named_and_the_others_go_in() {
+    let (world, _) = world().await;
+    let row = |id: &str, change: (&str, &str)| {
+        format!("{id},1,newbie,80,100000,MXN,15,MX,2020-01-01 00:00:00 UTC,,\n")
+            .replace(change.0, change.1)
+    };
+    let mut csv = format!("{HEADER}\n").into_bytes();
+    for line in [
+        row("past", ("", "")),
+        row("product", (",80,", ",81,")),
+        row("amount", ("100000", "0")),
+        "\n".to_owned(),
+        row("key", (",,", ",no-such-promotion,")),
+        row("quote", ("newbie", "\"newbie")),
+        row("long", ("MXN", &"x".repeat(70_000))),
+        row("cells", (",,", ",")),
+        row("nul", ("newbie", "new\0bie")),
+    ] {
+        csv.extend_from_slice(line.as_bytes());
+    }
+    csv.extend_from_slice(b"latin\xe9,1,newbie,80,1,MXN,15,MX,2020-01-01 00:00:00 UTC,,\n");
+    csv.extend_from_slice(row("last", ("\n", "")).as_bytes());
+    let report = import(&world, "a.csv", &csv).await;
+    assert_eq!(counts(&report), [10, 3, 0, 0, 3, 7], "{report}");
+    let rejections = report["rejections"].as_array().unwrap();
+    let named: Vec<_> = rejections
+        .iter()
+        .map(|one| (one["line"].as_u64().unwrap(), one["field"].as_str()))
+        .collect();
+    assert_eq!(
+        named,
+        [
+            (3, Some("product_id")),
+            (4, Some("amount_cents")),
+            (6, Some("promotion_key")),
+            (7, None),
+            (8, None),
+            (9, None),
+            (10, None),
+            (11, None)
+        ]
+    );
+    assert_eq!(rejections[0]["reason"], "must be a known product, got 81");
+    assert_eq!(rejections[2]["reason"], "UNKNOWN_PROMOTION_KEY");
+    assert_eq!(order(&world).await, ["last", "key", "past"]);
+    let audited: Value =
+        sqlx::query_scalar("select after from admin_audit where call = 'pre-offers:import'")
+            .fetch_one(world.pool())
+            .await
+            .unwrap();
+    assert_eq!(counts(&audited), counts(&report));
+}
+
+#[tokio::test]
+async fn a_change_moves_a_pre_offer_to_the_front_and_a_repeat_does_not() {
+    let (world, promotion) = world().await;
+    let line = |id: &str, amount: i64, key: Value| {
+        let mut line = promotion.pre_offer(1);
+        line["external_id"] = json!(id);
+        line["amount_cents"] = json!(amount);
+        line["promotion_key"] = key;
+        line
+    };
+    let key = json!(promotion.key);
+    // The order of the lines, not that of their ids.
+    let first = [
+        line("c", 1, key.clone()),
+        line("a", 1, key.clone()),
+        line("b", 1, json!("later")),
+    ];
+    let report = import(&world, "1.ndjson", &ndjson(&first)).await;
+    assert_eq!(counts(&report), [3, 3, 0, 0, 1, 0]);
+    assert_eq!(order(&world).await, ["b", "a", "c"]);
+
+    let report = import(&world, "2.ndjson", &ndjson(&first)).await;
+    assert_eq!(counts(&report), [3, 0, 0, 3, 1, 0]);
+    assert_eq!(report["rejections"][0]["reason"], "UNKNOWN_PROMOTION_KEY");
+    assert_eq!(order(&world).await, ["b", "a", "c"]);
+
+    // Twice in one batch: as if one after another.
+    let changed = [
+        line("c", 2, key.clone()),
+        first[1].clone(),
+        line("c", 2, key),
+    ];
+    let report = import(&world, "3.ndjson", &ndjson(&changed)).await;
+    assert_eq!(counts(&report), [3, 0, 1, 2, 0, 0]);
+    assert_eq!(order(&world).await, ["c", "b", "a"]);
+
+    // A promotion that came to be later is picked up by the same line.
+    self::promotion(&world, "later").await;
+    let report = import(&world, "4.ndjson", &ndjson(&first[2..])).await;
+    assert_eq!(counts(&report), [1, 0, 1, 0, 0, 0]);
+    assert_eq!(order(&world).await, ["b", "c", "a"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_fails_and_keeps_what_went_in() {
+    let (world, promotion) = world().await;
+    let lines: Vec<Value> = (1..=3_000).map(|user| promotion.pre_offer(user)).collect();
+    let mut torn = gzip(&ndjson(&lines));
+    torn.truncate(torn.len() - 100);
+    for (name, content, why) in [
+        (
+            "torn.ndjson.gz",
+            torn.as_slice(),
+            "cannot read on after line 2",
+        ),
+        (
+            "a.csv",
+            b"external_id,user_id\n1,2\n",
+            "line 1: the header lacks segment",
+        ),
+    ] {
+        let path = file(&world, name, content);
+        let command = world.command(&["import", "pre-offers", path.to_str().unwrap()]);
+        let output = command.run().await;
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(output.stderr.contains(why), "{output:?}");
+    }
+    assert_eq!(stored(&world).await.len(), 2_000, "whole batches");
+    let report = import(&world, "whole.ndjson", &ndjson(&lines)).await;
+    assert_eq!(counts(&report), [3_000, 1_000, 0, 2_000, 0, 0]);
+    let report = import(&world, "empty.csv", b"").await;
+    assert_eq!(counts(&report), [0; 6]);
+}
+
+/// Imports of the same lines in opposite orders, while the clients press Get started: all of them
+/// lock the same rows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn imports_and_starts_at_the_same_time_all_succeed() {
+    let (world, promotion) = world().await;
+    let store = Store::new(&world.database_url(), 8).unwrap();
+    let mut lines: Vec<Value> = (0..2_000)
+        .map(|n| promotion.pre_offer(1 + n % 400))
+        .collect();
+    let mut total = BTreeMap::<&str, u64>::new();
+    for round in 1..=3 {
+        for line in &mut lines {
+            line["amount_cents"] = json!(100_000 + round);
+        }
+        let forward = ndjson(&lines);
+        let backward = ndjson(&lines.iter().rev().cloned().collect::<Vec<_>>());
+        let importing = async |text: Vec<u8>| {
+            import_pre_offers(&store, text.as_slice(), Format::Ndjson, "test", |_| {})
+                .await
+                .unwrap()
+        };
+        let starting = async {
+            for user in 1..=400 {
+                let started = store.start(user, promotion.id, None).await.unwrap();
+                assert!(!matches!(started, Started::NoSuchPromotion));
+            }
+        };
+        let (one, other, ()) = tokio::time::timeout(Duration::from_secs(120), async {
+            tokio::join!(importing(forward), importing(backward), starting)
+        })
+        .await
+        .expect("nobody waits for ever");
+        for counts in [one.counts, other.counts] {
+            assert_eq!(counts.rejected, 0);
+            *total.entry("imported").or_default() += counts.imported;
+            *total.entry("updated").or_default() += counts.updated;
+            *total.entry("unchanged").or_default() += counts.unchanged;
+        }
+    }
+    assert_eq!(
+        total,
+        BTreeMap::from([
+            ("imported", 2_000),
+            ("updated", 4_000),
+            ("unchanged", 6_000)
+        ])
+    );
+}

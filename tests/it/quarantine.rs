@@ -1,0 +1,298 @@
+//! Resolving quarantined rides: judged once, by their own time, in one transaction with the record.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use ride_promo::domain::ride::Ride;
+use ride_promo::store::Store;
+use ride_promo::store::quarantine::{BulkResolved, Dismissal, Replay, Selection};
+use ride_promo::store::rides::AppliedOne;
+use ride_promo::wire::quarantine::QuarantineStatus;
+use ride_promo::wire::ride_completed::{Reason, decode};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::harness::*;
+
+struct Desk {
+    world: World,
+    store: Store,
+    challenges: Challenges,
+}
+
+impl Desk {
+    /// Clients 1 and 2 have started an hour ago.
+    async fn open() -> Self {
+        let world = World::builder().without_topics().build().await;
+        let store = Store::new(&world.database_url(), 8).unwrap();
+        let challenges = Challenges::new(&world, &conditions(3)).await;
+        let hour = TimeDelta::hours(1);
+        challenges.start(&[1, 2], now() - hour, now() + hour).await;
+        Self {
+            world,
+            store,
+            challenges,
+        }
+    }
+
+    /// Puts a record into quarantine, as ingest does.
+    async fn put(&self, value: &[u8], user_id: Option<i64>, reason: &str, age_s: i64) -> Uuid {
+        sqlx::query_scalar(
+            r#"insert into quarantined_ride (quarantine_id, topic, partition, "offset", topic_id, key, value, user_id,
+                                             reason, detail, received_at)
+               select $1, 'rides', 0, count(*), 'id', null, $2, $3, $4, 'bad', clock_ms() - make_interval(secs => $5)
+                 from quarantined_ride returning quarantine_id"#,
+        )
+        .bind(Uuid::now_v7())
+        .bind(value)
+        .bind(user_id)
+        .bind(reason)
+        .bind(age_s as f64)
+        .fetch_one(self.world.pool())
+        .await
+        .unwrap()
+    }
+
+    async fn put_ride(&self, ride: &Value, age_s: i64) -> Uuid {
+        let user_id = ride["user_id"].as_i64();
+        self.put(ride.to_string().as_bytes(), user_id, "IN_FUTURE", age_s)
+            .await
+    }
+
+    async fn replay(&self, id: Uuid, corrected: Option<Ride>) -> Replay {
+        self.store
+            .replay_quarantined(id, corrected, "operator")
+            .await
+            .unwrap()
+    }
+
+    async fn counted(&self, user_id: i64) -> i32 {
+        let standing = self.challenges.standing(user_id).await;
+        assert_eq!(standing.counted, i64::from(standing.rides_completed));
+        standing.rides_completed
+    }
+
+    async fn status(&self, id: Uuid) -> QuarantineStatus {
+        let record = self.store.quarantined_record(id).await.unwrap().unwrap();
+        assert_eq!(
+            record.status == QuarantineStatus::Open,
+            record.resolution.is_none()
+        );
+        record.status
+    }
+}
+
+fn decoded(ride: &Value) -> Ride {
+    decode(ride.to_string().as_bytes(), DateTime::<Utc>::MAX_UTC).unwrap()
+}
+
+#[tokio::test]
+async fn a_replayed_ride_counts_once() {
+    let desk = Desk::open().await;
+    let ride = ride(1);
+    let (first, again) = (desk.put_ride(&ride, 0).await, desk.put_ride(&ride, 0).await);
+    let Replay::Resolved(AppliedOne::Applied(receipt)) = desk.replay(first, None).await else {
+        panic!("not applied")
+    };
+    assert_eq!(receipt.verdict, "COUNTED");
+    let Replay::Resolved(AppliedOne::Duplicate(same)) = desk.replay(again, None).await else {
+        panic!("not recognised")
+    };
+    assert_eq!(same.ride_id, receipt.ride_id);
+    assert!(matches!(
+        desk.replay(first, None).await,
+        Replay::AlreadyResolved
+    ));
+    assert!(matches!(
+        desk.replay(Uuid::nil(), None).await,
+        Replay::NotFound
+    ));
+    assert_eq!(desk.counted(1).await, 1);
+    assert_eq!(desk.status(first).await, QuarantineStatus::Replayed);
+
+    // Judged by when it was completed, not by now; and by nobody where nobody rides for a reward.
+    let early = desk
+        .put_ride(&ride_at(1, now() - TimeDelta::hours(2)), 0)
+        .await;
+    let Replay::Resolved(AppliedOne::Applied(receipt)) = desk.replay(early, None).await else {
+        panic!("not applied")
+    };
+    assert_eq!(receipt.verdict, "BEFORE_START");
+    let stranger = desk.put_ride(&crate::harness::ride(9), 0).await;
+    let outcome = desk.replay(stranger, None).await;
+    assert!(matches!(
+        outcome,
+        Replay::Resolved(AppliedOne::NoParticipation)
+    ));
+    assert_eq!(desk.store.quarantine_open().await.unwrap(), 0);
+
+    let entries = desk.store.audit(None, 10).await.unwrap();
+    assert_eq!(entries.len(), 4);
+    let oldest = &entries[3];
+    assert_eq!(
+        (oldest.actor.as_str(), oldest.call.as_str()),
+        ("operator", "quarantine/replay")
+    );
+    let (before, after) = (
+        oldest.before.as_ref().unwrap(),
+        oldest.after.as_ref().unwrap(),
+    );
+    assert_eq!(
+        (&before["status"], &after["status"]),
+        (&json!("OPEN"), &json!("REPLAYED"))
+    );
+    assert_eq!(after["resolution"]["outcome"], "APPLIED");
+    let page = desk
+        .store
+        .audit(Some(entries[1].audit_id), 10)
+        .await
+        .unwrap();
+    assert_eq!(page.len(), 2);
+}
+
+#[tokio::test]
+async fn a_bad_record_needs_a_correction_of_the_same_client() {
+    let desk = Desk::open().await;
+    let mut bad = ride(1);
+    bad["currency_code"] = json!("pesos");
+    let id = desk.put_ride(&bad, 0).await;
+    let Replay::StillBad(faults) = desk.replay(id, None).await else {
+        panic!("still bad")
+    };
+    assert_eq!(
+        (faults[0].field, faults[0].reason),
+        ("currency_code", Reason::InvalidValue)
+    );
+    let outcome = desk.replay(id, Some(decoded(&ride(2)))).await;
+    assert!(matches!(outcome, Replay::OtherClient(1)));
+    let future = decoded(&ride_at(1, now() + TimeDelta::minutes(6)));
+    let Replay::StillBad(faults) = desk.replay(id, Some(future)).await else {
+        panic!("in the future")
+    };
+    assert_eq!(faults[0].reason, Reason::InFuture);
+    assert_eq!(desk.status(id).await, QuarantineStatus::Open);
+    assert_eq!((desk.counted(1).await, desk.counted(2).await), (0, 0));
+    assert!(desk.store.audit(None, 10).await.unwrap().is_empty());
+
+    let outcome = desk.replay(id, Some(decoded(&ride(1)))).await;
+    assert!(matches!(outcome, Replay::Resolved(AppliedOne::Applied(_))));
+    let nobodys = desk.put(b"\xff\0", None, "NOT_JSON", 0).await;
+    let outcome = desk.replay(nobodys, Some(decoded(&ride(2)))).await;
+    assert!(matches!(outcome, Replay::Resolved(AppliedOne::Applied(_))));
+    assert_eq!((desk.counted(1).await, desk.counted(2).await), (1, 1));
+}
+
+#[tokio::test]
+async fn two_operators_at_the_same_record_have_one_effect() {
+    let desk = Desk::open().await;
+    for _ in 0..20 {
+        let id = desk.put_ride(&ride(9), 0).await;
+        let dismissed = async || {
+            desk.store
+                .dismiss_quarantined(id, "noise", "other")
+                .await
+                .unwrap()
+        };
+        let (one, two, three) =
+            tokio::join!(desk.replay(id, None), desk.replay(id, None), dismissed());
+        let effects = [
+            matches!(one, Replay::Resolved(_)),
+            matches!(two, Replay::Resolved(_)),
+            three == Dismissal::Dismissed,
+        ];
+        assert_eq!(effects.iter().filter(|effect| **effect).count(), 1);
+    }
+    assert_eq!(desk.store.audit(None, 100).await.unwrap().len(), 20);
+}
+
+#[tokio::test]
+async fn many_are_resolved_at_once() {
+    let desk = Desk::open().await;
+    let store = &desk.store;
+    // Clients in the opposite order of arrival, more than a batch, some twice, some still bad.
+    let mut ids = Vec::new();
+    for n in 0..450_i64 {
+        ids.push(desk.put_ride(&ride(2 - n % 2), 1_000 - n).await);
+    }
+    for _ in 0..5 {
+        desk.put(b"{}", None, "MISSING_FIELD", 500).await;
+    }
+    let fourth = store.quarantined_record(ids[3]).await.unwrap().unwrap();
+    let early = Selection {
+        to: Some(fourth.received_at),
+        ..Selection::default()
+    };
+    let done = store
+        .dismiss_quarantine(&early, "test data", "operator")
+        .await
+        .unwrap();
+    let three = BulkResolved {
+        resolved: 3,
+        left_open: 0,
+    };
+    assert_eq!(done, three, "half-open");
+    assert_eq!(desk.status(ids[0]).await, QuarantineStatus::Dismissed);
+    let only_bad = Selection {
+        reason: Some(Reason::MissingField),
+        ..Selection::default()
+    };
+    let replayed = store
+        .replay_quarantine(&only_bad, "again", "operator")
+        .await
+        .unwrap();
+    assert_eq!(
+        replayed,
+        BulkResolved {
+            resolved: 0,
+            left_open: 5
+        }
+    );
+
+    let left = 450 - done.resolved;
+    let replayed = store
+        .replay_quarantine(&Selection::default(), "again", "operator")
+        .await
+        .unwrap();
+    assert_eq!(
+        replayed,
+        BulkResolved {
+            resolved: left,
+            left_open: 5
+        }
+    );
+    assert_eq!((desk.counted(1).await, desk.counted(2).await), (3, 3));
+    assert_eq!(store.quarantine_open().await.unwrap(), 5);
+    let record = store.quarantined_record(ids[449]).await.unwrap().unwrap();
+    let resolution = record.resolution.unwrap();
+    assert_eq!(
+        (&resolution["outcome"], &resolution["note"]),
+        (&json!("NO_PARTICIPATION"), &json!("again"))
+    );
+
+    // Newest first, page by page, each once.
+    let mut listed: Vec<(DateTime<Utc>, Uuid)> = Vec::new();
+    loop {
+        let after = listed.last().copied();
+        let page = store.quarantined(None, after, 100).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        listed.extend(
+            page.iter()
+                .map(|record| (record.received_at, record.quarantine_id)),
+        );
+    }
+    assert_eq!(listed.len(), 455);
+    assert!(listed.is_sorted_by(|newer, older| newer > older));
+    let open = store
+        .quarantined(Some(QuarantineStatus::Open), None, 100)
+        .await
+        .unwrap();
+    assert_eq!(open.len(), 5);
+    let view = serde_json::to_value(open[0].view()).unwrap();
+    assert_eq!(
+        (&view["value_base64"], &view["status"]),
+        (&json!("e30="), &json!("OPEN"))
+    );
+    let dismissed = Some(QuarantineStatus::Dismissed);
+    let dismissed = store.quarantined(dismissed, None, 100).await.unwrap();
+    assert_eq!(dismissed.len() as u64, done.resolved);
+}
