@@ -8,6 +8,7 @@
     reason = "a test's helpers are tests too: what cannot go on says so by panicking"
 )]
 
+mod admin;
 mod exactly_once;
 mod expiry;
 mod harness;

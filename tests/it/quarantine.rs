@@ -3,8 +3,9 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use ride_promo::domain::ride::Ride;
 use ride_promo::store::Store;
-use ride_promo::store::quarantine::{BulkResolved, Dismissal, QuarantineStatus, Replay, Selection};
+use ride_promo::store::quarantine::{BulkResolved, Dismissal, Replay, Selection};
 use ride_promo::store::rides::AppliedOne;
+use ride_promo::wire::quarantine::QuarantineStatus;
 use ride_promo::wire::ride_completed::{Reason, decode};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -123,13 +124,11 @@ async fn a_replayed_ride_counts_once() {
     ));
     assert_eq!(desk.store.quarantine_open().await.unwrap(), 0);
 
-    let entries = desk.store.audit_entries(None, 10).await.unwrap();
+    let entries = desk.store.audit(None, 10).await.unwrap();
     assert_eq!(entries.len(), 4);
     let oldest = &entries[3];
-    assert_eq!(
-        (oldest.actor.as_str(), oldest.call.as_str()),
-        ("operator", "quarantine/replay")
-    );
+    assert_eq!(oldest.actor, "operator");
+    assert!(oldest.call.starts_with("POST /quarantine/") && oldest.call.ends_with("/replay"), "{}", oldest.call);
     let (before, after) = (
         oldest.before.as_ref().unwrap(),
         oldest.after.as_ref().unwrap(),
@@ -141,7 +140,7 @@ async fn a_replayed_ride_counts_once() {
     assert_eq!(after["resolution"]["outcome"], "APPLIED");
     let page = desk
         .store
-        .audit_entries(Some(entries[1].audit_id), 10)
+        .audit(Some(entries[1].audit_id), 10)
         .await
         .unwrap();
     assert_eq!(page.len(), 2);
@@ -169,7 +168,7 @@ async fn a_bad_record_needs_a_correction_of_the_same_client() {
     assert_eq!(faults[0].reason, Reason::InFuture);
     assert_eq!(desk.status(id).await, QuarantineStatus::Open);
     assert_eq!((desk.counted(1).await, desk.counted(2).await), (0, 0));
-    assert!(desk.store.audit_entries(None, 10).await.unwrap().is_empty());
+    assert!(desk.store.audit(None, 10).await.unwrap().is_empty());
 
     let outcome = desk.replay(id, Some(decoded(&ride(1)))).await;
     assert!(matches!(outcome, Replay::Resolved(AppliedOne::Applied(_))));
@@ -199,7 +198,7 @@ async fn two_operators_at_the_same_record_have_one_effect() {
         ];
         assert_eq!(effects.iter().filter(|effect| **effect).count(), 1);
     }
-    assert_eq!(desk.store.audit_entries(None, 100).await.unwrap().len(), 20);
+    assert_eq!(desk.store.audit(None, 100).await.unwrap().len(), 20);
 }
 
 #[tokio::test]
@@ -290,10 +289,6 @@ async fn many_are_resolved_at_once() {
     assert_eq!(
         (&view["value_base64"], &view["status"]),
         (&json!("e30="), &json!("OPEN"))
-    );
-    assert_eq!(
-        store.quarantined_of_user(1, 1_000).await.unwrap().len(),
-        225
     );
     let dismissed = Some(QuarantineStatus::Dismissed);
     let dismissed = store.quarantined(dismissed, None, 100).await.unwrap();

@@ -32,7 +32,7 @@ pub async fn list(
     params: Params,
 ) -> Result<Json<Page<AuditEntry>>> {
     let paging = params.paging::<i64>()?;
-    let rows = store.audit_entries(paging.after, paging.fetch()).await?;
+    let rows = store.audit(paging.after, paging.fetch()).await?;
     Ok(Json(paging.page(
         rows,
         |entry| entry.audit_id,

@@ -71,3 +71,47 @@ pub fn router() -> OpenApiRouter<AdminState> {
         .routes(routes!(stats::get))
         .routes(routes!(audit::list))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::api::admin_openapi;
+
+    #[test]
+    fn every_call_is_described_with_its_refusals() {
+        let api = serde_json::to_value(admin_openapi()).expect("JSON");
+        for (path, method) in [
+            ("/promotions", "get"),
+            ("/promotions", "post"),
+            ("/promotions/{promotion_id}", "get"),
+            ("/promotions/{promotion_id}", "patch"),
+            ("/products", "get"),
+            ("/products/{product_id}", "put"),
+            ("/geo-config", "get"),
+            ("/geo-config/{country_code}", "put"),
+            ("/pre-offers:import", "post"),
+            ("/users/{user_id}", "get"),
+            ("/quarantine", "get"),
+            ("/quarantine/{quarantine_id}/replay", "post"),
+            ("/quarantine/{quarantine_id}/dismiss", "post"),
+            ("/quarantine:replay", "post"),
+            ("/quarantine:dismiss", "post"),
+            ("/stats", "get"),
+            ("/audit", "get"),
+        ] {
+            let responses = &api["paths"][format!("/admin/v1{path}")][method]["responses"];
+            for status in ["400", "401", "403", "422", "503"] {
+                let content = &responses[status]["content"];
+                assert!(
+                    content["application/problem+json"].is_object(),
+                    "{method} {path} {status}: {responses}"
+                );
+            }
+        }
+        // Every reference leads somewhere.
+        let text = api.to_string();
+        for reference in text.split("#/components/schemas/").skip(1) {
+            let name = reference.split('"').next().unwrap_or_default();
+            assert!(api["components"]["schemas"][name].is_object(), "{name}");
+        }
+    }
+}

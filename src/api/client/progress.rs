@@ -68,6 +68,7 @@ pub async fn progress(
     let mut follower = Follower::new(&state.model, key);
     let mut stored = state.in_time(read(&state, key, &condition)).await?;
     follower.saw(stored.clone());
+    let condition = condition.pinned(Tag::of(&stored));
     while condition.matches(Tag::of(&stored)) {
         tokio::select! {
             next = follower.next() => stored = next,

@@ -88,6 +88,19 @@ impl Condition {
         }
     }
 
+    /// The condition of one who waits: `*` says "whatever you have", which is what was found first;
+    /// a change from it is what they wait for.
+    pub fn pinned(self, found: Tag) -> Self {
+        if !self.any {
+            return self;
+        }
+        Self {
+            any: false,
+            tags: vec![found],
+            present: true,
+        }
+    }
+
     /// Whether there is one at all.
     pub fn is_present(&self) -> bool {
         self.present

@@ -165,14 +165,37 @@ impl Model {
         }
     }
 
-    /// As [`Model::read`], for those who wait anyway and look whether something has changed.
+    /// As [`Model::read`], for those who wait and look whether something has changed. They asked
+    /// before any write that is answered from now on, so what is newer than they have seen may be
+    /// told at once, and a fresh model that knows nothing newer needs no second opinion.
     pub async fn reread(&self, key: Key, seen: i32) -> store::Result<Option<Stored>> {
-        if let Some(stored) = self.answer(&key, Some(seen)) {
+        if let Some(stored) = self.news(&key, seen) {
             return Ok(Some(stored));
         }
         // Nobody closes it; and if so, the bound is gone and not the answer.
         let _one_of_few = self.fallback.acquire().await;
         self.load(key).await
+    }
+
+    /// The model's answer to one who waits, if it may give one.
+    fn news(&self, key: &Key, seen: i32) -> Option<Stored> {
+        let now = self.clock.now()?;
+        let fresh = self.is_fresh();
+        let mut entries = self.lock();
+        let Content::Known {
+            state,
+            conditions,
+            confirmed,
+        } = &entries.get(key)?.content
+        else {
+            return None;
+        };
+        let current = fresh && confirmed.elapsed() < COMPARE_AFTER && seen == state.version;
+        (seen < state.version || current).then(|| Stored {
+            state: Arc::clone(state),
+            conditions: Arc::clone(conditions),
+            now,
+        })
     }
 
     /// The model's answer, if it may give one.
