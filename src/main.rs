@@ -23,7 +23,7 @@ use ride_promo::progress::Progress;
 use ride_promo::store::schema::SchemaStatus;
 use ride_promo::store::{self, Store};
 use ride_promo::token::{self, TokenError};
-use ride_promo::{api, doctor, import, replay, serve, telemetry};
+use ride_promo::{api, demo, doctor, import, replay, serve, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -135,8 +135,15 @@ fn migrate(cli: &Cli) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn demo(_args: &DemoArgs) -> anyhow::Result<ExitCode> {
-    block_on(async { anyhow::bail!("demo is not there yet") })
+fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
+    block_on(async {
+        let stop = CancellationToken::new();
+        stop_on_signal(stop.clone())?;
+        Ok(match demo::run(args, stop).await? {
+            demo::Outcome::Stopped | demo::Outcome::Agreed => ExitCode::SUCCESS,
+            demo::Outcome::Disagreed => ExitCode::FAILURE,
+        })
+    })
 }
 
 fn import_pre_offers(cli: &Cli, args: &ImportPreOffersArgs) -> anyhow::Result<ExitCode> {

@@ -405,7 +405,7 @@ fn read(
                 5 * SECOND,
                 100 * MILLISECOND..=HOUR,
             ),
-            queue_kbytes: reader.number("ingest.queue_kbytes", 32_768, 1_024..=2_097_151),
+            queue_kbytes: reader.number("ingest.queue_kbytes", 8_192, 1_024..=2_097_151),
         },
         relay: RelayConfig {
             batch_max: reader.number("relay.batch_max", 2_000, 1..=50_000),

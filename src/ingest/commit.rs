@@ -63,6 +63,10 @@ impl Committer {
         outcomes: SyncSender<Outcome>,
     ) {
         let mut applier = None;
+        // Loads the clients while the group is being joined; the first batch tries again.
+        if let Err(error) = self.session(&mut applier).await {
+            tracing::debug!(%error, "no session yet");
+        }
         loop {
             let batch = match tokio::time::timeout(CLOCK_INTERVAL, batches.recv()).await {
                 Ok(Some(batch)) => batch,
@@ -150,20 +154,27 @@ impl Committer {
         applier: &mut Option<RideApplier>,
         batch: &Batch,
     ) -> Result<Applied, StoreError> {
-        let timed_out = |_| StoreError::Unavailable(sqlx_timeout());
-        if applier.is_none() {
-            *applier = Some(
-                tokio::time::timeout(TRANSACTION_TIMEOUT, RideApplier::connect(&self.store))
-                    .await
-                    .map_err(timed_out)??,
-            );
-        }
+        let applier = self.session(applier).await?;
+        // Dropped on time-out together with its connection, see `make_durable`.
+        tokio::time::timeout(TRANSACTION_TIMEOUT, applier.apply(batch))
+            .await
+            .map_err(timed_out)?
+    }
+
+    /// The session there is, or a new one.
+    async fn session<'a>(
+        &self,
+        applier: &'a mut Option<RideApplier>,
+    ) -> Result<&'a mut RideApplier, StoreError> {
         match applier {
-            // Dropped on time-out together with its connection, see `make_durable`.
-            Some(applier) => tokio::time::timeout(TRANSACTION_TIMEOUT, applier.apply(batch))
-                .await
-                .map_err(timed_out)?,
-            None => Err(StoreError::Corrupt("no session".to_owned())),
+            Some(session) => Ok(session),
+            none => {
+                let session =
+                    tokio::time::timeout(TRANSACTION_TIMEOUT, RideApplier::connect(&self.store))
+                        .await
+                        .map_err(timed_out)??;
+                Ok(none.insert(session))
+            }
         }
     }
 
@@ -183,8 +194,8 @@ impl Committer {
     }
 }
 
-fn sqlx_timeout() -> sqlx::Error {
-    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
+fn timed_out(_: tokio::time::error::Elapsed) -> StoreError {
+    StoreError::Unavailable(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))
 }
 
 /// Counts a durable batch; the parts add up to what was consumed.

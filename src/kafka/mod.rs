@@ -17,5 +17,5 @@ pub use clients::{consumer, producer, tail_consumer, transactional_producer};
 pub use cluster::{BrokerAddress, Cluster, ClusterError, ClusterInfo, Watermarks};
 pub use log::{LogContext, log_error, log_line};
 pub use topic_identity::TopicIdentity;
-pub use topics::{EnsuredTopics, STATUS_COMPACTION_LAG_MS};
+pub use topics::{EnsuredTopics, STATUS_COMPACTION_LAG_MS, delete_topics};
 pub use traceparent::{is_traceparent, traceparent_of};

@@ -117,6 +117,34 @@ impl Cluster {
     }
 }
 
+/// Deletes both topics and the group, those that are there: what a run that made them for itself
+/// leaves behind otherwise.
+pub async fn delete_topics(kafka: &KafkaConfig) -> Result<(), ClusterError> {
+    let admin = admin(kafka)?;
+    let options = AdminOptions::new()
+        .request_timeout(Some(TIMEOUT))
+        .operation_timeout(Some(TIMEOUT));
+    let topics = admin
+        .delete_topics(&[&kafka.ride_topic, &kafka.status_topic], &options)
+        .await
+        .map_err(|error| failed(kafka, &error))?;
+    let groups = admin
+        .delete_groups(&[&kafka.group_id], &options)
+        .await
+        .map_err(|error| failed(kafka, &error))?;
+    for answer in topics.into_iter().chain(groups) {
+        match answer {
+            Ok(_)
+            | Err((
+                _,
+                RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::GroupIdNotFound,
+            )) => {}
+            Err((name, code)) => return Err(refused(kafka, &format!("deleting {name}: {code}"))),
+        }
+    }
+    Ok(())
+}
+
 fn admin(kafka: &KafkaConfig) -> Result<AdminClient<LogContext>, ClusterError> {
     clients::metadata(kafka)
         .create_with_context(LogContext { role: "admin" })

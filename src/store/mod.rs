@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod clock;
+pub mod database;
 pub mod expiry;
 pub mod geo;
 pub mod origination;
@@ -13,6 +14,7 @@ pub mod pre_offers;
 pub mod products;
 pub mod promotions;
 pub mod quarantine;
+pub mod recount;
 pub mod rides;
 pub mod schema;
 pub mod stats;

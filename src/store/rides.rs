@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::NaiveDate;
+use futures::TryStreamExt as _;
 use hashbrown::HashSet;
 use serde_json::Value;
 use sqlx::postgres::PgConnection;
@@ -162,16 +163,25 @@ impl RideApplier {
             ])
             .connect()
             .await?;
-        let loaded = sqlx::query!(
-            r#"select pg_current_snapshot()::text as "snapshot!",
-                      (select array_agg(user_id) from promotion_user where status = 'IN_PROGRESS') as users"#
+        // The snapshot comes first: who starts between the two is loaded, and is news once more. In
+        // pieces, because one array of everybody would be held several times over.
+        let snapshot = sqlx::query_scalar!(r#"select pg_current_snapshot()::text as "snapshot!""#)
+            .fetch_one(&mut connection)
+            .await?;
+        let mut live = HashSet::new();
+        let mut pieces = sqlx::query_scalar!(
+            r#"select array_agg(user_id) as "users!" from promotion_user
+                where status = 'IN_PROGRESS' group by user_id % 256"#
         )
-        .fetch_one(&mut connection)
-        .await?;
+        .fetch(&mut connection);
+        while let Some(users) = pieces.try_next().await? {
+            live.extend(users);
+        }
+        drop(pieces);
         Ok(Self {
             connection,
-            live: loaded.users.unwrap_or_default().into_iter().collect(),
-            snapshot: loaded.snapshot,
+            live,
+            snapshot,
             terms: Terms::default(),
         })
     }

@@ -128,6 +128,7 @@ impl Tail {
             topic,
             next: ends,
             goal: None,
+            reached: (Monotonic::now(), BTreeMap::new()),
             behind_since: None,
         };
         reader.assign()?;
@@ -203,6 +204,8 @@ struct Reader<'a> {
     /// The offset after the last one read, by partition.
     next: BTreeMap<i32, i64>,
     goal: Option<Goal>,
+    /// How far it was read when, at the last probe: a topic that is asked later is not shorter.
+    reached: (Monotonic, BTreeMap<i32, i64>),
     /// Since when there is something to read and nothing comes.
     behind_since: Option<Monotonic>,
 }
@@ -273,6 +276,17 @@ impl Reader<'_> {
     }
 
     fn aim(&mut self, probe: Probe) -> Result<(), Lost> {
+        let (reached_at, reached) = &self.reached;
+        for (partition, next) in reached {
+            let end = probe.ends.get(partition).copied().unwrap_or(0);
+            if end < *next && *reached_at < probe.asked_at {
+                return Err(Lost::Shorter {
+                    partition: *partition,
+                    end,
+                    next: *next,
+                });
+            }
+        }
         let mut added = false;
         let mut missing = BTreeMap::new();
         let mut lag = 0;
@@ -282,13 +296,6 @@ impl Reader<'_> {
                 added = true;
                 0
             });
-            if end < next {
-                return Err(Lost::Shorter {
-                    partition,
-                    end,
-                    next,
-                });
-            }
             if end > next {
                 lag += end - next;
                 missing.insert(partition, end);
@@ -298,6 +305,7 @@ impl Reader<'_> {
         if added {
             self.assign()?;
         }
+        self.reached = (Monotonic::now(), self.next.clone());
         self.goal = Some(Goal {
             asked_at: probe.asked_at,
             missing,

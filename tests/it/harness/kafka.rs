@@ -126,6 +126,12 @@ impl Kafka {
             .signal(signal);
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        let process = self.process.lock().expect("nobody panics while holding it");
+        process.as_ref().expect("the broker is running").pid()
+    }
+
     fn take(&self) -> Option<Process> {
         self.process
             .lock()

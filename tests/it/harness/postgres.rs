@@ -118,6 +118,12 @@ impl Postgres {
         self.start().await;
     }
 
+    /// The id of its first process, whose children the others are.
+    pub fn pid(&self) -> u32 {
+        let process = self.process.lock().expect("nobody panics while holding it");
+        process.as_ref().expect("Postgres is running").pid()
+    }
+
     async fn end(&self, signal: Signal) {
         let process = self
             .process

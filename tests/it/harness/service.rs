@@ -368,7 +368,7 @@ impl Cli {
     }
 
     /// Applies the migrations to the database at `url`.
-    pub(super) async fn migrate(url: String) {
+    pub async fn migrate(url: String) {
         let migrate = Self::bare(&["migrate"]).env("DATABASE_URL", url);
         // not contacted, but the configuration is checked as a whole
         let migrate = migrate.env("KAFKA_BROKERS", "127.0.0.1:1");

@@ -1,0 +1,107 @@
+//! Where the demo's topics are: in the broker that librdkafka can play in this process, or in a
+//! real cluster under names of this run's own.
+
+use anyhow::Context as _;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+
+use crate::config::KafkaConfig;
+use crate::kafka;
+
+/// Partitions of both topics.
+const PARTITIONS: i32 = 12;
+
+/// The demo's Kafka.
+pub(super) enum Broker {
+    /// In this process, gone with this value. It keeps at most 5 MiB a partition and drops what is
+    /// older without a word, so whoever publishes must not run far ahead of whoever reads; it has
+    /// no admin requests, so its topics are made here.
+    InProcess {
+        cluster: MockCluster<'static, DefaultProducerContext>,
+    },
+    /// A real one; the topics are made by the service and deleted at the end.
+    Named {
+        /// `host:port`, comma-separated.
+        brokers: String,
+    },
+}
+
+/// What both topics and the group are called in this run.
+pub(super) struct Names {
+    pub(super) ride_topic: String,
+    pub(super) status_topic: String,
+    pub(super) group_id: String,
+}
+
+impl Broker {
+    /// The broker in this process, or the one that was named.
+    pub(super) fn open(brokers: Option<&str>) -> anyhow::Result<Self> {
+        Ok(match brokers {
+            Some(brokers) => Self::Named {
+                brokers: brokers.to_owned(),
+            },
+            None => Self::InProcess {
+                cluster: MockCluster::new(1).context("starting the broker in this process")?,
+            },
+        })
+    }
+
+    /// The contract's names where nobody else has topics, names of this run's own elsewhere.
+    pub(super) fn names(&self, run: &str) -> Names {
+        let suffix = match self {
+            Self::InProcess { .. } => String::new(),
+            Self::Named { .. } => format!("-demo-{run}"),
+        };
+        Names {
+            ride_topic: format!("ride-completed{suffix}"),
+            status_topic: format!("promotion-status{suffix}"),
+            group_id: format!("ride-promo{suffix}"),
+        }
+    }
+
+    /// Makes the topics where the service cannot; answers where to connect to.
+    pub(super) fn ready(&self, names: &Names) -> anyhow::Result<String> {
+        match self {
+            Self::InProcess { cluster } => {
+                for topic in [&names.ride_topic, &names.status_topic] {
+                    cluster
+                        .create_topic(topic, PARTITIONS, 1)
+                        .with_context(|| format!("making the topic {topic}"))?;
+                }
+                Ok(cluster.bootstrap_servers())
+            }
+            Self::Named { brokers } => Ok(brokers.clone()),
+        }
+    }
+
+    /// Whether topics can be made by asking.
+    pub(super) fn takes_admin_requests(&self) -> bool {
+        matches!(self, Self::Named { .. })
+    }
+
+    /// For people.
+    pub(super) fn look(&self, names: &Names) -> String {
+        match self {
+            Self::InProcess { cluster } => {
+                format!("in this process, at {}", cluster.bootstrap_servers())
+            }
+            Self::Named { brokers } => format!(
+                "{brokers}, topics {} and {}, deleted at the end",
+                names.ride_topic, names.status_topic
+            ),
+        }
+    }
+
+    /// Removes what was made.
+    pub(super) async fn close(self, kafka: &KafkaConfig) -> anyhow::Result<()> {
+        match self {
+            Self::InProcess { cluster } => drop(cluster),
+            Self::Named { .. } => {
+                kafka::delete_topics(kafka)
+                    .await
+                    .context("deleting the topics of this run")?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,74 @@
+//! Rides of a file, instead of made-up ones.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use crate::domain::ride::Ride;
+use crate::replay::{self, Format};
+
+/// The most rides that are taken; more would neither fit into memory for certain nor into a run.
+const MOST_RIDES: usize = 100_000;
+
+/// What a file holds.
+pub(super) struct Rides {
+    pub(super) rides: Vec<Ride>,
+    /// Rows that are none.
+    pub(super) malformed: u64,
+    /// There were more.
+    pub(super) cut: bool,
+}
+
+/// Reads a file of rides: NDJSON of contract 4.1 where it begins with a brace, trips of the DEBS
+/// 2015 Grand Challenge otherwise; plain or gzip.
+pub(super) async fn read(path: &Path) -> anyhow::Result<Rides> {
+    let open = async || {
+        tokio::fs::File::open(path)
+            .await
+            .with_context(|| format!("opening {}", path.display()))
+    };
+    let reading = || format!("reading {}", path.display());
+    let format = format_of(open().await?).await.with_context(reading)?;
+    let mut rows = replay::rides(open().await?, format, None)
+        .await
+        .with_context(reading)?;
+    let mut read = Rides {
+        rides: Vec::new(),
+        malformed: 0,
+        cut: false,
+    };
+    while let Some(row) = rows.next().await.with_context(reading)? {
+        match row.ride {
+            Ok(_) if read.rides.len() == MOST_RIDES => {
+                read.cut = true;
+                break;
+            }
+            Ok(ride) => read.rides.push(ride),
+            Err(reason) => {
+                read.malformed += 1;
+                tracing::warn!(line = row.line, reason, "not a ride, skipped");
+            }
+        }
+    }
+    Ok(read)
+}
+
+async fn format_of(file: tokio::fs::File) -> std::io::Result<Format> {
+    use tokio::io::AsyncBufReadExt as _;
+
+    let mut text = crate::input::gunzipped(file).await?;
+    loop {
+        let bytes = text.fill_buf().await?;
+        // Blank lines and a byte order mark may come first.
+        let skipped = b" \t\r\n\xef\xbb\xbf";
+        match bytes.iter().find(|byte| !skipped.contains(byte)) {
+            Some(b'{') => return Ok(Format::Ndjson),
+            Some(_) => return Ok(Format::Debs2015),
+            None if bytes.is_empty() => return Ok(Format::Ndjson),
+            None => {
+                let length = bytes.len();
+                text.consume(length);
+            }
+        }
+    }
+}

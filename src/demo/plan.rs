@@ -1,0 +1,543 @@
+//! What is going to happen: the promotion, and who rides when. Made up, or taken from a file.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rand::Rng;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::config::format_duration;
+use crate::domain::reward::{CountryCode, CurrencyCode};
+use crate::domain::ride::Ride;
+use crate::domain::{Instant, UserId};
+
+/// How long a client has to complete the rides.
+const CHALLENGE_PERIOD: Duration = Duration::from_secs(22);
+
+/// How long a client then has to claim the reward.
+const CLAIM_PERIOD: Duration = Duration::from_secs(10);
+
+/// How late a ride may be published.
+pub(super) const ALLOWED_LATENESS: Duration = Duration::from_secs(3);
+
+/// From a client's start to the end of it all, whatever happens: what is not over then is late.
+pub(super) const LIFE: Duration = Duration::from_secs(36);
+
+/// How many rides a made-up client has to complete.
+const TARGET_RIDES: usize = 5;
+
+/// The least fare of a ride that counts, where rides are made up.
+const MIN_AMOUNT_CENTS: i64 = 5_000;
+
+/// Made-up clients get started so many a second.
+const STARTS_PER_SECOND: f64 = 10.0;
+
+/// Even in a very short run there are so many of them.
+const FEWEST_CLIENTS: f64 = 200.0;
+
+/// Clients of a file get started so many a second at most; a start is a transaction of its own.
+const MOST_STARTS_PER_SECOND: usize = 60;
+
+/// Made-up clients are numbered from here.
+const FIRST_CLIENT: UserId = 1_000_001;
+
+/// Riders who take part in nothing are numbered from here, so many of them.
+const STRANGERS: std::ops::Range<UserId> = 9_000_000..9_020_000;
+
+/// What is offered.
+#[derive(Clone, Debug)]
+pub(super) struct Offer {
+    pub(super) promotion_key: String,
+    pub(super) title: String,
+    pub(super) conditions: Value,
+    pub(super) currency_code: CurrencyCode,
+    pub(super) country_code: CountryCode,
+    /// For one line about it.
+    pub(super) target_rides: usize,
+}
+
+impl Offer {
+    fn new(
+        target_rides: usize,
+        min_amount_cents: i64,
+        currency_code: CurrencyCode,
+        country_code: CountryCode,
+    ) -> Self {
+        Self {
+            promotion_key: "demo-newbie".to_owned(),
+            title: format!("Complete {target_rides} rides and get a loan"),
+            conditions: json!({
+                "target_rides": target_rides,
+                "min_amount_cents": min_amount_cents,
+                "currency_code": currency_code,
+                "challenge_period": format_duration(CHALLENGE_PERIOD),
+                "claim_period": format_duration(CLAIM_PERIOD),
+            }),
+            currency_code,
+            country_code,
+            target_rides,
+        }
+    }
+
+    /// The offer to made-up clients.
+    pub(super) fn simulated() -> anyhow::Result<Self> {
+        Ok(Self::new(
+            TARGET_RIDES,
+            MIN_AMOUNT_CENTS,
+            "MXN".parse()?,
+            "MX".parse()?,
+        ))
+    }
+
+    /// For people.
+    pub(super) fn terms(&self) -> String {
+        let seconds = CHALLENGE_PERIOD.as_secs();
+        format!(
+            "{} rides in {seconds} s, then {} s to claim the loan",
+            self.target_rides,
+            CLAIM_PERIOD.as_secs()
+        )
+    }
+}
+
+/// A client to be: when they get started, and what they ride from then on.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    pub(super) user_id: UserId,
+    /// After the beginning of the run.
+    pub(super) arrives: Duration,
+    /// By the moment of riding.
+    pub(super) trips: Vec<Trip>,
+}
+
+/// A ride to be.
+#[derive(Clone, Debug)]
+pub(super) struct Trip {
+    /// After the client's start.
+    pub(super) after: Duration,
+    pub(super) ends: Ends,
+    /// How long after its end it is published.
+    pub(super) reported_after: Duration,
+    /// Published a second time so long after the first.
+    pub(super) repeated_after: Option<Duration>,
+    pub(super) ride: Ride,
+}
+
+/// When a ride was completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ends {
+    /// When its moment comes.
+    InTime,
+    /// So long before the client got started, though published after.
+    BeforeTheStart(Duration),
+    /// At the deadline or just after it.
+    AfterTheDeadline,
+}
+
+/// What the made-up clients are like.
+#[derive(Clone, Copy, Debug)]
+struct Habit {
+    /// Out of a hundred clients.
+    share: u32,
+    /// Seconds between two rides.
+    pause: (f64, f64),
+    /// How many rides at most.
+    most: usize,
+    /// How many of a hundred rides are too cheap.
+    cheap: u32,
+    /// How many of a hundred are paid in another currency.
+    abroad: u32,
+}
+
+const HABITS: [Habit; 6] = [
+    // Rides to work and back, and gets there.
+    Habit {
+        share: 40,
+        pause: (2.0, 4.2),
+        most: 9,
+        cheap: 5,
+        abroad: 0,
+    },
+    // Is in a hurry.
+    Habit {
+        share: 12,
+        pause: (0.4, 1.5),
+        most: 7,
+        cheap: 5,
+        abroad: 0,
+    },
+    // Takes short rides: it is close.
+    Habit {
+        share: 16,
+        pause: (1.8, 3.0),
+        most: 10,
+        cheap: 50,
+        abroad: 0,
+    },
+    // Rides now and then.
+    Habit {
+        share: 17,
+        pause: (6.0, 10.0),
+        most: 4,
+        cheap: 10,
+        abroad: 0,
+    },
+    // Is travelling.
+    Habit {
+        share: 7,
+        pause: (2.5, 4.0),
+        most: 8,
+        cheap: 0,
+        abroad: 70,
+    },
+    // Has thought better of it.
+    Habit {
+        share: 8,
+        pause: (3.0, 9.0),
+        most: 1,
+        cheap: 0,
+        abroad: 0,
+    },
+];
+
+/// What rides are paid in.
+#[derive(Clone, Copy, Debug)]
+struct Currencies {
+    home: CurrencyCode,
+    abroad: CurrencyCode,
+}
+
+/// Made-up clients, one after the other.
+pub(super) struct Crowd {
+    currencies: Currencies,
+    next: UserId,
+    per_second: f64,
+    /// None gets started after this.
+    until: Duration,
+}
+
+impl Crowd {
+    /// For a run that ends by itself, the last ones arrive so early that most of their lives fit.
+    pub(super) fn new(offer: &Offer, duration: Option<Duration>) -> anyhow::Result<Self> {
+        let until = duration.map_or(Duration::MAX, |duration| {
+            duration.saturating_sub(LIFE).max(duration / 3)
+        });
+        let per_second =
+            (FEWEST_CLIENTS / until.as_secs_f64().max(1.0)).clamp(STARTS_PER_SECOND, 40.0);
+        Ok(Self {
+            currencies: Currencies {
+                home: offer.currency_code,
+                abroad: "USD".parse()?,
+            },
+            next: FIRST_CLIENT,
+            per_second,
+            until,
+        })
+    }
+
+    /// The next `count` of them; fewer, or none, when no more come.
+    pub(super) fn take(&mut self, count: usize, rng: &mut impl Rng) -> Vec<Client> {
+        let mut clients = Vec::with_capacity(count);
+        while clients.len() < count {
+            let before = (self.next - FIRST_CLIENT) as f64;
+            let arrives = Duration::from_secs_f64(before / self.per_second);
+            if arrives > self.until {
+                break;
+            }
+            clients.push(Client {
+                user_id: self.next,
+                arrives,
+                trips: trips(self.next, self.currencies, rng),
+            });
+            self.next += 1;
+        }
+        clients
+    }
+}
+
+/// The rides of a made-up client.
+fn trips(user_id: UserId, currencies: Currencies, rng: &mut impl Rng) -> Vec<Trip> {
+    use rand::RngExt as _;
+
+    let mut chosen = rng.random_range(0..100_u32);
+    let habit = HABITS
+        .iter()
+        .find(|habit| {
+            let here = chosen < habit.share;
+            chosen = chosen.saturating_sub(habit.share);
+            here
+        })
+        .unwrap_or(&HABITS[0]);
+    let mut trips = Vec::new();
+    let mut after = 0.0;
+    while trips.len() < habit.most {
+        after += rng.random_range(habit.pause.0..habit.pause.1);
+        if after >= CHALLENGE_PERIOD.as_secs_f64() {
+            break;
+        }
+        let mut percent = |share: u32| rng.random_ratio(share, 100);
+        let (cheap, abroad) = (percent(habit.cheap), percent(habit.abroad));
+        let (early, late, twice) = (percent(3), percent(8), percent(6));
+        trips.push(Trip {
+            after: Duration::from_secs_f64(after),
+            ends: if early {
+                Ends::BeforeTheStart(Duration::from_secs(rng.random_range(1..600)))
+            } else {
+                Ends::InTime
+            },
+            // Late, but by less than is allowed.
+            reported_after: Duration::from_millis(if late {
+                rng.random_range(500..2_000)
+            } else {
+                0
+            }),
+            repeated_after: twice.then(|| Duration::from_millis(rng.random_range(0..2_000))),
+            ride: ride(
+                user_id,
+                if cheap {
+                    rng.random_range(1_500..5_000)
+                } else {
+                    rng.random_range(5_000..30_000)
+                },
+                if abroad {
+                    currencies.abroad
+                } else {
+                    currencies.home
+                },
+            ),
+        });
+    }
+    // Most go on riding when it is over; whoever has not completed by then learns why.
+    if habit.most > 1 && rng.random_ratio(1, 2) {
+        trips.push(Trip {
+            after: CHALLENGE_PERIOD + Duration::from_millis(rng.random_range(0..800)),
+            ends: Ends::AfterTheDeadline,
+            reported_after: Duration::ZERO,
+            repeated_after: None,
+            ride: ride(user_id, rng.random_range(5_000..30_000), currencies.home),
+        });
+    }
+    trips
+}
+
+/// A ride; its moment is decided when it happens.
+fn ride(user_id: UserId, amount_cents: i64, currency_code: CurrencyCode) -> Ride {
+    Ride {
+        ride_id: Uuid::now_v7(),
+        user_id,
+        completed_at: Instant::UNIX_EPOCH,
+        amount_cents,
+        currency_code,
+        country_code: "MX".parse().ok(),
+        city_id: Some(4_198),
+        service_type: Some("city".into()),
+    }
+}
+
+/// A ride of somebody who takes part in nothing, as most of the traffic is.
+pub(super) fn stranger(offer: &Offer, rng: &mut impl Rng) -> Ride {
+    use rand::RngExt as _;
+
+    ride(
+        rng.random_range(STRANGERS),
+        rng.random_range(1_500..30_000),
+        offer.currency_code,
+    )
+}
+
+/// A ride that counts.
+pub(super) fn good_ride(user_id: UserId, offer: &Offer) -> Ride {
+    let min = offer.conditions["min_amount_cents"].as_i64();
+    Ride {
+        country_code: Some(offer.country_code),
+        ..ride(
+            user_id,
+            min.unwrap_or_default() + 1_500,
+            offer.currency_code,
+        )
+    }
+}
+
+/// A record that is no ride, of nobody who takes part: key and value.
+pub(super) fn poison(rng: &mut impl Rng) -> (Option<String>, String) {
+    use rand::RngExt as _;
+
+    let user_id = rng.random_range(STRANGERS);
+    let ride_id = Uuid::now_v7();
+    match rng.random_range(0..4) {
+        0 => (None, "<ride/>".to_owned()),
+        1 => (
+            Some(user_id.to_string()),
+            json!({ "ride_id": ride_id, "user_id": user_id }).to_string(),
+        ),
+        2 => (
+            Some(user_id.to_string()),
+            json!({ "ride_id": ride_id, "user_id": user_id, "completed_at": "2026-11-22T18:04:05.123Z",
+                    "amount_cents": 6500.5, "currency_code": "MXN" })
+            .to_string(),
+        ),
+        _ => (
+            Some(user_id.to_string()),
+            json!({ "ride_id": ride_id, "user_id": user_id, "completed_at": "2026-11-22T18:04:05.123Z",
+                    "amount_cents": -6500, "currency_code": "MXN" })
+            .to_string(),
+        ),
+    }
+}
+
+/// The rides of a file as clients of the demo: each rider gets started at the first of their rides,
+/// and all is spaced as in the file, but so that it fits into the run. `None` without rides.
+pub(super) fn of_file(
+    mut rides: Vec<Ride>,
+    duration: Option<Duration>,
+) -> Option<(Offer, Vec<Client>)> {
+    rides.sort_by_key(|ride| ride.completed_at);
+    let (first, last) = (rides.first()?.completed_at, rides.last()?.completed_at);
+    let mut of_rider: HashMap<UserId, Vec<&Ride>> = HashMap::new();
+    for ride in &rides {
+        of_rider.entry(ride.user_id).or_default().push(ride);
+    }
+
+    // So that the last ones still have time to run out, and the service to start them all.
+    let fits = duration.map_or(Duration::from_secs(45), |duration| {
+        duration.saturating_sub(LIFE / 2).max(duration / 2)
+    });
+    let span = fits.max(Duration::from_secs(
+        (of_rider.len() / MOST_STARTS_PER_SECOND) as u64,
+    ));
+    let whole = (last - first).num_milliseconds().max(1) as f64;
+    let place = |ride: &Ride| {
+        let share = (ride.completed_at - first).num_milliseconds() as f64 / whole;
+        span.mul_f64(share.clamp(0.0, 1.0))
+    };
+
+    // Conditions that part of the riders meet.
+    let currency_code = most_common(rides.iter().map(|ride| ride.currency_code))?;
+    let country_code = most_common(rides.iter().filter_map(|ride| ride.country_code))
+        .or_else(|| "US".parse().ok())?;
+    let mut amounts: Vec<i64> = rides.iter().map(|ride| ride.amount_cents).collect();
+    amounts.sort_unstable();
+    let min_amount_cents = amounts[amounts.len() / 10];
+    let mut counts: Vec<usize> = of_rider.values().map(Vec::len).collect();
+    counts.sort_unstable();
+    let target_rides = counts[counts.len() * 8 / 10].clamp(1, 10_000);
+    let offer = Offer::new(target_rides, min_amount_cents, currency_code, country_code);
+
+    let mut clients: Vec<Client> = of_rider
+        .into_iter()
+        .map(|(user_id, rides)| {
+            let arrives = rides.first().map_or(Duration::ZERO, |ride| place(ride));
+            let trips = rides
+                .into_iter()
+                .map(|ride| Trip {
+                    after: place(ride) - arrives,
+                    ends: Ends::InTime,
+                    reported_after: Duration::ZERO,
+                    repeated_after: None,
+                    ride: ride.clone(),
+                })
+                .collect();
+            Client {
+                user_id,
+                arrives,
+                trips,
+            }
+        })
+        .collect();
+    clients.sort_by_key(|client| (client.arrives, client.user_id));
+    Some((offer, clients))
+}
+
+fn most_common<T: Eq + std::hash::Hash + Ord>(values: impl Iterator<Item = T>) -> Option<T> {
+    let mut counts: HashMap<T, usize> = HashMap::new();
+    for value in values {
+        *counts.entry(value).or_default() += 1;
+    }
+    counts
+        .into_iter()
+        .max_by(|(one, count), (other, others)| count.cmp(others).then_with(|| other.cmp(one)))
+        .map(|(value, _)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+    use rand::rngs::SmallRng;
+
+    use super::*;
+
+    #[test]
+    fn a_run_of_a_minute_has_a_few_hundred_clients_whose_lives_fit() {
+        let mut rng = SmallRng::seed_from_u64(1);
+        let minute = Duration::from_secs(60);
+        let offer = Offer::simulated().expect("an offer");
+        let mut crowd = Crowd::new(&offer, Some(minute)).expect("a crowd");
+        let clients = crowd.take(10_000, &mut rng);
+        assert!((200..=400).contains(&clients.len()), "{}", clients.len());
+        assert!(clients.iter().all(|client| client.arrives + LIFE <= minute));
+        for client in &clients {
+            assert!(client.trips.is_sorted_by_key(|trip| trip.after));
+        }
+        let finish = |client: &&Client| {
+            let counts = |trip: &&Trip| {
+                trip.ends == Ends::InTime
+                    && trip.ride.amount_cents >= MIN_AMOUNT_CENTS
+                    && trip.ride.currency_code.as_str() == "MXN"
+            };
+            client.trips.iter().filter(counts).count() >= TARGET_RIDES
+        };
+        let finished = clients.iter().filter(finish).count();
+        let share = finished * 100 / clients.len();
+        assert!((20..=80).contains(&share), "{share} of a hundred complete");
+    }
+
+    #[test]
+    fn a_short_run_has_clients_too_and_an_endless_one_no_end_of_them() {
+        let mut rng = SmallRng::seed_from_u64(1);
+        let offer = Offer::simulated().expect("an offer");
+        let mut short = Crowd::new(&offer, Some(Duration::from_secs(5))).expect("a crowd");
+        let clients = short.take(10_000, &mut rng);
+        assert!(clients.len() > 50, "{}", clients.len());
+        let mut endless = Crowd::new(&offer, None).expect("a crowd");
+        for _ in 0..100 {
+            assert_eq!(endless.take(100, &mut rng).len(), 100);
+        }
+    }
+
+    #[test]
+    fn a_files_rides_keep_their_order_and_riders() {
+        let at = |minute: i64| Instant::UNIX_EPOCH + chrono::TimeDelta::minutes(minute);
+        let mut rides: Vec<Ride> = (0..100)
+            .map(|n| Ride {
+                completed_at: at(n),
+                ..ride(1 + n % 7, 1_000 + n, "MXN".parse().expect("a currency"))
+            })
+            .collect();
+        rides.reverse();
+        let duration = Duration::from_secs(60);
+        let (offer, clients) = of_file(rides, Some(duration)).expect("rides");
+        assert_eq!(clients.len(), 7);
+        assert_eq!(offer.currency_code.as_str(), "MXN");
+        assert_eq!(offer.conditions["min_amount_cents"], 1_010);
+        let trips: usize = clients.iter().map(|client| client.trips.len()).sum();
+        assert_eq!(trips, 100);
+        for client in &clients {
+            assert_eq!(client.trips[0].after, Duration::ZERO);
+            assert!(client.trips.is_sorted_by_key(|trip| trip.ride.completed_at));
+            let last = client.trips.last().expect("a ride");
+            assert!(client.arrives + last.after <= duration);
+        }
+        assert!(of_file(Vec::new(), None).is_none());
+    }
+
+    #[test]
+    fn what_is_meant_to_be_no_ride_is_none() {
+        let mut rng = SmallRng::seed_from_u64(1);
+        let now = "2026-11-23T00:00:00Z".parse().expect("instant");
+        for _ in 0..50 {
+            let (_, value) = poison(&mut rng);
+            assert!(crate::wire::ride_completed::decode(value.as_bytes(), now).is_err());
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Standard output: a picture that is drawn anew on a terminal, a line every few seconds elsewhere.
+
+use std::io::{self, IsTerminal as _, Write};
+use std::time::{Duration, Instant as Monotonic};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::funnel::Funnel;
+
+/// How often a plain line is written.
+const PLAIN_EVERY: Duration = Duration::from_secs(5);
+
+/// Where the demo speaks. Copies speak to the same place.
+#[derive(Clone)]
+pub(super) struct Screen {
+    /// Holds the picture; `None` where standard output is no terminal.
+    picture: Option<ProgressBar>,
+}
+
+impl Screen {
+    pub(super) fn new() -> Self {
+        let picture = io::stdout().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout());
+            if let Ok(style) = ProgressStyle::with_template("{msg}") {
+                bar.set_style(style);
+            }
+            bar
+        });
+        Self { picture }
+    }
+
+    /// Writes lines above the picture.
+    pub(super) fn say(&self, text: &str) {
+        self.aside(|| {
+            // A reader that went away is no reason to end: the terminal can be reattached, and
+            // Ctrl-C still works.
+            let _ = writeln!(io::stdout(), "{text}");
+        });
+    }
+
+    /// Does something to the terminal without tearing the picture.
+    fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
+        match &self.picture {
+            Some(bar) => bar.suspend(work),
+            None => work(),
+        }
+    }
+
+    /// Shows the figures. May be called often: lines are only written now and then.
+    pub(super) fn show(&self, funnel: &Funnel, at: &str, last: &mut Option<Monotonic>) {
+        match &self.picture {
+            Some(bar) => bar.set_message(funnel.picture(at)),
+            None if last.is_none_or(|last| last.elapsed() >= PLAIN_EVERY) => {
+                *last = Some(Monotonic::now());
+                self.say(&funnel.line(at));
+            }
+            None => {}
+        }
+    }
+
+    /// Takes the picture away; what stays is what was said.
+    pub(super) fn clear(&self) {
+        if let Some(bar) = &self.picture {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Leaves the figures on the screen for good.
+    pub(super) fn keep(&self, funnel: &Funnel, at: &str) {
+        self.clear();
+        self.say(&match self.picture {
+            Some(_) => funnel.picture(at),
+            None => funnel.line(at),
+        });
+    }
+}
+
+/// Log lines go to standard error, past the picture.
+impl<'a> MakeWriter<'a> for Screen {
+    type Writer = LogLine;
+
+    fn make_writer(&'a self) -> LogLine {
+        LogLine(self.clone())
+    }
+}
+
+/// Writes one log line.
+pub(super) struct LogLine(Screen);
+
+impl Write for LogLine {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.aside(|| io::stderr().write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}

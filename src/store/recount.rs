@@ -1,0 +1,384 @@
+//! Every participation, counted again from its receipts: what must agree however it came about.
+
+use futures::TryStreamExt as _;
+use serde_json::Value;
+use sqlx::types::Json;
+
+use super::{Result, Store};
+use crate::domain::reward::Reward;
+use crate::domain::{Instant, PromotionId, UserId};
+
+/// What the recount came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recount {
+    /// Participations looked at.
+    pub participations: u64,
+    /// Their receipts.
+    pub receipts: u64,
+    /// Those of them that counted.
+    pub counted: u64,
+    /// Where something does not agree, a sentence each.
+    pub disagreements: Vec<Disagreement>,
+    /// Status changes committed and not yet published, by which the topic may be behind.
+    pub unpublished: i64,
+    /// The version every participation is at.
+    pub versions: Vec<(UserId, PromotionId, i32, String)>,
+}
+
+/// Something that does not agree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disagreement {
+    /// The client.
+    pub user_id: UserId,
+    /// The promotion.
+    pub promotion_id: PromotionId,
+    /// What is and what should be.
+    pub what: String,
+}
+
+/// A participation beside what its other rows say.
+struct Row {
+    user_id: i64,
+    promotion_id: i64,
+    status: String,
+    version: i32,
+    rides_completed: i32,
+    rides_target: i32,
+    started_at: Instant,
+    challenge_deadline: Instant,
+    completed_at: Option<Instant>,
+    expired_at: Option<Instant>,
+    expired_reason: Option<String>,
+    reward: Json<Reward>,
+    conditions: Value,
+    receipts: i64,
+    counted: i64,
+    wrongly_counted: i64,
+    wrongly_refused: i64,
+    recorded_after_end: i64,
+    originations: i64,
+    live_splits: i64,
+}
+
+impl Store {
+    /// Counts every participation again, in one snapshot.
+    pub async fn recount(&self) -> Result<Recount> {
+        let mut tx = self
+            .pool()
+            .begin_with("begin isolation level repeatable read read only")
+            .await?;
+        let mut recount = Recount {
+            unpublished: sqlx::query_scalar!(r#"select count(*) as "count!" from event_outbox"#)
+                .fetch_one(&mut *tx)
+                .await?,
+            ..Recount::default()
+        };
+        // The rules that the receipt keeps enough of to apply again: window, currency and amount.
+        // A refusal is checked to be true only where it gives one of these as its reason.
+        let mut rows = sqlx::query_as!(
+            Row,
+            r#"select p.user_id, p.promotion_id, p.status, p.version, p.rides_completed, p.rides_target, p.started_at,
+                      p.challenge_deadline, p.completed_at, p.expired_at, p.expired_reason,
+                      p.reward as "reward: Json<Reward>", t.conditions,
+                      r.receipts as "receipts!", r.counted as "counted!", r.wrongly_counted as "wrongly_counted!",
+                      r.wrongly_refused as "wrongly_refused!", r.recorded_after_end as "recorded_after_end!",
+                      (select count(*) from active_pre_offer a
+                         join application l using (active_pre_offer_id)
+                         join session s using (application_id)
+                         join cash_loan_account c using (split_id)
+                        where a.user_id = p.user_id and a.promotion_id = p.promotion_id and c.status = 'USED') as "originations!",
+                      (select count(*) from cash_loan_account c
+                        where c.user_id = p.user_id and c.promotion_id = p.promotion_id and c.status = 'ACTIVE') as "live_splits!"
+                 from promotion_user p
+                 join promotion_terms t using (terms_id)
+                cross join lateral (
+                      select count(*) as receipts,
+                             count(*) filter (where r.verdict = 'COUNTED') as counted,
+                             count(*) filter (where r.verdict = 'COUNTED' and not (
+                                    r.completed_at >= p.started_at and r.completed_at < p.challenge_deadline
+                                and r.currency_code = t.conditions->>'currency_code'
+                                and r.amount_cents >= (t.conditions->>'min_amount_cents')::bigint)) as wrongly_counted,
+                             count(*) filter (where case r.verdict
+                                 when 'BEFORE_START' then r.completed_at >= p.started_at
+                                 when 'AFTER_DEADLINE' then r.completed_at < p.challenge_deadline
+                                 when 'WRONG_CURRENCY' then r.currency_code = t.conditions->>'currency_code'
+                                 when 'BELOW_MIN_AMOUNT' then r.amount_cents >= (t.conditions->>'min_amount_cents')::bigint
+                                 else false end) as wrongly_refused,
+                             count(*) filter (where r.recorded_at > coalesce(p.completed_at, p.expired_at)) as recorded_after_end
+                        from ride_receipt r
+                       where r.user_id = p.user_id and r.promotion_id = p.promotion_id and r.receipts_month = p.receipts_month
+                      ) r
+                order by p.user_id, p.promotion_id"#
+        )
+        .fetch(&mut *tx);
+        while let Some(row) = rows.try_next().await? {
+            recount.participations += 1;
+            recount.receipts += row.receipts.unsigned_abs();
+            recount.counted += row.counted.unsigned_abs();
+            recount
+                .disagreements
+                .extend(disagreements(&row).into_iter().map(|what| Disagreement {
+                    user_id: row.user_id,
+                    promotion_id: row.promotion_id,
+                    what,
+                }));
+            recount
+                .versions
+                .push((row.user_id, row.promotion_id, row.version, row.status));
+        }
+        drop(rows);
+        tx.rollback().await?;
+        Ok(recount)
+    }
+}
+
+/// All that does not agree in one participation.
+fn disagreements(row: &Row) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut expect = |holds: bool, what: String| {
+        if !holds {
+            found.push(what);
+        }
+    };
+    let (rides, target) = (i64::from(row.rides_completed), i64::from(row.rides_target));
+    expect(
+        rides == row.counted,
+        format!(
+            "rides_completed is {rides}, its receipts count {}",
+            row.counted
+        ),
+    );
+    expect(
+        row.counted <= target,
+        format!("{} rides counted towards a target of {target}", row.counted),
+    );
+    let frozen = row.conditions.get("target_rides").and_then(Value::as_i64);
+    expect(
+        frozen == Some(target),
+        format!("the target is {target}, the frozen conditions say {frozen:?}"),
+    );
+    for (count, what) in [
+        (row.wrongly_counted, "counted against the conditions"),
+        (row.wrongly_refused, "refused for a reason that is not so"),
+        (
+            row.recorded_after_end,
+            "recorded after the challenge had ended",
+        ),
+    ] {
+        expect(count == 0, format!("{count} rides were {what}"));
+    }
+
+    let reached = row.counted == target;
+    let (status, reason) = (row.status.as_str(), row.expired_reason.as_deref());
+    let agrees = match (status, reason) {
+        ("IN_PROGRESS", None) => !reached && row.completed_at.is_none() && row.expired_at.is_none(),
+        ("COMPLETED" | "REWARDED", None) => {
+            reached && row.completed_at.is_some() && row.expired_at.is_none()
+        }
+        ("EXPIRED", Some("CHALLENGE_NOT_COMPLETED")) => {
+            !reached
+                && row.completed_at.is_none()
+                && row
+                    .expired_at
+                    .is_some_and(|at| at >= row.challenge_deadline)
+        }
+        ("EXPIRED", Some("REWARD_NOT_CLAIMED")) => {
+            reached && row.completed_at.is_some() && row.expired_at.is_some()
+        }
+        _ => false,
+    };
+    expect(
+        agrees,
+        format!(
+            "status {status} ({}) with {} of {target} rides counted, completed_at {:?}, expired_at {:?}",
+            reason.unwrap_or("no reason"),
+            row.counted,
+            row.completed_at,
+            row.expired_at
+        ),
+    );
+    expect(
+        row.started_at < row.challenge_deadline,
+        "the deadline is not after the start".to_owned(),
+    );
+
+    // One event for the start, one for the end, and at most one for each ride that counted: rides
+    // applied together share one.
+    let ended = i64::from(matches!(status, "EXPIRED" | "REWARDED"));
+    let (least, most) = (
+        1 + i64::from(row.counted > 0) + ended,
+        1 + row.counted + ended,
+    );
+    expect(
+        (least..=most).contains(&i64::from(row.version)),
+        format!("version {} where {least} to {most} can be", row.version),
+    );
+
+    let due = i64::from(status == "REWARDED");
+    expect(
+        row.originations == due,
+        format!(
+            "{} complete originations where {due} belong",
+            row.originations
+        ),
+    );
+    expect(
+        row.live_splits <= 1 && (ended == 0 || row.live_splits == 0),
+        format!("{} active splits while {status}", row.live_splits),
+    );
+    expect(
+        row.reward.amount_cents > 0,
+        "there is no reward to be had".to_owned(),
+    );
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn row() -> Row {
+        let at = |second: u32| -> Instant {
+            format!("2026-11-22T18:04:{second:02}Z")
+                .parse()
+                .expect("instant")
+        };
+        Row {
+            user_id: 1,
+            promotion_id: 1,
+            status: "EXPIRED".to_owned(),
+            version: 4,
+            rides_completed: 2,
+            rides_target: 2,
+            started_at: at(0),
+            challenge_deadline: at(20),
+            completed_at: Some(at(10)),
+            expired_at: Some(at(30)),
+            expired_reason: Some("REWARD_NOT_CLAIMED".to_owned()),
+            reward: Json(Reward {
+                product_id: 80,
+                amount_cents: 100_000,
+                currency_code: "MXN".parse().expect("a currency"),
+                repayment_rate: "15".to_owned(),
+            }),
+            conditions: json!({ "target_rides": 2 }),
+            receipts: 3,
+            counted: 2,
+            wrongly_counted: 0,
+            wrongly_refused: 0,
+            recorded_after_end: 0,
+            originations: 0,
+            live_splits: 0,
+        }
+    }
+
+    #[test]
+    fn what_agrees_is_not_mentioned() {
+        assert_eq!(disagreements(&row()), Vec::<String>::new());
+        // Both rides in one batch: one event for the two.
+        let together = Row {
+            version: 3,
+            ..row()
+        };
+        assert_eq!(disagreements(&together), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_does_not_agree_is_named() {
+        for (broken, word) in [
+            (
+                Row {
+                    rides_completed: 1,
+                    ..row()
+                },
+                "rides_completed is 1",
+            ),
+            (
+                Row {
+                    counted: 3,
+                    rides_completed: 3,
+                    ..row()
+                },
+                "target of 2",
+            ),
+            (
+                Row {
+                    conditions: json!({}),
+                    ..row()
+                },
+                "frozen conditions",
+            ),
+            (
+                Row {
+                    wrongly_counted: 1,
+                    ..row()
+                },
+                "against the conditions",
+            ),
+            (
+                Row {
+                    wrongly_refused: 1,
+                    ..row()
+                },
+                "reason that is not so",
+            ),
+            (
+                Row {
+                    recorded_after_end: 1,
+                    ..row()
+                },
+                "after the challenge",
+            ),
+            (
+                Row {
+                    status: "IN_PROGRESS".to_owned(),
+                    ..row()
+                },
+                "status IN_PROGRESS",
+            ),
+            (
+                Row {
+                    status: "REWARDED".to_owned(),
+                    ..row()
+                },
+                "originations",
+            ),
+            (
+                Row {
+                    version: 2,
+                    ..row()
+                },
+                "version 2",
+            ),
+            (
+                Row {
+                    version: 5,
+                    ..row()
+                },
+                "version 5",
+            ),
+            (
+                Row {
+                    originations: 1,
+                    ..row()
+                },
+                "1 complete originations",
+            ),
+            (
+                Row {
+                    live_splits: 1,
+                    ..row()
+                },
+                "active splits",
+            ),
+        ] {
+            let found = disagreements(&broken);
+            assert!(
+                found.iter().any(|what| what.contains(word)),
+                "{word}: {found:?}"
+            );
+        }
+    }
+}
