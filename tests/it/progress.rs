@@ -3,14 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use chrono::{SubsecRound as _, TimeDelta};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use reqwest::header::{AUTHORIZATION, IF_NONE_MATCH};
+use reqwest::header::AUTHORIZATION;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use uuid::Uuid;
 
 use crate::harness::*;
 
@@ -125,11 +124,8 @@ async fn a_long_poll_is_answered_at_the_change_and_304_at_the_end_of_its_wait() 
 
     // Nothing to wait for: no tag, or an old one.
     let asked = Instant::now();
-    let without_tag = client.api.get(&format!(
-        "/v1/promotions/{}/progress?wait={LONG}",
-        promotion.id
-    ));
-    without_tag.await.expect(200);
+    let without_tag = format!("/v1/promotions/{}/progress?wait={LONG}", promotion.id);
+    client.api.get(&without_tag).await.expect(200);
     client
         .long_poll(promotion.id, "W/\"0\"", LONG)
         .await

@@ -52,9 +52,12 @@ impl Course {
     /// those of a transaction all at once, and they lie in one partition.
     async fn publish_together(&self, records: Vec<Outgoing>) {
         let records = records.into_iter().map(|record| record.partition(0));
-        self.world
-            .publish_in_transaction(records.collect(), TransactionEnd::Commit)
-            .await;
+        let ended = TransactionEnd::Commit;
+        drop(
+            self.world
+                .publish_in_transaction(records.collect(), ended)
+                .await,
+        );
         self.world.rides_are_applied().await;
     }
 
@@ -812,12 +815,16 @@ async fn tombstones_aborted_rides_and_transaction_markers_are_read_past() {
         };
         world.publish(&tombstone.partition(partition)).await;
     }
-    world
-        .publish_in_transaction(own(5), TransactionEnd::Commit)
-        .await;
-    world
-        .publish_in_transaction(own(7), TransactionEnd::Abort)
-        .await;
+    drop(
+        world
+            .publish_in_transaction(own(5), TransactionEnd::Commit)
+            .await,
+    );
+    drop(
+        world
+            .publish_in_transaction(own(7), TransactionEnd::Abort)
+            .await,
+    );
     // The partition ends with a marker, which is no record.
     world.rides_are_applied().await;
     course.assert_stands(CLIENT, "IN_PROGRESS", 5, 2).await;
