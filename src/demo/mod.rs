@@ -59,7 +59,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(400);
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How long what is on its way may take to arrive at the end.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The client whose token is printed, or the next one that no file has.
 const GUEST: UserId = 48_151;
@@ -352,6 +352,11 @@ impl Stage {
             }
         }
         let complete = !stop.is_cancelled();
+        self.screen.say(if complete {
+            "The time is up; waiting for what is on its way …"
+        } else {
+            "Ending …"
+        });
 
         clients.leave().await;
         publisher.flush().await?;
@@ -436,16 +441,23 @@ Look at everything as an operator:
             )
         }));
         let counts = played.publisher.counts();
+        // Nothing is wrong with those: a client that is refused tries again.
         for (count, what) in [
             (counts.lost(), "rides were not taken by Kafka"),
             (played.failed_calls, "calls of clients failed"),
+        ] {
+            if count > 0 {
+                self.screen.say(&format!("Note: {count} {what}."));
+            }
+        }
+        for (count, what) in [
             (
                 recount.unpublished.unsigned_abs(),
                 "events were not published",
             ),
             (
                 u64::from(!counts.is_drained()),
-                "topic of rides was not read to its end",
+                "topic of rides is not read to its end",
             ),
             (
                 u64::from(recount.participations == 0),

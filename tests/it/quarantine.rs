@@ -128,7 +128,11 @@ async fn a_replayed_ride_counts_once() {
     assert_eq!(entries.len(), 4);
     let oldest = &entries[3];
     assert_eq!(oldest.actor, "operator");
-    assert!(oldest.call.starts_with("POST /quarantine/") && oldest.call.ends_with("/replay"), "{}", oldest.call);
+    assert!(
+        oldest.call.starts_with("POST /quarantine/") && oldest.call.ends_with("/replay"),
+        "{}",
+        oldest.call
+    );
     let (before, after) = (
         oldest.before.as_ref().unwrap(),
         oldest.after.as_ref().unwrap(),
