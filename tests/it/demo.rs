@@ -269,6 +269,36 @@ async fn uses_a_real_kafka_and_postgres_and_tidies_up_there() {
 }
 
 #[tokio::test]
+async fn fails_where_something_does_not_agree() {
+    let world = World::builder().empty_database().build().await;
+    let url = world.database_url();
+    let mut demo = Demo::start(&["--duration", "PT12S", "--database-url", &url]);
+    demo.running().await;
+    let rest = demo.said("database ride_promo_demo_").unwrap();
+    let run = rest.split(' ').next().unwrap();
+    let database = world.postgres().url(&format!("ride_promo_demo_{run}"));
+    let pool = sqlx::PgPool::connect(&database).await.unwrap();
+    let receipt = "delete from ride_receipt where ride_id in (
+                       select ride_id from ride_receipt where verdict = 'COUNTED' limit 1)
+                   returning user_id";
+    let user_id = eventually(Duration::from_secs(10), async || {
+        let deleted: Option<i64> = sqlx::query_scalar(receipt)
+            .fetch_optional(&pool)
+            .await
+            .unwrap();
+        deleted.ok_or("no ride has counted yet".to_owned())
+    })
+    .await;
+    pool.close().await;
+    let code = demo.ended().await;
+    let output = demo.output();
+    assert_eq!(code, 1, "{}", demo.everything());
+    assert!(output.contains(&format!("client {user_id}, ")), "{output}");
+    assert!(output.contains("its receipts count"), "{output}");
+    demo.leftovers().unwrap();
+}
+
+#[tokio::test]
 async fn takes_the_rides_of_a_file() {
     let dir = new_dir("demo-rides");
     let file = dir.join("rides.ndjson");
