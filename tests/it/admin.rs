@@ -644,6 +644,72 @@ async fn a_client_is_shown_whole_with_every_rule_compared() {
 }
 
 #[tokio::test]
+async fn the_right_pre_offer_is_considered() {
+    let (_world, service) = service().await;
+    let admin = service.admin();
+    let promotion = admin.open_promotion(&conditions(3)).await;
+    let other = admin.create_promotion(&conditions(3)).await;
+    let import = async |user_id: i64, name: &str, changes: Value| {
+        let mut line = promotion.pre_offer(user_id);
+        line["external_id"] = json!(format!("{user_id}-{name}"));
+        for (field, value) in changes.as_object().expect("an object") {
+            line[field] = value.clone();
+        }
+        admin.import_pre_offers(&[line]).await
+    };
+    // The screen, the rules that fail, and the promotion of the pre-offer considered.
+    let sees = async |user_id: i64| {
+        let user = admin.user(user_id).await;
+        let checks = user["eligibility"]["checks"].as_array().expect("checks");
+        let failed: Vec<&Value> = checks.iter().filter(|check| check["ok"] == false).collect();
+        let failed: Vec<&Value> = failed.iter().map(|check| &check["rule"]).collect();
+        let mapped = checks
+            .iter()
+            .find(|check| check["rule"] == "NO_PROMOTION_MAPPED");
+        let considered = mapped.map(|check| check["facts"]["promotion_id"].clone());
+        (
+            user["eligibility"]["screen"].clone(),
+            json!(failed),
+            considered,
+        )
+    };
+    let expired = json!({ "valid_until": "2020-01-01T00:00:00Z" });
+    let unmapped = json!({ "promotion_key": "nobody-knows" });
+    let regular = json!({ "segment": "regular" });
+    let to_other = json!({ "promotion_key": other.key });
+
+    import(1, "mapped", json!({})).await;
+    import(1, "unmapped", unmapped.clone()).await;
+    import(1, "expired", expired.clone()).await;
+    let offered = |id: i64| (json!("PROMO_OFFER"), json!([]), Some(json!(id)));
+    assert_eq!(sees(1).await, offered(promotion.id), "mapped comes first");
+    import(1, "other", to_other).await;
+    assert_eq!(sees(1).await, offered(other.id), "the most recent");
+    import(1, "mapped", json!({})).await;
+    assert_eq!(sees(1).await, offered(other.id), "unchanged stays");
+    import(1, "mapped", json!({ "amount_cents": 5 })).await;
+    assert_eq!(sees(1).await, offered(promotion.id), "changed goes first");
+    service.client(1).start(promotion.id).await.expect(201);
+    let (screen, failed, considered) = sees(1).await;
+    assert_eq!(screen, "PROMO_PROGRESS");
+    assert_eq!(failed, json!(["ANOTHER_CHALLENGE_LIVE"]));
+    assert_eq!(considered, Some(json!(other.id)), "not what was taken");
+
+    import(2, "expired", expired).await;
+    let none = |screen: &str, rule: &str| (json!(screen), json!([rule]), None);
+    assert_eq!(sees(2).await, none("NO_OFFER", "PRE_OFFER_EXPIRED"));
+    import(2, "regular", regular.clone()).await;
+    assert_eq!(sees(2).await, none("REGULAR_OFFER", "PRE_OFFER_EXPIRED"));
+    import(2, "unmapped", unmapped).await;
+    let (screen, failed, considered) = sees(2).await;
+    assert_eq!(screen, "REGULAR_OFFER");
+    assert_eq!(failed, json!(["NO_PROMOTION_MAPPED"]));
+    assert_eq!(considered, Some(Value::Null));
+    import(3, "regular", regular).await;
+    assert_eq!(sees(3).await, none("REGULAR_OFFER", "NO_PRE_OFFER"));
+}
+
+#[tokio::test]
 async fn a_started_challenge_keeps_its_conditions() {
     let (world, service) = service().await;
     let admin = service.admin();
