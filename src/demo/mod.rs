@@ -1,10 +1,10 @@
 //! `demo`: everything on one machine, with nothing configured and nothing left behind.
 //!
 //! The service runs in this process, all its roles, on ports of the loopback interface. What it
-//! works on is started beside it: a private Postgres ([`postgres`]) and the broker that librdkafka
-//! plays ([`broker`]), or real ones that were named, in a database and topics of this run's own.
-//! Clients ([`clients`], by [`plan`]) come over the public calls ([`api`]); the figures
-//! ([`funnel`]) are read there, too. At the end every participation is counted again.
+//! works on is started beside it: a private Postgres (`postgres`) and the broker that librdkafka
+//! plays (`broker`), or real ones that were named, in a database and topics of this run's own.
+//! Clients (`clients`, by `plan`) come over the public calls (`api`); the figures
+//! (`funnel`) are read there, too. At the end every participation is counted again.
 
 mod api;
 mod audience;
