@@ -9,6 +9,7 @@
 )]
 
 mod admin;
+mod demo;
 mod exactly_once;
 mod expiry;
 mod harness;
