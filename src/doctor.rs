@@ -17,7 +17,7 @@ use crate::store::schema::{RESET_LIVE_XIDS, foreign_live_xids};
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The oldest Postgres with what the schema uses (`xid8`, `pg_current_snapshot`).
-const OLDEST_POSTGRES: i32 = 150_000;
+const OLDEST_POSTGRES: i32 = 130_000;
 
 /// From here on this machine's clock is wrong: tokens would be taken or refused at the wrong time.
 const LARGEST_CLOCK_DIFFERENCE_MS: i64 = 2_000;
