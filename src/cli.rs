@@ -9,6 +9,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config;
+use crate::positions::PositionTarget;
 use crate::readiness::Role;
 
 const AFTER_HELP: &str = "\
@@ -249,17 +250,6 @@ pub struct PositionsSetArgs {
         value_parser = reason
     )]
     pub reason: String,
-}
-
-/// Where a position is set to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PositionTarget {
-    /// The first record still there.
-    Beginning,
-    /// Behind the last record.
-    End,
-    /// That offset; not negative.
-    Offset(i64),
 }
 
 /// `token`.
