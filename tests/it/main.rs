@@ -9,10 +9,12 @@
 )]
 
 mod admin;
+mod claim;
 mod exactly_once;
 mod expiry;
 mod harness;
 mod import;
+mod landing;
 mod quarantine;
 mod recovery;
 mod relaying;
