@@ -263,7 +263,7 @@ async fn accept(
         origination.active_pre_offer_id,
         user_id,
         promotion_id,
-        split.pre_offer_id,
+        locked.pre_offer_id,
         reward.product_id,
         reward.amount_cents,
         reward.currency_code.as_str(),

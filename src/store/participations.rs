@@ -388,7 +388,8 @@ async fn freeze_terms(
     .await?)
 }
 
-/// Leaves exactly one `ACTIVE` split that is valid now: the one there is, or one from the pre-offer.
+/// Leaves exactly one `ACTIVE` split, valid now and of this pre-offer's terms: the one there is, or
+/// a new one.
 async fn ensure_active_split(
     connection: &mut PgConnection,
     user_id: UserId,
@@ -398,10 +399,17 @@ async fn ensure_active_split(
 ) -> Result<()> {
     sqlx::query!(
         "update cash_loan_account set status = 'EXPIRED', updated_at = $3
-          where user_id = $1 and promotion_id = $2 and status = 'ACTIVE' and valid_until <= $3",
+          where user_id = $1 and promotion_id = $2 and status = 'ACTIVE'
+            and (valid_until <= $3
+                 or (pre_offer_id, product_id, amount_cents, currency_code, repayment_rate) is distinct from ($4, $5, $6, $7, $8))",
         user_id,
         promotion_id,
-        now
+        now,
+        pre_offer.pre_offer_id,
+        pre_offer.product_id,
+        pre_offer.amount_cents,
+        pre_offer.currency_code,
+        pre_offer.repayment_rate
     )
     .execute(&mut *connection)
     .await?;
