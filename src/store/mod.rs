@@ -6,6 +6,7 @@ pub mod clock;
 pub mod database;
 pub mod expiry;
 pub mod geo;
+pub mod landing;
 pub mod origination;
 pub mod outbox;
 pub mod participations;

@@ -85,6 +85,8 @@ pub enum Accepted {
         origination: Origination,
         /// The participation after it.
         participation: Stored,
+        /// It was accepted earlier.
+        repeated: bool,
     },
     /// It is not, and nothing was changed.
     Refused(NoReward),
@@ -226,6 +228,7 @@ async fn accept(
         return Ok(Accepted::Rewarded {
             origination,
             participation: found,
+            repeated: true,
         });
     }
     let rewarded_at = match rewardable(&found.state, found.now) {
@@ -336,6 +339,7 @@ async fn accept(
     Ok(Accepted::Rewarded {
         origination,
         participation,
+        repeated: false,
     })
 }
 
