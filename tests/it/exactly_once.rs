@@ -9,8 +9,6 @@ use serde_json::json;
 
 use crate::harness::*;
 
-const LIMIT: Duration = Duration::from_secs(120);
-
 /// The shortest the broker allows.
 const SHORT_SESSION: &str =
     "[kafka.properties]\n\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"500\"\n";
@@ -21,34 +19,6 @@ fn records(trips: &[Trip]) -> Vec<Outgoing> {
         .iter()
         .map(|trip| Outgoing::ride(&trip.ride()))
         .collect()
-}
-
-async fn positions_reach_the_end(world: &World) {
-    eventually(LIMIT, || async {
-        let positions: Vec<i64> = sqlx::query_scalar(
-            "select next_offset from consumer_position where topic = $1 order by partition",
-        )
-        .bind(world.ride_topic())
-        .fetch_all(world.pool())
-        .await
-        .expect("the database answers");
-        equal(
-            positions,
-            world.kafka().end_offsets(world.ride_topic()).await,
-        )
-    })
-    .await;
-}
-
-async fn outbox_is_empty(world: &World) {
-    eventually(LIMIT, || async {
-        let left: i64 = sqlx::query_scalar("select count(*) from event_outbox")
-            .fetch_one(world.pool())
-            .await
-            .expect("answers");
-        equal(left, 0)
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,8 +98,8 @@ async fn real_rides_replayed_and_shuffled_count_once_while_workers_are_killed() 
             victim.sigkill().await;
         }
     }
-    positions_reach_the_end(&world).await;
-    outbox_is_empty(&world).await;
+    world.rides_are_applied().await;
+    world.events_are_published().await;
 
     let standings = challenges.standings().await;
     let counts: BTreeMap<i64, u32> = standings
@@ -209,12 +179,12 @@ async fn a_worker_that_slept_through_a_takeover_applies_nothing_twice() {
     // In the middle of it, so that batches are read and not applied.
     sleeper.sigstop();
     let successor = worker().start().await;
-    positions_reach_the_end(&world).await;
+    world.rides_are_applied().await;
     world.publish_all(rides(20)).await;
     sleeper.sigcont();
     world.publish_all(rides(20)).await;
-    positions_reach_the_end(&world).await;
-    outbox_is_empty(&world).await;
+    world.rides_are_applied().await;
+    world.events_are_published().await;
 
     let went_back: i64 = sqlx::query_scalar("select count(*) from went_back")
         .fetch_one(world.pool())

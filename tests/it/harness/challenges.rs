@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 
 use super::World;
 
@@ -55,6 +55,17 @@ impl Challenges {
     /// Starts these clients with a window of the test's choice, in milliseconds as the service cuts
     /// every instant, started event and all.
     pub async fn start(&self, users: &[i64], started_at: DateTime<Utc>, deadline: DateTime<Utc>) {
+        self.start_on(&self.pool, users, started_at, deadline).await;
+    }
+
+    /// [`Challenges::start`] in a transaction of the test's own, to be committed when it likes.
+    pub async fn start_on(
+        &self,
+        executor: impl PgExecutor<'_>,
+        users: &[i64],
+        started_at: DateTime<Utc>,
+        deadline: DateTime<Utc>,
+    ) {
         let reward = json!({ "product_id": 80, "amount_cents": 100_000, "currency_code": "MXN", "repayment_rate": "15" });
         sqlx::query(
             "with made as (
@@ -75,7 +86,7 @@ impl Challenges {
         .bind(started_at.trunc_subsecs(3))
         .bind(deadline.trunc_subsecs(3))
         .bind(reward)
-        .execute(&self.pool)
+        .execute(executor)
         .await
         .expect("nobody has started yet");
     }

@@ -85,6 +85,11 @@ impl Api {
         }
     }
 
+    /// Its host and port, for who speaks to it without this client.
+    pub fn address(&self) -> &str {
+        self.base.trim_start_matches("http://")
+    }
+
     /// The same listener with this token.
     #[must_use]
     pub fn with_token(&self, token: impl Into<String>) -> Self {

@@ -25,7 +25,11 @@ use super::{
     postgres::Postgres,
     process::new_dir,
     service::{Cli, ServiceBuilder},
+    wait::{equal, eventually},
 };
+
+/// How long ingest and relay may take to catch up: generous, for a busy machine.
+const CATCHING_UP: Duration = Duration::from_secs(120);
 
 /// One test's surroundings, on the shared servers unless it brings its own.
 ///
@@ -300,6 +304,34 @@ impl World {
         self.kafka
             .produce_in_transaction(&self.ride_topic, records, end)
             .await
+    }
+
+    /// Waits until everything published to the topic of rides so far has been applied.
+    pub async fn rides_are_applied(&self) {
+        let ends = self.kafka.end_offsets(&self.ride_topic).await;
+        eventually(CATCHING_UP, || async {
+            let positions: Vec<i64> = sqlx::query_scalar(
+                "select next_offset from consumer_position where topic = $1 order by partition",
+            )
+            .bind(&self.ride_topic)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|error| error.to_string())?;
+            equal(positions, ends.clone())
+        })
+        .await;
+    }
+
+    /// Waits until every status change written so far has been published.
+    pub async fn events_are_published(&self) {
+        eventually(CATCHING_UP, || async {
+            let left: i64 = sqlx::query_scalar("select count(*) from event_outbox")
+                .fetch_one(&self.pool)
+                .await
+                .map_err(|error| error.to_string())?;
+            equal(left, 0)
+        })
+        .await;
     }
 
     /// Every status change published so far, by partition, then by offset.
