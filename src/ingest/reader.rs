@@ -232,7 +232,7 @@ impl Reader {
 
     /// Asks the database's clock at once; `None` where it does not answer.
     fn ask_clock(&self) -> Option<Instant> {
-        let asked = tokio::time::timeout(CLOCK_TIMEOUT, self.store.now());
+        let asked = async { tokio::time::timeout(CLOCK_TIMEOUT, self.store.now()).await };
         let now = self.runtime.block_on(asked).ok()?.ok()?;
         self.clock.observe(now);
         Some(now)
