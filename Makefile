@@ -7,6 +7,7 @@
 #
 #   make lint    formatting, clippy and the documentation, every warning an error
 #   make deny    licences, advisories and banned crates (needs cargo-deny)
+#   make bench   throughput and latency against floors, into benches/RESULTS.md; ARGS=--quick only prints
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
@@ -14,7 +15,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 export SQLX_OFFLINE := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint deny
+.PHONY: help demo test lint deny bench
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -36,3 +37,8 @@ lint:
 
 deny:
 	cargo deny check
+
+bench:
+	@scripts/setup.sh test
+	@scripts/kafka-libs.sh "$(TARGET_DIR)/kafka-libs"
+	cargo bench --locked --bench throughput -- $(ARGS)

@@ -9,6 +9,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config;
+use crate::positions::PositionTarget;
 use crate::readiness::Role;
 
 const AFTER_HELP: &str = "\
@@ -102,11 +103,13 @@ pub struct ServeArgs {
 /// configured for `serve`.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Use this Kafka instead of one in the process: host:port
+    /// Use this Kafka instead of one in the process: host:port; with topics and a group of its own,
+    /// deleted at the end
     #[arg(long, value_name = "HOST:PORT", env = "RIDE_PROMO_DEMO_BROKERS")]
     pub brokers: Option<String>,
 
-    /// Use this Postgres instead of a private one: postgres://…
+    /// Use this Postgres instead of a private one: postgres://…; with a database of its own beside
+    /// the one that is named, removed at the end, for which the role needs CREATEDB
     #[arg(
         long,
         value_name = "URL",
@@ -247,17 +250,6 @@ pub struct PositionsSetArgs {
         value_parser = reason
     )]
     pub reason: String,
-}
-
-/// Where a position is set to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PositionTarget {
-    /// The first record still there.
-    Beginning,
-    /// Behind the last record.
-    End,
-    /// That offset; not negative.
-    Offset(i64),
 }
 
 /// `token`.

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant as Monotonic};
 
 use anyhow::{Context as _, bail};
 
-use crate::cli::PositionTarget;
 use crate::config::KafkaConfig;
 use crate::kafka::{Cluster, ClusterError, Watermarks};
 use crate::store::Store;
@@ -22,6 +21,17 @@ const CHANGING_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How often the group is looked at while waiting.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Where a position is set to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PositionTarget {
+    /// The first record still there.
+    Beginning,
+    /// Behind the last record.
+    End,
+    /// That offset; not negative.
+    Offset(i64),
+}
 
 /// What is to be set, and why.
 #[derive(Clone, Debug)]

@@ -89,22 +89,16 @@ impl Relay {
     async fn run_shard(mut self, shard: i16, stop: CancellationToken) {
         let mut backoff = BACKOFF.0;
         while !stop.is_cancelled() {
-            let pause = match self.serve_shard(shard, &stop, &mut backoff).await {
-                Ok(()) => LEASE_INTERVAL,
-                Err(error) => {
-                    self.metrics.relay.failures.inc();
-                    tracing::warn!(
-                        shard,
-                        error = format!("{error:#}"),
-                        "relaying failed, taking the shard again"
-                    );
-                    self.report(shard, Some(format!("{error:#}")));
-                    backoff = (backoff * 2).min(BACKOFF.1);
-                    backoff
-                }
+            let Err(error) = self.serve_shard(shard, &stop, &mut backoff).await else {
+                return;
             };
+            self.metrics.relay.failures.inc();
+            let error = format!("{error:#}");
+            tracing::warn!(shard, error, "relaying failed, taking the shard again");
+            self.report(shard, Some(error));
+            backoff = (backoff * 2).min(BACKOFF.1);
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(backoff) => {}
                 () = stop.cancelled() => {}
             }
         }
@@ -117,9 +111,9 @@ impl Relay {
         stop: &CancellationToken,
         backoff: &mut Duration,
     ) -> anyhow::Result<()> {
-        let Some(mut lease) = self.store.lease_shard(shard).await? else {
-            self.report(shard, None);
-            return Ok(());
+        let mut lease = tokio::select! {
+            lease = self.store.lease_shard(shard, LEASE_INTERVAL, || self.report(shard, None)) => lease?,
+            () = stop.cancelled() => return Ok(()),
         };
         // After the lock and before the first read: from here on a predecessor cannot publish, and
         // what it did publish and not delete is read, and published again, in order.
@@ -142,8 +136,9 @@ impl Relay {
                 () = stop.cancelled() => {}
             }
         }
-        // What ingest drained at this stop is published before the shard is given back.
-        while self.relay_batch(&mut lease, &publisher).await? > 0 {}
+        // What ingest drained at this stop is published before the shard is given back; what others
+        // go on writing is our successor's.
+        while self.relay_batch(&mut lease, &publisher).await? == self.limits.batch_max {}
         lease.release().await;
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use chrono::TimeDelta;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{KafkaConfig, SweepConfig};
 use crate::domain::Instant;
 use crate::domain::participation::ExpiredReason;
-use crate::kafka::{Cluster, TopicIdentity};
+use crate::kafka::{Cluster, TopicIdentity, Watermarks};
 use crate::readiness::{Readiness, Role};
 use crate::store::Store;
 use crate::store::positions::Position;
@@ -24,6 +25,9 @@ use crate::telemetry::Metrics;
 
 /// How often the coming months' receipt partitions are seen to.
 const PARTITIONS_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a round may take: a server that is gone without a word is given up then.
+const STEP_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How often what is held back is counted.
 const COUNT_INTERVAL: Duration = Duration::from_secs(10);
@@ -50,28 +54,18 @@ pub struct Sweep {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Barrier {
     at: Instant,
+    /// The topic that the ends are of.
+    identity: TopicIdentity,
     ends: BTreeMap<i32, i64>,
 }
 
 impl Barrier {
     /// Why it has not passed yet: `None` once every partition's position, in this very incarnation
     /// of the topic, is at or past its end. A partition without a position counts as unread.
-    fn is_held_by(
-        &self,
-        identity: &TopicIdentity,
-        positions: &BTreeMap<i32, Position>,
-    ) -> Option<String> {
+    fn is_held_by(&self, positions: &BTreeMap<i32, Position>) -> Option<String> {
         for (partition, end) in &self.ends {
             match positions.get(partition) {
                 None => return Some(format!("partition {partition} has no position")),
-                Some(position)
-                    if position.source.cluster_id != identity.cluster_id
-                        || position.source.topic_id != identity.topic_id =>
-                {
-                    return Some(format!(
-                        "the position of partition {partition} belongs to another topic of this name"
-                    ));
-                }
                 Some(position) if position.next_offset < *end => {
                     return Some(format!(
                         "partition {partition} is read up to {} of {end}",
@@ -85,6 +79,36 @@ impl Barrier {
     }
 }
 
+/// Positions prove nothing where they are not of this topic, or not within its log as it was after
+/// they were read: past its end they would count as read what was never there.
+fn check_positions(
+    topic: &str,
+    identity: &TopicIdentity,
+    positions: &BTreeMap<i32, Position>,
+    logs: &BTreeMap<i32, Watermarks>,
+) -> anyhow::Result<()> {
+    for (partition, position) in positions {
+        let source = &position.source;
+        anyhow::ensure!(
+            source.cluster_id == identity.cluster_id && source.topic_id == identity.topic_id,
+            "nobody is expired: the position of partition {partition} belongs to another topic of the name {topic}. See \
+             `ride-promo positions`"
+        );
+        let log = logs.get(partition).with_context(|| {
+            format!("nobody is expired: partition {partition} of {topic} is gone")
+        })?;
+        anyhow::ensure!(
+            (log.low..=log.high).contains(&position.next_offset),
+            "nobody is expired: the position {} of partition {partition} of {topic} is not within its log, which goes from {} \
+             to {}. See `ride-promo positions`",
+            position.next_offset,
+            log.low,
+            log.high
+        );
+    }
+    Ok(())
+}
+
 impl Sweep {
     /// Expires what may be expired until stopped.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
@@ -92,14 +116,16 @@ impl Sweep {
         let mut proven = None;
         let mut tick = tokio::time::interval(self.limits.interval);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut partitions_due = tokio::time::Instant::now() + PARTITIONS_INTERVAL;
+        let mut partitions_due = tokio::time::Instant::now();
         let mut count_due = tokio::time::Instant::now();
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
                 () = stop.cancelled() => return Ok(()),
             }
-            let state = match self.step(&mut barrier, &mut proven, &stop).await {
+            let step = self.step(&mut barrier, &mut proven, &stop);
+            let step = tokio::time::timeout(STEP_TIMEOUT, step).await;
+            let state = match step.context("a server does not answer").flatten() {
                 Ok(()) => Ok(()),
                 Err(error) => {
                     tracing::warn!(
@@ -129,13 +155,20 @@ impl Sweep {
         }
     }
 
-    /// One round: rewards by the clock alone; challenges once a barrier has passed.
+    /// One round: rewards by the clock alone; challenges once a barrier has passed. Neither keeps
+    /// the other from its work.
     async fn step(
         &self,
         barrier: &mut Option<Barrier>,
         proven: &mut Option<Instant>,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
+        let rewards = self.expire_rewards(stop).await;
+        let challenges = self.expire_challenges(barrier, proven, stop).await;
+        rewards.and(challenges)
+    }
+
+    async fn expire_rewards(&self, stop: &CancellationToken) -> anyhow::Result<()> {
         let limit = i64::try_from(self.limits.batch_max)?;
         while !stop.is_cancelled() {
             let expired = self.store.expire_rewards(limit).await?;
@@ -144,32 +177,41 @@ impl Sweep {
                 break;
             }
         }
+        Ok(())
+    }
 
+    async fn expire_challenges(
+        &self,
+        barrier: &mut Option<Barrier>,
+        proven: &mut Option<Instant>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
         let topic = &self.kafka.ride_topic;
-        let pending = match barrier.take() {
+        // Asked anew each time: the topic may have been replaced since the barrier was taken, and
+        // then its ends say nothing any more.
+        let identity = self.cluster.identity(topic).await?;
+        let pending = match barrier
+            .take()
+            .filter(|pending| pending.identity == identity)
+        {
             Some(pending) => pending,
             None => {
                 let at = self.store.now().await?;
-                Barrier {
-                    at,
-                    ends: self.cluster.end_offsets(topic).await?,
-                }
+                let ends = self.cluster.end_offsets(topic).await?;
+                Barrier { at, identity, ends }
             }
         };
-        // Asked anew each time: the topic may have been replaced since the barrier was taken.
-        let identity = self.cluster.identity(topic).await?;
         let positions = self.store.positions(topic).await?;
-        if let Some(why) = pending.is_held_by(&identity, &positions) {
+        let logs = self.cluster.watermarks(topic).await?;
+        check_positions(topic, &pending.identity, &positions, &logs)?;
+        if let Some(why) = pending.is_held_by(&positions) {
             tracing::debug!(why, barrier = %pending.at, "expiry is held back");
-            // A barrier whose ends another incarnation will never reach is taken anew.
-            let replaced = positions
-                .values()
-                .any(|position| position.source.topic_id != identity.topic_id);
-            *barrier = (!replaced).then_some(pending);
+            *barrier = Some(pending);
             return Ok(());
         }
         *proven = Some(pending.at);
         let due = pending.at - self.lateness();
+        let limit = i64::try_from(self.limits.batch_max)?;
         while !stop.is_cancelled() {
             let expired = self.store.expire_challenges(due, limit).await?;
             self.expired(ExpiredReason::ChallengeNotCompleted, expired);

@@ -204,7 +204,6 @@ impl Surroundings {
         Ok(Backlog {
             share,
             rides: mix.rides,
-            by_participants,
             floors: Floors {
                 produce,
                 drain: median(drain),

@@ -26,8 +26,6 @@ pub struct Backlog {
     pub share: u32,
     /// How many rides.
     pub rides: u64,
-    /// How many are by participants.
-    pub by_participants: u64,
     /// The parts alone.
     pub floors: Floors,
     /// The service.

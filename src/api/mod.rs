@@ -147,6 +147,7 @@ impl Api {
                 model,
                 waits: Waits::new(api, self.metrics.api.waits_in_flight.clone()),
                 outbox_wake: self.outbox_wake.clone(),
+                metrics: Arc::clone(&self.metrics),
                 stop: stop.clone(),
                 request_timeout: api.request_timeout,
             })

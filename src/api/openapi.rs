@@ -60,10 +60,14 @@ mod tests {
         let api = serde_json::to_value(client_openapi()).expect("JSON");
         let paths = &api["paths"];
         for (path, method) in [
+            ("/v1/landing", "post"),
             ("/v1/promotions/{promotion_id}/start", "post"),
             ("/v1/promotions/{promotion_id}/progress", "get"),
             ("/v1/promotions/{promotion_id}/progress/stream", "get"),
             ("/v1/promotions/{promotion_id}/rides", "get"),
+            ("/v1/promotions/{promotion_id}/acknowledge", "post"),
+            ("/v1/promotions/{promotion_id}/get_reward", "get"),
+            ("/v1/promotions/{promotion_id}/accept_reward", "post"),
         ] {
             let responses = &paths[path][method]["responses"];
             for status in ["400", "401", "404", "429", "503"] {

@@ -392,7 +392,7 @@ fn read(
             ),
         },
         ingest: IngestConfig {
-            batch_max_records: reader.number("ingest.batch_max_records", 50_000, 1..=1_000_000),
+            batch_max_records: reader.number("ingest.batch_max_records", 20_000, 1..=1_000_000),
             batch_max_applied: reader.number("ingest.batch_max_applied", 4_000, 1..=100_000),
             batch_max_bytes: reader.number("ingest.batch_max_bytes", 16 << 20, 65_536..=1 << 30),
             batch_max_age: reader.duration(

@@ -1,10 +1,10 @@
 //! `demo`: everything on one machine, with nothing configured and nothing left behind.
 //!
 //! The service runs in this process, all its roles, on ports of the loopback interface. What it
-//! works on is started beside it: a private Postgres ([`postgres`]) and the broker that librdkafka
-//! plays ([`broker`]), or real ones that were named, in a database and topics of this run's own.
-//! Clients ([`clients`], by [`plan`]) come over the public calls ([`api`]); the figures
-//! ([`funnel`]) are read there, too. At the end every participation is counted again.
+//! works on is started beside it: a private Postgres (`postgres`) and the broker that librdkafka
+//! plays (`broker`), or real ones that were named, in a database and topics of this run's own.
+//! Clients (`clients`, by `plan`) come over the public calls (`api`); the figures
+//! (`funnel`) are read there, too. At the end every participation is counted again.
 
 mod api;
 mod audience;
@@ -59,7 +59,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(400);
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How long what is on its way may take to arrive at the end.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The client whose token is printed, or the next one that no file has.
 const GUEST: UserId = 48_151;
@@ -352,6 +352,11 @@ impl Stage {
             }
         }
         let complete = !stop.is_cancelled();
+        self.screen.say(if complete {
+            "The time is up; waiting for what is on its way …"
+        } else {
+            "Ending …"
+        });
 
         clients.leave().await;
         publisher.flush().await?;
@@ -436,16 +441,23 @@ Look at everything as an operator:
             )
         }));
         let counts = played.publisher.counts();
+        // Nothing is wrong with those: a client that is refused tries again.
         for (count, what) in [
             (counts.lost(), "rides were not taken by Kafka"),
             (played.failed_calls, "calls of clients failed"),
+        ] {
+            if count > 0 {
+                self.screen.say(&format!("Note: {count} {what}."));
+            }
+        }
+        for (count, what) in [
             (
                 recount.unpublished.unsigned_abs(),
                 "events were not published",
             ),
             (
                 u64::from(!counts.is_drained()),
-                "topic of rides was not read to its end",
+                "topic of rides is not read to its end",
             ),
             (
                 u64::from(recount.participations == 0),

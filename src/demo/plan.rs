@@ -37,7 +37,7 @@ const STARTS_PER_SECOND: f64 = 10.0;
 const FEWEST_CLIENTS: f64 = 200.0;
 
 /// Clients of a file get started so many a second at most; a start is a transaction of its own.
-const MOST_STARTS_PER_SECOND: usize = 60;
+const MOST_STARTS_PER_SECOND: usize = 90;
 
 /// Made-up clients are numbered from here.
 const FIRST_CLIENT: UserId = 1_000_001;

@@ -69,9 +69,14 @@ impl Builder {
         }
     }
 
-    /// Takes a record in; `now` is the database's clock. A record of a partition that is not ours
-    /// (any more) is left to whoever it is now.
-    pub(super) fn push(&mut self, message: &BorrowedMessage<'_>, now: Instant) {
+    /// Takes a record in; `now` is the database's clock as it is carried here, `exact` asks it. A
+    /// record of a partition that is not ours (any more) is left to whoever it is now.
+    pub(super) fn push(
+        &mut self,
+        message: &BorrowedMessage<'_>,
+        now: Instant,
+        exact: impl FnOnce() -> Option<Instant>,
+    ) {
         let Some(reading) = self.partitions.get_mut(&message.partition()) else {
             return;
         };
@@ -84,7 +89,14 @@ impl Builder {
             self.tombstones += 1;
             return;
         };
-        match decode(value, now) {
+        // Our idea of the time may be behind, as after a suspension: that is no fault of the ride.
+        let decoded = match decode(value, now) {
+            Err(rejected) if rejected.reason == Reason::InFuture => {
+                decode(value, exact().unwrap_or(now))
+            }
+            decoded => decoded,
+        };
+        match decoded {
             Ok(ride) => {
                 self.bytes += value.len();
                 let traceparent = message

@@ -11,15 +11,14 @@ use crate::domain::promotion::Verdict;
 use crate::readiness::{Readiness, Role};
 use crate::store::clock::DbClock;
 use crate::store::rides::{Applied, Batch, Counts, Range, RideApplier};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, TRANSACTION_TIMEOUT, timed_out};
 use crate::telemetry::IngestMetrics;
-
-/// How long a transaction may take before its session is given up; longer than any statement's
-/// own time-out.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often the database's clock is looked at while there is nothing to apply.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long that look may take.
+const CLOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The first and the longest pause between two attempts to reach Postgres.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -98,8 +97,12 @@ impl Committer {
         loop {
             let began = Monotonic::now();
             match self.try_apply(applier, &batch).await {
-                Ok(Applied::Committed { counts, now }) => {
-                    self.clock.observe(now);
+                Ok(Applied::Committed {
+                    counts,
+                    now,
+                    now_at,
+                }) => {
+                    self.clock.observe_at(now, now_at);
                     if failures > 0 {
                         tracing::info!(failures, "rides are being applied again");
                         self.readiness.set(Role::Ingest, Ok(()));
@@ -158,7 +161,7 @@ impl Committer {
         // Dropped on time-out together with its connection, see `make_durable`.
         tokio::time::timeout(TRANSACTION_TIMEOUT, applier.apply(batch))
             .await
-            .map_err(timed_out)?
+            .map_err(|_| timed_out())?
     }
 
     /// The session there is, or a new one.
@@ -172,7 +175,7 @@ impl Committer {
                 let session =
                     tokio::time::timeout(TRANSACTION_TIMEOUT, RideApplier::connect(&self.store))
                         .await
-                        .map_err(timed_out)??;
+                        .map_err(|_| timed_out())??;
                 Ok(none.insert(session))
             }
         }
@@ -180,10 +183,15 @@ impl Committer {
 
     /// Keeps the clock exact, and the session warm, while there is nothing to apply.
     async fn observe_clock(&self, applier: &mut Option<RideApplier>) {
-        let now = match applier {
-            Some(session) => session.now().await,
-            None => self.store.now().await,
+        let look = async {
+            match applier {
+                Some(session) => session.now().await,
+                None => self.store.now().await,
+            }
         };
+        let now = tokio::time::timeout(CLOCK_TIMEOUT, look)
+            .await
+            .unwrap_or_else(|_| Err(timed_out()));
         match now {
             Ok(now) => self.clock.observe(now),
             Err(error) => {
@@ -192,10 +200,6 @@ impl Committer {
             }
         }
     }
-}
-
-fn timed_out(_: tokio::time::error::Elapsed) -> StoreError {
-    StoreError::Unavailable(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))
 }
 
 /// Counts a durable batch; the parts add up to what was consumed.

@@ -22,6 +22,7 @@ use super::batch::Builder;
 use super::commit::Outcome;
 use super::start::{Start, StartError, find_start, source_now};
 use crate::config::{IngestConfig, KafkaConfig};
+use crate::domain::Instant;
 use crate::kafka::{self, Cluster, ClusterError};
 use crate::readiness::{Readiness, Role};
 use crate::store::Store;
@@ -47,6 +48,9 @@ const PAUSE_AFTER: Duration = Duration::from_secs(1);
 
 /// How often something that failed, or that an operator must decide, is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the database's clock is waited for.
+const CLOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often the group's offsets are written; they are for lag tools only.
 const GROUP_COMMIT_INTERVAL: Duration = Duration::from_secs(2);
@@ -226,6 +230,14 @@ impl Reader {
         result
     }
 
+    /// Asks the database's clock at once; `None` where it does not answer.
+    fn ask_clock(&self) -> Option<Instant> {
+        let asked = async { tokio::time::timeout(CLOCK_TIMEOUT, self.store.now()).await };
+        let now = self.runtime.block_on(asked).ok()?.ok()?;
+        self.clock.observe(now);
+        Some(now)
+    }
+
     fn ask_start(&self, partitions: Option<BTreeSet<i32>>) -> Asked<Result<Start, StartError>> {
         let (store, cluster, clock) = (
             self.store.clone(),
@@ -298,7 +310,7 @@ impl Session {
                     else {
                         continue;
                     };
-                    builder.push(&message, now);
+                    builder.push(&message, now, || reader.ask_clock());
                     if builder.is_full() {
                         return Ok(false);
                     }
@@ -405,7 +417,12 @@ impl Session {
                 if let Phase::Reading { builder, .. } = &mut self.phase {
                     builder.learn(rides, applied);
                 }
-                for range in ranges {
+                // A batch may become durable after its partitions went to somebody else.
+                let ours = self.partitions();
+                for range in ranges
+                    .into_iter()
+                    .filter(|range| ours.contains(&range.partition))
+                {
                     self.durable.insert(range.partition, range.to);
                     reader
                         .metrics

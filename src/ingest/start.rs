@@ -26,6 +26,9 @@ pub(super) enum StartError {
     /// Kafka or Postgres is away; try again.
     #[error(transparent)]
     Kafka(ClusterError),
+    /// The broker that was asked has not heard of a new partition yet; ask again.
+    #[error("partition {0} is not known to the broker yet")]
+    UnknownPartition(i32),
     /// Kafka or Postgres is away; try again.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -106,6 +109,16 @@ pub(super) async fn find_start(
             )));
         }
         positions.insert(*partition, (next, position.generation));
+    }
+    // Not one may be left out: nobody else would read it.
+    let unknown = |wanted: &BTreeSet<i32>| {
+        wanted
+            .iter()
+            .copied()
+            .find(|partition| !positions.contains_key(partition))
+    };
+    if let Some(unknown) = partitions.and_then(unknown) {
+        return Err(StartError::UnknownPartition(unknown));
     }
     Ok(Start {
         source: Arc::new(source),

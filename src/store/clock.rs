@@ -31,10 +31,15 @@ impl Default for DbClock {
 impl DbClock {
     /// Takes note of what the database's clock has just said.
     pub fn observe(&self, now: Instant) {
-        self.offset_ms.store(
-            now.timestamp_millis() - self.elapsed_ms(),
-            Ordering::Relaxed,
-        );
+        self.observe_at(now, Monotonic::now());
+    }
+
+    /// Takes note of what the database's clock said at that moment of ours.
+    pub fn observe_at(&self, now: Instant, at: Monotonic) {
+        let elapsed = at.saturating_duration_since(self.origin).as_millis();
+        let elapsed = i64::try_from(elapsed).unwrap_or(i64::MAX / 2);
+        self.offset_ms
+            .store(now.timestamp_millis() - elapsed, Ordering::Relaxed);
     }
 
     /// The database's clock, if it was ever observed.

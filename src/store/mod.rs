@@ -6,6 +6,7 @@ pub mod clock;
 pub mod database;
 pub mod expiry;
 pub mod geo;
+pub mod landing;
 pub mod origination;
 pub mod outbox;
 pub mod participations;
@@ -34,6 +35,10 @@ const MOST_TRIES: u32 = 5;
 
 /// How long a command waits for a connection before it answers "temporarily unavailable".
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a transaction may take before its connection is given up; longer than any statement's
+/// own time-out.
+pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why a call to the store failed. What callers branch on are their own outcomes; this is what
 /// nobody expected.
@@ -124,7 +129,8 @@ impl Store {
             ("idle_in_transaction_session_timeout", "15s"),
             ("lock_timeout", "10s"),
             ("statement_timeout", "20s"),
-            // A connection that is cut without a word is noticed within half a minute.
+            // Postgres notices a client that is cut without a word; that it does not answer any more
+            // is for TRANSACTION_TIMEOUT and its like to notice here.
             ("tcp_keepalives_idle", "10"),
             ("tcp_keepalives_interval", "5"),
             ("tcp_keepalives_count", "3"),
@@ -189,8 +195,23 @@ where
     F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T>> + Send + Sync,
 {
     let mut connection = pool.acquire().await?;
-    let mut tx = connection.begin().await?;
-    let result = f(&mut tx).await?;
-    tx.commit().await?;
-    Ok(result)
+    let transaction = async {
+        let mut tx = connection.begin().await?;
+        let result = f(&mut tx).await?;
+        tx.commit().await?;
+        Ok(result)
+    };
+    match tokio::time::timeout(TRANSACTION_TIMEOUT, transaction).await {
+        Ok(result) => result,
+        Err(_elapsed) => {
+            // A connection that does not answer, or has half a transaction, goes back to nobody.
+            drop(connection.detach());
+            Err(timed_out())
+        }
+    }
+}
+
+/// Postgres did not answer in time.
+pub fn timed_out() -> StoreError {
+    StoreError::Unavailable(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))
 }

@@ -12,38 +12,10 @@ use crate::domain::reward::Reward;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::wire::participation::State;
 use crate::wire::promotion_status::event_type;
+pub use crate::wire::reward::{Origination, RewardProduct};
 
 /// The standard origination flow.
 const SEQUENCE_ID: i16 = 8;
-
-/// What accepting created, the same at every repeat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
-pub struct Origination {
-    /// The loan application.
-    pub application_id: Uuid,
-    /// The origination session.
-    pub session_id: Uuid,
-    /// Always 8, the standard flow.
-    pub sequence_id: i16,
-    /// The accepted offer.
-    pub active_pre_offer_id: Uuid,
-}
-
-/// The product behind a reward.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
-pub struct RewardProduct {
-    /// Its number.
-    pub product_id: i64,
-    /// Its name.
-    pub name: String,
-    /// Its currency.
-    pub currency_code: String,
-    /// How long the loan runs, in days.
-    pub term_days: i32,
-    /// Where its terms are.
-    #[schema(required)]
-    pub terms_url: Option<String>,
-}
 
 /// Why there is no reward to show or accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +57,8 @@ pub enum Accepted {
         origination: Origination,
         /// The participation after it.
         participation: Stored,
+        /// It was accepted earlier.
+        repeated: bool,
     },
     /// It is not, and nothing was changed.
     Refused(NoReward),
@@ -226,6 +200,7 @@ async fn accept(
         return Ok(Accepted::Rewarded {
             origination,
             participation: found,
+            repeated: true,
         });
     }
     let rewarded_at = match rewardable(&found.state, found.now) {
@@ -263,7 +238,7 @@ async fn accept(
         origination.active_pre_offer_id,
         user_id,
         promotion_id,
-        split.pre_offer_id,
+        locked.pre_offer_id,
         reward.product_id,
         reward.amount_cents,
         reward.currency_code.as_str(),
@@ -336,6 +311,7 @@ async fn accept(
     Ok(Accepted::Rewarded {
         origination,
         participation,
+        repeated: false,
     })
 }
 

@@ -1,11 +1,13 @@
 //! Status changes waiting to be published, a shard of clients at a time.
 
+use std::time::Duration;
+
 use sqlx::postgres::PgConnection;
 use sqlx::types::Json;
 use sqlx::{ConnectOptions, Connection};
 use uuid::Uuid;
 
-use super::{Result, Store, StoreError};
+use super::{Result, Store, StoreError, TRANSACTION_TIMEOUT, timed_out};
 use crate::domain::Instant;
 use crate::domain::reward::Reward;
 use crate::wire::participation::State;
@@ -13,6 +15,16 @@ use crate::wire::promotion_status::PromotionStatus;
 
 /// The class of this service's advisory locks on shards: "RPRL" in ASCII.
 const SHARD_LOCKS: i32 = 0x5250_524c;
+
+/// A server that is gone without a word is given up after this, and the session with it.
+async fn in_time<T>(
+    answer: impl Future<Output = std::result::Result<T, sqlx::Error>>,
+) -> Result<T> {
+    match tokio::time::timeout(TRANSACTION_TIMEOUT, answer).await {
+        Ok(answer) => Ok(answer?),
+        Err(_elapsed) => Err(timed_out()),
+    }
+}
 
 /// An event in the outbox.
 #[derive(Clone, Debug)]
@@ -123,26 +135,28 @@ impl Store {
         )
     }
 
-    /// Takes a shard, `None` while another relay holds it.
-    pub async fn lease_shard(&self, shard: i16) -> Result<Option<ShardLease>> {
-        let mut connection = self
-            .options()
-            .clone()
-            .application_name("ride-promo relay")
-            .connect()
-            .await?;
-        let taken = sqlx::query_scalar!(
-            r#"select pg_try_advisory_lock($1, $2) as "taken!""#,
-            SHARD_LOCKS,
-            i32::from(shard)
-        )
-        .fetch_one(&mut connection)
-        .await?;
-        if taken {
-            return Ok(Some(ShardLease { connection, shard }));
+    /// Takes a shard, looking every `interval` whether the relay that holds it has gone; `standby`
+    /// is told at each look that found it taken.
+    pub async fn lease_shard(
+        &self,
+        shard: i16,
+        interval: Duration,
+        standby: impl Fn(),
+    ) -> Result<ShardLease> {
+        let options = self.options().clone().application_name("ride-promo relay");
+        let mut connection = in_time(options.connect()).await?;
+        loop {
+            let taken = sqlx::query_scalar!(
+                r#"select pg_try_advisory_lock($1, $2) as "taken!""#,
+                SHARD_LOCKS,
+                i32::from(shard)
+            );
+            if in_time(taken.fetch_one(&mut connection)).await? {
+                return Ok(ShardLease { connection, shard });
+            }
+            standby();
+            tokio::time::sleep(interval).await;
         }
-        connection.close().await?;
-        Ok(None)
     }
 
     /// What the database says of the present, in one cheap statement.
@@ -172,7 +186,7 @@ impl Store {
 impl ShardLease {
     /// The oldest events of the shard, in order, at most `limit`.
     pub async fn read(&mut self, limit: i64) -> Result<Vec<Pending>> {
-        sqlx::query_as!(
+        let rows = sqlx::query_as!(
             Row,
             r#"select e.id, e.event_id, e.type as event_type, e.user_id, e.promotion_id, m.promotion_key, e.status,
                       e.previous_status, e.version, e.rides_completed, e.rides_target, e.started_at, e.challenge_deadline,
@@ -184,23 +198,19 @@ impl ShardLease {
                 limit $2"#,
             self.shard,
             limit
-        )
-        .fetch_all(&mut self.connection)
-        .await?
-        .into_iter()
-        .map(Pending::try_from)
-        .collect()
+        );
+        let rows = in_time(rows.fetch_all(&mut self.connection)).await?;
+        rows.into_iter().map(Pending::try_from).collect()
     }
 
     /// Removes published events: these and no others, because ids become visible out of order.
     pub async fn delete(&mut self, ids: &[i64]) -> Result<()> {
-        sqlx::query!(
+        let deleted = sqlx::query!(
             "delete from event_outbox where shard = $1 and id = any($2)",
             self.shard,
             ids
-        )
-        .execute(&mut self.connection)
-        .await?;
+        );
+        in_time(deleted.execute(&mut self.connection)).await?;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{Result, Store, StoreError};
-use crate::domain::eligibility::{Facts, PreOfferFound, Reason, failed_rules};
+use crate::domain::eligibility::{self, Facts, PreOfferFound, Reason, failed_rules};
 use crate::domain::participation::StatusName;
 use crate::domain::promotion::Conditions;
 use crate::domain::reward::Reward;
@@ -226,14 +226,29 @@ impl Store {
     }
 }
 
-struct PreOffer {
+/// What a split is made of.
+pub(super) struct PreOffer {
     pre_offer_id: Uuid,
     product_id: i64,
     amount_cents: i64,
     currency_code: String,
     repayment_rate: String,
     country_code: String,
-    valid_until: Instant,
+    pub(super) valid_until: Instant,
+}
+
+impl From<&eligibility::PreOffer> for PreOffer {
+    fn from(pre_offer: &eligibility::PreOffer) -> Self {
+        Self {
+            pre_offer_id: pre_offer.pre_offer_id,
+            product_id: pre_offer.reward.product_id,
+            amount_cents: pre_offer.reward.amount_cents,
+            currency_code: pre_offer.reward.currency_code.to_string(),
+            repayment_rate: pre_offer.reward.repayment_rate.clone(),
+            country_code: pre_offer.country_code.to_string(),
+            valid_until: pre_offer.valid_until,
+        }
+    }
 }
 
 async fn start(
@@ -265,18 +280,7 @@ async fn start(
     let Some(promotion) = promotion else {
         return Ok(Started::NoSuchPromotion);
     };
-    let pre_offer = sqlx::query_as!(
-        PreOffer,
-        r#"select pre_offer_id, product_id, amount_cents, currency_code, repayment_rate, country_code, valid_until
-             from pre_offer
-            where user_id = $1 and promotion_id = $2 and segment = 'newbie' and valid_until > clock_timestamp()
-            order by import_seq desc
-            limit 1"#,
-        user_id,
-        promotion_id
-    )
-    .fetch_optional(&mut *connection)
-    .await?;
+    let pre_offer = newest_newbie(connection, user_id, promotion_id).await?;
     let promotions_enabled = match &pre_offer {
         None => None,
         Some(pre_offer) => Some(
@@ -366,6 +370,26 @@ async fn start(
     }
 }
 
+/// The most recently imported valid newbie pre-offer of the client for this promotion.
+pub(super) async fn newest_newbie(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    promotion_id: PromotionId,
+) -> Result<Option<PreOffer>> {
+    Ok(sqlx::query_as!(
+        PreOffer,
+        r#"select pre_offer_id, product_id, amount_cents, currency_code, repayment_rate, country_code, valid_until
+             from pre_offer
+            where user_id = $1 and promotion_id = $2 and segment = 'newbie' and valid_until > clock_timestamp()
+            order by import_seq desc
+            limit 1"#,
+        user_id,
+        promotion_id
+    )
+    .fetch_optional(connection)
+    .await?)
+}
+
 /// The immutable row of these conditions, made if it is the first participation under them.
 async fn freeze_terms(
     connection: &mut PgConnection,
@@ -388,8 +412,9 @@ async fn freeze_terms(
     .await?)
 }
 
-/// Leaves exactly one `ACTIVE` split that is valid now: the one there is, or one from the pre-offer.
-async fn ensure_active_split(
+/// Leaves exactly one `ACTIVE` split, valid now and of this pre-offer's terms: the one there is, or
+/// a new one.
+pub(super) async fn ensure_active_split(
     connection: &mut PgConnection,
     user_id: UserId,
     promotion_id: PromotionId,
@@ -398,10 +423,17 @@ async fn ensure_active_split(
 ) -> Result<()> {
     sqlx::query!(
         "update cash_loan_account set status = 'EXPIRED', updated_at = $3
-          where user_id = $1 and promotion_id = $2 and status = 'ACTIVE' and valid_until <= $3",
+          where user_id = $1 and promotion_id = $2 and status = 'ACTIVE'
+            and (valid_until <= $3
+                 or (pre_offer_id, product_id, amount_cents, currency_code, repayment_rate) is distinct from ($4, $5, $6, $7, $8))",
         user_id,
         promotion_id,
-        now
+        now,
+        pre_offer.pre_offer_id,
+        pre_offer.product_id,
+        pre_offer.amount_cents,
+        pre_offer.currency_code,
+        pre_offer.repayment_rate
     )
     .execute(&mut *connection)
     .await?;

@@ -99,6 +99,8 @@ pub enum Applied {
         counts: Counts,
         /// The database's clock within the transaction.
         now: Instant,
+        /// Ours at the same moment.
+        now_at: std::time::Instant,
     },
     /// Another consumer, or an operator, has moved a position: nothing was changed, and the
     /// positions must be read again.
@@ -226,6 +228,7 @@ impl RideApplier {
         )
         .fetch_one(&mut *tx)
         .await?;
+        let now_at = std::time::Instant::now();
         live.extend(news.users.unwrap_or_default());
         *snapshot = news.snapshot;
 
@@ -264,6 +267,7 @@ impl RideApplier {
         Ok(Applied::Committed {
             counts,
             now: news.now,
+            now_at,
         })
     }
 }

@@ -3,11 +3,13 @@
 pub mod admin;
 pub mod debs2015;
 pub mod fields;
+pub mod landing;
 pub mod participation;
 pub mod pre_offer;
 pub mod promotion_status;
 pub mod quarantine;
 pub mod receipt;
+pub mod reward;
 pub mod ride_completed;
 pub mod stats;
 pub mod user;

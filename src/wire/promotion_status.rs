@@ -30,7 +30,7 @@ pub mod event_type {
 pub struct PromotionStatus {
     /// The same at every delivery of this event.
     pub event_id: Uuid,
-    /// What happened, one of [`event_type`].
+    /// What happened: `promotion.started`, `.progressed`, `.completed`, `.rewarded` or `.expired`.
     #[serde(rename = "type")]
     pub event_type: String,
     /// The state after it.

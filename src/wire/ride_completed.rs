@@ -143,6 +143,10 @@ struct Fields<'a> {
 /// The ride, if it is valid and written as nearly all are; anything else is for
 /// [`decode_thoroughly`], which knows what to say about it.
 fn decode_fast(text: &str) -> Option<Ride> {
+    // A derived reader takes an array for the fields in order, too.
+    if !text.trim_ascii_start().starts_with('{') {
+        return None;
+    }
     let fields: Fields<'_> = serde_json::from_str(text).ok()?;
     Some(Ride {
         ride_id: ride_id(fields.ride_id).ok()?,
@@ -466,6 +470,10 @@ mod tests {
         for (text, expected) in [
             (String::new(), (Reason::NotJson, None)),
             ("[1]".to_owned(), (Reason::NotJson, None)),
+            (
+                r#"["0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11",48151,"2026-11-22T18:04:05Z",6500,"MXN","MX",4198,"city"]"#.to_owned(),
+                (Reason::NotJson, None),
+            ),
             (full().to_string().replace('}', ""), (Reason::NotJson, None)),
             (
                 full().to_string().replace('}', ",\"amount_cents\":1}"),

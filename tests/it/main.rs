@@ -9,10 +9,13 @@
 )]
 
 mod admin;
+mod claim;
+mod demo;
 mod exactly_once;
 mod expiry;
 mod harness;
 mod import;
+mod landing;
 mod progress;
 mod quarantine;
 mod recovery;

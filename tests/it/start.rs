@@ -343,7 +343,9 @@ async fn the_country_is_that_of_the_pre_offer_imported_last_for_this_promotion()
         .await
         .problem(409, "not-eligible");
     // A line that changes nothing stays where it is.
-    admin.import_pre_offers(&[mexican.clone()]).await;
+    admin
+        .import_pre_offers(std::slice::from_ref(&mexican))
+        .await;
     client
         .start(promotion.id)
         .await

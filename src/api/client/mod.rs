@@ -1,7 +1,10 @@
 //! The client API (contract 5).
 
+mod acknowledge;
 pub mod follow;
+mod landing;
 mod progress;
+mod reward;
 mod rides;
 mod start;
 mod stream;
@@ -14,7 +17,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::FromRef;
 use axum::http::header::{CACHE_CONTROL, ETAG};
-use axum::http::{HeaderName, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -25,8 +28,10 @@ use self::waits::Waits;
 use super::auth::ClientAuth;
 use super::model::Model;
 use super::problem::{Problem, Result};
+use crate::kafka::is_traceparent;
 use crate::store::Store;
 use crate::store::participations::Stored;
+use crate::telemetry::Metrics;
 
 /// What the client calls work with.
 #[derive(Clone, Debug, FromRef)]
@@ -41,6 +46,8 @@ pub struct ClientState {
     pub waits: Arc<Waits>,
     /// Wakes the relay of this process after an event was written.
     pub outbox_wake: watch::Sender<()>,
+    /// Where accepts are counted.
+    pub metrics: Arc<Metrics>,
     /// Ends waits and streams.
     pub stop: CancellationToken,
     /// Longest time for the parts of an answer that do not wait.
@@ -54,10 +61,14 @@ pub const UNTIMED: &[&str] = &[progress::PATH, stream::PATH];
 /// Every client call.
 pub fn router() -> OpenApiRouter<ClientState> {
     OpenApiRouter::default()
+        .routes(routes!(landing::landing))
         .routes(routes!(start::start))
         .routes(routes!(progress::progress))
         .routes(routes!(stream::stream))
         .routes(routes!(rides::rides))
+        .routes(routes!(acknowledge::acknowledge))
+        .routes(routes!(reward::get_reward))
+        .routes(routes!(reward::accept_reward))
 }
 
 impl ClientState {
@@ -67,6 +78,15 @@ impl ClientState {
             .await
             .unwrap_or_else(|_| Err(Problem::temporarily_unavailable()))
     }
+}
+
+/// The trace a request belongs to, to be carried on to the event it causes.
+fn traceparent(headers: &HeaderMap) -> Option<String> {
+    headers
+        .get("traceparent")
+        .and_then(|value| value.to_str().ok())
+        .filter(|text| is_traceparent(text))
+        .map(str::to_owned)
 }
 
 /// The headers that go with a participation: its tag, and that nobody may keep it for others.

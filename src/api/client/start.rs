@@ -4,12 +4,11 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
-use super::{ClientState, participation};
+use super::{ClientState, participation, traceparent};
 use crate::api::auth::Client;
 use crate::api::extract::{OptionalJsonObject, PathParam};
 use crate::api::problem::{CommonProblems, Problem, ProblemDetails, Result};
 use crate::domain::PromotionId;
-use crate::kafka::is_traceparent;
 use crate::store::participations::Started;
 use crate::wire::participation::Participation;
 
@@ -41,11 +40,7 @@ pub async fn start(
     headers: HeaderMap,
     _empty: OptionalJsonObject,
 ) -> Result<Response> {
-    let traceparent = headers
-        .get("traceparent")
-        .and_then(|value| value.to_str().ok())
-        .filter(|text| is_traceparent(text))
-        .map(str::to_owned);
+    let traceparent = traceparent(&headers);
     let reading = state.model.begin((client.user_id, promotion_id));
     let started = state
         .store

@@ -1,0 +1,42 @@
+//! The landing.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderName;
+use axum::http::header::CACHE_CONTROL;
+
+use super::ClientState;
+use crate::api::auth::Client;
+use crate::api::extract::OptionalJsonObject;
+use crate::api::problem::{CommonProblems, Result};
+use crate::wire::landing::Landing;
+
+/// Decides what the client sees
+///
+/// The screen to show, with what belongs on it. Where it offers a promotion, the decision to show it
+/// is recorded; repeating it is safe.
+#[utoipa::path(
+    post,
+    path = "/v1/landing",
+    operation_id = "landing",
+    tag = "landing",
+    responses(
+        CommonProblems,
+        (status = 200, description = "The screen; what does not apply is `null`", body = Landing),
+    ),
+)]
+pub async fn landing(
+    client: Client,
+    State(state): State<ClientState>,
+    _empty: OptionalJsonObject,
+) -> Result<([(HeaderName, &'static str); 1], Json<Landing>)> {
+    let landing = state.store.landing(client.user_id).await?;
+    let landing = Landing {
+        screen: landing.screen,
+        promotion: landing.promotion,
+        participation: landing.participation.map(|stored| stored.view()),
+        offer: landing.offer,
+        server_time: landing.now,
+    };
+    Ok(([(CACHE_CONTROL, "no-store")], Json(landing)))
+}

@@ -1,0 +1,140 @@
+//! The reward of a completed challenge: its terms, and accepting it.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderMap, HeaderName};
+
+use super::{ClientState, traceparent};
+use crate::api::auth::Client;
+use crate::api::extract::{OptionalJsonObject, PathParam};
+use crate::api::problem::{CommonProblems, Problem, ProblemDetails, Result};
+use crate::domain::PromotionId;
+use crate::store::StoreError;
+use crate::store::origination::{Accepted, NoReward, ShownReward};
+use crate::wire::reward::{AcceptedReward, OfferedReward};
+
+/// What is true of one moment only.
+const NO_STORE: [(HeaderName, &str); 1] = [(CACHE_CONTROL, "no-store")];
+
+/// An answer that nobody keeps.
+type Fresh<T> = ([(HeaderName, &'static str); 1], Json<T>);
+
+/// Reads the reward
+///
+/// The terms of the loan that can be accepted now, as they were frozen at the start.
+#[utoipa::path(
+    get,
+    path = "/v1/promotions/{promotion_id}/get_reward",
+    operation_id = "get_reward",
+    tag = "reward",
+    params(("promotion_id" = i64, Path, description = "The promotion")),
+    responses(
+        CommonProblems,
+        (status = 200, description = "The reward", body = OfferedReward),
+        (status = 404, description = "`not-participating`", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 409, description = "`challenge-not-completed`; `already-rewarded` with `application` (`application_id`, `session_id`, `sequence_id`, `active_pre_offer_id`)", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 410, description = "`challenge-over`: it was not completed in time; `reward-expired`: it was not claimed in time", body = ProblemDetails, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn get_reward(
+    client: Client,
+    PathParam(promotion_id): PathParam<PromotionId>,
+    State(state): State<ClientState>,
+) -> Result<Fresh<OfferedReward>> {
+    match state.store.reward(client.user_id, promotion_id).await? {
+        ShownReward::Ready {
+            participation,
+            product,
+        } => Ok((
+            NO_STORE,
+            Json(OfferedReward {
+                promotion_id,
+                reward: participation.state.reward.clone(),
+                product,
+                reward_deadline: participation.state.reward_deadline,
+                server_time: participation.now,
+            }),
+        )),
+        ShownReward::AlreadyRewarded(origination) => Err(Problem::already_rewarded(origination)),
+        ShownReward::None(why) => Err(refusal(why)),
+    }
+}
+
+/// Accepts the reward
+///
+/// Creates the loan application and its session, in one transaction. Any repeat, however late,
+/// answers the same but for `server_time`.
+#[utoipa::path(
+    post,
+    path = "/v1/promotions/{promotion_id}/accept_reward",
+    operation_id = "accept_reward",
+    tag = "reward",
+    params(
+        ("promotion_id" = i64, Path, description = "The promotion"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Taken and not needed: every repeat answers the same, with any key or none"),
+        ("traceparent" = Option<String>, Header, description = "W3C Trace Context, carried on to the status event"),
+    ),
+    responses(
+        CommonProblems,
+        (status = 200, description = "It is accepted, now or earlier", body = AcceptedReward),
+        (status = 404, description = "`not-participating`", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 409, description = "`challenge-not-completed`; `split-missing`: the client has no active split, and the promotion makes no other", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 410, description = "`challenge-over`: it was not completed in time; `reward-expired`: it was not claimed in time", body = ProblemDetails, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn accept_reward(
+    client: Client,
+    PathParam(promotion_id): PathParam<PromotionId>,
+    State(state): State<ClientState>,
+    headers: HeaderMap,
+    _empty: OptionalJsonObject,
+) -> Result<Fresh<AcceptedReward>> {
+    let reading = state.model.begin((client.user_id, promotion_id));
+    let accepted = state
+        .store
+        .accept(client.user_id, promotion_id, traceparent(&headers))
+        .await;
+    state.metrics.api.accepts.add(outcome(&accepted), 1);
+    match accepted? {
+        Accepted::Rewarded {
+            origination,
+            participation,
+            repeated: _,
+        } => {
+            // After a repeat too: the first may have been answered by nobody.
+            state.outbox_wake.send_replace(());
+            Ok((
+                NO_STORE,
+                Json(AcceptedReward {
+                    origination,
+                    participation: reading.finish(participation).view(),
+                }),
+            ))
+        }
+        Accepted::Refused(why) => Err(refusal(why)),
+    }
+}
+
+/// The label it is counted under.
+fn outcome(accepted: &crate::store::Result<Accepted>) -> &'static str {
+    match accepted {
+        Ok(Accepted::Rewarded {
+            repeated: false, ..
+        }) => "rewarded",
+        Ok(Accepted::Rewarded { repeated: true, .. }) => "repeated",
+        Ok(Accepted::Refused(_)) => "refused",
+        Err(StoreError::Unavailable(_)) => "unavailable",
+        Err(_) => "failed",
+    }
+}
+
+fn refusal(why: NoReward) -> Problem {
+    match why {
+        NoReward::NotParticipating => Problem::not_participating(),
+        NoReward::ChallengeNotCompleted => Problem::challenge_not_completed(),
+        NoReward::ChallengeOver => Problem::challenge_over(),
+        NoReward::RewardExpired => Problem::reward_expired(),
+        NoReward::SplitMissing => Problem::split_missing(),
+    }
+}

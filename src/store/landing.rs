@@ -1,0 +1,192 @@
+//! The landing: which screen a client sees, and the split that goes with it (contract 5, Landing).
+
+use sqlx::PgConnection;
+
+use super::participations::{PreOffer, Stored, ensure_active_split, load, newest_newbie};
+use super::users::eligibility_facts;
+use super::{Result, Store, StoreError};
+use crate::domain::eligibility::{self, ClientFacts, Screen};
+use crate::domain::reward::CountryCode;
+use crate::domain::{Instant, PromotionId, UserId};
+use crate::wire::landing::{LandingOffer, LandingPromotion};
+
+/// What the landing decided.
+#[derive(Clone, Debug)]
+pub struct Landing {
+    /// The screen to show.
+    pub screen: Screen,
+    /// The promotion it is about.
+    pub promotion: Option<LandingPromotion>,
+    /// The participation it is about.
+    pub participation: Option<Stored>,
+    /// The offer it is about.
+    pub offer: Option<LandingOffer>,
+    /// The moment of the decision, by the database's clock.
+    pub now: Instant,
+}
+
+impl Store {
+    /// Decides the client's screen and leaves the one `ACTIVE` split that goes with it. Running it
+    /// again finds what the first run did.
+    pub async fn landing(&self, user_id: UserId) -> Result<Landing> {
+        self.run_tx("landing", move |connection| {
+            Box::pin(async move { landing(connection, user_id).await })
+        })
+        .await
+    }
+}
+
+async fn landing(connection: &mut PgConnection, user_id: UserId) -> Result<Landing> {
+    let facts = locked_facts(connection, user_id).await?;
+    let screen = facts.screen();
+    let landing = Landing {
+        screen,
+        promotion: None,
+        participation: None,
+        offer: None,
+        now: facts.now,
+    };
+    match screen {
+        Screen::RewardReady
+        | Screen::PromoProgress
+        | Screen::ChallengeOver
+        | Screen::RewardExpired => {
+            let promotion_id = facts.latest.map(|latest| latest.promotion_id);
+            let promotion_id = promotion_id.ok_or_else(|| broken(screen, "participation"))?;
+            if matches!(screen, Screen::RewardReady | Screen::PromoProgress) {
+                renew_split(connection, user_id, promotion_id, facts.now).await?;
+            }
+            let stored = load(connection, user_id, promotion_id).await?;
+            let mut stored = stored.ok_or_else(|| broken(screen, "participation"))?;
+            // Of the moment of the decision, so that both say the same about deadlines.
+            stored.now = facts.now;
+            Ok(Landing {
+                promotion: Some(promotion(connection, promotion_id, Some(&stored)).await?),
+                participation: Some(stored),
+                ..landing
+            })
+        }
+        Screen::PromoOffer => {
+            let newbie = facts.newbie.ok_or_else(|| broken(screen, "pre-offer"))?;
+            let promotion_id = newbie
+                .promotion_id
+                .ok_or_else(|| broken(screen, "promotion"))?;
+            let of_split = PreOffer::from(&newbie);
+            ensure_active_split(connection, user_id, promotion_id, &of_split, facts.now).await?;
+            Ok(Landing {
+                promotion: Some(promotion(connection, promotion_id, None).await?),
+                offer: Some(offer(newbie)),
+                ..landing
+            })
+        }
+        Screen::RegularOffer => Ok(Landing {
+            offer: facts.regular.map(offer),
+            ..landing
+        }),
+        Screen::NoOffer => Ok(landing),
+    }
+}
+
+/// The facts with everything locked that decides, in the order of a start: the client's pre-offers
+/// (which is also what makes the client's landings and starts take turns), their promotions, their
+/// countries, and then the live participation, which an accept or the sweeper would end.
+async fn locked_facts(connection: &mut PgConnection, user_id: UserId) -> Result<ClientFacts> {
+    loop {
+        sqlx::query!(
+            "select from pre_offer where user_id = $1 order by pre_offer_id for update",
+            user_id
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        let promotions = sqlx::query_scalar!(
+            "select promotion_id from promotion
+              where promotion_id in (select promotion_id from pre_offer where user_id = $1 and segment = 'newbie')
+              order by promotion_id for share",
+            user_id
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        let countries = sqlx::query_scalar!(
+            "select country_code from geo_config
+              where country_code in (select country_code from pre_offer where user_id = $1 and segment = 'newbie')
+              order by country_code for share",
+            user_id
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        sqlx::query!(
+            "select from promotion_user where user_id = $1 and status in ('IN_PROGRESS', 'COMPLETED') for share",
+            user_id
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        let facts = eligibility_facts(connection, user_id).await?;
+        if facts.screen() != Screen::PromoOffer || is_locked(&facts, &promotions, &countries) {
+            return Ok(facts);
+        }
+        // Imported after the locks were taken: once more, with its promotion and country.
+    }
+}
+
+/// Whether the promotion and the country of the offer are among those locked.
+fn is_locked(facts: &ClientFacts, promotions: &[PromotionId], countries: &[String]) -> bool {
+    let Some(newbie) = &facts.newbie else {
+        return true;
+    };
+    let country: &CountryCode = &newbie.country_code;
+    newbie
+        .promotion_id
+        .is_none_or(|promotion_id| promotions.contains(&promotion_id))
+        && countries.iter().any(|locked| locked == country.as_str())
+}
+
+/// Gives a live participant whose split has run out another one, while there is a valid pre-offer
+/// for the promotion. The caller holds the participation, so that it cannot end meanwhile.
+async fn renew_split(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    promotion_id: PromotionId,
+    now: Instant,
+) -> Result<()> {
+    if let Some(pre_offer) = newest_newbie(connection, user_id, promotion_id).await?
+        && now < pre_offer.valid_until
+    {
+        ensure_active_split(connection, user_id, promotion_id, &pre_offer, now).await?;
+    }
+    Ok(())
+}
+
+async fn promotion(
+    connection: &mut PgConnection,
+    promotion_id: PromotionId,
+    started: Option<&Stored>,
+) -> Result<LandingPromotion> {
+    let row = sqlx::query!(
+        "select promotion_key, title, conditions from promotion where promotion_id = $1",
+        promotion_id
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(LandingPromotion {
+        promotion_id,
+        promotion_key: row.promotion_key,
+        title: row.title,
+        conditions: started.map_or(row.conditions, |stored| (*stored.conditions).clone()),
+    })
+}
+
+fn offer(pre_offer: eligibility::PreOffer) -> LandingOffer {
+    LandingOffer {
+        pre_offer_id: pre_offer.pre_offer_id,
+        promotion_id: pre_offer.promotion_id,
+        product_id: pre_offer.reward.product_id,
+        amount_cents: pre_offer.reward.amount_cents,
+        currency_code: pre_offer.reward.currency_code.to_string(),
+        repayment_rate: pre_offer.reward.repayment_rate,
+        valid_until: pre_offer.valid_until,
+    }
+}
+
+fn broken(screen: Screen, missing: &str) -> StoreError {
+    StoreError::Corrupt(format!("{screen:?} without a {missing}"))
+}

@@ -1,0 +1,64 @@
+//! What a client sees on landing (contract 5).
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::participation::Participation;
+use crate::domain::eligibility::Screen;
+
+/// The screen to show, and what belongs on it; `null` is what does not.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct Landing {
+    /// The screen.
+    pub screen: Screen,
+    /// The promotion offered, or taken part in.
+    #[schema(required)]
+    pub promotion: Option<LandingPromotion>,
+    /// The participation.
+    #[schema(required)]
+    pub participation: Option<Participation>,
+    /// The loan offered.
+    #[schema(required)]
+    pub offer: Option<LandingOffer>,
+    /// The server's clock.
+    #[serde(with = "crate::wire::instant")]
+    pub server_time: DateTime<Utc>,
+}
+
+/// A promotion as its client sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct LandingPromotion {
+    /// Its number.
+    pub promotion_id: i64,
+    /// Its verbal key.
+    pub promotion_key: String,
+    /// Its title.
+    pub title: String,
+    /// Its conditions; the frozen ones once started.
+    #[schema(value_type = Object)]
+    pub conditions: Value,
+}
+
+/// A pre-approved loan as its client sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct LandingOffer {
+    /// The pre-offer.
+    pub pre_offer_id: Uuid,
+    /// Its promotion; `null` for a loan without a challenge.
+    #[schema(required)]
+    pub promotion_id: Option<i64>,
+    /// The loan product.
+    pub product_id: i64,
+    /// The amount in cents.
+    pub amount_cents: i64,
+    /// The amount's currency.
+    pub currency_code: String,
+    /// The repayment rate.
+    #[schema(example = "15")]
+    pub repayment_rate: String,
+    /// The end of its validity, exclusive.
+    #[serde(with = "crate::wire::instant")]
+    pub valid_until: DateTime<Utc>,
+}

@@ -1,0 +1,361 @@
+//! Which part of the crate may use which: the arrows of ARCHITECTURE.md, read from the source.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What every part but `domain`, `wire` and `store` may use: it knows nothing of the business.
+const PLUMBING: &[&str] = &[
+    "clock",
+    "config",
+    "input",
+    "kafka",
+    "progress",
+    "readiness",
+    "telemetry",
+    "token",
+];
+
+/// The roles and the commands: each stands on the store, none on another.
+const WORKERS: &[&str] = &[
+    "api",
+    "doctor",
+    "import",
+    "ingest",
+    "positions",
+    "relay",
+    "replay",
+    "sweep",
+];
+
+/// What puts the others together.
+const ASSEMBLY: &[&str] = &["cli", "demo", "main", "serve"];
+
+/// What only some file may do beyond its part's rule, and why.
+const EXCEPTIONS: &[(&str, &str, &str)] = &[(
+    "src/api/admin/",
+    "import",
+    "a pre-offer import by HTTP is the command's, fed from a request's body",
+)];
+
+/// The one librdkafka call without a safe binding.
+const UNSAFE: &str = "src/kafka/topic_identity.rs";
+
+/// Besides the store: the doctor asks the server about itself (version, rights, clock), before
+/// there is a schema that a store could stand on.
+const SQL: &[&str] = &["src/store/", "src/doctor.rs"];
+
+/// What a rule has no business with.
+const NOT_IN_DOMAIN: &[&str] = &["async", "axum", "await", "rdkafka", "sqlx", "tokio"];
+
+#[test]
+fn every_module_uses_only_what_it_may() {
+    let sources = sources();
+    let modules: BTreeSet<&str> = sources.iter().map(|source| source.module()).collect();
+    let mut faults = Vec::new();
+    for source in &sources {
+        let module = source.module();
+        for (line, used) in source.uses(&modules) {
+            if used != module && !may_use(module, &used) && !excepted(&source.path, &used) {
+                faults.push(format!(
+                    "{}:{line}: `{module}` must not use `{used}`",
+                    source.path
+                ));
+            }
+        }
+    }
+    report("arrows that ARCHITECTURE.md does not have", &faults);
+}
+
+#[test]
+fn every_module_has_its_rule() {
+    let sources = sources();
+    let there: BTreeSet<&str> = sources
+        .iter()
+        .map(|source| source.module())
+        .filter(|module| *module != "lib")
+        .collect();
+    let ruled: BTreeSet<&str> = ["domain", "wire", "store"]
+        .iter()
+        .chain(PLUMBING)
+        .chain(WORKERS)
+        .chain(ASSEMBLY)
+        .copied()
+        .collect();
+    let faults: Vec<String> = there
+        .difference(&ruled)
+        .map(|module| format!("`{module}` is new: say in this test which part it belongs to"))
+        .chain(
+            ruled
+                .difference(&there)
+                .map(|module| format!("`{module}` is gone: take it out of this test")),
+        )
+        .collect();
+    report("modules and rules that do not match", &faults);
+}
+
+#[test]
+fn every_exception_is_needed() {
+    let sources = sources();
+    let modules: BTreeSet<&str> = sources.iter().map(|source| source.module()).collect();
+    let faults: Vec<String> = EXCEPTIONS
+        .iter()
+        .filter(|(place, used, _)| {
+            !sources
+                .iter()
+                .filter(|source| source.path.starts_with(place))
+                .any(|source| source.uses(&modules).iter().any(|(_, name)| name == used))
+        })
+        .map(|(place, used, why)| format!("{place} no longer uses `{used}` ({why})"))
+        .collect();
+    report("exceptions without a use", &faults);
+}
+
+#[test]
+fn unsafe_is_in_one_file() {
+    let faults = lines_with(|source| source.path != UNSAFE, &["unsafe"]);
+    report(&format!("`unsafe` outside of {UNSAFE}"), &faults);
+}
+
+#[test]
+fn sql_is_in_the_store() {
+    let faults = lines_with(
+        |source| !SQL.iter().any(|place| source.path.starts_with(place)),
+        &[
+            "sqlx::query",
+            "sqlx::query_as",
+            "sqlx::query_scalar",
+            "sqlx::query_file",
+            "sqlx::raw_sql",
+            "QueryBuilder",
+        ],
+    );
+    report("SQL outside of src/store/", &faults);
+}
+
+#[test]
+fn the_machines_clock_is_asked_in_one_file() {
+    let faults = lines_with(
+        |source| source.path != "src/clock.rs",
+        &["Utc::now", "Local::now", "SystemTime::now"],
+    );
+    report("the machine's clock outside of src/clock.rs", &faults);
+}
+
+#[test]
+fn the_rules_are_pure() {
+    let faults = lines_with(|source| source.module() == "domain", NOT_IN_DOMAIN);
+    report("in src/domain/, which is pure", &faults);
+}
+
+fn may_use(module: &str, used: &str) -> bool {
+    let plumbing = PLUMBING.contains(&used);
+    match module {
+        "domain" => false,
+        "wire" => used == "domain",
+        "store" => ["wire", "domain"].contains(&used),
+        _ if PLUMBING.contains(&module) => plumbing,
+        _ if WORKERS.contains(&module) => plumbing || ["store", "wire", "domain"].contains(&used),
+        _ => ASSEMBLY.contains(&module),
+    }
+}
+
+fn excepted(path: &str, used: &str) -> bool {
+    EXCEPTIONS
+        .iter()
+        .any(|(place, name, _)| path.starts_with(place) && used == *name)
+}
+
+fn report(what: &str, faults: &[String]) {
+    assert!(faults.is_empty(), "{what}:\n  {}", faults.join("\n  "));
+}
+
+fn lines_with(asked: impl Fn(&Source) -> bool, words: &[&str]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for source in sources().iter().filter(|source| asked(source)) {
+        for (number, line) in source.code.lines().enumerate() {
+            if words.iter().any(|word| has_word(line, word)) {
+                faults.push(format!("{}:{}: {}", source.path, number + 1, line.trim()));
+            }
+        }
+    }
+    faults
+}
+
+/// A file of `src/`, without its comments.
+struct Source {
+    /// From the crate's root, with `/`.
+    path: String,
+    code: String,
+}
+
+impl Source {
+    /// The part of the crate: `src/api/server.rs` and `src/api/mod.rs` are of `api`.
+    fn module(&self) -> &str {
+        let inner = self.path.trim_start_matches("src/");
+        inner.split(['/', '.']).next().unwrap_or(inner)
+    }
+
+    /// How many `super` lead from this file to the root.
+    fn depth(&self) -> usize {
+        let inner = self.path.trim_start_matches("src/");
+        let names = inner.split('/').count();
+        if inner.ends_with("/mod.rs") {
+            names - 1
+        } else {
+            names
+        }
+    }
+
+    /// Modules of the crate that are named here, with the line: by `crate::a`, by
+    /// `crate::{a, b::c}`, or by as many `super` as lead to the root.
+    fn uses(&self, modules: &BTreeSet<&str>) -> Vec<(usize, String)> {
+        let mut found = BTreeMap::new();
+        let out = format!("{}::", vec!["super"; self.depth()].join("::"));
+        for prefix in ["crate::", out.as_str()] {
+            for (at, _) in self.code.match_indices(prefix) {
+                if self.code[..at].ends_with(is_of_word) {
+                    continue;
+                }
+                let line = self.code[..at].matches('\n').count() + 1;
+                for name in names(&self.code[at + prefix.len()..]) {
+                    if modules.contains(name) && name != "lib" {
+                        found.entry((line, name.to_owned())).or_insert(());
+                    }
+                }
+            }
+        }
+        found.into_keys().collect()
+    }
+}
+
+/// The first names after a path's beginning: one, or those of a list in braces.
+fn names(rest: &str) -> Vec<&str> {
+    let Some(list) = rest.strip_prefix('{') else {
+        return vec![word(rest)];
+    };
+    let mut depth = 0;
+    let mut start = 0;
+    let mut names = Vec::new();
+    for (at, c) in list.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' | '}' if depth == 0 => {
+                names.push(word(list[start..at].trim_start()));
+                start = at + 1;
+                if c == '}' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+fn word(text: &str) -> &str {
+    text.split(|c| !is_of_word(c)).next().unwrap_or_default()
+}
+
+fn is_of_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+fn has_word(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(at, _)| {
+        !line[..at].ends_with(is_of_word) && !line[at + word.len()..].starts_with(is_of_word)
+    })
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    collect(&root.join("src"), &mut files);
+    assert!(!files.is_empty(), "no source under {}", root.display());
+    files.sort();
+    files
+        .iter()
+        .map(|file| Source {
+            path: file
+                .strip_prefix(root)
+                .expect("collected under the root")
+                .components()
+                .map(|part| part.as_os_str().to_string_lossy())
+                .collect::<Vec<_>>()
+                .join("/"),
+            code: without_comments(&fs::read_to_string(file).expect("readable source")),
+        })
+        .collect()
+}
+
+fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).expect("a readable directory") {
+        let path = entry.expect("a readable entry").path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// Line comments only, the house has no others; `//` within a literal (`https://`) is none. Lines
+/// keep their numbers.
+fn without_comments(text: &str) -> String {
+    text.lines()
+        .map(|line| {
+            let comment = line.match_indices("//").find(|(at, _)| {
+                !line[..*at].ends_with(':') && line[..*at].matches('"').count().is_multiple_of(2)
+            });
+            comment.map_or(line, |(at, _)| &line[..at])
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn the_reading_sees_every_kind_of_use() {
+    let modules = BTreeSet::from(["kafka", "relay", "store", "sweep", "wire"]);
+    let source = |path: &str, code: &str| Source {
+        path: path.to_owned(),
+        code: without_comments(code),
+    };
+    let uses = |path: &str, code: &str| {
+        source(path, code)
+            .uses(&modules)
+            .into_iter()
+            .map(|(line, name)| format!("{line} {name}"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        uses("src/relay.rs", "\nuse crate::store::Store;"),
+        ["2 store"]
+    );
+    assert_eq!(
+        uses(
+            "src/relay.rs",
+            "use crate::{\n  kafka::{self, wire},\n  sweep,\n};"
+        ),
+        ["1 kafka", "1 sweep"]
+    );
+    assert_eq!(uses("src/relay.rs", "super::sweep::run()"), ["1 sweep"]);
+    assert_eq!(
+        uses("src/api/client/mod.rs", "super::sweep::run()"),
+        [] as [&str; 0]
+    );
+    assert_eq!(
+        uses("src/api/client/mod.rs", "super::super::sweep::run()"),
+        ["1 sweep"]
+    );
+    assert_eq!(
+        uses("src/relay.rs", "/// [`crate::sweep`]\n// crate::wire"),
+        [] as [&str; 0]
+    );
+    assert_eq!(
+        uses("src/relay.rs", r#"let a = "http://a"; crate::wire::b()"#),
+        ["1 wire"]
+    );
+    assert_eq!(source("src/api/mod.rs", "").module(), "api");
+    assert_eq!(source("src/relay.rs", "").module(), "relay");
+}
