@@ -76,6 +76,10 @@ impl Relay {
             }
         };
         let mut tasks = JoinSet::new();
+        for shard in &shards {
+            // Ready is who serves, or stands by for, every one of them.
+            self.report(*shard, Some("starting".to_owned()));
+        }
         for shard in shards {
             tasks.spawn(self.clone().run_shard(shard, stop.clone()));
         }
