@@ -41,4 +41,4 @@ deny:
 bench:
 	@scripts/setup.sh test
 	@scripts/kafka-libs.sh "$(TARGET_DIR)/kafka-libs"
-	cargo bench --locked --bench throughput -- $(ARGS)
+	cargo bench --locked --bench figures -- $(ARGS)

@@ -5,9 +5,11 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant as Monotonic};
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::promotion::Verdict;
+use crate::kafka::ClusterError;
 use crate::readiness::{Readiness, Role};
 use crate::store::clock::DbClock;
 use crate::store::rides::{Applied, Batch, Counts, Range, RideApplier};
@@ -35,11 +37,19 @@ pub(super) enum Outcome {
         /// How many of them were of participants.
         applied: u64,
     },
-    /// Somebody else has moved a position: read the positions again.
-    Fenced {
-        /// What it covered.
-        ranges: Vec<Range>,
-    },
+    /// It was dropped without an effect, because somebody else has moved a position, or because it
+    /// cannot be shown to be of the topic that the positions belong to: read the positions again.
+    Dropped,
+}
+
+/// A batch on its way from the reader.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) batch: Batch,
+    /// Whether the topic is still the one that the positions belong to, asked after the last record
+    /// was read. librdkafka goes on reading a topic that was created anew at the old offset without
+    /// a word, and what lies before that offset would be skipped.
+    pub(super) of_our_topic: JoinHandle<Result<bool, ClusterError>>,
 }
 
 /// The committing half of ingest.
@@ -58,7 +68,7 @@ impl Committer {
     /// Applies batches until there are no more.
     pub(super) async fn run(
         self,
-        mut batches: mpsc::Receiver<Batch>,
+        mut batches: mpsc::Receiver<Read>,
         outcomes: SyncSender<Outcome>,
     ) {
         let mut applier = None;
@@ -67,21 +77,34 @@ impl Committer {
             tracing::debug!(%error, "no session yet");
         }
         loop {
-            let batch = match tokio::time::timeout(CLOCK_INTERVAL, batches.recv()).await {
-                Ok(Some(batch)) => batch,
+            let read = match tokio::time::timeout(CLOCK_INTERVAL, batches.recv()).await {
+                Ok(Some(read)) => read,
                 Ok(None) => return,
                 Err(_idle) => {
                     self.observe_clock(&mut applier).await;
                     continue;
                 }
             };
-            let Some(outcome) = self.make_durable(&mut applier, batch).await else {
+            let Some(outcome) = self.take(&mut applier, read).await else {
                 return;
             };
             // The reader takes outcomes in each of its rounds; if it is gone there is nobody to tell.
             if outcomes.send(outcome).is_err() {
                 return;
             }
+        }
+    }
+
+    async fn take(&self, applier: &mut Option<RideApplier>, read: Read) -> Option<Outcome> {
+        match read.of_our_topic.await {
+            Ok(Ok(true)) => self.make_durable(applier, read.batch).await,
+            Ok(Ok(false)) => Some(Outcome::Dropped),
+            // Kafka is away, or we are ending: it is read again.
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the topic of a batch of rides could not be checked");
+                Some(Outcome::Dropped)
+            }
+            Err(_ended) => None,
         }
     }
 
@@ -129,10 +152,9 @@ impl Committer {
                     });
                 }
                 Ok(Applied::Fenced) => {
+                    tracing::info!(ranges = ?batch.ranges, "positions have moved");
                     self.metrics.ingest.fenced_batches.inc();
-                    return Some(Outcome::Fenced {
-                        ranges: batch.ranges,
-                    });
+                    return Some(Outcome::Dropped);
                 }
                 Err(error) => {
                     // The set of live clients dies with the session.

@@ -1,8 +1,8 @@
 //! Rides in: Kafka → batch → one Postgres transaction.
 //!
 //! ```text
-//! poll thread (reader)  ── Batch ──►  committer (task)
-//!   polls, decodes, fills     ◄── Outcome ──  applies, retries until durable or fenced
+//! poll thread (reader)    ── Read ──►    committer (task)
+//!   polls, decodes, fills  ◄── Outcome ──  applies, retries until durable or dropped
 //! ```
 //!
 //! Two batches may be under way: one commits while the next is decoded. Positions live in Postgres

@@ -19,11 +19,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Builder;
-use super::commit::Outcome;
+use super::commit::{Outcome, Read};
 use super::start::{Start, StartError, find_start, source_now};
 use crate::config::{IngestConfig, KafkaConfig};
 use crate::domain::Instant;
-use crate::kafka::{self, Cluster, ClusterError};
+use crate::kafka::{self, Cluster, ClusterError, TopicIdentity};
 use crate::readiness::{Readiness, Role};
 use crate::store::Store;
 use crate::store::clock::DbClock;
@@ -71,7 +71,7 @@ pub(super) struct Reader {
     pub(super) metrics: Arc<Metrics>,
     pub(super) readiness: Arc<Readiness>,
     pub(super) runtime: Handle,
-    pub(super) batches: mpsc::Sender<Batch>,
+    pub(super) batches: mpsc::Sender<Read>,
     pub(super) outcomes: Receiver<Outcome>,
     pub(super) stop: CancellationToken,
 }
@@ -238,6 +238,22 @@ impl Reader {
         Some(now)
     }
 
+    /// The batch, and the question whether what was read is of the topic that it seems to be of.
+    fn checked(&self, batch: Batch) -> Read {
+        let (cluster, source) = (self.cluster.clone(), Arc::clone(&batch.source));
+        let of_our_topic = self.runtime.spawn(async move {
+            let identity = TopicIdentity {
+                cluster_id: source.cluster_id.clone(),
+                topic_id: source.topic_id.clone(),
+            };
+            cluster.is_still(&source.topic, &identity).await
+        });
+        Read {
+            batch,
+            of_our_topic,
+        }
+    }
+
     fn ask_start(&self, partitions: Option<BTreeSet<i32>>) -> Asked<Result<Start, StartError>> {
         let (store, cluster, clock) = (
             self.store.clone(),
@@ -368,7 +384,7 @@ impl Session {
             if !builder.is_empty() && (full || input_paused || builder.is_old()) {
                 reader
                     .batches
-                    .try_send(builder.take())
+                    .try_send(reader.checked(builder.take()))
                     .ok()
                     .context("the committer is gone")?;
                 self.in_flight += 1;
@@ -432,10 +448,7 @@ impl Session {
                         .set(range.to);
                 }
             }
-            Outcome::Fenced { ranges } => {
-                tracing::info!(?ranges, "positions have moved, reading them again");
-                self.start_again(reader);
-            }
+            Outcome::Dropped => self.start_again(reader),
         }
     }
 
@@ -687,7 +700,10 @@ impl Session {
     fn finish(&mut self, reader: &Reader) {
         if let Phase::Reading { builder, .. } = &mut self.phase
             && !builder.is_empty()
-            && reader.batches.blocking_send(builder.take()).is_ok()
+            && reader
+                .batches
+                .blocking_send(reader.checked(builder.take()))
+                .is_ok()
         {
             self.in_flight += 1;
         }

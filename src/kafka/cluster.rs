@@ -209,6 +209,29 @@ impl Cluster {
         let topic = topic.to_owned();
         self.ask(move |asker| asker.identity(&topic)).await
     }
+
+    /// Whether the topic of this name is still that one. One question where its id is known, which
+    /// no topic of any cluster has again; a topic that is gone is not.
+    pub async fn is_still(
+        &self,
+        topic: &str,
+        identity: &TopicIdentity,
+    ) -> Result<bool, ClusterError> {
+        let (topic, identity) = (topic.to_owned(), identity.clone());
+        let now = self.ask(move |asker| {
+            if identity.cluster_id.starts_with(MOCK_CLUSTER) {
+                return Ok(true);
+            }
+            if identity.topic_id.is_empty() {
+                return Ok(asker.identity(&topic)? == identity);
+            }
+            Ok(asker.topic_id(&topic)? == identity.topic_id)
+        });
+        match now.await {
+            Err(ClusterError::NoSuchTopic { .. }) => Ok(false),
+            answer => answer,
+        }
+    }
 }
 
 /// The blocking side of [`Cluster`].
@@ -418,23 +441,23 @@ impl Asker {
                 topic_id,
             });
         }
-        let topic_id = topic_identity::topic_id(self.client(), topic, TIMEOUT).map_err(
-            |error| match error {
-                DescribeError::NoSuchTopic => ClusterError::NoSuchTopic {
-                    topic: topic.to_owned(),
-                },
-                DescribeError::TimedOut => ClusterError::Unreachable {
-                    brokers: self.brokers.clone(),
-                    reason: "no description of the topic in time".to_owned(),
-                },
-                DescribeError::Refused(code) => {
-                    self.failed_with(topic, Some(code), &code.to_string())
-                }
-            },
-        )?;
+        let topic_id = self.topic_id(topic)?;
         Ok(TopicIdentity {
             cluster_id,
             topic_id,
+        })
+    }
+
+    fn topic_id(&self, topic: &str) -> Result<String, ClusterError> {
+        topic_identity::topic_id(self.client(), topic, TIMEOUT).map_err(|error| match error {
+            DescribeError::NoSuchTopic => ClusterError::NoSuchTopic {
+                topic: topic.to_owned(),
+            },
+            DescribeError::TimedOut => ClusterError::Unreachable {
+                brokers: self.brokers.clone(),
+                reason: "no description of the topic in time".to_owned(),
+            },
+            DescribeError::Refused(code) => self.failed_with(topic, Some(code), &code.to_string()),
         })
     }
 }

@@ -78,15 +78,18 @@ async fn set_positions(world: &World, which: &[&str], to: &str) {
 }
 
 fn worker(world: &World) -> ServiceBuilder {
-    let service = world.service().roles("ingest,relay,sweep").lateness("PT0S");
-    service.env("RIDE_PROMO__INGEST__IDENTITY_CHECK_INTERVAL", "PT0.5S")
+    world.service().roles("ingest,relay,sweep").lateness("PT0S")
 }
+
+/// How often ingest looks at the topic whether or not there are rides.
+const CHECK_INTERVAL: &str = "RIDE_PROMO__INGEST__IDENTITY_CHECK_INTERVAL";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_deleted_and_created_again_stops_ingest_and_expiry_until_positions_are_set() {
     let world = World::new().await;
     let challenges = started(&world).await;
-    let service = worker(&world).start().await;
+    // No look comes in time: what was read has to be held against the topic before it is taken.
+    let service = worker(&world).env(CHECK_INTERVAL, "PT1H").start().await;
     let early = ride(1);
     for record in [&early, &ride(1), &ride(1)] {
         world.publish(&Outgoing::ride(record).partition(0)).await;
@@ -131,6 +134,23 @@ async fn a_topic_deleted_and_created_again_stops_ingest_and_expiry_until_positio
     .await
     .expect("it was audited");
     assert_eq!(audited["reason"], json!("the test decided"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_created_anew_is_noticed_when_there_is_nothing_to_read_from_it() {
+    let world = World::new().await;
+    let challenges = started(&world).await;
+    let service = worker(&world).env(CHECK_INTERVAL, "PT0.5S").start().await;
+    world.publish(&Outgoing::ride(&ride(1)).partition(0)).await;
+    counted(&challenges, 1).await;
+
+    world.kafka().delete_topic(world.ride_topic()).await;
+    world.create_ride_topic().await;
+    // Its end is where the old position is.
+    world.publish(&Outgoing::ride(&ride(1)).partition(0)).await;
+    stops(&service, "created anew").await;
+    set_positions(&world, &["--all"], "beginning").await;
+    counted(&challenges, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@
 mod backlog;
 mod floors;
 mod input;
+mod latency;
 mod machine;
 mod processes;
 mod report;
@@ -24,6 +25,7 @@ use ride_promo::config::KafkaConfig;
 
 use self::harness::{Cli, Kafka, Postgres, World};
 use self::input::Mix;
+use self::latency::{Latency, Load};
 use self::report::{Backlog, Floors, Report};
 
 /// Measures the service against the floors of its parts.
@@ -44,6 +46,9 @@ struct Arguments {
     /// Runs of each measurement; the median is reported.
     #[arg(long, default_value_t = 3)]
     runs: usize,
+    /// Rides a second whose way to the client's screen is timed.
+    #[arg(long, default_value_t = 1_000)]
+    rides_per_second: u32,
     /// The file the results are written to.
     #[arg(long, default_value = "benches/RESULTS.md")]
     output: PathBuf,
@@ -68,12 +73,28 @@ async fn main() -> Result<()> {
         arguments.participants = arguments.participants.min(100_000);
         arguments.runs = 1;
     }
+    let load = Load {
+        rides_per_second: arguments.rides_per_second,
+        watchers: 1_000,
+        warm_up: Duration::from_secs(5),
+        measured: Duration::from_secs(if arguments.quick { 5 } else { 30 }),
+    };
     let surroundings = Surroundings::start(arguments.participants).await?;
-    let mut report = Report::new(machine::facts(&surroundings.postgres).await?, &arguments);
+    let mut report = Report::new(
+        machine::facts(&surroundings.postgres).await?,
+        &arguments,
+        load,
+    );
     for &share in &arguments.shares {
         let backlog = surroundings.measure(&arguments, share).await?;
         eprintln!("{backlog}");
         report.backlogs.push(backlog);
+    }
+    for run in 1..=arguments.runs {
+        eprintln!("latency: run {run} ...");
+        report
+            .latencies
+            .push(surroundings.follow(&arguments, load).await?);
     }
     let text = report.to_string();
     println!("{text}");
@@ -87,6 +108,7 @@ async fn main() -> Result<()> {
 struct Surroundings {
     kafka: std::sync::Arc<Kafka>,
     postgres: std::sync::Arc<Postgres>,
+    promotion_id: i64,
 }
 
 /// The database with the participants.
@@ -107,13 +129,17 @@ impl Surroundings {
         postgres.restart().await;
         eprintln!("loading {participants} participants ...");
         postgres.create_database(LOADED, Cli::migrate).await;
-        input::load_participants(&postgres.url(LOADED), participants).await?;
+        let promotion_id = input::load_participants(&postgres.url(LOADED), participants).await?;
         postgres
             .execute(format!(
                 "alter database {LOADED} with allow_connections false"
             ))
             .await?;
-        Ok(Self { kafka, postgres })
+        Ok(Self {
+            kafka,
+            postgres,
+            promotion_id,
+        })
     }
 
     /// A new copy of the database with the participants; the copy before it goes. Its URL.
@@ -128,13 +154,8 @@ impl Surroundings {
         Ok(self.postgres.url(RUN))
     }
 
-    /// One backlog: its floors, then the service on it.
-    async fn measure(&self, arguments: &Arguments, share: u32) -> Result<Backlog> {
-        let mix = Mix {
-            rides: arguments.rides,
-            share,
-            participants: arguments.participants,
-        };
+    /// New topics of 12 partitions, and how to reach them.
+    async fn topics(&self) -> (World, KafkaConfig) {
         let world = World::builder()
             .kafka(&self.kafka)
             .postgres(&self.postgres)
@@ -151,6 +172,35 @@ impl Surroundings {
             replication_factor: 1,
             properties: BTreeMap::new(),
         };
+        (world, config)
+    }
+
+    /// Rides on their way to the screens of clients who wait.
+    async fn follow(&self, arguments: &Arguments, load: Load) -> Result<Latency> {
+        let (world, config) = self.topics().await;
+        let url = self.fresh_database().await?;
+        let mut producer = ride_promo::kafka::producer(&config);
+        // The platform's own delay is not ours to measure.
+        producer.set("linger.ms", "0");
+        latency::measure(
+            &world,
+            &producer,
+            &arguments.settings,
+            &url,
+            self.promotion_id,
+            load,
+        )
+        .await
+    }
+
+    /// One backlog: its floors, then the service on it.
+    async fn measure(&self, arguments: &Arguments, share: u32) -> Result<Backlog> {
+        let mix = Mix {
+            rides: arguments.rides,
+            share,
+            participants: arguments.participants,
+        };
+        let (world, config) = self.topics().await;
         let topic = world.ride_topic().to_owned();
         let producer = ride_promo::kafka::producer(&config);
         // Exactly what ingest reads with, so that the same is asked of the broker.
