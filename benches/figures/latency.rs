@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rdkafka::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use serde_json::Value;
 
 use crate::harness::{Answer, Client, World};
@@ -46,8 +46,6 @@ pub struct Latency {
     pub from_due: Vec<Duration>,
     /// What it cost, warm-up included, in all.
     pub cpu: Cpu,
-    /// How many rides that was for.
-    pub rides: usize,
     /// Of the service, in bytes.
     pub peak_memory: u64,
 }
@@ -164,7 +162,6 @@ pub async fn measure(
         from_ack,
         from_due,
         cpu,
-        rides,
         peak_memory,
     })
 }
