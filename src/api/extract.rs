@@ -223,14 +223,7 @@ impl<C> Paging<C> {
         let limit = usize::try_from(self.limit).unwrap_or_default();
         let more = rows.len() > limit;
         rows.truncate(limit);
-        let next_cursor = rows
-            .last()
-            .filter(|_| more)
-            .map(|last| encode_cursor(&place(last)));
-        Page {
-            items: rows.into_iter().map(item).collect(),
-            next_cursor,
-        }
+        Page::of(rows, more, place, item)
     }
 }
 
@@ -242,6 +235,25 @@ pub struct Page<T> {
     /// To be given as `cursor` for the next page; `null` on the last.
     #[schema(required)]
     pub next_cursor: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// These rows, after which there are `more`.
+    pub fn of<R, P: Serialize>(
+        rows: Vec<R>,
+        more: bool,
+        place: impl FnOnce(&R) -> P,
+        item: impl FnMut(R) -> T,
+    ) -> Self {
+        let next_cursor = rows
+            .last()
+            .filter(|_| more)
+            .map(|last| encode_cursor(&place(last)));
+        Self {
+            items: rows.into_iter().map(item).collect(),
+            next_cursor,
+        }
+    }
 }
 
 /// A place in a list as an opaque text.

@@ -11,6 +11,7 @@
 mod admin;
 mod claim;
 mod demo;
+mod eligibility;
 mod exactly_once;
 mod expiry;
 mod harness;
@@ -18,7 +19,9 @@ mod import;
 mod landing;
 mod progress;
 mod quarantine;
+mod races;
 mod recovery;
+mod refusals;
 mod relaying;
 mod replay;
 mod rides;
