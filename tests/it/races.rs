@@ -193,9 +193,9 @@ async fn an_accept_that_was_in_time_wins_over_the_sweeper_that_comes_after_the_d
 async fn an_accept_that_comes_to_a_sweeper_at_work_is_too_late() {
     let world = World::new().await;
     let (_service, promotion, client) = completed(&world).await;
+    let _sweeper = world.service().roles("sweep").start().await;
     let held = Held::split_of(&world, 1).await;
     set_reward_deadline(&world, "0 seconds").await;
-    let _sweeper = world.service().roles("sweep").start().await;
     waiting(&world, 1).await;
     let accept = post(&client, &promotion, "accept_reward");
     waiting(&world, 2).await;
