@@ -17,6 +17,7 @@ mod expiry;
 mod harness;
 mod import;
 mod landing;
+mod operating;
 mod progress;
 mod quarantine;
 mod races;
