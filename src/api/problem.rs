@@ -1,6 +1,6 @@
 //! Refusals as RFC 9457 problems: every slug of contract 5 and 6, made in one place.
 
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -54,6 +54,8 @@ pub struct Problem {
 enum Hint {
     Authenticate,
     RetryAfterSeconds(u64),
+    /// The rest of the body was not read, so no other request can follow on this connection.
+    CloseConnection,
 }
 
 /// What a handler answers.
@@ -154,6 +156,7 @@ impl Problem {
             ),
             "The body did not arrive in time.",
         )
+        .with_hint(Hint::CloseConnection)
     }
 
     /// The body is larger than `limit_bytes`.
@@ -162,6 +165,7 @@ impl Problem {
             kind!(PAYLOAD_TOO_LARGE, "too-large", "Too large"),
             format!("The body is larger than {limit_bytes} bytes."),
         )
+        .with_hint(Hint::CloseConnection)
     }
 
     /// These fields are wrong. One of the wrong JSON type makes the whole request malformed.
@@ -358,6 +362,9 @@ impl IntoResponse for Problem {
             }
             Some(Hint::RetryAfterSeconds(seconds)) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+            }
+            Some(Hint::CloseConnection) => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
             None => {}
         }

@@ -11,6 +11,7 @@ use reqwest::{Client as Http, Method, RequestBuilder, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::plan::Offer;
 use crate::clock::Clock;
@@ -55,10 +56,33 @@ pub(super) enum CallError {
 /// A participation, as far as the demo looks at it.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Participation {
+    pub(super) promotion_id: PromotionId,
     pub(super) status: String,
     pub(super) started_at: Instant,
     pub(super) challenge_deadline: Instant,
+    pub(super) reward_deadline: Option<Instant>,
     pub(super) server_time: Instant,
+}
+
+/// What a client sees on landing, as far as the demo looks at it.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Landing {
+    pub(super) screen: String,
+    pub(super) promotion: Option<LandingPromotion>,
+}
+
+/// The promotion that a screen is about.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct LandingPromotion {
+    pub(super) promotion_id: PromotionId,
+}
+
+/// What accepting a reward gives.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(super) struct Accepted {
+    pub(super) application_id: Uuid,
+    pub(super) session_id: Uuid,
+    pub(super) active_pre_offer_id: Uuid,
 }
 
 /// What a client is told who asks for progress.
@@ -191,12 +215,8 @@ impl Api {
         json_of("GET /stats", self.admin(Method::GET, "/stats")).await
     }
 
-    /// The product, the country and the promotion; answers the promotion's number.
-    pub(super) async fn set_up(&self, offer: &Offer) -> Result<PromotionId, CallError> {
-        #[derive(Deserialize)]
-        struct Created {
-            promotion_id: PromotionId,
-        }
+    /// The product and the country.
+    pub(super) async fn set_up(&self, offer: &Offer) -> Result<(), CallError> {
         let product = json!({
             "name": "First loan",
             "currency_code": offer.currency_code,
@@ -213,6 +233,15 @@ impl Api {
         let path = format!("/geo-config/{}", offer.country_code);
         let request = self.admin(Method::PUT, &path).json(&enabled);
         text_of("PUT /geo-config", request).await?;
+        Ok(())
+    }
+
+    /// The promotion; answers its number.
+    pub(super) async fn create(&self, offer: &Offer) -> Result<PromotionId, CallError> {
+        #[derive(Deserialize)]
+        struct Created {
+            promotion_id: PromotionId,
+        }
         let promotion = json!({
             "promotion_key": offer.promotion_key,
             "title": offer.title,
@@ -230,7 +259,7 @@ impl Api {
             .iter()
             .map(|user_id| {
                 let line = json!({
-                    "external_id": format!("demo-{user_id}"),
+                    "external_id": format!("{}-{user_id}", offer.promotion_key),
                     "user_id": user_id,
                     "segment": "newbie",
                     "product_id": PRODUCT_ID,
@@ -257,6 +286,47 @@ impl Api {
                 body: report.to_string(),
             });
         }
+        Ok(())
+    }
+
+    /// What the client sees first.
+    pub(super) async fn landing(&self, token: &str) -> Result<Landing, CallError> {
+        let request = self.http.post(format!("{}/v1/landing", self.base()));
+        json_of("POST /landing", request.bearer_auth(token)).await
+    }
+
+    /// The reward's terms; `false` where it is gone.
+    pub(super) async fn get_reward(
+        &self,
+        token: &str,
+        promotion_id: PromotionId,
+    ) -> Result<bool, CallError> {
+        let url = format!("{}/v1/promotions/{promotion_id}/get_reward", self.base());
+        let request = self.http.get(url).bearer_auth(token);
+        let shown: Option<Value> = unless_gone("GET …/get_reward", request).await?;
+        Ok(shown.is_some())
+    }
+
+    /// Accepts the reward; `None` where it is gone.
+    pub(super) async fn accept_reward(
+        &self,
+        token: &str,
+        promotion_id: PromotionId,
+    ) -> Result<Option<Accepted>, CallError> {
+        let url = format!("{}/v1/promotions/{promotion_id}/accept_reward", self.base());
+        let request = self.http.post(url).bearer_auth(token);
+        unless_gone("POST …/accept_reward", request).await
+    }
+
+    /// The client has seen that it is over.
+    pub(super) async fn acknowledge(
+        &self,
+        token: &str,
+        promotion_id: PromotionId,
+    ) -> Result<(), CallError> {
+        let url = format!("{}/v1/promotions/{promotion_id}/acknowledge", self.base());
+        let request = self.http.post(url).bearer_auth(token);
+        checked("POST …/acknowledge", request).await?;
         Ok(())
     }
 
@@ -328,6 +398,18 @@ async fn checked(call: &str, request: RequestBuilder) -> Result<reqwest::Respons
         status,
         body: answer.text().await.unwrap_or_default(),
     })
+}
+
+/// As [`json_of`]; `None` where it is over and gone.
+async fn unless_gone<T: DeserializeOwned>(
+    call: &str,
+    request: RequestBuilder,
+) -> Result<Option<T>, CallError> {
+    match json_of(call, request).await {
+        Ok(answer) => Ok(Some(answer)),
+        Err(CallError::Refused { status, .. }) if status == StatusCode::GONE => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 async fn json_of<T: DeserializeOwned>(call: &str, request: RequestBuilder) -> Result<T, CallError> {

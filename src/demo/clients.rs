@@ -1,7 +1,8 @@
-//! The clients at work: each gets started, rides, and watches how far they are.
+//! The clients at work: each lands, gets started, rides, watches how far they are, and claims the
+//! reward, in time or too late. To whom nothing came of it, some try again with another promotion.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -10,8 +11,8 @@ use tokio::time::{Instant as Monotonic, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::api::{Api, CallError, Progress};
-use super::plan::{self, Client, Crowd, Ends, Offer, Trip};
+use super::api::{Accepted, Api, CallError, Participation, Progress};
+use super::plan::{self, Claim, Client, Crowd, Ends, Offer, Trip};
 use super::rides::Publisher;
 use crate::domain::ride::Ride;
 use crate::domain::{PromotionId, UserId};
@@ -34,8 +35,21 @@ const GUEST_EVERY: Duration = Duration::from_secs(3);
 /// The pause after a call that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How often a start that got no answer is tried.
-const START_TRIES: u32 = 5;
+/// How often a call that got no answer is tried.
+const MOST_TRIES: u32 = 5;
+
+/// How long after the reward's deadline one comes who comes too late: later by anybody's clock.
+const TOO_LATE_BY: Duration = Duration::from_millis(300);
+
+/// The most complaints that are kept; one is enough for the run to fail.
+const MOST_COMPLAINTS: usize = 100;
+
+/// What is offered, and the number it has.
+#[derive(Clone, Debug)]
+pub(super) struct Offered {
+    pub(super) offer: Offer,
+    pub(super) promotion_id: PromotionId,
+}
 
 /// Everybody who rides in a run.
 #[derive(Clone)]
@@ -43,30 +57,40 @@ pub(super) struct Clients {
     api: Arc<Api>,
     publisher: Publisher,
     offer: Arc<Offer>,
-    promotion_id: PromotionId,
+    second: Option<Arc<Offered>>,
     over: CancellationToken,
     tasks: TaskTracker,
     watching: Arc<Semaphore>,
     failed_calls: Arc<AtomicU64>,
+    complaints: Arc<Mutex<Vec<String>>>,
 }
 
 impl Clients {
+    /// Clients who are offered `offer`, and `second` when nothing came of it.
     pub(super) fn new(
         api: Arc<Api>,
         publisher: Publisher,
         offer: Offer,
-        promotion_id: PromotionId,
+        second: Option<Offered>,
     ) -> Self {
         Self {
             api,
             publisher,
             offer: Arc::new(offer),
-            promotion_id,
+            second: second.map(Arc::new),
             over: CancellationToken::new(),
             tasks: TaskTracker::new(),
             watching: Arc::new(Semaphore::new(MOST_WATCHING)),
             failed_calls: Arc::new(AtomicU64::new(0)),
+            complaints: Arc::default(),
         }
+    }
+
+    /// What clients were told that cannot be true.
+    pub(super) fn complaints(&self) -> Vec<String> {
+        // Whoever panicked left whole complaints behind.
+        let complaints = self.complaints.lock();
+        complaints.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Calls that were refused or got no answer.
@@ -173,41 +197,105 @@ impl Clients {
             Ok(token) => token,
             Err(error) => return self.failed(&error.into()),
         };
-        let mut tries = 0;
-        let started = loop {
-            match self.api.start(&token, self.promotion_id).await {
-                Ok(started) => break started,
-                Err(error) => self.failed(&error),
-            }
-            tries += 1;
-            if tries == START_TRIES {
-                return;
-            }
-            sleep(RETRY_AFTER).await;
+        let Some(started) = self.begin(client.user_id, &token).await else {
+            return;
         };
-        let start = Monotonic::now();
-        let watcher = self.clone();
-        self.spawn(async move { watcher.watch(&token).await });
-        for trip in client.trips {
-            sleep_until(start + trip.after).await;
-            let ride = Ride {
-                completed_at: match trip.ends {
-                    // Later than the answer to the start, and so than the start.
-                    Ends::InTime => self.api.now().max(started.started_at),
-                    Ends::BeforeTheStart(by) => {
-                        started.started_at - TimeDelta::from_std(by).unwrap_or_default()
-                    }
-                    Ends::AfterTheDeadline => self.api.now().max(started.challenge_deadline),
-                },
-                ..trip.ride.clone()
-            };
-            if trip.reported_after.is_zero() && trip.repeated_after.is_none() {
-                self.publisher.ride(&ride).await;
-            } else {
-                let clients = self.clone();
-                self.spawn(async move { clients.report(&trip, &ride).await });
-            }
+        let promotion_id = started.promotion_id;
+        self.ride(started, client.trips);
+        let Ok(_slot) = self.watching.try_acquire() else {
+            return;
+        };
+        let claim = client.claim;
+        let is_rewarded = self
+            .watch(client.user_id, &token, promotion_id, claim)
+            .await;
+        if let (false, Some(second), Some(trips)) =
+            (is_rewarded, &self.second, client.second_chance)
+        {
+            self.try_again(client.user_id, &token, promotion_id, second, trips)
+                .await;
         }
+    }
+
+    /// Acknowledges that the first promotion is over, and takes the second.
+    async fn try_again(
+        &self,
+        user_id: UserId,
+        token: &str,
+        over: PromotionId,
+        second: &Offered,
+        trips: Vec<Trip>,
+    ) {
+        let seen = async {
+            let users = [user_id];
+            self.persist(|| self.api.import(&second.offer, &users))
+                .await?;
+            let landing = self.persist(|| self.api.landing(token)).await?;
+            if !matches!(landing.screen.as_str(), "CHALLENGE_OVER" | "REWARD_EXPIRED") {
+                self.complain(format!(
+                    "client {user_id} lands on {} when it is over",
+                    landing.screen
+                ));
+            }
+            self.persist(|| self.api.acknowledge(token, over)).await?;
+            self.begin(user_id, token).await
+        };
+        let Some(started) = seen.await else { return };
+        if started.promotion_id != second.promotion_id {
+            self.complain(format!(
+                "client {user_id} was offered promotion {} again",
+                started.promotion_id
+            ));
+        }
+        let promotion_id = started.promotion_id;
+        self.ride(started, trips);
+        let claim = Claim::After(Duration::ZERO);
+        self.watch(user_id, token, promotion_id, claim).await;
+    }
+
+    /// Lands and gets started with what is offered there.
+    async fn begin(&self, user_id: UserId, token: &str) -> Option<Participation> {
+        let landing = self.persist(|| self.api.landing(token)).await?;
+        let Some(promotion) = landing
+            .promotion
+            .filter(|_| landing.screen == "PROMO_OFFER")
+        else {
+            self.complain(format!(
+                "client {user_id} lands on {} and not on an offer",
+                landing.screen
+            ));
+            return None;
+        };
+        self.persist(|| self.api.start(token, promotion.promotion_id))
+            .await
+    }
+
+    /// Makes the trips of a challenge that begins now.
+    fn ride(&self, started: Participation, trips: Vec<Trip>) {
+        let clients = self.clone();
+        let start = Monotonic::now();
+        self.spawn(async move {
+            for trip in trips {
+                sleep_until(start + trip.after).await;
+                let ride = Ride {
+                    completed_at: match trip.ends {
+                        // Later than the answer to the start, and so than the start.
+                        Ends::InTime => clients.api.now().max(started.started_at),
+                        Ends::BeforeTheStart(by) => {
+                            started.started_at - TimeDelta::from_std(by).unwrap_or_default()
+                        }
+                        Ends::AfterTheDeadline => clients.api.now().max(started.challenge_deadline),
+                    },
+                    ..trip.ride.clone()
+                };
+                if trip.reported_after.is_zero() && trip.repeated_after.is_none() {
+                    clients.publisher.ride(&ride).await;
+                } else {
+                    let late = clients.clone();
+                    clients.spawn(async move { late.report(&trip, &ride).await });
+                }
+            }
+        });
     }
 
     /// Publishes a ride late, or twice, or both.
@@ -220,24 +308,29 @@ impl Clients {
         }
     }
 
-    /// Looks at the progress the way the mobile application does, until there is no more to see.
-    async fn watch(&self, token: &str) {
-        let Ok(_slot) = self.watching.try_acquire() else {
-            return;
-        };
+    /// Looks at the progress the way the mobile application does, until there is no more to see,
+    /// and claims the reward when it is there. Answers whether the client got it.
+    async fn watch(
+        &self,
+        user_id: UserId,
+        token: &str,
+        promotion_id: PromotionId,
+        claim: Claim,
+    ) -> bool {
         let mut tag = None;
+        let mut has_claimed = false;
         loop {
-            match self
-                .api
-                .progress(token, self.promotion_id, tag.as_deref())
-                .await
-            {
+            match self.api.progress(token, promotion_id, tag.as_deref()).await {
                 Ok(Progress::Unchanged) => {}
                 Ok(Progress::Changed(participation, new_tag)) => {
-                    // A client who has completed could claim the reward here. Nobody does yet, so
-                    // each reward runs out.
-                    if matches!(participation.status.as_str(), "REWARDED" | "EXPIRED") {
-                        return;
+                    match participation.status.as_str() {
+                        "COMPLETED" if !has_claimed => {
+                            self.claim(user_id, token, &participation, claim).await;
+                            has_claimed = true;
+                        }
+                        "REWARDED" => return true,
+                        "EXPIRED" => return false,
+                        _ => {}
                     }
                     tag = new_tag;
                 }
@@ -246,6 +339,60 @@ impl Clients {
                     sleep(RETRY_AFTER).await;
                 }
             }
+        }
+    }
+
+    /// Accepts the reward, or comes too late for it.
+    async fn claim(&self, user_id: UserId, token: &str, completed: &Participation, claim: Claim) {
+        let promotion_id = completed.promotion_id;
+        let accept = || self.persist(|| self.api.accept_reward(token, promotion_id));
+        match claim {
+            Claim::After(reading) | Claim::TwiceAfter(reading) => {
+                self.persist(|| self.api.get_reward(token, promotion_id))
+                    .await;
+                sleep(reading).await;
+            }
+            Claim::TooLate => {
+                let left = completed.reward_deadline.map(|at| at - self.api.now());
+                let left = left.and_then(|left| left.to_std().ok());
+                sleep(left.unwrap_or_default() + TOO_LATE_BY).await;
+            }
+        }
+        let taps: [Option<Option<Accepted>>; 2] = match claim {
+            Claim::TwiceAfter(_) => tokio::join!(accept(), accept()).into(),
+            Claim::After(_) | Claim::TooLate => [accept().await, None],
+        };
+        match taps {
+            [Some(one), Some(other)] if one != other => self.complain(format!(
+                "client {user_id} was told of two outcomes at once: {one:?} and {other:?}"
+            )),
+            [Some(Some(accepted)), _] if claim == Claim::TooLate => self.complain(format!(
+                "client {user_id} was given a reward after its deadline: {accepted:?}"
+            )),
+            _ => {}
+        }
+    }
+
+    /// Calls until it is answered, a few times at most.
+    async fn persist<T, F>(&self, call: impl Fn() -> F) -> Option<T>
+    where
+        F: Future<Output = Result<T, CallError>>,
+    {
+        for _ in 0..MOST_TRIES {
+            match call().await {
+                Ok(answer) => return Some(answer),
+                Err(error) => self.failed(&error),
+            }
+            sleep(RETRY_AFTER).await;
+        }
+        None
+    }
+
+    fn complain(&self, complaint: String) {
+        let complaints = self.complaints.lock();
+        let mut complaints = complaints.unwrap_or_else(PoisonError::into_inner);
+        if complaints.len() < MOST_COMPLAINTS {
+            complaints.push(complaint);
         }
     }
 

@@ -15,6 +15,8 @@ const WIDTH: usize = 32;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Funnel {
     clients: PromotionStats,
+    /// Of those started, the ones that are somebody's second promotion.
+    second_chances: u64,
     published: u64,
     rides: Rides,
     quarantine: i64,
@@ -75,15 +77,24 @@ impl Funnel {
     pub(super) fn new(
         stats: &Stats,
         metrics: &str,
-        promotion_id: PromotionId,
+        first: PromotionId,
         published: &Counts,
     ) -> Self {
-        let clients = stats
-            .promotions
-            .iter()
-            .find(|promotion| promotion.promotion_id == promotion_id);
+        // The demo's promotions are all there are.
+        let mut clients = PromotionStats::default();
+        for promotion in &stats.promotions {
+            clients.started += promotion.started;
+            clients.in_progress += promotion.in_progress;
+            clients.completed += promotion.completed;
+            clients.rewarded += promotion.rewarded;
+            clients.expired.challenge_not_completed += promotion.expired.challenge_not_completed;
+            clients.expired.reward_not_claimed += promotion.expired.reward_not_claimed;
+        }
+        let others = stats.promotions.iter();
+        let others = others.filter(|promotion| promotion.promotion_id != first);
         Self {
-            clients: clients.cloned().unwrap_or_default(),
+            second_chances: others.map(|promotion| promotion.started).sum(),
+            clients,
             published: published.published(),
             rides: Rides::of_metrics(metrics),
             quarantine: stats.quarantine_open,
@@ -135,9 +146,10 @@ impl Funnel {
     pub(super) fn line(&self, at: &str) -> String {
         let clients = &self.clients;
         format!(
-            "{at}  started {}, in progress {}, completed {}, rewarded {}, expired {} (challenge not completed {}, reward \
+            "{at}  started {} (second chances {}), in progress {}, completed {}, rewarded {}, expired {} (challenge not completed {}, reward \
              not claimed {}); rides published {}, counted {}, not counted {}, repeated {}, of nobody here {}; {}",
             clients.started,
+            self.second_chances,
             clients.in_progress,
             clients.completed,
             clients.rewarded,
@@ -158,7 +170,11 @@ impl Funnel {
         let clients = &self.clients;
         let mut picture = format!("{at}\n");
         for (name, count, note) in [
-            ("started", clients.started, String::new()),
+            (
+                "started",
+                clients.started,
+                format!("  second chances {}", self.second_chances),
+            ),
             ("in progress", clients.in_progress, String::new()),
             ("completed", clients.completed, String::new()),
             ("rewarded", clients.rewarded, String::new()),
@@ -248,6 +264,7 @@ mod tests {
         let (line, picture) = (funnel.line("0:01"), funnel.picture("0:01"));
         for word in [
             "started",
+            "second chances",
             "in progress",
             "completed",
             "rewarded",

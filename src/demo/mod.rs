@@ -29,7 +29,7 @@ use uuid::Uuid;
 use self::api::Api;
 use self::audience::Audience;
 use self::broker::Broker;
-use self::clients::Clients;
+use self::clients::{Clients, Offered};
 use self::funnel::{Funnel, clock};
 use self::plan::{ALLOWED_LATENESS, Client, Crowd, Offer};
 use self::ports::Port;
@@ -72,7 +72,7 @@ const MOST_PRINTED: usize = 20;
 pub enum Outcome {
     /// It was told to stop.
     Stopped,
-    /// Its time was up, and every participation agrees with its receipts and its events.
+    /// Its time was up, and every participation agrees with its receipts, its loan and its events.
     Agreed,
     /// Its time was up, and something does not agree; it was printed.
     Disagreed,
@@ -109,6 +109,7 @@ pub async fn run(args: &DemoArgs, stop: CancellationToken) -> anyhow::Result<Out
                 .with_context(|| format!("there are no rides in {}", path.display()))?;
             Scene {
                 offer,
+                second: None,
                 cast: Cast::Riders(riders),
             }
         }
@@ -169,6 +170,8 @@ pub async fn run(args: &DemoArgs, stop: CancellationToken) -> anyhow::Result<Out
 /// What is played.
 struct Scene {
     offer: Offer,
+    /// For those to whom nothing came of it.
+    second: Option<Offer>,
     cast: Cast,
 }
 
@@ -182,6 +185,7 @@ impl Scene {
         let offer = Offer::simulated()?;
         let crowd = Crowd::new(&offer, duration)?;
         Ok(Self {
+            second: Some(offer.second_chance()),
             offer,
             cast: Cast::MadeUp(crowd),
         })
@@ -266,6 +270,7 @@ struct Played {
     audience: Audience,
     publisher: Publisher,
     failed_calls: u64,
+    complaints: Vec<String>,
     complete: bool,
 }
 
@@ -310,17 +315,20 @@ impl Stage {
         let terms = scene.offer.terms();
         let begin = async {
             self.ready(&api).await?;
-            let promotion_id = api.set_up(&scene.offer).await?;
+            api.set_up(&scene.offer).await?;
+            let promotion_id = api.create(&scene.offer).await?;
+            let second = match scene.second {
+                None => None,
+                Some(offer) => Some(Offered {
+                    promotion_id: api.create(&offer).await?,
+                    offer,
+                }),
+            };
             let cluster = Cluster::new(&self.config.kafka)?;
             let partitions = cluster.partitions(&self.config.kafka.status_topic).await?;
             let audience = Audience::listen(&self.config.kafka, &partitions)?;
             let publisher = Publisher::new(&self.config.kafka)?;
-            let clients = Clients::new(
-                Arc::clone(&api),
-                publisher.clone(),
-                scene.offer,
-                promotion_id,
-            );
+            let clients = Clients::new(Arc::clone(&api), publisher.clone(), scene.offer, second);
             clients.guest(guest).await?;
             anyhow::Ok((promotion_id, audience, publisher, clients))
         };
@@ -375,6 +383,7 @@ impl Stage {
         Ok(Some(Played {
             audience,
             failed_calls: clients.failed_calls(),
+            complaints: clients.complaints(),
             publisher,
             complete,
         }))
@@ -417,6 +426,8 @@ Take part as client {guest}, for whom a ride is published every few seconds ({te
   TOKEN={token}
   curl -X POST -H \"Authorization: Bearer $TOKEN\" {base}/v1/promotions/{promotion_id}/start
   curl -H \"Authorization: Bearer $TOKEN\" {base}/v1/promotions/{promotion_id}/progress
+  curl -H \"Authorization: Bearer $TOKEN\" {base}/v1/promotions/{promotion_id}/get_reward
+  curl -X POST -H \"Authorization: Bearer $TOKEN\" {base}/v1/promotions/{promotion_id}/accept_reward
 Look at everything as an operator:
   ADMIN_TOKEN={admin_token}
   curl -H \"Authorization: Bearer $ADMIN_TOKEN\" {admin}/admin/v1/stats
@@ -428,12 +439,14 @@ Look at everything as an operator:
         Ok(())
     }
 
-    /// Holds every participation against its receipts and the events that were published.
+    /// Holds every participation against its receipts, what accepting created, and the events that
+    /// were published.
     async fn recount(&self, played: Played) -> anyhow::Result<Outcome> {
         let store = Store::new(self.config.database.url.expose(), 2)?;
         let recount = store.recount().await?;
         store.pool().close().await;
         let (mut amiss, events) = played.audience.compare(&recount.versions).await;
+        amiss.extend(played.complaints);
         amiss.extend(recount.disagreements.iter().map(|disagreement| {
             format!(
                 "client {}, promotion {}: {}",
@@ -469,12 +482,18 @@ Look at everything as an operator:
             }
         }
         self.screen.say(&format!(
-            "Recount: {} participations, {} receipts of which {} counted, {events} events",
-            recount.participations, recount.receipts, recount.counted
+            "Recount: {} participations ({} rewarded, {} challenge not completed, {} reward not claimed), {} receipts of \
+             which {} counted, {events} events",
+            recount.participations,
+            recount.rewarded,
+            recount.not_completed,
+            recount.not_claimed,
+            recount.receipts,
+            recount.counted
         ));
         if amiss.is_empty() {
             self.screen
-                .say("Every participation agrees with its receipts and its events.");
+                .say("Every participation agrees with its receipts, its loan and its events.");
             return Ok(Outcome::Agreed);
         }
         for what in amiss.iter().take(MOST_PRINTED) {

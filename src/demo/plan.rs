@@ -18,6 +18,12 @@ const CHALLENGE_PERIOD: Duration = Duration::from_secs(22);
 /// How long a client then has to claim the reward.
 const CLAIM_PERIOD: Duration = Duration::from_secs(10);
 
+/// The same of the second chance, which is quicker.
+const SECOND_CHALLENGE_PERIOD: Duration = Duration::from_secs(8);
+
+/// The same of the second chance.
+const SECOND_CLAIM_PERIOD: Duration = Duration::from_secs(5);
+
 /// How late a ride may be published.
 pub(super) const ALLOWED_LATENESS: Duration = Duration::from_secs(3);
 
@@ -26,6 +32,9 @@ pub(super) const LIFE: Duration = Duration::from_secs(36);
 
 /// How many rides a made-up client has to complete.
 const TARGET_RIDES: usize = 5;
+
+/// How many it is at the second chance.
+const SECOND_TARGET_RIDES: usize = 2;
 
 /// The least fare of a ride that counts, where rides are made up.
 const MIN_AMOUNT_CENTS: i64 = 5_000;
@@ -38,6 +47,9 @@ const FEWEST_CLIENTS: f64 = 200.0;
 
 /// Clients of a file get started so many a second at most; a start is a transaction of its own.
 const MOST_STARTS_PER_SECOND: usize = 90;
+
+/// How long a client of a file reads the terms.
+const FILE_READING: Duration = Duration::from_secs(1);
 
 /// Made-up clients are numbered from here.
 const FIRST_CLIENT: UserId = 1_000_001;
@@ -80,6 +92,18 @@ impl Offer {
         }
     }
 
+    /// What is offered to those to whom nothing came of this one.
+    pub(super) fn second_chance(&self) -> Self {
+        let mut offer = self.clone();
+        offer.promotion_key = "demo-second-chance".to_owned();
+        offer.title = format!("Try again: {SECOND_TARGET_RIDES} rides");
+        offer.target_rides = SECOND_TARGET_RIDES;
+        offer.conditions["target_rides"] = json!(SECOND_TARGET_RIDES);
+        offer.conditions["challenge_period"] = json!(format_duration(SECOND_CHALLENGE_PERIOD));
+        offer.conditions["claim_period"] = json!(format_duration(SECOND_CLAIM_PERIOD));
+        offer
+    }
+
     /// The offer to made-up clients.
     pub(super) fn simulated() -> anyhow::Result<Self> {
         Ok(Self::new(
@@ -109,6 +133,21 @@ pub(super) struct Client {
     pub(super) arrives: Duration,
     /// By the moment of riding.
     pub(super) trips: Vec<Trip>,
+    /// What they do about the reward, if they get that far.
+    pub(super) claim: Claim,
+    /// Whether they try again when it is over and nothing came of it, and what they ride then.
+    pub(super) second_chance: Option<Vec<Trip>>,
+}
+
+/// What a client does about a reward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// Reads the terms for so long and accepts.
+    After(Duration),
+    /// The same, with two taps.
+    TwiceAfter(Duration),
+    /// Comes when it is gone.
+    TooLate,
 }
 
 /// A ride to be.
@@ -249,6 +288,8 @@ impl Crowd {
                 user_id: self.next,
                 arrives,
                 trips: trips(self.next, self.currencies, rng),
+                claim: claim(rng),
+                second_chance: second_chance(self.next, self.currencies, rng),
             });
             self.next += 1;
         }
@@ -319,6 +360,40 @@ fn trips(user_id: UserId, currencies: Currencies, rng: &mut impl Rng) -> Vec<Tri
         });
     }
     trips
+}
+
+/// Most claim, one way or the other, and some forget to.
+fn claim(rng: &mut impl Rng) -> Claim {
+    use rand::RngExt as _;
+
+    let reading = Duration::from_millis(rng.random_range(200..2_500));
+    match rng.random_range(0..100) {
+        0..50 => Claim::After(reading),
+        50..75 => Claim::TwiceAfter(reading),
+        _ => Claim::TooLate,
+    }
+}
+
+/// Most try again; some of those do not ride enough this time either.
+fn second_chance(user_id: UserId, currencies: Currencies, rng: &mut impl Rng) -> Option<Vec<Trip>> {
+    use rand::RngExt as _;
+
+    if rng.random_ratio(1, 3) {
+        return None;
+    }
+    let rides = SECOND_TARGET_RIDES - usize::from(rng.random_ratio(1, 4));
+    let mut after = Duration::ZERO;
+    let trips = (0..rides).map(|_| {
+        after += Duration::from_millis(rng.random_range(200..1_200));
+        Trip {
+            after,
+            ends: Ends::InTime,
+            reported_after: Duration::ZERO,
+            repeated_after: None,
+            ride: ride(user_id, rng.random_range(5_000..30_000), currencies.home),
+        }
+    });
+    Some(trips.collect())
 }
 
 /// A ride; its moment is decided when it happens.
@@ -442,6 +517,13 @@ pub(super) fn of_file(
                 user_id,
                 arrives,
                 trips,
+                claim: match user_id % 5 {
+                    0 => Claim::TooLate,
+                    1 => Claim::TwiceAfter(FILE_READING),
+                    _ => Claim::After(FILE_READING),
+                },
+                // A file's riders ride what is in the file.
+                second_chance: None,
             }
         })
         .collect();
@@ -490,6 +572,20 @@ mod tests {
         let finished = clients.iter().filter(finish).count();
         let share = finished * 100 / clients.len();
         assert!((20..=80).contains(&share), "{share} of a hundred complete");
+        // Everything that can become of a reward becomes of some.
+        let claims = |is: fn(&Claim) -> bool| {
+            let of = clients.iter().filter(|client| is(&client.claim)).count();
+            of * 100 / clients.len()
+        };
+        assert!(claims(|claim| matches!(claim, Claim::After(_))) > 20);
+        assert!(claims(|claim| matches!(claim, Claim::TwiceAfter(_))) > 10);
+        assert!(claims(|claim| *claim == Claim::TooLate) > 10);
+        let again: Vec<usize> = clients
+            .iter()
+            .filter_map(|client| client.second_chance.as_ref().map(Vec::len))
+            .collect();
+        assert!(again.contains(&SECOND_TARGET_RIDES) && again.contains(&1));
+        assert!(again.len() < clients.len());
     }
 
     #[test]

@@ -141,13 +141,26 @@ fn is_locked(facts: &ClientFacts, promotions: &[PromotionId], countries: &[Strin
 }
 
 /// Gives a live participant whose split has run out another one, while there is a valid pre-offer
-/// for the promotion. The caller holds the participation, so that it cannot end meanwhile.
+/// for the promotion. One that is valid stays as it is, whatever became of its pre-offer: what was
+/// shown is what was started. The caller holds the participation, so that it cannot end meanwhile.
 async fn renew_split(
     connection: &mut PgConnection,
     user_id: UserId,
     promotion_id: PromotionId,
     now: Instant,
 ) -> Result<()> {
+    let is_active = sqlx::query_scalar!(
+        r#"select exists (select from cash_loan_account
+                           where user_id = $1 and promotion_id = $2 and status = 'ACTIVE' and valid_until > $3) as "is_active!""#,
+        user_id,
+        promotion_id,
+        now
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    if is_active {
+        return Ok(());
+    }
     if let Some(pre_offer) = newest_newbie(connection, user_id, promotion_id).await?
         && now < pre_offer.valid_until
     {

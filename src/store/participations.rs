@@ -16,6 +16,15 @@ use crate::domain::{Instant, PromotionId, UserId};
 use crate::wire::participation::{Participation, State};
 use crate::wire::promotion_status::event_type;
 
+/// A client has at most one participation that is live or rewarded.
+const ONE_LIVE_OR_REWARDED: &str = "promotion_user_one_live_or_rewarded";
+
+/// A client takes part in a promotion once.
+const ONCE: &str = "promotion_user_pkey";
+
+/// How often a start is tried while the client's other participations come to be.
+const MOST_TRIES: u32 = 5;
+
 /// A participation as stored, read with the database's clock of that moment.
 #[derive(Clone, Debug)]
 pub struct Stored {
@@ -216,13 +225,31 @@ impl Store {
         promotion_id: PromotionId,
         traceparent: Option<String>,
     ) -> Result<Started> {
-        self.run_tx("start", move |connection| {
+        let mut tries = 1;
+        loop {
             let traceparent = traceparent.clone();
-            Box::pin(async move {
-                start(connection, user_id, promotion_id, traceparent.as_deref()).await
-            })
-        })
-        .await
+            let result = self
+                .run_tx("start", move |connection| {
+                    let traceparent = traceparent.clone();
+                    Box::pin(async move {
+                        start(connection, user_id, promotion_id, traceparent.as_deref()).await
+                    })
+                })
+                .await;
+            match result {
+                // The client took part in something meanwhile, which the locks on pre-offers could
+                // not tell: now it is known.
+                Err(error)
+                    if tries < MOST_TRIES
+                        && [ONE_LIVE_OR_REWARDED, ONCE]
+                            .into_iter()
+                            .any(|constraint| error.is_duplicate_of(constraint)) =>
+                {
+                    tries += 1;
+                }
+                result => return result,
+            }
+        }
     }
 }
 
@@ -412,8 +439,8 @@ async fn freeze_terms(
     .await?)
 }
 
-/// Leaves exactly one `ACTIVE` split, valid now and of this pre-offer's terms: the one there is, or
-/// a new one.
+/// Leaves exactly one `ACTIVE` split, valid now and saying what this pre-offer says: the one there
+/// is, or a new one.
 pub(super) async fn ensure_active_split(
     connection: &mut PgConnection,
     user_id: UserId,
@@ -425,7 +452,8 @@ pub(super) async fn ensure_active_split(
         "update cash_loan_account set status = 'EXPIRED', updated_at = $3
           where user_id = $1 and promotion_id = $2 and status = 'ACTIVE'
             and (valid_until <= $3
-                 or (pre_offer_id, product_id, amount_cents, currency_code, repayment_rate) is distinct from ($4, $5, $6, $7, $8))",
+                 or (pre_offer_id, product_id, amount_cents, currency_code, repayment_rate, country_code, valid_until)
+                    is distinct from ($4, $5, $6, $7, $8, $9, $10))",
         user_id,
         promotion_id,
         now,
@@ -433,7 +461,9 @@ pub(super) async fn ensure_active_split(
         pre_offer.product_id,
         pre_offer.amount_cents,
         pre_offer.currency_code,
-        pre_offer.repayment_rate
+        pre_offer.repayment_rate,
+        pre_offer.country_code,
+        pre_offer.valid_until
     )
     .execute(&mut *connection)
     .await?;

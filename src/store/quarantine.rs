@@ -17,10 +17,14 @@ use crate::domain::ride::Ride;
 use crate::domain::{Instant, UserId};
 use crate::wire::format_instant;
 use crate::wire::quarantine::{QuarantineStatus, QuarantinedView};
-use crate::wire::ride_completed::{Fault, MAX_AHEAD, Reason, decode};
+use crate::wire::ride_completed::{Fault, MAX_AHEAD, MAX_BYTES, Reason, decode};
 
 /// How many records one transaction of a bulk call resolves.
 const BATCH: i64 = 200;
+
+/// A page of records ends with the first one beyond so many bytes of values: a value is as large as
+/// Kafka takes it, and a page holds up to 200.
+const MOST_PAGE_BYTES: i64 = 4 << 20;
 
 /// A record that is, or was, in quarantine.
 #[derive(Clone, Debug)]
@@ -115,6 +119,15 @@ impl Quarantined {
     }
 }
 
+/// Some of the records of a list.
+#[derive(Clone, Debug)]
+pub struct QuarantinedPage {
+    /// In the list's order.
+    pub records: Vec<Quarantined>,
+    /// There are records after these.
+    pub more: bool,
+}
+
 /// What became of a call to replay one record.
 #[derive(Clone, Debug)]
 pub enum Replay {
@@ -163,51 +176,23 @@ pub struct BulkResolved {
 
 impl Store {
     /// A page of quarantined records, newest first: those after the place
-    /// `(received_at, quarantine_id)`, at most `limit`; of one status, or of all.
+    /// `(received_at, quarantine_id)`, at most `limit`, and fewer where their values are large; of
+    /// one status, or of all.
     pub async fn quarantined(
         &self,
         status: Option<QuarantineStatus>,
         after: Option<(Instant, Uuid)>,
         limit: i64,
-    ) -> Result<Vec<Quarantined>> {
-        let (after_at, after_id) = after.unzip();
-        let rows = if status == Some(QuarantineStatus::Open) {
-            // Its own statement: a status that is a parameter cannot use the index of open ones,
-            // and open ones are few among many.
-            sqlx::query_as!(
-                Row,
-                r#"select quarantine_id, topic, partition, "offset", key, user_id, reason, detail, value, received_at,
-                          status, resolved_at, resolution
-                     from quarantined_ride
-                    where status = 'OPEN'
-                      and ($1::timestamptz is null or (received_at, quarantine_id) < ($1, $2::uuid))
-                    order by received_at desc, quarantine_id desc
-                    limit $3"#,
-                after_at,
-                after_id,
-                limit
-            )
-            .fetch_all(self.pool())
-            .await?
-        } else {
-            sqlx::query_as!(
-                Row,
-                r#"select quarantine_id, topic, partition, "offset", key, user_id, reason, detail, value, received_at,
-                          status, resolved_at, resolution
-                     from quarantined_ride
-                    where ($1::text is null or status = $1)
-                      and ($2::timestamptz is null or (received_at, quarantine_id) < ($2, $3::uuid))
-                    order by received_at desc, quarantine_id desc
-                    limit $4"#,
-                status.map(QuarantineStatus::as_str),
-                after_at,
-                after_id,
-                limit
-            )
-            .fetch_all(self.pool())
-            .await?
-        };
-        rows.into_iter().map(Quarantined::try_from).collect()
+    ) -> Result<QuarantinedPage> {
+        self.run_tx("quarantined", move |connection| {
+            Box::pin(async move {
+                sqlx::query!("set transaction isolation level repeatable read, read only")
+                    .execute(&mut *connection)
+                    .await?;
+                page(connection, status, after, limit).await
+            })
+        })
+        .await
     }
 
     /// One record.
@@ -322,21 +307,103 @@ impl Store {
     }
 }
 
-/// A client's newest records, at most `limit`.
+/// [`Store::quarantined`], in the caller's snapshot. The sizes first: the values of a page may be
+/// more than memory should hold.
+async fn page(
+    connection: &mut PgConnection,
+    status: Option<QuarantineStatus>,
+    after: Option<(Instant, Uuid)>,
+    limit: i64,
+) -> Result<QuarantinedPage> {
+    let (after_at, after_id) = after.unzip();
+    let sizes = if status == Some(QuarantineStatus::Open) {
+        // Its own statement: a status that is a parameter cannot use the index of open ones, and
+        // open ones are few among many.
+        sqlx::query_as!(
+            Size,
+            r#"select quarantine_id, octet_length(value)::bigint as "bytes!"
+                 from quarantined_ride
+                where status = 'OPEN'
+                  and ($1::timestamptz is null or (received_at, quarantine_id) < ($1, $2::uuid))
+                order by received_at desc, quarantine_id desc
+                limit $3"#,
+            after_at,
+            after_id,
+            limit + 1
+        )
+        .fetch_all(&mut *connection)
+        .await?
+    } else {
+        sqlx::query_as!(
+            Size,
+            r#"select quarantine_id, octet_length(value)::bigint as "bytes!"
+                 from quarantined_ride
+                where ($1::text is null or status = $1)
+                  and ($2::timestamptz is null or (received_at, quarantine_id) < ($2, $3::uuid))
+                order by received_at desc, quarantine_id desc
+                limit $4"#,
+            status.map(QuarantineStatus::as_str),
+            after_at,
+            after_id,
+            limit + 1
+        )
+        .fetch_all(&mut *connection)
+        .await?
+    };
+    let fitting = fitting(&sizes, usize::try_from(limit).unwrap_or_default());
+    Ok(QuarantinedPage {
+        records: load(connection, fitting).await?,
+        more: fitting.len() < sizes.len(),
+    })
+}
+
+/// A client's newest records, at most `limit`, and fewer where their values are large.
 pub(super) async fn quarantined_of(
     connection: &mut PgConnection,
     user_id: UserId,
     limit: i64,
 ) -> Result<Vec<Quarantined>> {
-    sqlx::query_as!(
-        Row,
-        r#"select quarantine_id, topic, partition, "offset", key, user_id, reason, detail, value, received_at,
-                  status, resolved_at, resolution
+    let sizes = sqlx::query_as!(
+        Size,
+        r#"select quarantine_id, octet_length(value)::bigint as "bytes!"
              from quarantined_ride where user_id = $1
             order by received_at desc, quarantine_id desc
             limit $2"#,
         user_id,
         limit
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    load(connection, fitting(&sizes, sizes.len())).await
+}
+
+/// A record and how large its value is.
+struct Size {
+    quarantine_id: Uuid,
+    bytes: i64,
+}
+
+/// The first `limit` at most, up to and including the one that goes beyond [`MOST_PAGE_BYTES`].
+fn fitting(sizes: &[Size], limit: usize) -> &[Size] {
+    let mut bytes = 0;
+    let fit = sizes.iter().take(limit).take_while(|size| {
+        let fits = bytes < MOST_PAGE_BYTES;
+        bytes += size.bytes;
+        fits
+    });
+    &sizes[..fit.count()]
+}
+
+/// These records, newest first.
+async fn load(connection: &mut PgConnection, sizes: &[Size]) -> Result<Vec<Quarantined>> {
+    let ids: Vec<Uuid> = sizes.iter().map(|size| size.quarantine_id).collect();
+    sqlx::query_as!(
+        Row,
+        r#"select quarantine_id, topic, partition, "offset", key, user_id, reason, detail, value, received_at,
+                  status, resolved_at, resolution
+             from quarantined_ride where quarantine_id = any($1)
+            order by received_at desc, quarantine_id desc"#,
+        &ids
     )
     .fetch_all(connection)
     .await?
@@ -352,16 +419,12 @@ struct Locked {
     user_id: Option<i64>,
     reason: String,
     value: Vec<u8>,
-    offset: i64,
-    partition: i32,
-    received_at: Instant,
 }
 
 async fn lock(connection: &mut PgConnection, quarantine_id: Uuid) -> Result<Option<Locked>> {
     Ok(sqlx::query_as!(
         Locked,
-        r#"select quarantine_id, status, user_id, reason, value, "offset", partition, received_at
-             from quarantined_ride where quarantine_id = $1 for update"#,
+        "select quarantine_id, status, user_id, reason, value from quarantined_ride where quarantine_id = $1 for update",
         quarantine_id
     )
     .fetch_optional(connection)
@@ -470,6 +533,16 @@ enum Bulk {
     Dismiss,
 }
 
+/// What is locked of each record of a bulk call.
+struct InBulk {
+    quarantine_id: Uuid,
+    received_at: Instant,
+    partition: i32,
+    offset: i64,
+    /// `None` where it is too large to be a ride, or nobody looks at it.
+    value: Option<Vec<u8>>,
+}
+
 struct Batch {
     done: BulkResolved,
     /// Where the next batch begins; `None` after the last.
@@ -485,20 +558,19 @@ async fn resolve_batch(
     actor: &str,
 ) -> Result<Batch> {
     let (after_at, after_id) = after.unzip();
-    // Oldest first, so that rides are applied in the order in which they came; every bulk call locks
-    // in this order.
-    let mut records = sqlx::query_as!(
-        Locked,
-        r#"select quarantine_id, status, user_id, reason, value, "offset", partition, received_at
-             from quarantined_ride
-            where status = 'OPEN'
-              and ($1::timestamptz is null or (received_at, quarantine_id) > ($1, $2::uuid))
-              and ($3::text is null or reason = $3)
-              and ($4::timestamptz is null or received_at >= $4)
-              and ($5::timestamptz is null or received_at < $5)
-            order by received_at, quarantine_id
-            limit $6
-              for update"#,
+    // Oldest first, so that rides are applied in the order in which they came. Not locked yet: where
+    // the next batch begins, and whether there is one, must not depend on what another call has
+    // resolved by the time it lets go.
+    let found = sqlx::query!(
+        "select received_at, quarantine_id
+           from quarantined_ride
+          where status = 'OPEN'
+            and ($1::timestamptz is null or (received_at, quarantine_id) > ($1, $2::uuid))
+            and ($3::text is null or reason = $3)
+            and ($4::timestamptz is null or received_at >= $4)
+            and ($5::timestamptz is null or received_at < $5)
+          order by received_at, quarantine_id
+          limit $6",
         after_at,
         after_id,
         selection.reason.map(Reason::as_str),
@@ -508,9 +580,25 @@ async fn resolve_batch(
     )
     .fetch_all(&mut *connection)
     .await?;
-    let last = records
+    let last = found
         .last()
         .map(|record| (record.received_at, record.quarantine_id));
+    let ids: Vec<Uuid> = found.iter().map(|record| record.quarantine_id).collect();
+    // Every bulk call locks in this order. A value that is too large to be a ride is not read.
+    let mut records = sqlx::query_as!(
+        InBulk,
+        r#"select quarantine_id, received_at, partition, "offset",
+                  case when $2 and octet_length(value) <= $3 then value end as value
+             from quarantined_ride
+            where quarantine_id = any($1) and status = 'OPEN'
+            order by received_at, quarantine_id
+              for update"#,
+        &ids,
+        bulk == Bulk::Replay,
+        i32::try_from(MAX_BYTES).unwrap_or(i32::MAX)
+    )
+    .fetch_all(&mut *connection)
+    .await?;
     let mut resolved = Vec::new();
     let mut resolutions = Vec::new();
     let (status, call) = match bulk {
@@ -528,7 +616,10 @@ async fn resolve_batch(
             records.sort_by_key(|record| (record.received_at, record.partition, record.offset));
             let mut rides: Vec<(Uuid, Ride)> = records
                 .iter()
-                .filter_map(|record| Some((record.quarantine_id, decode(&record.value, now).ok()?)))
+                .filter_map(|record| {
+                    let ride = decode(record.value.as_deref()?, now).ok()?;
+                    Some((record.quarantine_id, ride))
+                })
                 .collect();
             rides.sort_by_key(|(_, ride)| ride.user_id);
             for (quarantine_id, ride) in rides {

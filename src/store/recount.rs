@@ -13,6 +13,12 @@ use crate::domain::{Instant, PromotionId, UserId};
 pub struct Recount {
     /// Participations looked at.
     pub participations: u64,
+    /// Those of them that are `REWARDED`.
+    pub rewarded: u64,
+    /// Those that expired with `CHALLENGE_NOT_COMPLETED`.
+    pub not_completed: u64,
+    /// Those that expired with `REWARD_NOT_CLAIMED`.
+    pub not_claimed: u64,
     /// Their receipts.
     pub receipts: u64,
     /// Those of them that counted.
@@ -56,7 +62,10 @@ struct Row {
     wrongly_counted: i64,
     wrongly_refused: i64,
     recorded_after_end: i64,
+    /// Unbroken chains of what accepting creates, with the terms of the frozen reward.
     originations: i64,
+    active_pre_offers: i64,
+    used_splits: i64,
     live_splits: i64,
 }
 
@@ -86,7 +95,15 @@ impl Store {
                          join application l using (active_pre_offer_id)
                          join session s using (application_id)
                          join cash_loan_account c using (split_id)
-                        where a.user_id = p.user_id and a.promotion_id = p.promotion_id and c.status = 'USED') as "originations!",
+                        where a.user_id = p.user_id and a.promotion_id = p.promotion_id and c.promotion_id = p.promotion_id
+                          and c.user_id = p.user_id and l.user_id = p.user_id and s.user_id = p.user_id and c.status = 'USED'
+                          and (a.product_id, a.amount_cents, a.currency_code, a.repayment_rate)
+                            = ((p.reward->>'product_id')::bigint, (p.reward->>'amount_cents')::bigint,
+                               p.reward->>'currency_code', p.reward->>'repayment_rate')) as "originations!",
+                      (select count(*) from active_pre_offer a
+                        where a.user_id = p.user_id and a.promotion_id = p.promotion_id) as "active_pre_offers!",
+                      (select count(*) from cash_loan_account c
+                        where c.user_id = p.user_id and c.promotion_id = p.promotion_id and c.status = 'USED') as "used_splits!",
                       (select count(*) from cash_loan_account c
                         where c.user_id = p.user_id and c.promotion_id = p.promotion_id and c.status = 'ACTIVE') as "live_splits!"
                  from promotion_user p
@@ -113,6 +130,12 @@ impl Store {
         .fetch(&mut *tx);
         while let Some(row) = rows.try_next().await? {
             recount.participations += 1;
+            match (row.status.as_str(), row.expired_reason.as_deref()) {
+                ("REWARDED", _) => recount.rewarded += 1,
+                (_, Some("CHALLENGE_NOT_COMPLETED")) => recount.not_completed += 1,
+                (_, Some("REWARD_NOT_CLAIMED")) => recount.not_claimed += 1,
+                _ => {}
+            }
             recount.receipts += row.receipts.unsigned_abs();
             recount.counted += row.counted.unsigned_abs();
             recount
@@ -215,13 +238,13 @@ fn disagreements(row: &Row) -> Vec<String> {
     );
 
     let due = i64::from(status == "REWARDED");
-    expect(
-        row.originations == due,
-        format!(
-            "{} complete originations where {due} belong",
-            row.originations
-        ),
-    );
+    for (count, what) in [
+        (row.originations, "complete originations"),
+        (row.active_pre_offers, "active pre-offers"),
+        (row.used_splits, "used splits"),
+    ] {
+        expect(count == due, format!("{count} {what} where {due} belong"));
+    }
     expect(
         row.live_splits <= 1 && (ended == 0 || row.live_splits == 0),
         format!("{} active splits while {status}", row.live_splits),
@@ -270,6 +293,8 @@ mod tests {
             wrongly_refused: 0,
             recorded_after_end: 0,
             originations: 0,
+            active_pre_offers: 0,
+            used_splits: 0,
             live_splits: 0,
         }
     }
@@ -365,6 +390,20 @@ mod tests {
                     ..row()
                 },
                 "1 complete originations",
+            ),
+            (
+                Row {
+                    active_pre_offers: 1,
+                    ..row()
+                },
+                "1 active pre-offers where 0",
+            ),
+            (
+                Row {
+                    used_splits: 1,
+                    ..row()
+                },
+                "1 used splits where 0",
             ),
             (
                 Row {

@@ -1,7 +1,10 @@
 //! From the completed challenge to the loan: one transaction, however often it is asked for.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::stream::{self, StreamExt as _};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::*;
@@ -202,4 +205,253 @@ async fn a_commit_whose_answer_was_lost_is_found_by_the_retry() {
     let first = same(accept(&client, &promotion).await.expect(200));
     assert_eq!(same(accept(&client, &promotion).await.expect(200)), first);
     assert_eq!(count(&world, "select count(*) from application").await, 1);
+}
+
+/// Clients who have completed the promotion, without the rides.
+async fn all_completed(
+    world: &World,
+    service: &Service,
+    promotion: &Promotion,
+    users: std::ops::Range<i64>,
+) {
+    let offers: Vec<Value> = users
+        .clone()
+        .map(|user_id| promotion.pre_offer(user_id))
+        .collect();
+    service.admin().import_pre_offers(&offers).await;
+    stream::iter(users)
+        .for_each_concurrent(8, async |user_id| {
+            let client = service.client(user_id);
+            client.start(promotion.id).await.expect(201);
+            end_by_force(world, user_id, promotion.id, End::Completed).await;
+        })
+        .await;
+}
+
+/// What an accept leaves: active pre-offers, applications, sessions, used splits, participations
+/// `REWARDED`, events of that waiting to be published.
+async fn traces(world: &World, user_id: i64) -> [i64; 6] {
+    let (a, b, c, d, e, f) = sqlx::query_as(
+        "select (select count(*) from active_pre_offer where user_id = $1),
+                (select count(*) from application where user_id = $1),
+                (select count(*) from session where user_id = $1),
+                (select count(*) from cash_loan_account where user_id = $1 and status = 'USED'),
+                (select count(*) from promotion_user where user_id = $1 and status = 'REWARDED'),
+                (select count(*) from event_outbox where user_id = $1 and type = 'promotion.rewarded')",
+    )
+    .bind(user_id)
+    .fetch_one(world.pool())
+    .await
+    .expect("the database answers");
+    [a, b, c, d, e, f]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_accepts_at_once_of_each_of_two_hundred_clients_make_one_loan_each() {
+    const CLIENTS: i64 = 200;
+    const CALLS: i64 = 50;
+    let world = World::new().await;
+    let services = [
+        world.service().start().await,
+        world.service().roles("api").start().await,
+    ];
+    let promotion = services[0].admin().open_promotion(&conditions(1)).await;
+    let users: Vec<i64> = (1..=CLIENTS).collect();
+    let offers: Vec<Value> = users
+        .iter()
+        .map(|user_id| promotion.pre_offer(*user_id))
+        .collect();
+    services[0].admin().import_pre_offers(&offers).await;
+    stream::iter(&users)
+        .for_each_concurrent(8, async |user_id| {
+            let client = services[(user_id % 2) as usize].client(*user_id);
+            client.start(promotion.id).await.expect(201);
+        })
+        .await;
+    let rides = users.iter().map(|user_id| Outgoing::ride(&ride(*user_id)));
+    world.publish_all(rides.collect::<Vec<_>>()).await;
+    world.rides_are_applied().await;
+
+    let first: BTreeMap<i64, Value> = stream::iter(&users)
+        .map(async |user_id| {
+            let calls = (0..CALLS).map(|call| {
+                let client = services[(call % 2) as usize].client(*user_id);
+                let promotion = &promotion;
+                async move {
+                    let request = client
+                        .api
+                        .request(Method::POST, &path(promotion, "accept_reward"));
+                    // Some with a key of their own, some with a common one, some with none.
+                    let request = match call % 3 {
+                        0 => request.header("idempotency-key", format!("\"{call}\"")),
+                        1 => request.header("idempotency-key", "\"the same\""),
+                        _ => request,
+                    };
+                    same(client.api.send(request).await.expect(200))
+                }
+            });
+            let answers = futures::future::join_all(calls).await;
+            for answer in &answers {
+                assert_eq!(answer, &answers[0]);
+            }
+            (*user_id, answers.into_iter().next().expect("an answer"))
+        })
+        .buffer_unordered(4)
+        .collect()
+        .await;
+
+    for sql in [
+        "select count(distinct user_id) from active_pre_offer where amount_cents = 100000 and repayment_rate = '15'",
+        "select count(*) from active_pre_offer",
+        "select count(*) from application",
+        "select count(*) from session where sequence_id = 8",
+        "select count(*) from cash_loan_account where status = 'USED'",
+        "select count(*) from cash_loan_account",
+        "select count(*) from promotion_user where status = 'REWARDED' and rewarded_at < reward_deadline",
+        "select count(*) from application a join session s using (application_id) join cash_loan_account c using (split_id)
+           join active_pre_offer o using (active_pre_offer_id) join promotion_user p on p.user_id = o.user_id
+          where a.user_id = s.user_id and c.user_id = s.user_id and o.user_id = s.user_id and c.status = 'USED'",
+    ] {
+        assert_eq!(count(&world, sql).await, CLIENTS, "{sql}");
+    }
+    // However late, and through any process.
+    for (user_id, answer) in first.iter().step_by(20) {
+        for service in &services {
+            let late = accept(&service.client(*user_id), &promotion).await;
+            assert_eq!(same(late.expect(200)), *answer);
+        }
+    }
+    world.events_are_published().await;
+    let published = world.read_status_topic().await;
+    let rewarded = published
+        .iter()
+        .filter(|record| record.kind() == "promotion.rewarded");
+    assert_eq!(rewarded.count() as i64, CLIENTS);
+    assert_contiguous(published);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_cut_at_any_step_leaves_all_or_nothing_and_the_retry_answers() {
+    let world = World::new().await;
+    let proxy = FaultProxy::start(world.postgres().address());
+    // Nothing but the calls runs transactions.
+    let service = world
+        .service()
+        .roles("api")
+        .through(&proxy, &world)
+        .start()
+        .await;
+    let promotion = service.admin().open_promotion(&conditions(1)).await;
+    const MOST_STEPS: i64 = 100;
+    all_completed(&world, &service, &promotion, 1..2 * MOST_STEPS).await;
+    let mut users = 1..2 * MOST_STEPS;
+    for cut in [Cut::Request, Cut::Answer] {
+        let mut outcomes = Vec::new();
+        loop {
+            let user_id = users.next().expect("more clients than steps");
+            let client = service.client(user_id);
+            // On a session that knows no statement yet, so that each step has its place.
+            proxy.cut_all();
+            let fault = proxy.cut_at_step(outcomes.len() + 1, cut);
+            let answer = accept(&client, &promotion).await;
+            if !fault.fired() {
+                answer.expect(200);
+                break;
+            }
+            let step = format!("{cut:?} {}", outcomes.len() + 1);
+            let problem = answer.problem(503, "temporarily-unavailable");
+            assert!(answer.header("retry-after").is_some(), "{step}: {problem}");
+            let traces = eventually(LIMIT, || async {
+                // The server may not know yet that it is alone.
+                let held: i64 = count(
+                    &world,
+                    "select count(*) from pg_stat_activity where datname = current_database()
+                        and xact_start is not null and pid <> pg_backend_pid()",
+                )
+                .await;
+                equal(held, 0)?;
+                Ok::<_, String>(self::traces(&world, user_id).await)
+            })
+            .await;
+            assert!(
+                traces == [0; 6] || traces == [1; 6],
+                "{step} left half: {traces:?}"
+            );
+            outcomes.push(traces == [1; 6]);
+            let retried = same(accept(&client, &promotion).await.expect(200));
+            assert_eq!(retried["participation"]["status"], "REWARDED", "{step}");
+            assert_eq!(self::traces(&world, user_id).await, [1; 6], "{step}");
+            assert_eq!(
+                same(accept(&client, &promotion).await.expect(200)),
+                retried,
+                "{step}"
+            );
+        }
+        // Only the commit's lost answer leaves something.
+        let (commit, before) = outcomes.split_last().expect("there are steps");
+        assert_eq!(
+            (*commit, before.contains(&true)),
+            (cut == Cut::Answer, false)
+        );
+        assert!(outcomes.len() >= 12, "{} steps", outcomes.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_between_commit_and_answer_loses_and_repeats_nothing() {
+    let world = World::new().await;
+    let proxy = FaultProxy::start(world.postgres().address());
+    let service = world
+        .service()
+        .roles("api")
+        .through(&proxy, &world)
+        .start()
+        .await;
+    let other = world.service().start().await;
+    let promotion = other.admin().open_promotion(&conditions(1)).await;
+    all_completed(&world, &other, &promotion, 1..2).await;
+    let committed = proxy.arm(Cut::Silence, "COMMIT\0", Some("insert into session"), 1);
+    let client = service.client(1);
+    let unanswered = tokio::spawn({
+        let (api, path) = (client.api.clone(), path(&promotion, "accept_reward"));
+        async move { api.try_send(api.request(Method::POST, &path)).await }
+    });
+    eventually(LIMIT, || async {
+        equal(committed.fired(), 1)?;
+        equal(
+            count(
+                &world,
+                "select count(*) from promotion_user where status = 'REWARDED'",
+            )
+            .await,
+            1,
+        )
+    })
+    .await;
+    service.sigkill().await;
+    unanswered
+        .await
+        .expect("no panic")
+        .expect_err("nobody is there to answer");
+
+    let application: String = sqlx::query_scalar("select application_id::text from application")
+        .fetch_one(world.pool())
+        .await
+        .expect("one");
+    let restarted = world.service().roles("api").start().await;
+    let first = same(accept(&restarted.client(1), &promotion).await.expect(200));
+    assert_eq!(first["application_id"], application);
+    assert_eq!(
+        same(accept(&other.client(1), &promotion).await.expect(200)),
+        first
+    );
+    assert_eq!(traces(&world, 1).await[..5], [1; 5]);
+    world.events_are_published().await;
+    let kinds: Vec<String> = world
+        .status_of(1, promotion.id)
+        .await
+        .iter()
+        .map(|record| record.kind().to_owned())
+        .collect();
+    assert_eq!(kinds, ["promotion.started", "promotion.rewarded"]);
 }

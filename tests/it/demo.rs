@@ -9,7 +9,7 @@ use std::{
 };
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::harness::{Api, Process, Signal, World, equal, eventually, new_dir, ride_at, tail};
@@ -155,11 +155,32 @@ async fn runs_by_itself_agrees_with_itself_and_leaves_nothing_behind() {
         }
     })
     .await;
+    // And the whole way to the loan.
+    eventually(Duration::from_secs(60), || async {
+        let answer = me.post("/v1/landing").await;
+        equal(answer.json()["screen"].clone(), json!("REWARD_READY"))
+    })
+    .await;
+    let get_reward = path.replace("/start", "/get_reward");
+    assert_eq!(me.get(&get_reward).await.status, 200);
+    let accepted = me.post(&path.replace("/start", "/accept_reward")).await;
+    assert_eq!(accepted.status, 200, "{}", accepted.text);
 
     let code = demo.ended().await;
     let output = demo.output();
     assert_eq!(code, 0, "{}", demo.everything());
     demo.leftovers().unwrap();
+    // Clients went every way there is, and the recount has found them all.
+    let figures = output.split_once("Recount: ").unwrap().1;
+    let figures = figures.lines().next().unwrap();
+    for end in ["rewarded", "challenge not completed", "reward not claimed"] {
+        let (before, _) = figures.split_once(&format!(" {end}")).unwrap();
+        let count = before.rsplit(['(', ' ']).next().unwrap();
+        assert!(count.parse::<u32>().unwrap() > 0, "{end}: {figures}");
+    }
+    let (_, last) = output.rsplit_once("(second chances ").unwrap();
+    let (again, _) = last.split_once(')').unwrap();
+    assert!(again.parse::<u32>().unwrap() > 0, "{output}");
     for word in [
         "started",
         "in progress",
@@ -172,7 +193,7 @@ async fn runs_by_itself_agrees_with_itself_and_leaves_nothing_behind() {
         "outbox",
         "lag",
         "Recount: ",
-        "Every participation agrees with its receipts and its events.",
+        "Every participation agrees with its receipts, its loan and its events.",
     ] {
         assert!(output.contains(word), "{word} in {output}");
     }
@@ -272,7 +293,7 @@ async fn uses_a_real_kafka_and_postgres_and_tidies_up_there() {
 async fn fails_where_something_does_not_agree() {
     let world = World::builder().empty_database().build().await;
     let url = world.database_url();
-    let mut demo = Demo::start(&["--duration", "PT12S", "--database-url", &url]);
+    let mut demo = Demo::start(&["--duration", "PT20S", "--database-url", &url]);
     demo.running().await;
     let rest = demo.said("database ride_promo_demo_").unwrap();
     let run = rest.split(' ').next().unwrap();
@@ -289,10 +310,28 @@ async fn fails_where_something_does_not_agree() {
         deleted.ok_or("no ride has counted yet".to_owned())
     })
     .await;
+    // And a loan whose split somebody else may use again.
+    let split = "update cash_loan_account set status = 'EXPIRED' where split_id in (
+                     select split_id from cash_loan_account where status = 'USED' limit 1)
+                 returning user_id";
+    let rewarded = eventually(Duration::from_secs(20), async || {
+        let updated: Option<i64> = sqlx::query_scalar(split)
+            .fetch_optional(&pool)
+            .await
+            .unwrap();
+        updated.ok_or("nobody has accepted yet".to_owned())
+    })
+    .await;
     pool.close().await;
     let code = demo.ended().await;
     let output = demo.output();
     assert_eq!(code, 1, "{}", demo.everything());
+    assert!(output.contains(&format!("client {rewarded}, ")), "{output}");
+    assert!(
+        output.contains("0 complete originations where 1 belong"),
+        "{output}"
+    );
+    assert!(output.contains("0 used splits where 1 belong"), "{output}");
     assert!(output.contains(&format!("client {user_id}, ")), "{output}");
     assert!(output.contains("its receipts count"), "{output}");
     demo.leftovers().unwrap();

@@ -265,6 +265,169 @@ async fn what_cannot_be_read_fails_and_keeps_what_went_in() {
     assert_eq!(counts(&report), [0; 6]);
 }
 
+/// Posts a body to the admin API as it is.
+async fn post(service: &Service, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+    let api = service.admin().api;
+    let request = api.request(reqwest::Method::POST, "/admin/v1/pre-offers:import");
+    let request = headers.iter().fold(request, |request, (name, value)| {
+        request.header(*name, *value)
+    });
+    api.send(request.body(body)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_http_every_shape_is_read_and_every_bad_line_numbered() {
+    let world = World::new().await;
+    let service = world.service().roles("api").start().await;
+    let promotion = service.admin().open_promotion(&conditions(3)).await;
+    let key = &promotion.key;
+    // Quotes, a comma and line ends within a cell, a cell too many columns know nothing of, a mark
+    // before it all, Windows' line ends, an empty key, a blank line.
+    let csv = format!(
+        "\u{feff}note,{HEADER}\r\n\
+         \"a, \"\"b\"\"\r\nc\r\nd\",c-1,1,newbie,80,100000,MXN,15,MX,2099-11-22 18:04:05 UTC,{key},7\r\n\
+         ,c-2,2,newbie,80,100000,MXN,15.50,MX,2099-11-22 18:04:05.123456 UTC,,\r\n\
+         \r\n\
+         ,c-3,3,newbie,80,100000,MXN,15,MX,2099-11-22T18:04:05+02:00,unheard-of,\r\n\
+         ,c-4,4,newbie,80,1e5,MXN,15,MX,2099-11-22 18:04:05 UTC,,\r\n\
+         ,c-5,5,newbie,99,100000,MXN,15,MX,2099-11-22 18:04:05 UTC,{key},\r\n\
+         ,,6,newbie,80,100000,MXN,15,MX,2099-11-22 18:04:05 UTC,{key},"
+    )
+    .into_bytes();
+    let report = post(&service, &[("content-type", "text/csv")], csv.clone()).await;
+    let report = report.expect(200);
+    assert_eq!(counts(&report), [6, 3, 0, 0, 2, 3], "{report}");
+    let listed = |report: &Value| -> Vec<(u64, String, bool)> {
+        let rejections = report["rejections"].as_array().unwrap();
+        let listed = rejections.iter().map(|one| {
+            let keyless = one["reason"] == "UNKNOWN_PROMOTION_KEY";
+            let field = one["field"].as_str().unwrap_or_default().to_owned();
+            (one["line"].as_u64().unwrap(), field, keyless)
+        });
+        listed.collect()
+    };
+    let expected = [
+        (7, "promotion_key".to_owned(), true),
+        (8, "amount_cents".to_owned(), false),
+        (9, "product_id".to_owned(), false),
+        (10, "external_id".to_owned(), false),
+    ];
+    assert_eq!(listed(&report), expected, "{report}");
+    // The same packed, and without being told what it is.
+    for headers in [
+        &[
+            ("content-type", "text/csv; charset=utf-8"),
+            ("content-encoding", "gzip"),
+        ][..],
+        &[("content-type", "application/csv")],
+        &[
+            ("content-type", "application/octet-stream"),
+            ("content-encoding", "GZIP"),
+        ],
+        &[],
+    ] {
+        let report = post(&service, headers, gzip(&csv)).await.expect(200);
+        assert_eq!(counts(&report), [6, 0, 0, 3, 2, 3], "{headers:?}: {report}");
+        assert_eq!(listed(&report), expected);
+    }
+
+    let mut line = promotion.pre_offer(1);
+    line["external_id"] = json!("j-1");
+    line["user_id"] = json!("1");
+    line["product_id"] = json!("80");
+    line["amount_cents"] = json!("100000");
+    line["repayment_rate"] = json!(15.5);
+    line["valid_until"] = json!("2099-11-22 18:04:05 UTC");
+    line["score"] = json!([null, { "a": 1 }]);
+    let mut absent = line.clone();
+    absent["external_id"] = json!("j-2");
+    absent["promotion_key"] = Value::Null;
+    let mut mistyped = line.clone();
+    mistyped["amount_cents"] = json!(100_000.5);
+    let text = format!("{line}\n\n{absent}\r\n{mistyped}\n[]\n{{\"external_id\":\n{line}");
+    for (headers, first) in [
+        (&[("content-type", "application/x-ndjson")][..], 2),
+        (&[("content-type", "application/json")], 0),
+        (&[], 0),
+    ] {
+        let report = post(&service, headers, text.clone().into_bytes()).await;
+        let report = report.expect(200);
+        let unchanged = 3 - first;
+        assert_eq!(counts(&report), [6, first, 0, unchanged, 1, 3], "{report}");
+        let whole = |line| (line, String::new(), false);
+        let bad = [(4, "amount_cents".to_owned(), false), whole(5), whole(6)];
+        assert_eq!(listed(&report), bad, "{report}");
+    }
+    let rate: String =
+        sqlx::query_scalar("select repayment_rate from pre_offer where external_id = 'j-1'")
+            .fetch_one(world.pool())
+            .await
+            .unwrap();
+    assert_eq!(rate, "15.5");
+
+    // What is no CSV at all, or is packed as nobody unpacks it.
+    let headless = post(&service, &[("content-type", "text/csv")], b"{}\n".to_vec()).await;
+    let problem = headless.problem(422, "invalid-request");
+    assert_eq!(problem["errors"][0]["field"], "header", "{problem}");
+    let encoding = [
+        ("content-type", "text/csv"),
+        ("content-encoding", "deflate"),
+    ];
+    let problem = post(&service, &encoding, csv).await;
+    let problem = problem.problem(422, "invalid-request");
+    assert_eq!(problem["errors"][0]["field"], "Content-Encoding");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_huge_or_torn_is_bounded() {
+    let world = World::new().await;
+    let service = world.service().roles("api").start().await;
+    let promotion = service.admin().open_promotion(&conditions(3)).await;
+    let memory = || -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", service.pid())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.unwrap().trim().trim_end_matches(" kB");
+        peak.parse::<u64>().unwrap() / 1024
+    };
+    let before = memory();
+    // 256 MiB that came as a quarter of one: a line that never ends, between two that are good.
+    let good = |user_id| format!("{}\n", promotion.pre_offer(user_id)).into_bytes();
+    let bomb = [good(1), vec![b'{'; 256 << 20], b"\n".to_vec(), good(2)].concat();
+    let bomb = gzip(&bomb);
+    assert!(bomb.len() < 4 << 20, "{}", bomb.len());
+    let packed = [
+        ("content-type", "application/x-ndjson"),
+        ("content-encoding", "gzip"),
+    ];
+    let report = post(&service, &packed, bomb).await.expect(200);
+    assert_eq!(counts(&report), [3, 2, 0, 0, 0, 1], "{report}");
+    assert_eq!(report["rejections"][0]["line"], 2, "{report}");
+    let grown = memory() - before;
+    assert!(grown < 100, "{grown} MiB for a line of 256");
+
+    // More bad lines than are listed.
+    let bad = "{\"external_id\": 1}\n".repeat(1_500).into_bytes();
+    let bad = [good(3), bad, good(4)].concat();
+    let report = post(&service, &packed[..1], bad).await.expect(200);
+    assert_eq!(counts(&report), [1_502, 2, 0, 0, 0, 1_500]);
+    let rejections = report["rejections"].as_array().unwrap();
+    let lines: Vec<u64> = rejections
+        .iter()
+        .map(|one| one["line"].as_u64().unwrap())
+        .collect();
+    assert_eq!(lines, (2..=1_001).collect::<Vec<u64>>());
+
+    // Torn gzip: what went in before stays, and the rest comes with the next try.
+    let lines: Vec<Value> = (10..3_010).map(|user| promotion.pre_offer(user)).collect();
+    let whole = gzip(&ndjson(&lines));
+    let torn = post(&service, &packed, whole[..whole.len() - 50].to_vec()).await;
+    torn.problem(400, "malformed-request");
+    let report = post(&service, &packed, whole).await.expect(200);
+    let [read, imported, updated, unchanged, ..] = counts(&report);
+    assert_eq!((read, imported + unchanged, updated), (3_000, 3_000, 0));
+    assert!(unchanged >= 1_000, "whole batches stay: {report}");
+}
+
 /// Imports of the same lines in opposite orders, while the clients press Get started: all of them
 /// lock the same rows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

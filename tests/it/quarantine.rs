@@ -274,20 +274,22 @@ async fn many_are_resolved_at_once() {
     loop {
         let after = listed.last().copied();
         let page = store.quarantined(None, after, 100).await.unwrap();
-        if page.is_empty() {
-            break;
-        }
         listed.extend(
-            page.iter()
+            page.records
+                .iter()
                 .map(|record| (record.received_at, record.quarantine_id)),
         );
+        if !page.more {
+            break;
+        }
     }
     assert_eq!(listed.len(), 455);
     assert!(listed.is_sorted_by(|newer, older| newer > older));
     let open = store
         .quarantined(Some(QuarantineStatus::Open), None, 100)
         .await
-        .unwrap();
+        .unwrap()
+        .records;
     assert_eq!(open.len(), 5);
     let view = serde_json::to_value(open[0].view()).unwrap();
     assert_eq!(
@@ -296,5 +298,73 @@ async fn many_are_resolved_at_once() {
     );
     let dismissed = Some(QuarantineStatus::Dismissed);
     let dismissed = store.quarantined(dismissed, None, 100).await.unwrap();
-    assert_eq!(dismissed.len() as u64, done.resolved);
+    assert_eq!(dismissed.records.len() as u64, done.resolved);
+}
+
+/// A record is as large as Kafka takes it. What holds many of them at a time is bounded in bytes.
+#[tokio::test]
+async fn large_records_are_paged_by_their_size() {
+    let desk = Desk::open().await;
+    let large = vec![b'x'; 3 << 20];
+    for n in 0..6 {
+        desk.put(&large, Some(1), "TOO_LARGE", 100 - n).await;
+    }
+    let mut sizes = Vec::new();
+    let mut after = None;
+    loop {
+        let page = desk.store.quarantined(None, after, 100).await.unwrap();
+        sizes.push(page.records.len());
+        let bytes: usize = page.records.iter().map(|record| record.value.len()).sum();
+        assert!(bytes <= 7 << 20, "{bytes}");
+        let last = page.records.last().expect("no page is empty");
+        after = Some((last.received_at, last.quarantine_id));
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(sizes, [2, 2, 2]);
+    let user = desk.store.user(1).await.unwrap();
+    assert_eq!(user.quarantine.len(), 2, "the newest");
+    let one = desk.store.quarantined(None, None, 1).await.unwrap();
+    assert_eq!((one.records.len(), one.more), (1, true));
+
+    // A large value can be no ride, and is not looked at.
+    let all = Selection::default();
+    let replayed = desk.store.replay_quarantine(&all, "again", "operator");
+    let expected = BulkResolved {
+        resolved: 0,
+        left_open: 6,
+    };
+    assert_eq!(replayed.await.unwrap(), expected);
+    let dismissed = desk.store.dismiss_quarantine(&all, "no use", "operator");
+    assert_eq!(dismissed.await.unwrap().resolved, 6);
+}
+
+/// The second call waits for records that the first resolves, and has to go on to those after.
+#[tokio::test(flavor = "multi_thread")]
+async fn bulk_calls_beside_one_another_leave_nothing_behind() {
+    let desk = Desk::open().await;
+    for n in 0..450_i64 {
+        desk.put(b"{}", None, "MISSING_FIELD", 1_000 - n).await;
+    }
+    // An operator in the middle of the first batch: what another call waits for.
+    let mut held = desk.world.pool().begin().await.unwrap();
+    sqlx::query(
+        "update quarantined_ride set status = 'DISMISSED', resolved_at = clock_ms(), resolution = '{}'
+          where quarantine_id in (select quarantine_id from quarantined_ride order by received_at limit 200)",
+    )
+    .execute(&mut *held)
+    .await
+    .unwrap();
+    let store = desk.store.clone();
+    let bulk = tokio::spawn(async move {
+        let all = Selection::default();
+        store
+            .dismiss_quarantine(&all, "all of it", "operator")
+            .await
+    });
+    waiting_for_a_lock(&desk.world, 1).await;
+    held.commit().await.unwrap();
+    assert_eq!(bulk.await.unwrap().unwrap().resolved, 250);
+    assert_eq!(desk.store.quarantine_open().await.unwrap(), 0);
 }

@@ -39,7 +39,8 @@ type Place = (i64, Uuid);
 
 /// Lists quarantined records
 ///
-/// Newest first; of one status, or of all.
+/// Newest first; of one status, or of all. A page holds fewer than `limit` where the values are
+/// large; `next_cursor` says whether there are more.
 #[utoipa::path(
     get,
     path = "/admin/v1/quarantine",
@@ -72,11 +73,13 @@ pub async fn list(
         None => None,
         Some((at_ms, quarantine_id)) => Some((place_instant(at_ms)?, quarantine_id)),
     };
-    let rows = store.quarantined(status, after, paging.fetch()).await?;
+    let page = store.quarantined(status, after, paging.limit).await?;
     let place = |record: &Quarantined| -> Place {
         (record.received_at.timestamp_millis(), record.quarantine_id)
     };
-    Ok(Json(paging.page(rows, place, |record| record.view())))
+    Ok(Json(Page::of(page.records, page.more, place, |record| {
+        record.view()
+    })))
 }
 
 /// What is received is received now; anything else is no place that was ever given out.

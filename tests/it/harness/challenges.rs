@@ -15,6 +15,65 @@ pub struct Challenges {
     target: i32,
 }
 
+/// How a challenge can have ended, or be about to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// `COMPLETED`, with a week to claim.
+    Completed,
+    /// `COMPLETED`, past its reward's deadline, which nobody has written yet.
+    TooLate,
+    /// `REWARDED`, without anything that accepting creates.
+    Rewarded,
+    /// `EXPIRED`, `CHALLENGE_NOT_COMPLETED`.
+    NotCompleted,
+    /// `EXPIRED`, `REWARD_NOT_CLAIMED`.
+    NotClaimed,
+}
+
+/// Ends a participation that is in progress as rides, the clock, the sweeper and accepting would.
+pub async fn end_by_force(world: &World, user_id: i64, promotion_id: i64, end: End) {
+    let columns = match end {
+        End::Completed => {
+            "status = 'COMPLETED', rides_completed = rides_target, completed_at = clock_ms(),
+             reward_deadline = clock_ms() + interval '7 days'"
+        }
+        End::TooLate => {
+            "status = 'COMPLETED', rides_completed = rides_target, completed_at = clock_ms() - interval '7 days',
+             reward_deadline = clock_ms()"
+        }
+        End::Rewarded => {
+            "status = 'REWARDED', rides_completed = rides_target, completed_at = clock_ms(),
+             reward_deadline = clock_ms() + interval '7 days', rewarded_at = clock_ms()"
+        }
+        End::NotCompleted => {
+            "status = 'EXPIRED', expired_at = challenge_deadline, expired_reason = 'CHALLENGE_NOT_COMPLETED'"
+        }
+        End::NotClaimed => {
+            "status = 'EXPIRED', rides_completed = rides_target, completed_at = clock_ms() - interval '7 days',
+             reward_deadline = clock_ms(), expired_at = clock_ms(), expired_reason = 'REWARD_NOT_CLAIMED'"
+        }
+    };
+    let statement = format!(
+        "update promotion_user set version = version + 1, {columns} where user_id = $1 and promotion_id = $2"
+    );
+    let ended = sqlx::query(sqlx::AssertSqlSafe(statement))
+        .bind(user_id)
+        .bind(promotion_id)
+        .execute(world.pool())
+        .await
+        .expect("a possible state");
+    assert_eq!(ended.rows_affected(), 1, "{user_id} takes part");
+    if matches!(end, End::NotCompleted | End::NotClaimed) {
+        let split = "update cash_loan_account set status = 'EXPIRED' where user_id = $1 and promotion_id = $2 and status = 'ACTIVE'";
+        sqlx::query(split)
+            .bind(user_id)
+            .bind(promotion_id)
+            .execute(world.pool())
+            .await
+            .expect("the database answers");
+    }
+}
+
 /// What a participation has come to.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct Standing {

@@ -38,7 +38,7 @@ mod wait;
 mod world;
 
 pub use self::{
-    challenges::{Challenges, Standing},
+    challenges::{Challenges, End, Standing, end_by_force},
     http::{
         Admin, Answer, Api, Client, Metrics, Promotion, SECRET, admin_token, client_claims,
         client_token, conditions, token, unix_seconds,
@@ -46,13 +46,13 @@ pub use self::{
     kafka::{Kafka, Outgoing, Record, TransactionEnd},
     postgres::{Postgres, url},
     process::{Port, Process, Signal, new_dir, run_dir, tail},
-    proxy::{Cut, Fault, FaultProxy},
+    proxy::{Cut, Fault, FaultProxy, StepFault},
     service::{Cli, Output, Service, ServiceBuilder},
     sse::{SseEvent, SseItem, SseStream},
     trips::{Rules, Trip, Trips, Window, recount},
     wait::{Attempt, equal, eventually},
     world::{
         StatusRecord, World, WorldBuilder, assert_contiguous, by_key, instant, last_by_key, now,
-        ride, ride_at,
+        ride, ride_at, waiting_for_a_lock,
     },
 };

@@ -40,6 +40,8 @@ struct State {
     refusing: bool,
     connections: Vec<Weak<Connection>>,
     faults: Vec<Arc<Armed>>,
+    /// The fault that waits for a step of a transaction.
+    at_step: Option<Arc<Step>>,
 }
 
 #[derive(Debug)]
@@ -78,6 +80,9 @@ pub enum Cut {
     /// After the server has answered it, before the answer reaches the client: it happened, and
     /// the client cannot know.
     Answer,
+    /// Not at all, but the answer and all after it go nowhere: the client waits until it gives up
+    /// or is killed.
+    Silence,
 }
 
 #[derive(Debug)]
@@ -87,6 +92,84 @@ struct Armed {
     said_before: Option<Vec<u8>>,
     left: AtomicUsize,
     fired: AtomicUsize,
+}
+
+/// Where in a transaction a connection breaks.
+#[derive(Debug)]
+struct Step {
+    cut: Cut,
+    /// Requests of the transaction, from `BEGIN` on, which is 1.
+    number: usize,
+    fired: AtomicBool,
+}
+
+/// A fault at a step of a transaction; tells whether it has struck.
+#[derive(Clone, Debug)]
+pub struct StepFault(Arc<Step>);
+
+impl StepFault {
+    /// Whether there was such a step.
+    pub fn fired(&self) -> bool {
+        self.0.fired.load(Ordering::SeqCst)
+    }
+}
+
+/// Follows what a client says (PostgreSQL's protocol): a request ends where the client begins to
+/// wait for an answer, with a simple query or a Sync.
+#[derive(Debug, Default)]
+struct Requests {
+    /// What is not a whole message yet.
+    rest: Vec<u8>,
+    started: bool,
+    /// Requests begun in this transaction; 0 outside of one.
+    in_transaction: usize,
+    /// The request that is being said has begun.
+    begun: bool,
+}
+
+impl Requests {
+    /// Takes what was said; answers the step that begins with it, if one does, and whether a
+    /// request is complete now.
+    fn hear(&mut self, said: &[u8]) -> (Option<usize>, bool) {
+        self.rest.extend_from_slice(said);
+        let (mut step, mut complete) = (None, false);
+        loop {
+            // What comes before the session has no type, only a length.
+            let head = usize::from(self.started);
+            let Some(length) = self.rest.get(head..head + 4) else {
+                break;
+            };
+            let length = u32::from_be_bytes(length.try_into().expect("four bytes")) as usize;
+            if self.rest.len() < head + length {
+                break;
+            }
+            let message: Vec<u8> = self.rest.drain(..head + length).collect();
+            if !self.started {
+                // Not the question whether TLS is spoken here, which has its own number.
+                self.started = message[4..8] != 80_877_103_u32.to_be_bytes();
+                continue;
+            }
+            if message[0] == b'Q' && message[5..].starts_with(b"BEGIN") {
+                self.in_transaction = 0;
+                self.begun = false;
+            } else if self.in_transaction == 0 {
+                continue;
+            }
+            if !self.begun {
+                self.begun = true;
+                self.in_transaction += 1;
+                step = Some(self.in_transaction);
+            }
+            if matches!(message[0], b'Q' | b'S') {
+                self.begun = false;
+                complete = true;
+                if message[5..].starts_with(b"COMMIT") || message[5..].starts_with(b"ROLLBACK") {
+                    self.in_transaction = 0;
+                }
+            }
+        }
+        (step, complete)
+    }
 }
 
 /// A fault that was armed; tells whether it has struck.
@@ -181,6 +264,19 @@ impl FaultProxy {
     /// the transaction is durable, and its client sees only a broken connection.
     pub fn lose_commit_answers(&self, said_before: Option<&str>, times: usize) -> Fault {
         self.arm(Cut::Answer, "COMMIT\0", said_before, times)
+    }
+
+    /// Cuts the next transaction at its request of this number: `BEGIN` is 1, then each message that
+    /// is waited for, the last being `COMMIT`. A transaction with fewer requests goes through, so
+    /// that counting up until the fault does not strike goes through every step there is.
+    pub fn cut_at_step(&self, number: usize, cut: Cut) -> StepFault {
+        let step = Arc::new(Step {
+            cut,
+            number,
+            fired: AtomicBool::new(false),
+        });
+        self.shared.lock().at_step = Some(step.clone());
+        StepFault(step)
     }
 
     /// How many connections are open.
@@ -292,13 +388,16 @@ impl Shared {
 
     fn forward_requests(&self, connection: &Connection) -> std::io::Result<()> {
         let mut buffer = vec![0; 1 << 16];
+        let mut requests = Requests::default();
         loop {
             let length = read(&connection.client, &mut buffer)?;
             if length == 0 || !self.wait_while_paused() {
                 return Ok(());
             }
             let message = &buffer[..length];
-            let struck = {
+            let (step, mut complete) = requests.hear(message);
+            let at_step = step.and_then(|step| self.strike_at(step));
+            let struck = at_step.or_else(|| {
                 let history = connection.history.lock();
                 let mut history = history.expect("nobody panics while holding it");
                 let seen = history.len();
@@ -310,13 +409,22 @@ impl Shared {
                     history.drain(HISTORY / 2..recent);
                 }
                 struck
-            };
+            });
             match struck {
                 None => (&connection.server).write_all(message)?,
                 Some(Cut::Request) => return Ok(()),
+                Some(Cut::Silence) => {
+                    connection.swallow.store(true, Ordering::SeqCst);
+                    (&connection.server).write_all(message)?;
+                }
                 Some(Cut::Answer) => {
                     connection.swallow.store(true, Ordering::SeqCst);
                     (&connection.server).write_all(message)?;
+                    while at_step.is_some() && !complete {
+                        let length = read(&connection.client, &mut buffer)?;
+                        complete = length == 0 || requests.hear(&buffer[..length]).1;
+                        (&connection.server).write_all(&buffer[..length])?;
+                    }
                     let swallowed = connection.swallowed.lock();
                     let swallowed = swallowed.expect("nobody panics while holding it");
                     let _ =
@@ -327,6 +435,14 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// The fault set off by the beginning of this step of a transaction.
+    fn strike_at(&self, step: usize) -> Option<Cut> {
+        let mut state = self.lock();
+        let fault = state.at_step.take_if(|fault| fault.number == step)?;
+        fault.fired.store(true, Ordering::SeqCst);
+        Some(fault.cut)
     }
 
     /// The fault set off by what was just said: `history` from `new` on, and what is before it,

@@ -461,6 +461,21 @@ pub fn assert_contiguous(records: Vec<StatusRecord>) {
     }
 }
 
+/// Waits until so many sessions of the world's database wait for a lock of another: the moment at
+/// which a test that holds the lock knows that the others have come to it.
+pub async fn waiting_for_a_lock(world: &World, sessions: i64) {
+    eventually(CATCHING_UP, || async {
+        let waiting: i64 = sqlx::query_scalar(
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
+        )
+        .fetch_one(world.pool())
+        .await
+        .map_err(|error| error.to_string())?;
+        equal(waiting, sessions)
+    })
+    .await;
+}
+
 /// Now, by the machine's clock, which the servers of the tests share.
 pub fn now() -> DateTime<Utc> {
     SystemTime::now().into()

@@ -1,0 +1,568 @@
+//! Races, each forced both ways: a session of the test's own holds a lock that the first of two
+//! works comes to in the middle, the second comes to wait for the first, and then the test lets go.
+//! Whatever the order, it is decided once, and both are told what is true.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::{Postgres as Db, Transaction};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::harness::*;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A call that is under way.
+type Call = JoinHandle<Answer>;
+
+fn call(api: &Api, method: Method, path: &str, body: Option<Value>) -> Call {
+    let request = api.request(method, path);
+    let request = match body {
+        Some(body) => request.json(&body),
+        None => request,
+    };
+    let api = api.clone();
+    tokio::spawn(async move { api.send(request).await })
+}
+
+fn post(client: &Client, promotion: &Promotion, what: &str) -> Call {
+    let path = format!("/v1/promotions/{}/{what}", promotion.id);
+    call(&client.api, Method::POST, &path, None)
+}
+
+fn landing(client: &Client) -> Call {
+    call(&client.api, Method::POST, "/v1/landing", None)
+}
+
+fn import(service: &Service, line: &Value) -> Call {
+    let api = service.admin().api;
+    let request = api
+        .request(Method::POST, "/admin/v1/pre-offers:import")
+        .header("content-type", "application/x-ndjson")
+        .body(format!("{line}\n"));
+    tokio::spawn(async move { api.send(request).await })
+}
+
+async fn done(call: Call) -> Answer {
+    tokio::time::timeout(LIMIT, call)
+        .await
+        .expect("it is let go")
+        .expect("no panic")
+}
+
+/// Locks held by the test until it lets go.
+struct Held(Transaction<'static, Db>);
+
+impl Held {
+    async fn by(world: &World, sql: &'static str) -> Self {
+        let mut transaction = world.pool().begin().await.expect("a session");
+        sqlx::raw_sql(sql)
+            .execute(&mut *transaction)
+            .await
+            .expect("nobody holds it");
+        Self(transaction)
+    }
+
+    /// What an accept, and a sweep of rewards, comes to after it has locked the participation.
+    async fn split_of(world: &World, user_id: i64) -> Self {
+        let mut transaction = world.pool().begin().await.expect("a session");
+        let locked = sqlx::query("select from cash_loan_account where user_id = $1 for update")
+            .bind(user_id)
+            .execute(&mut *transaction)
+            .await
+            .expect("nobody holds it");
+        assert_eq!(locked.rows_affected(), 1, "there is a split");
+        Self(transaction)
+    }
+
+    /// A split that may or may not come to be: what a start or a landing that makes one has to wait
+    /// for, after it has read and locked everything else.
+    async fn place_of_split(world: &World, user_id: i64, promotion: &Promotion) -> Self {
+        let mut transaction = world.pool().begin().await.expect("a session");
+        sqlx::query(
+            "insert into cash_loan_account (split_id, user_id, promotion_id, pre_offer_id, country_code, product_id,
+                                            amount_cents, currency_code, repayment_rate, valid_until)
+             values ($1, $2, $3, $1, 'MX', 80, 1, 'MXN', '15', clock_ms() + interval '1 day')",
+        )
+        .bind(Uuid::new_v4())
+        .bind(user_id)
+        .bind(promotion.id)
+        .execute(&mut *transaction)
+        .await
+        .expect("there is no split");
+        Self(transaction)
+    }
+
+    /// What every admin call that changes something comes to at its end.
+    async fn audit(world: &World) -> Self {
+        Self::by(world, "lock table admin_audit in exclusive mode").await
+    }
+
+    /// As if it had never been.
+    async fn let_go(self) {
+        self.0.rollback().await.expect("it was held");
+    }
+}
+
+async fn waiting(world: &World, sessions: i64) {
+    waiting_for_a_lock(world, sessions).await;
+}
+
+async fn count(world: &World, sql: &'static str) -> i64 {
+    sqlx::query_scalar(sql)
+        .fetch_one(world.pool())
+        .await
+        .expect("the database answers")
+}
+
+async fn statuses(world: &World, user_id: i64) -> Vec<String> {
+    sqlx::query_scalar("select status from promotion_user where user_id = $1 order by promotion_id")
+        .bind(user_id)
+        .fetch_all(world.pool())
+        .await
+        .expect("the database answers")
+}
+
+async fn originations(world: &World) -> i64 {
+    let loans = count(world, "select count(*) from application").await;
+    for sql in [
+        "select count(*) from active_pre_offer",
+        "select count(*) from session",
+        "select count(*) from cash_loan_account where status = 'USED'",
+        "select count(*) from promotion_user where status = 'REWARDED'",
+    ] {
+        assert_eq!(count(world, sql).await, loans, "{sql}");
+    }
+    loans
+}
+
+/// A service, a promotion and a client with its challenge completed.
+async fn completed(world: &World) -> (Service, Promotion, Client) {
+    let service = world.service().roles("api").start().await;
+    let promotion = service.admin().open_promotion(&conditions(1)).await;
+    let (client, _) = service.started_client(1, &promotion).await;
+    end_by_force(world, 1, promotion.id, End::Completed).await;
+    (service, promotion, client)
+}
+
+async fn set_reward_deadline(world: &World, ahead: &str) -> DateTime<Utc> {
+    sqlx::query_scalar(
+        "update promotion_user set completed_at = clock_ms() - interval '7 days', reward_deadline = clock_ms() + $1::interval
+         returning reward_deadline",
+    )
+    .bind(ahead)
+    .fetch_one(world.pool())
+    .await
+    .expect("a possible state")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accept_that_was_in_time_wins_over_the_sweeper_that_comes_after_the_deadline() {
+    let world = World::new().await;
+    let (_service, promotion, client) = completed(&world).await;
+    let _sweeper = world.service().roles("sweep").start().await;
+    let held = Held::split_of(&world, 1).await;
+    // Far enough ahead for the accept to be there before.
+    let deadline = set_reward_deadline(&world, "4 seconds").await;
+    let accept = post(&client, &promotion, "accept_reward");
+    waiting(&world, 1).await;
+    assert!(now() < deadline, "too slow a machine to tell anything");
+    // The deadline passes, and the sweeper wants the same participation.
+    waiting(&world, 2).await;
+    assert!(now() >= deadline);
+    held.let_go().await;
+    let answer = done(accept).await.expect(200);
+    assert_eq!(answer["participation"]["status"], "REWARDED");
+    assert_eq!(originations(&world).await, 1);
+    // Nor does the sweeper come again for it.
+    let again = client
+        .api
+        .post(&format!("/v1/promotions/{}/accept_reward", promotion.id))
+        .await
+        .expect(200);
+    assert_eq!(again["application_id"], answer["application_id"]);
+    assert_eq!(statuses(&world, 1).await, ["REWARDED"]);
+    let events = "select count(*) from event_outbox where type = 'promotion.expired'";
+    assert_eq!(count(&world, events).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accept_that_comes_to_a_sweeper_at_work_is_too_late() {
+    let world = World::new().await;
+    let (_service, promotion, client) = completed(&world).await;
+    let _sweeper = world.service().roles("sweep").start().await;
+    let held = Held::split_of(&world, 1).await;
+    set_reward_deadline(&world, "0 seconds").await;
+    waiting(&world, 1).await;
+    let accept = post(&client, &promotion, "accept_reward");
+    waiting(&world, 2).await;
+    held.let_go().await;
+    done(accept).await.problem(410, "reward-expired");
+    assert_eq!(statuses(&world, 1).await, ["EXPIRED"]);
+    assert_eq!(originations(&world).await, 0);
+    let splits = "select count(*) from cash_loan_account where status = 'EXPIRED'";
+    assert_eq!(count(&world, splits).await, 1);
+    let events = "select count(*) from event_outbox where type = 'promotion.expired'";
+    assert_eq!(count(&world, events).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accept_whose_lock_comes_after_the_deadline_is_too_late() {
+    let world = World::new().await;
+    let (_service, promotion, client) = completed(&world).await;
+    let held = Held::by(&world, "select from promotion_user for update").await;
+    let accept = post(&client, &promotion, "accept_reward");
+    waiting(&world, 1).await;
+    // It was asked for in time, and is judged by the clock under the lock.
+    let Held(mut transaction) = held;
+    sqlx::query("update promotion_user set completed_at = clock_ms() - interval '1 day', reward_deadline = clock_ms()")
+        .execute(&mut *transaction)
+        .await
+        .expect("a possible state");
+    transaction.commit().await.expect("it was held");
+    done(accept).await.problem(410, "reward-expired");
+    assert_eq!(originations(&world).await, 0);
+    assert_eq!(statuses(&world, 1).await, ["COMPLETED"], "nothing changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pre_offer_that_is_withdrawn_during_an_accept_or_before_takes_nothing_away() {
+    for withdrawn_first in [false, true] {
+        for vanishes in [false, true] {
+            let world = World::new().await;
+            let service = world.service().roles("api").start().await;
+            let promotion = service.admin().open_promotion(&conditions(1)).await;
+            let offer = promotion.pre_offer(1);
+            service
+                .admin()
+                .import_pre_offers(std::slice::from_ref(&offer))
+                .await;
+            let client = service.client(1);
+            client.start(promotion.id).await.expect(201);
+            end_by_force(&world, 1, promotion.id, End::Completed).await;
+            let withdraw = async || {
+                if vanishes {
+                    let deleted = sqlx::query("delete from pre_offer")
+                        .execute(world.pool())
+                        .await;
+                    assert_eq!(deleted.expect("it may go").rows_affected(), 1);
+                } else {
+                    let mut worthless = offer.clone();
+                    worthless["amount_cents"] = json!(1);
+                    worthless["repayment_rate"] = json!("99");
+                    worthless["segment"] = json!("regular");
+                    worthless["valid_until"] = json!("2020-01-01T00:00:00Z");
+                    service.admin().import_pre_offers(&[worthless]).await;
+                }
+            };
+            let answer = if withdrawn_first {
+                withdraw().await;
+                done(post(&client, &promotion, "accept_reward")).await
+            } else {
+                let held = Held::split_of(&world, 1).await;
+                let accept = post(&client, &promotion, "accept_reward");
+                waiting(&world, 1).await;
+                withdraw().await;
+                held.let_go().await;
+                done(accept).await
+            };
+            let which = format!("withdrawn first: {withdrawn_first}, vanishes: {vanishes}");
+            assert_eq!(answer.expect(200)["sequence_id"], 8, "{which}");
+            assert_eq!(originations(&world).await, 1, "{which}");
+            let user = service.admin().user(1).await;
+            let active = &user["active_pre_offers"][0];
+            assert_eq!(active["amount_cents"], 100_000, "{which}");
+            assert_eq!(active["repayment_rate"], "15", "{which}");
+        }
+    }
+}
+
+/// What an operator switches off, and the reason a start is then given.
+fn switches(promotion: &Promotion) -> [(Method, String, Value, &'static str); 2] {
+    [
+        (
+            Method::PUT,
+            "/admin/v1/geo-config/MX".to_owned(),
+            json!({ "promotions_enabled": false }),
+            "PROMOTIONS_DISABLED",
+        ),
+        (
+            Method::PATCH,
+            format!("/admin/v1/promotions/{}", promotion.id),
+            json!({ "active": false }),
+            "PROMOTION_INACTIVE",
+        ),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_and_a_landing_that_were_first_go_through_and_the_switch_waits() {
+    let world = World::new().await;
+    let service = world.service().roles("api").start().await;
+    let mut user_id = 0;
+    for switch in 0..2 {
+        for starts in [true, false] {
+            let promotion = service.admin().open_promotion(&conditions(1)).await;
+            let (method, path, off, _) = switches(&promotion)[switch].clone();
+            user_id += 1;
+            let client = service.eligible_client(user_id, &promotion).await;
+            let held = Held::place_of_split(&world, user_id, &promotion).await;
+            let first = if starts {
+                post(&client, &promotion, "start")
+            } else {
+                landing(&client)
+            };
+            waiting(&world, 1).await;
+            let switched = call(&service.admin().api, method, &path, Some(off));
+            waiting(&world, 2).await;
+            held.let_go().await;
+            let answer = done(first).await;
+            if starts {
+                assert_eq!(answer.expect(201)["status"], "IN_PROGRESS");
+            } else {
+                assert_eq!(answer.expect(200)["screen"], "PROMO_OFFER");
+            }
+            done(switched).await.expect(200);
+            let user = service.admin().user(user_id).await;
+            assert_eq!(user["splits"][0]["status"], "ACTIVE", "{user}");
+            assert_eq!(user["splits"].as_array().map(Vec::len), Some(1));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_and_a_landing_that_come_to_a_switch_being_turned_off_are_refused() {
+    let world = World::new().await;
+    let service = world.service().roles("api").start().await;
+    let mut user_id = 0;
+    for switch in 0..2 {
+        for starts in [true, false] {
+            let promotion = service.admin().open_promotion(&conditions(1)).await;
+            let (method, path, off, reason) = switches(&promotion)[switch].clone();
+            user_id += 1;
+            let client = service.eligible_client(user_id, &promotion).await;
+            // The operator's call has changed its row and is not committed.
+            let held = Held::audit(&world).await;
+            let switched = call(&service.admin().api, method, &path, Some(off));
+            waiting(&world, 1).await;
+            let second = if starts {
+                post(&client, &promotion, "start")
+            } else {
+                landing(&client)
+            };
+            waiting(&world, 2).await;
+            held.let_go().await;
+            done(switched).await.expect(200);
+            let answer = done(second).await;
+            if starts {
+                let problem = answer.problem(409, "not-eligible");
+                assert_eq!(problem["reasons"], json!([reason]));
+            } else {
+                assert_eq!(answer.expect(200)["screen"], "NO_OFFER");
+            }
+            let user = service.admin().user(user_id).await;
+            assert_eq!(user["splits"], json!([]));
+            assert_eq!(user["participations"], json!([]));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_beside_a_start_changes_what_is_frozen_or_comes_after() {
+    let world = World::new().await;
+    let service = world.service().roles("api").start().await;
+    let promotion = service.admin().open_promotion(&conditions(1)).await;
+    let mut changed = Vec::new();
+    for user_id in 1..=3 {
+        let mut offer = promotion.pre_offer(user_id);
+        service
+            .admin()
+            .import_pre_offers(std::slice::from_ref(&offer))
+            .await;
+        offer["amount_cents"] = json!(200_000);
+        changed.push(offer);
+    }
+    // The third is taken away: its line is now meant for nobody's promotion.
+    changed[2]["promotion_key"] = Value::Null;
+
+    // The start first: the old terms are frozen, then the line goes in.
+    let client = service.client(1);
+    let held = Held::place_of_split(&world, 1, &promotion).await;
+    let started = post(&client, &promotion, "start");
+    waiting(&world, 1).await;
+    let imported = import(&service, &changed[0]);
+    waiting(&world, 2).await;
+    held.let_go().await;
+    let participation = done(started).await.expect(201);
+    assert_eq!(participation["reward"]["amount_cents"], 100_000);
+    assert_eq!(done(imported).await.expect(200)["updated"], 1);
+    let progress = client.progress(promotion.id).await.expect(200);
+    assert_eq!(progress["reward"], participation["reward"]);
+    let user = service.admin().user(1).await;
+    assert_eq!(user["splits"][0]["amount_cents"], 100_000);
+
+    // The import first: the start waits and sees what the line now says.
+    for (client, line) in [(2, &changed[1]), (3, &changed[2])] {
+        let client = service.client(client);
+        let held = Held::audit(&world).await;
+        let imported = import(&service, line);
+        waiting(&world, 1).await;
+        let started = post(&client, &promotion, "start");
+        waiting(&world, 2).await;
+        held.let_go().await;
+        assert_eq!(done(imported).await.expect(200)["updated"], 1);
+        let answer = done(started).await;
+        if client.user_id == 2 {
+            let participation = answer.expect(201);
+            assert_eq!(participation["reward"]["amount_cents"], 200_000);
+            let user = service.admin().user(2).await;
+            assert_eq!(user["splits"][0]["amount_cents"], 200_000);
+        } else {
+            let problem = answer.problem(409, "not-eligible");
+            assert_eq!(problem["reasons"], json!(["NO_PRE_OFFER"]));
+            assert_eq!(statuses(&world, 3).await, [""; 0]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_starts_in_two_promotions_the_first_wins() {
+    let world = World::new().await;
+    let service = world.service().roles("api").start().await;
+    let one = service.admin().open_promotion(&conditions(1)).await;
+    let other = service.admin().open_promotion(&conditions(1)).await;
+    for (user_id, [first, second]) in [(1, [&one, &other]), (2, [&other, &one])] {
+        let offers = [one.pre_offer(user_id), other.pre_offer(user_id)];
+        service.admin().import_pre_offers(&offers).await;
+        let client = service.client(user_id);
+        let held = Held::place_of_split(&world, user_id, first).await;
+        let winner = post(&client, first, "start");
+        waiting(&world, 1).await;
+        let loser = post(&client, second, "start");
+        waiting(&world, 2).await;
+        held.let_go().await;
+        let participation = done(winner).await.expect(201);
+        assert_eq!(participation["promotion_id"], first.id);
+        let problem = done(loser).await.problem(409, "not-eligible");
+        assert_eq!(problem["reasons"], json!(["ANOTHER_CHALLENGE_LIVE"]));
+        assert_eq!(statuses(&world, user_id).await, ["IN_PROGRESS"]);
+    }
+}
+
+/// Whatever order of locks there is: the unique index has the last word, and the client is told
+/// what it means.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_only_the_unique_index_stops_is_refused_with_the_reason() {
+    let world = World::new().await;
+    let service = world.service().roles("api").start().await;
+    let promotion = service.admin().open_promotion(&conditions(1)).await;
+    let other = Challenges::new(&world, &conditions(1)).await;
+    let hour = chrono::TimeDelta::hours(1);
+    for (user_id, commits) in [(1, true), (2, false)] {
+        let client = service.eligible_client(user_id, &promotion).await;
+        let mut elsewhere = world.pool().begin().await.expect("a session");
+        other
+            .start_on(&mut *elsewhere, &[user_id], now(), now() + hour)
+            .await;
+        let started = post(&client, &promotion, "start");
+        waiting(&world, 1).await;
+        if commits {
+            elsewhere.commit().await.expect("it is alone");
+            let problem = done(started).await.problem(409, "not-eligible");
+            assert_eq!(problem["reasons"], json!(["ANOTHER_CHALLENGE_LIVE"]));
+        } else {
+            elsewhere.rollback().await.expect("it is alone");
+            done(started).await.expect(201);
+        }
+        assert_eq!(statuses(&world, user_id).await, ["IN_PROGRESS"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn landings_and_starts_beside_a_landing_share_its_split() {
+    let world = World::new().await;
+    let service = world.service().roles("api").start().await;
+    let promotion = service.admin().open_promotion(&conditions(1)).await;
+    let client = service.eligible_client(1, &promotion).await;
+    let held = Held::place_of_split(&world, 1, &promotion).await;
+    let first = landing(&client);
+    waiting(&world, 1).await;
+    let second = landing(&client);
+    waiting(&world, 2).await;
+    let started = post(&client, &promotion, "start");
+    waiting(&world, 3).await;
+    held.let_go().await;
+    assert_eq!(done(first).await.expect(200)["screen"], "PROMO_OFFER");
+    let screen = done(second).await.expect(200)["screen"].clone();
+    assert!(
+        ["PROMO_OFFER", "PROMO_PROGRESS"]
+            .map(Value::from)
+            .contains(&screen),
+        "{screen}"
+    );
+    done(started).await.expect(201);
+    let all = "select count(*) from cash_loan_account";
+    assert_eq!(count(&world, all).await, 1);
+
+    // A participant's split that has run out, renewed by two landings at once.
+    sqlx::query("update cash_loan_account set valid_until = clock_ms()")
+        .execute(world.pool())
+        .await
+        .expect("it may run out");
+    let landings = futures::future::join_all((0..10).map(|_| done(landing(&client)))).await;
+    for answer in landings {
+        assert_eq!(answer.expect(200)["screen"], "PROMO_PROGRESS");
+    }
+    let active = "select count(*) from cash_loan_account where status = 'ACTIVE'";
+    assert_eq!(
+        (count(&world, active).await, count(&world, all).await),
+        (1, 2)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accept_that_comes_to_the_completing_ride_being_applied_is_answered_after_it() {
+    let world = World::new().await;
+    let service = world.service().start().await;
+    let promotion = service.admin().open_promotion(&conditions(1)).await;
+    let (client, _) = service.started_client(1, &promotion).await;
+
+    // Before the ride there is nothing to accept, whatever comes after.
+    done(post(&client, &promotion, "accept_reward"))
+        .await
+        .problem(409, "challenge-not-completed");
+
+    // What a batch comes to at its end, having locked the participation.
+    world.events_are_published().await;
+    let held = Held::by(&world, "lock table event_outbox in share mode").await;
+    world.publish_ride(&ride(1)).await;
+    waiting(&world, 1).await;
+    let accept = post(&client, &promotion, "accept_reward");
+    waiting(&world, 2).await;
+    held.let_go().await;
+    let answer = done(accept).await.expect(200);
+    assert_eq!(answer["participation"]["rides_completed"], 1);
+    assert_eq!(originations(&world).await, 1);
+
+    // A ride during an accept is no ride of the challenge any more.
+    let (client, _) = service.started_client(2, &promotion).await;
+    world.publish_ride(&ride(2)).await;
+    eventually(LIMIT, || async {
+        equal(statuses(&world, 2).await, vec!["COMPLETED".to_owned()])
+    })
+    .await;
+    let held = Held::split_of(&world, 2).await;
+    let accept = post(&client, &promotion, "accept_reward");
+    waiting(&world, 1).await;
+    world.publish_ride(&ride(2)).await;
+    world.rides_are_applied().await;
+    held.let_go().await;
+    done(accept).await.expect(200);
+    let receipts = "select count(*) from ride_receipt where user_id = 2";
+    assert_eq!(count(&world, receipts).await, 1);
+    world.events_are_published().await;
+    assert_contiguous(world.read_status_topic().await);
+}
