@@ -5,9 +5,12 @@ use axum::extract::State;
 
 use crate::api::auth::Admin;
 use crate::api::extract::{Page, Params};
-use crate::api::problem::{CommonProblems, Result};
+use crate::api::problem::Result;
+use crate::api::refusals::refusals;
 use crate::store::Store;
 use crate::wire::admin::AuditEntry;
+
+refusals!(ListAuditRefusals = admin, query);
 
 /// Lists changes
 ///
@@ -22,7 +25,7 @@ use crate::wire::admin::AuditEntry;
         ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
     ),
     responses(
-        CommonProblems,
+        ListAuditRefusals,
         (status = 200, description = "A page of changes", body = Page<AuditEntry>),
     ),
 )]

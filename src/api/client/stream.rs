@@ -13,7 +13,8 @@ use super::ClientState;
 use super::follow::Follower;
 use crate::api::auth::Client;
 use crate::api::extract::PathParam;
-use crate::api::problem::{CommonProblems, Problem, ProblemDetails, Result};
+use crate::api::problem::{Problem, Result};
+use crate::api::refusals::refusals;
 use crate::clock::Clock;
 use crate::domain::PromotionId;
 use crate::store::participations::Stored;
@@ -27,6 +28,11 @@ const COMMENT_EVERY: Duration = Duration::from_secs(10);
 /// Proxies that gather answers before they pass them on would spoil it; some listen to this.
 const UNBUFFERED: (HeaderName, &str) = (HeaderName::from_static("x-accel-buffering"), "no");
 
+refusals!(
+    ProgressStreamRefusals = client, path;
+    Problem::not_participating()
+);
+
 /// Streams the client's participation
 ///
 /// Server-Sent Events: `event: participation`, `id:` the version, `data:` what `progress` answers.
@@ -37,11 +43,13 @@ const UNBUFFERED: (HeaderName, &str) = (HeaderName::from_static("x-accel-bufferi
     path = "/v1/promotions/{promotion_id}/progress/stream",
     operation_id = "progress_stream",
     tag = "promotions",
-    params(("promotion_id" = i64, Path, description = "The promotion")),
+    params(("promotion_id" = i64, Path, minimum = 1, example = 1, description = "The promotion")),
     responses(
-        CommonProblems,
-        (status = 200, description = "Events, each with a `Participation`; a comment at least every 15 s", body = String, content_type = "text/event-stream"),
-        (status = 404, description = "`not-participating`", body = ProblemDetails, content_type = "application/problem+json"),
+        ProgressStreamRefusals,
+        (status = 200, description = "Events, each with a `Participation`; a comment at least every 15 s", body = String, content_type = "text/event-stream", headers(
+            ("Cache-Control" = String, description = "`no-cache`"),
+            ("X-Accel-Buffering" = String, description = "`no`: proxies pass events on as they come"),
+        )),
     ),
 )]
 pub async fn stream(
