@@ -14,6 +14,7 @@ use crate::domain::eligibility;
 use crate::wire::participation::Participation;
 use crate::wire::reward::Origination;
 use crate::wire::ride_completed::RideCompleted;
+use crate::wire::schemas::bound_integers;
 
 const COMPONENTS: &str = "#/components/schemas/";
 
@@ -104,10 +105,9 @@ pub fn admin_openapi() -> Value {
     )
 }
 
-/// The file of examples: `values` that several share, and by operation the `request` and the
-/// `answers` by status.
-pub fn examples() -> &'static Value {
-    &EXAMPLES
+/// A value that several examples share.
+pub fn shared_example(name: &str) -> Value {
+    with_shared(&EXAMPLES["values"][name])
 }
 
 fn document(api: OpenApi, info: Value, tags: &[(&str, &str)], links: &[Link]) -> Value {
@@ -141,6 +141,7 @@ fn document(api: OpenApi, info: Value, tags: &[(&str, &str)], links: &[Link]) ->
     state_what_goes_together(&mut components["Conditions"]);
     api["components"]["schemas"] = components;
     keep_used_schemas(&mut api);
+    bound_integers(&mut api);
     api
 }
 
@@ -254,7 +255,7 @@ fn named(examples: &Value) -> Value {
 fn with_shared(value: &Value) -> Value {
     match value {
         Value::String(text) if text.starts_with('@') => {
-            with_shared(&EXAMPLES["values"][&text[1..]])
+            shared_example(&text[1..])
         }
         Value::Array(items) => items.iter().map(with_shared).collect(),
         Value::Object(members) => {

@@ -92,7 +92,7 @@ pub fn not_eligible() -> Problem {
 }
 
 fn example(name: &str) -> Value {
-    super::openapi::examples()["values"][name].clone()
+    super::openapi::shared_example(name)
 }
 
 /// Those problems by status. The schema of each is inline and has a title; the document moves it

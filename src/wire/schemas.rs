@@ -62,10 +62,32 @@ fn json_schema<T: ToSchema>(topic: &str, example: &Value) -> Value {
     schema
 }
 
+/// Says of every integer what fits its format: formats alone bind nobody.
+pub fn bound_integers(value: &mut Value) {
+    if let Value::Array(items) = value {
+        items.iter_mut().for_each(bound_integers);
+    }
+    let Value::Object(members) = value else { return };
+    let bounds = match members.get("format").and_then(Value::as_str) {
+        Some("int64") => Some((i64::MIN, i64::MAX)),
+        Some("int32") => Some((i64::from(i32::MIN), i64::from(i32::MAX))),
+        _ => None,
+    };
+    if let Some((least, most)) = bounds {
+        members.entry("minimum").or_insert(json!(least));
+        members.entry("maximum").or_insert(json!(most));
+    }
+    members.values_mut().for_each(bound_integers);
+}
+
 fn schemas<T: ToSchema>() -> (Value, Map<String, Value>) {
     let mut components = vec![];
     T::schemas(&mut components);
-    let json = |schema| serde_json::to_value(schema).unwrap_or_default();
+    let json = |schema| {
+        let mut json = serde_json::to_value(schema).unwrap_or_default();
+        bound_integers(&mut json);
+        json
+    };
     let others = components.into_iter();
     let others = others.map(|(name, schema)| (name, json(schema))).collect();
     (json(T::schema()), others)
