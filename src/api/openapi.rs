@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use utoipa::openapi::{OpenApi, RefOr, Schema};
 
-use super::problem::FieldProblem;
+use super::problem::{CONTENT_TYPE_PROBLEM, FieldProblem};
 use super::{admin, client};
 use crate::domain::eligibility;
 use crate::wire::participation::Participation;
@@ -164,7 +164,7 @@ fn add_schemas<T: ToSchema>(api: &mut Value) {
 
 /// What the attributes cannot say, in every operation.
 fn complete(operation: &mut Value, components: &mut Value, closed: &mut BTreeSet<String>) {
-    for parameter in items(&mut operation["parameters"]) {
+    for parameter in operation.get_mut("parameters").into_iter().flat_map(items) {
         // Left out or there, but never null.
         if let Some(kind) = parameter["schema"]["type"].get(0).cloned() {
             parameter["schema"]["type"] = kind;
@@ -173,19 +173,16 @@ fn complete(operation: &mut Value, components: &mut Value, closed: &mut BTreeSet
             parameter["schema"] = without_null(choice);
         }
     }
-    if operation.get("requestBody").is_some() {
-        let content = members(&mut operation["requestBody"]["content"]);
-        for (media_type, content) in content {
-            if let Some(choice) = content["schema"].get("oneOf") {
-                content["schema"] = without_null(choice);
-            }
-            let reference = content["schema"]["$ref"].as_str();
-            if let Some(name) = reference.and_then(|to| to.strip_prefix(COMPONENTS))
-                && media_type == "application/json"
-            {
-                // Handlers refuse fields that they do not know, those of conditions too.
-                closed.extend([name.to_owned(), "Conditions".to_owned()]);
-            }
+    for (media_type, content) in contents(operation.get_mut("requestBody")) {
+        if let Some(choice) = content["schema"].get("oneOf") {
+            content["schema"] = without_null(choice);
+        }
+        let reference = content["schema"]["$ref"].as_str();
+        if let Some(name) = reference.and_then(|to| to.strip_prefix(COMPONENTS))
+            && media_type == "application/json"
+        {
+            // Handlers refuse fields that they do not know, those of conditions too.
+            closed.extend([name.to_owned(), "Conditions".to_owned()]);
         }
     }
     for (_, response) in members(&mut operation["responses"]) {
@@ -196,16 +193,24 @@ fn complete(operation: &mut Value, components: &mut Value, closed: &mut BTreeSet
         for (_, header) in members(&mut response["headers"]) {
             header["required"] = json!(true);
         }
-        let schema = response
-            .get_mut("content")
-            .and_then(|content| content.get_mut("application/problem+json"))
-            .and_then(|problem| problem.get_mut("schema"));
-        let Some(schema) = schema else { continue };
-        match schema.get_mut("oneOf") {
-            Some(choice) => items(choice).for_each(|one| move_to_components(one, components)),
-            None => move_to_components(schema, components),
+        for (media_type, content) in contents(Some(response)) {
+            if media_type != CONTENT_TYPE_PROBLEM {
+                continue;
+            }
+            let schema = &mut content["schema"];
+            match schema.get_mut("oneOf") {
+                Some(choice) => items(choice).for_each(|one| move_to_components(one, components)),
+                None => move_to_components(schema, components),
+            }
         }
     }
+}
+
+/// The bodies of a request or an answer, by media type.
+fn contents(of: Option<&mut Value>) -> impl Iterator<Item = (&String, &mut Value)> {
+    of.and_then(|of| of.get_mut("content"))
+        .into_iter()
+        .flat_map(members)
 }
 
 /// Out of `oneOf` null and something, the something.
@@ -227,7 +232,7 @@ fn add_examples(operation: &mut Value) {
     let id = operation["operationId"].as_str().unwrap_or_default();
     let examples = &EXAMPLES["operations"][id];
     if let Some(examples) = examples.get("requests") {
-        for (media_type, content) in members(&mut operation["requestBody"]["content"]) {
+        for (media_type, content) in contents(operation.get_mut("requestBody")) {
             if let Some(examples) = examples.get(media_type) {
                 content["examples"] = named(examples);
             }
@@ -237,7 +242,7 @@ fn add_examples(operation: &mut Value) {
         let Some(examples) = examples["answers"].get(status) else {
             continue;
         };
-        for (_, content) in members(&mut response["content"]) {
+        for (_, content) in contents(Some(response)) {
             content["examples"] = named(examples);
         }
     }
@@ -393,7 +398,7 @@ mod tests {
             for operation in operations(&mut api) {
                 ids.insert(operation["operationId"].as_str().unwrap_or_default().to_owned());
                 for (status, response) in members(&mut operation["responses"]) {
-                    for (media_type, content) in members(&mut response["content"]) {
+                    for (media_type, content) in contents(Some(response)) {
                         let there = content["examples"].is_object();
                         assert!(there, "no example of {status} {media_type}: {ids:?}");
                     }

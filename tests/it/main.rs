@@ -10,6 +10,7 @@
 
 mod admin;
 mod claim;
+mod contracts;
 mod demo;
 mod exactly_once;
 mod expiry;

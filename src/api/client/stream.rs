@@ -22,6 +22,21 @@ use crate::store::participations::Stored;
 /// Its address.
 pub const PATH: &str = "/v1/promotions/{promotion_id}/progress/stream";
 
+/// One event of the stream, by its fields.
+#[derive(utoipa::ToSchema)]
+#[allow(dead_code, reason = "only its schema is used")]
+struct ParticipationEvent {
+    /// Always `participation`.
+    #[schema(pattern = "^participation$", example = "participation")]
+    event: String,
+    /// The participation's version.
+    #[schema(pattern = "^[1-9][0-9]*$", example = "7")]
+    id: String,
+    /// The JSON that `progress` answers.
+    #[schema(content_media_type = "application/json")]
+    data: String,
+}
+
 /// How often a comment shows that the connection lives; the contract says at least every 15 s.
 const COMMENT_EVERY: Duration = Duration::from_secs(10);
 
@@ -46,7 +61,7 @@ refusals!(
     params(("promotion_id" = i64, Path, minimum = 1, example = 1, description = "The promotion")),
     responses(
         ProgressStreamRefusals,
-        (status = 200, description = "Events, each with a `Participation`; a comment at least every 15 s", body = String, content_type = "text/event-stream", headers(
+        (status = 200, description = "Events, each with a `Participation`; a comment at least every 15 s", body = ParticipationEvent, content_type = "text/event-stream", headers(
             ("Cache-Control" = String, description = "`no-cache`"),
             ("X-Accel-Buffering" = String, description = "`no`: proxies pass events on as they come"),
         )),

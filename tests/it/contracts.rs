@@ -1,0 +1,106 @@
+//! What others build against, tried with their tools: `make contracts` puts these in place and runs
+//! what is ignored here.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use chrono::TimeDelta;
+use serde_json::json;
+use tokio::process::Command;
+
+use crate::harness::*;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Where `scripts/contract-tools.sh` puts what it fetches.
+fn tools() -> PathBuf {
+    let tools = std::env::var_os("RIDE_PROMO_CONTRACT_TOOLS");
+    PathBuf::from(tools.expect("make contracts says where the tools are"))
+}
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Runs a command to its end, within ten minutes; answers what it printed and whether it succeeded.
+async fn run(command: &mut Command) -> (bool, String) {
+    let command = command.kill_on_drop(true).output();
+    let output = tokio::time::timeout(Duration::from_secs(600), command)
+        .await
+        .expect("it ends")
+        .expect("it is installed");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    (output.status.success(), said)
+}
+
+/// A client with two challenges that are over, and a promotion of one ride more to be started.
+async fn veteran(world: &World, service: &Service, user_id: i64) -> (Client, Promotion) {
+    let admin = service.admin();
+    let hours = |hours| now() - TimeDelta::hours(hours);
+    for began in [30, 20] {
+        let over = Challenges::new(world, &conditions(2)).await;
+        over.start(&[user_id], hours(began), hours(began - 5)).await;
+        eventually(LIMIT, || async {
+            equal(over.standing(user_id).await.status, "EXPIRED".to_owned())
+        })
+        .await;
+    }
+    let promotion = admin.open_promotion(&conditions(1)).await;
+    let client = service.eligible_client(user_id, &promotion).await;
+    (client, promotion)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make contracts"]
+async fn schemathesis_finds_nothing() {
+    let world = World::new().await;
+    let service = world.service().lateness("PT0S").start().await;
+    // one who has completed a challenge, and one who has yet to start
+    let (client, promotion) = veteran(&world, &service, 48_151).await;
+    client.start(promotion.id).await.expect(201);
+    let mut cheap = ride(48_151);
+    cheap["amount_cents"] = json!(4_200);
+    world.publish_ride(&cheap).await;
+    world.publish_ride(&ride(48_151)).await;
+    let (_, _) = veteran(&world, &service, 48_152).await;
+    for number in 0..40 {
+        let mut broken = ride(48_151 + number % 2);
+        broken["amount_cents"] = json!("65.00");
+        world.publish_ride(&broken).await;
+    }
+    world.publish_raw(None, Some(b"\xff"), &[]).await;
+    world.rides_are_applied().await;
+
+    let (client_document, admin_document) = ("openapi-client.json", "openapi-admin.json");
+    let client = |user_id| (client_document, service.api(), client_token(user_id));
+    let runs = [
+        client(48_151),
+        client(48_152),
+        (admin_document, service.admin_listener(), admin_token()),
+    ];
+    let mut found = Vec::new();
+    for (document, listener, token) in runs {
+        let config = document.replace("openapi", "schemathesis").replace("json", "toml");
+        let mut schemathesis = Command::new(tools().join("python/bin/schemathesis"));
+        schemathesis
+            .current_dir(repository("tests/contracts"))
+            .arg("--config-file")
+            .arg(config)
+            .arg("run")
+            .arg(repository("schemas").join(document))
+            .args(["--url", &format!("http://{}", listener.address())])
+            .args(["--header", &format!("Authorization:Bearer {token}")])
+            .args(["--continue-on-failure", "--output-truncate", "false"])
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("HYPOTHESIS_STORAGE_DIRECTORY", world.new_dir("hypothesis"));
+        let (found_nothing, said) = run(&mut schemathesis).await;
+        println!("{said}");
+        if !found_nothing {
+            found.push(document);
+        }
+    }
+    assert!(found.is_empty(), "findings in {found:?}");
+}
