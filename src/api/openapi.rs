@@ -138,7 +138,7 @@ fn document(api: OpenApi, info: Value, tags: &[(&str, &str)], links: &[Link]) ->
     for name in closed {
         components[name.as_str()]["additionalProperties"] = json!(false);
     }
-    state_what_goes_together(&mut components["Conditions"]);
+    complete_conditions(&mut components["Conditions"]);
     api["components"]["schemas"] = components;
     keep_used_schemas(&mut api);
     bound_integers(&mut api);
@@ -162,21 +162,17 @@ fn add_schemas<T: ToSchema>(api: &mut Value) {
     }
 }
 
+fn shared_schema<T: ToSchema>() -> Value {
+    serde_json::to_value(T::schema()).unwrap_or_default()
+}
+
 /// What the attributes cannot say, in every operation.
 fn complete(operation: &mut Value, components: &mut Value, closed: &mut BTreeSet<String>) {
     for parameter in operation.get_mut("parameters").into_iter().flat_map(items) {
-        // Left out or there, but never null.
-        if let Some(kind) = parameter["schema"]["type"].get(0).cloned() {
-            parameter["schema"]["type"] = kind;
-        }
-        if let Some(choice) = parameter["schema"].get("oneOf") {
-            parameter["schema"] = without_null(choice);
-        }
+        never_null(&mut parameter["schema"]);
     }
     for (media_type, content) in contents(operation.get_mut("requestBody")) {
-        if let Some(choice) = content["schema"].get("oneOf") {
-            content["schema"] = without_null(choice);
-        }
+        never_null(&mut content["schema"]);
         let reference = content["schema"]["$ref"].as_str();
         if let Some(name) = reference.and_then(|to| to.strip_prefix(COMPONENTS))
             && media_type == "application/json"
@@ -213,11 +209,16 @@ fn contents(of: Option<&mut Value>) -> impl Iterator<Item = (&String, &mut Value
         .flat_map(members)
 }
 
-/// Out of `oneOf` null and something, the something.
-fn without_null(choice: &Value) -> Value {
-    let mut choice = choice.as_array().into_iter().flatten();
-    let some = choice.find(|one| one["type"] != "null");
-    some.cloned().unwrap_or_default()
+/// Parameters and bodies are left out or there; only fields can be null.
+fn never_null(schema: &mut Value) {
+    if let Some(kind) = schema["type"].get(0).cloned() {
+        schema["type"] = kind;
+    }
+    let choice = schema.get("oneOf").and_then(Value::as_array);
+    let some = choice.and_then(|choice| choice.iter().find(|one| one["type"] != "null"));
+    if let Some(some) = some.cloned() {
+        *schema = some;
+    }
 }
 
 /// A schema with a title becomes a component, and what is left is a reference to it.
@@ -284,11 +285,15 @@ fn add_links(operation: &mut Value, links: &[Link]) {
     }
 }
 
-/// `max_rides_per_day` needs to know when a day ends.
-fn state_what_goes_together(conditions: &mut Value) {
-    if conditions.is_null() {
-        return;
-    }
+/// What is in their lists, and that `max_rides_per_day` needs to know when a day ends.
+fn complete_conditions(conditions: &mut Value) {
+    let service_type = &shared_schema::<RideCompleted>()["properties"]["service_type"];
+    let properties = &mut conditions["properties"];
+    properties["city_ids"]["items"]["minimum"] = json!(0);
+    properties["service_types"]["items"] = json!({
+        "type": "string", "minLength": service_type["minLength"],
+        "maxLength": service_type["maxLength"], "pattern": service_type["pattern"],
+    });
     conditions["if"] = json!({
         "required": ["max_rides_per_day"],
         "properties": { "max_rides_per_day": { "type": "integer" } },

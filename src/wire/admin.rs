@@ -154,7 +154,7 @@ pub struct Product {
     #[schema(example = 30)]
     pub term_days: i32,
     /// Where its terms can be read.
-    #[schema(required, format = "uri", example = "https://example.com/terms")]
+    #[schema(required, format = "iri", example = "https://example.com/terms")]
     pub terms_url: Option<String>,
 }
 
@@ -171,7 +171,7 @@ pub struct NewProduct {
     #[schema(minimum = 1, maximum = 3_650, example = 30)]
     pub term_days: i32,
     /// An https URL of at most 2,000 characters, or `null`.
-    #[schema(format = "uri", max_length = 2_000, pattern = "^https://[^\\s\\u0000-\\u001f\\u007f-\\u009f]+$", example = "https://example.com/terms")]
+    #[schema(format = "iri", max_length = 2_000, pattern = "^https://[^\\s\\u0000-\\u001f\\u007f-\\u009f]+$", example = "https://example.com/terms")]
     pub terms_url: Option<String>,
 }
 

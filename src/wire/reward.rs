@@ -35,7 +35,7 @@ pub struct RewardProduct {
     /// How long the loan runs, in days.
     pub term_days: i32,
     /// Where its terms are.
-    #[schema(required, format = "uri", example = "https://example.com/terms")]
+    #[schema(required, format = "iri", example = "https://example.com/terms")]
     pub terms_url: Option<String>,
 }
 

@@ -39,10 +39,10 @@ refusals!(
     path = "/admin/v1/pre-offers:import",
     operation_id = "import_pre_offers",
     tag = "pre-offers",
-    params(("Content-Encoding" = Option<String>, Header, description = "`gzip`, where it is; noticed without it too")),
+    params(("Content-Encoding" = Option<String>, Header, pattern = "^(gzip|x-gzip|identity)$", description = "`gzip`, where it is; noticed without it too")),
     request_body(content(
-        (String = "application/x-ndjson"),
-        (String = "text/csv"),
+        (Option<String> = "application/x-ndjson"),
+        (Option<String> = "text/csv"),
     )),
     responses(
         ImportPreOffersRefusals,
