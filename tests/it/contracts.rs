@@ -124,3 +124,110 @@ async fn try_all<'a>(world: &World, runs: [(&'a str, &Api, String); 3]) -> Vec<&
     }
     found
 }
+
+#[tokio::test]
+#[ignore = "make contracts"]
+async fn the_official_parser_reads_the_asyncapi_document() {
+    let mut parser = Command::new("node");
+    parser
+        .arg(tools().join("asyncapi/check.mjs"))
+        .arg(repository("schemas/asyncapi.json"));
+    let (valid, said) = run(&mut parser).await;
+    assert!(valid, "{said}");
+    assert!(
+        said.contains("channels: promotion-status, ride-completed"),
+        "{said}"
+    );
+}
+
+/// The examples of three languages, on real events with redelivered, older and aborted ones among
+/// them.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make contracts"]
+async fn every_example_of_a_subscriber_keeps_the_newest_version() {
+    let world = World::new().await;
+    let service = world.service().lateness("PT0S").start().await;
+    let promotion = service.admin().open_promotion(&conditions(3)).await;
+    for user_id in 1..=12 {
+        let (client, _) = service.started_client(user_id, &promotion).await;
+        for _ in 0..user_id % 4 {
+            world.publish_ride(&ride(user_id)).await;
+            world.rides_are_applied().await;
+        }
+        if user_id % 8 == 3 {
+            let accept = format!("/v1/promotions/{}/accept_reward", promotion.id);
+            client.api.post(&accept).await.expect(200);
+        }
+    }
+    let over = Challenges::new(&world, &conditions(2)).await;
+    let began = now() - TimeDelta::days(2);
+    over.start(&[99], began, began + TimeDelta::days(1)).await;
+    eventually(LIMIT, || async {
+        equal(over.standing(99).await.status, "EXPIRED".to_owned())
+    })
+    .await;
+    world.events_are_published().await;
+    let published = world.read_status_topic().await;
+    let newest = last_by_key(published.clone());
+    assert_eq!(newest.len(), 13);
+    let kinds: Vec<&str> = newest.values().map(StatusRecord::kind).collect();
+    for kind in ["started", "progressed", "completed", "rewarded", "expired"] {
+        assert!(kinds.contains(&format!("promotion.{kind}").as_str()), "{kind}");
+    }
+
+    // all of it again, in order and then backwards, and a version that never was
+    let again = published.iter().chain(published.iter().rev());
+    let again: Vec<Outgoing> = again.map(copy).collect();
+    let topic = world.status_topic();
+    let commit = world
+        .kafka()
+        .produce_in_transaction(topic, again, TransactionEnd::Commit);
+    drop(commit.await);
+    let mut never = newest["1:1"].clone();
+    never.event["version"] = json!(1_000);
+    let never = vec![copy(&never)];
+    let abort = world
+        .kafka()
+        .produce_in_transaction(topic, never, TransactionEnd::Abort);
+    drop(abort.await);
+
+    let expected: String = newest
+        .iter()
+        .map(|(key, record)| {
+            let event = &record.event;
+            format!(
+                "{key} version {} {} {}/{}\n",
+                event["version"],
+                event["status"].as_str().unwrap(),
+                event["rides_completed"],
+                event["rides_target"],
+            )
+        })
+        .collect();
+    let tools = tools();
+    let mut python = Command::new(tools.join("python/bin/python"));
+    python.arg(repository("examples/subscriber/python/subscriber.py"));
+    let mut java = Command::new("java");
+    java.arg("-jar")
+        .arg(tools.join("subscriber-java/target/subscriber.jar"));
+    let go = Command::new(tools.join("subscriber-go"));
+    for mut subscriber in [python, java, go] {
+        subscriber
+            .arg("--once")
+            .env("KAFKA_BROKERS", world.kafka().brokers())
+            .env("STATUS_TOPIC", topic);
+        let (ended_well, said) = run(&mut subscriber).await;
+        assert!(ended_well, "{subscriber:?}: {said}");
+        assert_eq!(said, expected, "{subscriber:?}");
+    }
+}
+
+/// The record as a relay would send it again.
+fn copy(status: &StatusRecord) -> Outgoing {
+    Outgoing {
+        partition: Some(status.record.partition),
+        key: status.record.key.clone().map(String::into_bytes),
+        value: Some(status.event.to_string().into_bytes()),
+        ..Outgoing::default()
+    }
+}
