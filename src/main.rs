@@ -267,14 +267,7 @@ fn openapi(args: &OpenapiArgs) -> anyhow::Result<ExitCode> {
     } else {
         api::openapi::client_openapi()
     };
-    answer(
-        format!(
-            "{}
-",
-            document.to_pretty_json()?
-        )
-        .as_bytes(),
-    )
+    answer(format!("{document:#}\n").as_bytes())
 }
 
 fn issue_token(cli: &Cli, args: &TokenArgs) -> anyhow::Result<ExitCode> {

@@ -1,236 +1,197 @@
-//! The committed files of `schemas/` are what the code says. `UPDATE_SCHEMAS=1 cargo test --test
-//! schemas` writes those that are generated.
+//! The committed files of `schemas/` are what the code says, and every example in them is what its
+//! schema says. `UPDATE_SCHEMAS=1 cargo test --test schemas` writes them.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-use chrono::{TimeZone as _, Utc};
+use chrono::{DateTime, Utc};
+use jsonschema::Validator;
 use ride_promo::wire::promotion_status::PromotionStatus;
-use ride_promo::wire::ride_completed;
+use ride_promo::wire::{ride_completed, schemas};
 use serde_json::{Map, Value, json};
-use utoipa::{PartialSchema as _, ToSchema as _};
-
-const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
-
-const RIDE: &str = r#"{
-  "ride_id": "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11", "user_id": 48151,
-  "completed_at": "2026-11-22T18:04:05.123Z", "amount_cents": 6500, "currency_code": "MXN",
-  "country_code": "MX", "city_id": 4198, "service_type": "city" }"#;
-
-const STATUS: &str = r#"{
-  "event_id": "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b12", "type": "promotion.progressed",
-  "user_id": 48151, "promotion_id": 1, "promotion_key": "mx-newbie-20",
-  "status": "IN_PROGRESS", "previous_status": "IN_PROGRESS", "version": 7,
-  "rides_completed": 6, "rides_target": 20, "started_at": "2026-11-20T09:00:00.000Z",
-  "challenge_deadline": "2026-12-04T09:00:00.000Z", "completed_at": null,
-  "reward_deadline": null, "rewarded_at": null, "expired_at": null, "expired_reason": null,
-  "reward": { "product_id": 80, "amount_cents": 100000, "currency_code": "MXN",
-    "repayment_rate": "15" },
-  "occurred_at": "2026-11-22T18:04:05.456Z" }"#;
 
 #[test]
-fn the_client_api_is_as_committed() {
-    let api = serde_json::to_value(ride_promo::api::client_openapi()).expect("JSON");
-    matches_committed("openapi-client.json", &api);
-}
-
-#[test]
-fn the_admin_api_is_as_committed() {
-    let api = serde_json::to_value(ride_promo::api::admin_openapi()).expect("JSON");
-    matches_committed("openapi-admin.json", &api);
-}
-
-#[test]
-fn the_status_event_is_as_committed() {
-    matches_committed("promotion-status.schema.json", &status_schema());
-}
-
-#[test]
-fn the_contracts_ride_fits_its_schema() {
-    let schema = committed("ride-completed.schema.json");
-    assert_eq!(schema["$schema"], DIALECT);
-    let ride = parsed(RIDE);
-    let (required, properties) = fields(&schema, &schema);
-    assert_eq!(keys(&ride), properties, "every field is in the schema");
-    assert!(required.is_subset(&properties));
-}
-
-/// What the schema requires is what the decoder requires, field by field.
-#[test]
-fn the_decoder_requires_what_the_schema_requires() {
-    let schema = committed("ride-completed.schema.json");
-    let (required, properties) = fields(&schema, &schema);
-    let now = Utc
-        .with_ymd_and_hms(2026, 11, 22, 18, 5, 0)
-        .single()
-        .expect("an instant");
-    ride_completed::decode(RIDE.as_bytes(), now).expect("the contract's ride");
-    for field in &properties {
-        let mut ride = parsed(RIDE);
-        ride.remove(field);
-        let value = Value::Object(ride).to_string();
-        let decoded = ride_completed::decode(value.as_bytes(), now);
-        assert_eq!(decoded.is_err(), required.contains(field), "{field}");
+fn the_committed_files_are_what_the_code_says() {
+    for (name, generated) in generated() {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("schemas")
+            .join(name);
+        if std::env::var_os("UPDATE_SCHEMAS").is_some_and(|value| value == "1") {
+            fs::write(&path, format!("{generated:#}\n")).expect("schemas/ can be written");
+            continue;
+        }
+        let committed = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            committed == format!("{generated:#}\n"),
+            "schemas/{name} is not what the code says: look whether the change keeps the contract, \
+             then UPDATE_SCHEMAS=1 cargo test --test schemas, and commit it"
+        );
     }
 }
 
-#[test]
-fn the_contracts_status_event_fits_its_schema() {
-    let schema = committed("promotion-status.schema.json");
-    assert_eq!(schema["$schema"], DIALECT);
-    let event = parsed(STATUS);
-    let (required, properties) = fields(&schema, &schema);
-    assert_eq!(keys(&event), properties, "properties");
-    assert_eq!(keys(&event), required, "every field is always there");
-    // and the type writes exactly these
-    let typed: PromotionStatus = serde_json::from_str(STATUS).expect("the contract's event");
-    let written = serde_json::to_value(typed).expect("JSON");
-    assert_eq!(written, Value::Object(event));
+fn generated() -> [(&'static str, Value); 5] {
+    [
+        ("openapi-client.json", ride_promo::api::client_openapi()),
+        ("openapi-admin.json", ride_promo::api::admin_openapi()),
+        ("asyncapi.json", schemas::asyncapi()),
+        ("ride-completed.schema.json", schemas::ride_completed()),
+        ("promotion-status.schema.json", schemas::promotion_status()),
+    ]
 }
 
 #[test]
 fn every_reference_leads_somewhere() {
-    if updating() {
-        // the files are being written right now
-        return;
+    for (name, document) in generated() {
+        each_member(&document, &mut |member, value| {
+            if let (true, Some(reference)) = (member == "$ref", value.as_str()) {
+                let pointer = reference.trim_start_matches('#');
+                assert!(document.pointer(pointer).is_some(), "{name}: {reference}");
+            }
+        });
     }
-    for name in [
-        "openapi-client.json",
-        "openapi-admin.json",
-        "promotion-status.schema.json",
-        "ride-completed.schema.json",
-    ] {
-        let schema = committed(name);
-        let mut references = Vec::new();
-        collect_references(&schema, &mut references);
-        for reference in references {
-            let pointer = reference.trim_start_matches('#');
-            assert!(schema.pointer(pointer).is_some(), "{name}: {reference}");
+}
+
+#[test]
+fn the_examples_of_events_fit_their_schemas() {
+    for schema in [schemas::ride_completed(), schemas::promotion_status()] {
+        let validator = validator(&schema);
+        for example in items(&schema["examples"]) {
+            fits(&validator, example, "an event's example");
         }
     }
-}
-
-/// The type's own schema, with the ones it refers to under `$defs`.
-fn status_schema() -> Value {
-    let mut components = vec![];
-    PromotionStatus::schemas(&mut components);
-    let defs: Map<String, Value> = components
-        .into_iter()
-        .map(|(name, schema)| (name, serde_json::to_value(schema).expect("JSON")))
-        .collect();
-    let mut schema = json!({
-        "$schema": DIALECT,
-        "$id": "urn:ride-promo:promotion-status",
-        "title": "promotion-status",
-    });
-    let own = serde_json::to_value(PromotionStatus::schema()).expect("JSON");
-    let root = schema.as_object_mut().expect("an object");
-    root.extend(own.as_object().expect("an object").clone());
-    root.insert("$defs".to_owned(), Value::Object(defs));
-    redirect(&mut schema);
-    schema
-}
-
-/// From OpenAPI's place for shared schemas to JSON Schema's.
-fn redirect(value: &mut Value) {
-    match value {
-        Value::String(text) => {
-            if let Some(name) = text.strip_prefix("#/components/schemas/") {
-                *text = format!("#/$defs/{name}");
+    let document = schemas::asyncapi();
+    let messages = document["components"]["messages"].as_object();
+    for (name, message) in messages.expect("messages") {
+        assert!(!items(&message["examples"]).is_empty(), "{name}");
+        for example in items(&message["examples"]) {
+            for part in ["payload", "headers"] {
+                let validator = validator(&within(&document, &message[part]));
+                fits(&validator, &example[part], &format!("{name}'s {part}"));
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(redirect),
-        Value::Object(members) => members.values_mut().for_each(redirect),
-        _ => {}
     }
 }
 
-fn collect_references(value: &Value, found: &mut Vec<String>) {
+#[test]
+fn the_examples_of_calls_fit_their_schemas() {
+    for (name, document) in generated() {
+        let mut examples = 0;
+        each_member(&document["paths"], &mut |_, value| {
+            let Some(given) = value.get("examples").and_then(Value::as_object) else {
+                return;
+            };
+            let validator = validator(&within(&document, &value["schema"]));
+            for (example, content) in given {
+                fits(&validator, &content["value"], &format!("{name}: {example}"));
+                examples += 1;
+            }
+        });
+        assert!(examples > 50 || !name.starts_with("openapi"), "{name}: {examples}");
+    }
+}
+
+/// Single fields show what they hold, in every document.
+#[test]
+fn the_examples_of_fields_fit_their_schemas() {
+    for (name, document) in generated() {
+        each_member(&document, &mut |member, schema| {
+            if let (Some(example), true) = (schema.get("example"), schema.get("type").is_some()) {
+                let validator = validator(&within(&document, schema));
+                fits(&validator, example, &format!("{name}: {member}"));
+            }
+        });
+    }
+}
+
+/// The schema's ride is the decoder's: what one requires the other does, and what one refuses the
+/// other does, field by field.
+#[test]
+fn the_decoder_takes_what_the_schema_takes() {
+    let schema = schemas::ride_completed();
+    let validator = validator(&schema);
+    let now: DateTime<Utc> = "2026-11-22T18:05:00Z".parse().expect("an instant");
+    let judged = |ride: &Value| {
+        let decoded = ride_completed::decode(ride.to_string().as_bytes(), now);
+        (validator.is_valid(ride), decoded.is_ok())
+    };
+    assert_eq!(judged(&schemas::example_ride()), (true, true));
+    let properties = schema["properties"].as_object().expect("properties");
+    let (ride, names) = (schemas::example_ride(), keys(properties));
+    assert_eq!(keys(ride.as_object().expect("an object")), names);
+    for name in names {
+        let mut without = ride.clone();
+        without.as_object_mut().expect("an object").remove(&name);
+        let (schema_takes, decoder_takes) = judged(&without);
+        assert_eq!(schema_takes, decoder_takes, "without {name}");
+        for value in [
+            json!(null), json!(true), json!(-1), json!(0), json!(1), json!(1.5), json!(1e30),
+            json!(""), json!("x"), json!("mx"), json!("MX"), json!("MXN"), json!("MXNN"),
+            json!("a".repeat(64)), json!("a".repeat(65)), json!("a\u{7}"), json!([]), json!({}),
+            json!("2026-11-22T18:04:05Z"), json!("2026-11-22 18:04"), json!("yesterday"),
+            json!("0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b19"), json!("0192f8c4"),
+        ] {
+            let mut changed = ride.clone();
+            changed[name.as_str()] = value.clone();
+            let (schema_takes, decoder_takes) = judged(&changed);
+            assert_eq!(schema_takes, decoder_takes, "{name}: {value}");
+        }
+    }
+}
+
+/// Every field is always there, and the type writes exactly what the contract shows.
+#[test]
+fn the_type_writes_the_contracts_status_event() {
+    let example = schemas::example_status();
+    let typed: PromotionStatus = serde_json::from_value(example.clone()).expect("the event");
+    assert_eq!(serde_json::to_value(typed).expect("JSON"), example);
+    let validator = validator(&schemas::promotion_status());
+    for name in keys(example.as_object().expect("an object")) {
+        let mut without = example.clone();
+        without.as_object_mut().expect("an object").remove(&name);
+        assert!(!validator.is_valid(&without), "without {name}");
+    }
+}
+
+/// A validator that checks formats too, as those who read the documents expect.
+fn validator(schema: &Value) -> Validator {
+    jsonschema::draft202012::options()
+        .should_validate_formats(true)
+        .build(schema)
+        .unwrap_or_else(|error| panic!("{error} in {schema}"))
+}
+
+/// A schema of a document, which may refer to its components.
+fn within(document: &Value, schema: &Value) -> Value {
+    json!({ "allOf": [schema], "components": document["components"] })
+}
+
+#[track_caller]
+fn fits(validator: &Validator, value: &Value, what: &str) {
+    let errors: Vec<String> = validator
+        .iter_errors(value)
+        .map(|error| format!("{} at {}", error, error.instance_path()))
+        .collect();
+    assert!(errors.is_empty(), "{what}: {errors:?}\n{value:#}");
+}
+
+fn each_member(value: &Value, visit: &mut impl FnMut(&str, &Value)) {
     match value {
-        Value::Array(items) => items
-            .iter()
-            .for_each(|item| collect_references(item, found)),
+        Value::Array(items) => items.iter().for_each(|item| each_member(item, visit)),
         Value::Object(members) => {
             for (name, member) in members {
-                match member {
-                    Value::String(text) if name == "$ref" => found.push(text.clone()),
-                    _ => collect_references(member, found),
-                }
+                visit(name, member);
+                each_member(member, visit);
             }
         }
         _ => {}
     }
 }
 
-/// Required and known fields, through references and `allOf`.
-fn fields(root: &Value, schema: &Value) -> (BTreeSet<String>, BTreeSet<String>) {
-    let mut required: BTreeSet<String> = schema["required"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|name| name.as_str().map(str::to_owned))
-        .collect();
-    let mut properties: BTreeSet<String> = schema["properties"]
-        .as_object()
-        .into_iter()
-        .flat_map(Map::keys)
-        .cloned()
-        .collect();
-    let referred = schema["$ref"].as_str().map(|reference| {
-        root.pointer(reference.trim_start_matches('#'))
-            .expect("a reference that leads somewhere")
-    });
-    for part in schema["allOf"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .chain(referred)
-    {
-        let (more_required, more_properties) = fields(root, part);
-        required.extend(more_required);
-        properties.extend(more_properties);
-    }
-    (required, properties)
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
 }
 
 fn keys(object: &Map<String, Value>) -> BTreeSet<String> {
     object.keys().cloned().collect()
-}
-
-fn parsed(text: &str) -> Map<String, Value> {
-    serde_json::from_str(text).expect("a JSON object")
-}
-
-fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("schemas")
-        .join(name)
-}
-
-fn updating() -> bool {
-    std::env::var_os("UPDATE_SCHEMAS").is_some_and(|value| value == "1")
-}
-
-fn committed(name: &str) -> Value {
-    if updating() && name == "promotion-status.schema.json" {
-        return status_schema();
-    }
-    let text = fs::read_to_string(path(name)).unwrap_or_else(|error| {
-        panic!("schemas/{name}: {error}; UPDATE_SCHEMAS=1 cargo test --test schemas writes it")
-    });
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("schemas/{name}: {error}"))
-}
-
-fn matches_committed(name: &str, generated: &Value) {
-    if updating() {
-        let text = serde_json::to_string_pretty(generated).expect("JSON");
-        fs::write(path(name), text + "\n").expect("schemas/ can be written");
-        return;
-    }
-    assert!(
-        committed(name) == *generated,
-        "schemas/{name} is not what the code says: look whether the change keeps the contract, then \
-         UPDATE_SCHEMAS=1 cargo test --test schemas, and commit it"
-    );
 }

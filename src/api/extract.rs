@@ -183,9 +183,9 @@ impl Params {
             .map(|(_, value)| value.as_str())
     }
 
-    /// An integer within a range; anything else is an invalid request that names it.
+    /// An integer within a range; anything else, nothing too, is an invalid request that names it.
     pub fn integer(&self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>> {
-        let Some(text) = self.text(name) else {
+        let Some((_, text)) = self.0.iter().find(|(found, _)| found == name) else {
             return Ok(None);
         };
         match text.parse() {
@@ -322,6 +322,7 @@ mod tests {
             "limit=0",
             "limit=201",
             "limit=x",
+            "limit=",
             "limit=1.5",
             "cursor=x",
             "cursor=%25",

@@ -9,6 +9,7 @@ pub mod model;
 pub mod openapi;
 pub mod probes;
 pub mod problem;
+pub mod refusals;
 pub mod server;
 
 use std::sync::Arc;

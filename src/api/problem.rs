@@ -5,15 +5,12 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
 use std::time::Duration;
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response as ApiResponse, ResponseBuilder};
-use utoipa::{IntoResponses, ToSchema};
+use utoipa::ToSchema;
 
 use crate::domain::eligibility::Reason;
 use crate::domain::promotion::FieldError;
 use crate::store::StoreError;
-use crate::wire::participation::Participation;
 
 /// The media type of every refusal.
 pub const CONTENT_TYPE_PROBLEM: &str = "application/problem+json";
@@ -100,6 +97,33 @@ impl Problem {
     /// The status it is answered with.
     pub fn status(&self) -> StatusCode {
         self.kind.status
+    }
+
+    /// What kind it is, the end of its `type`.
+    pub fn slug(&self) -> &'static str {
+        self.kind.slug
+    }
+
+    /// What kind it is, for people.
+    pub fn title(&self) -> &'static str {
+        self.kind.title
+    }
+
+    /// What its type has beyond RFC 9457's members.
+    pub fn members(&self) -> &Map<String, Value> {
+        &self.members
+    }
+
+    /// The JSON that is answered.
+    pub fn body(&self) -> Value {
+        let mut body = Map::new();
+        let address = format!("/problems/{}", self.kind.slug);
+        body.insert("type".to_owned(), json!(address));
+        body.insert("title".to_owned(), json!(self.kind.title));
+        body.insert("status".to_owned(), json!(self.kind.status.as_u16()));
+        body.insert("detail".to_owned(), json!(self.detail));
+        body.extend(self.members.clone());
+        Value::Object(body)
     }
 
     // In every group ---------------------------------------------------------------------------
@@ -222,7 +246,7 @@ impl Problem {
     // Of single calls --------------------------------------------------------------------------
 
     /// Start: the client took part before.
-    pub fn already_participated(participation: &Participation) -> Self {
+    pub fn already_participated(participation: &impl Serialize) -> Self {
         Self::new(
             kind!(CONFLICT, "already-participated", "Already participated"),
             "A promotion can be taken part in only once.",
@@ -344,16 +368,7 @@ impl From<StoreError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut body = Map::new();
-        body.insert(
-            "type".to_owned(),
-            json!(format!("/problems/{}", self.kind.slug)),
-        );
-        body.insert("title".to_owned(), json!(self.kind.title));
-        body.insert("status".to_owned(), json!(self.kind.status.as_u16()));
-        body.insert("detail".to_owned(), json!(self.detail));
-        body.extend(self.members);
-        let mut response = (self.kind.status, Value::Object(body).to_string()).into_response();
+        let mut response = (self.kind.status, self.body().to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_PROBLEM));
         match self.hint {
@@ -372,26 +387,6 @@ impl IntoResponse for Problem {
     }
 }
 
-/// A refusal (RFC 9457). Some types have members of their own besides.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(title = "Problem")]
-pub struct ProblemDetails {
-    /// `/problems/<slug>`.
-    #[serde(rename = "type")]
-    #[schema(example = "/problems/invalid-request")]
-    pub problem_type: String,
-    /// What kind of problem this is, for people.
-    pub title: String,
-    /// The answer's status.
-    #[schema(example = 422)]
-    pub status: u16,
-    /// What went wrong here, for people.
-    pub detail: String,
-    /// Of `invalid-request`: the fields that are wrong.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub errors: Option<Vec<FieldProblem>>,
-}
-
 /// A field that is wrong.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct FieldProblem {
@@ -399,56 +394,6 @@ pub struct FieldProblem {
     pub field: String,
     /// What it should have been.
     pub reason: String,
-}
-
-/// The refusals that every call with a token may answer, for the OpenAPI document.
-#[derive(Debug)]
-pub struct CommonProblems;
-
-impl IntoResponses for CommonProblems {
-    fn responses() -> BTreeMap<String, RefOr<ApiResponse>> {
-        [
-            (
-                "400",
-                "`malformed-request`: not JSON, or a wrong JSON type",
-            ),
-            (
-                "401",
-                "`unauthorized`: no valid token (with `WWW-Authenticate`)",
-            ),
-            ("403", "`forbidden`: the token does not allow this"),
-            ("404", "`not-found`"),
-            (
-                "405",
-                "`method-not-allowed` (with `Allow`)",
-            ),
-            ("413", "`too-large`"),
-            (
-                "422",
-                "`invalid-request`, with `errors` naming the fields",
-            ),
-            (
-                "429",
-                "`too-many-requests` (with `Retry-After`)",
-            ),
-            (
-                "503",
-                "`temporarily-unavailable` (with `Retry-After`); the outcome is unknown, repeating is safe",
-            ),
-        ]
-        .into_iter()
-        .map(|(status, description)| {
-            let content = ContentBuilder::new()
-                .schema(Some(Ref::from_schema_name("ProblemDetails")))
-                .build();
-            let response = ResponseBuilder::new()
-                .description(description)
-                .content(CONTENT_TYPE_PROBLEM, content)
-                .build();
-            (status.to_owned(), RefOr::T(response))
-        })
-        .collect()
-    }
 }
 
 #[cfg(test)]

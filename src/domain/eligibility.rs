@@ -12,6 +12,7 @@ use super::{Instant, PromotionId};
 /// Why a client may not start, in the contract's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(as = EligibilityRule)]
 pub enum Reason {
     /// A participation of theirs is `REWARDED`, in any promotion.
     AlreadyRewarded,
@@ -162,6 +163,7 @@ pub struct ClientFacts {
 
 /// One rule of eligibility as it was judged, with the values compared.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[schema(as = EligibilityCheck)]
 pub struct Check {
     /// The reason given where it fails.
     pub rule: Reason,

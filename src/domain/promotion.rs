@@ -14,32 +14,43 @@ use super::ride::Ride;
 pub const MAX_TARGET_RIDES: u32 = 10_000;
 
 /// The rules of a promotion. Only [`Conditions::from_json`] makes them, so they are always valid.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Conditions {
     /// How many rides complete the challenge, 1 to 10,000.
+    #[schema(value_type = i32, minimum = 1, maximum = 10_000, example = 20)]
     pub target_rides: u32,
     /// The least fare that counts, in cents.
+    #[schema(minimum = 0, example = 5_000)]
     pub min_amount_cents: i64,
     /// The only currency that counts.
+    #[schema(value_type = String, pattern = "^[A-Z]{3}$", example = "MXN")]
     pub currency_code: CurrencyCode,
-    /// How long the challenge runs from its start.
+    /// How long the challenge runs from its start: ISO 8601 of weeks, days, hours, minutes and
+    /// seconds, from `PT1S` to `P366D`; a day is 24 hours.
+    #[schema(value_type = String, format = "duration", example = "P14D")]
     pub challenge_period: Period,
-    /// How long the reward may be claimed from completion.
+    /// How long the reward may be claimed from completion, in the same form.
+    #[schema(value_type = String, format = "duration", example = "P7D")]
     pub claim_period: Period,
     /// Where given, the ride's country must be one of these.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(inline, min_items = 1, example = json!(["MX"]))]
     pub country_codes: Option<Vec<CountryCode>>,
     /// Where given, the ride's city must be one of these.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1, example = json!([4_198]))]
     pub city_ids: Option<Vec<i64>>,
     /// Where given, the ride's kind must be one of these.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1, example = json!(["city"]))]
     pub service_types: Option<Vec<String>>,
     /// Where given, the most rides that count per local day; goes with the time zone.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i32>, minimum = 1, maximum = 10_000, example = 5)]
     pub max_rides_per_day: Option<u32>,
-    /// Where a day begins and ends.
+    /// Where a day begins and ends: a time zone of the IANA database.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = "time-zone", example = "America/Mexico_City")]
     pub day_boundary_timezone: Option<Tz>,
 }
 
@@ -306,7 +317,8 @@ pub fn is_service_type(text: &str) -> bool {
 }
 
 /// What was decided about one ride, in the order in which the rules apply (contract 2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, utoipa::ToSchema)]
+#[schema(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Verdict {
     /// Completed before the challenge started.
     BeforeStart,

@@ -28,6 +28,17 @@ impl<const N: usize> Code<N> {
     }
 }
 
+impl<const N: usize> utoipa::PartialSchema for Code<N> {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .pattern(Some(format!("^[A-Z]{{{N}}}$")))
+            .into()
+    }
+}
+
+impl<const N: usize> utoipa::ToSchema for Code<N> {}
+
 impl<const N: usize> FromStr for Code<N> {
     type Err = CodeError;
 
@@ -72,10 +83,10 @@ impl<'de, const N: usize> Deserialize<'de> for Code<N> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Reward {
     /// The loan product.
-    #[schema(example = 80)]
+    #[schema(minimum = 1, example = 80)]
     pub product_id: i64,
     /// The loan's amount in cents.
-    #[schema(example = 100_000)]
+    #[schema(minimum = 1, example = 100_000)]
     pub amount_cents: i64,
     /// The amount's currency.
     #[schema(value_type = String, pattern = "^[A-Z]{3}$", example = "MXN")]

@@ -26,13 +26,16 @@ const MOST_URL_CHARS: usize = 2_000;
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Promotion {
     /// Its number.
+    #[schema(minimum = 1, example = 1)]
     pub promotion_id: i64,
     /// Its verbal key, unique, never changed.
+    #[schema(example = "mx-newbie-20")]
     pub promotion_key: String,
     /// Shown to clients.
+    #[schema(example = "A loan for 20 rides")]
     pub title: String,
     /// The rules; participations keep those they started under.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Conditions)]
     pub conditions: Value,
     /// What accepting does where the client's split has gone.
     pub missing_split: MissingSplit,
@@ -50,14 +53,16 @@ pub struct Promotion {
 #[derive(Clone, Debug, PartialEq, utoipa::ToSchema)]
 pub struct NewPromotion {
     /// Its verbal key: 1 to 100 printable characters without spaces.
+    #[schema(min_length = 1, max_length = 100, pattern = "^[^\\s\\u0000-\\u001f\\u007f-\\u009f]+$", example = "mx-newbie-20")]
     pub promotion_key: String,
-    /// 1 to 200 characters.
+    /// Shown to clients: 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$", example = "A loan for 20 rides")]
     pub title: String,
     /// The rules (contract 2).
-    #[schema(value_type = Object)]
+    #[schema(value_type = Conditions)]
     pub conditions: Value,
     /// `create` where left out.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<MissingSplit>)]
     pub missing_split: MissingSplit,
     /// `true` where left out.
     #[schema(value_type = Option<bool>)]
@@ -91,14 +96,17 @@ impl NewPromotion {
 /// replaced as a whole.
 #[derive(Clone, Debug, Default, PartialEq, utoipa::ToSchema)]
 pub struct PromotionPatch {
-    /// 1 to 200 characters.
+    /// Shown to clients: 1 to 200 characters.
+    #[schema(nullable = false, min_length = 1, max_length = 200, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$", example = "A loan for 20 rides")]
     pub title: Option<String>,
     /// The rules (contract 2).
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Conditions>, nullable = false)]
     pub conditions: Option<Value>,
     /// What accepting does where the client's split has gone.
+    #[schema(nullable = false)]
     pub missing_split: Option<MissingSplit>,
     /// Whether it can be started.
+    #[schema(nullable = false)]
     pub active: Option<bool>,
 }
 
@@ -137,30 +145,33 @@ pub struct Product {
     #[schema(example = 80)]
     pub product_id: i64,
     /// Shown to clients.
+    #[schema(example = "First loan")]
     pub name: String,
     /// What it is paid in.
-    #[schema(example = "MXN")]
+    #[schema(pattern = "^[A-Z]{3}$", example = "MXN")]
     pub currency_code: String,
     /// How long the loan runs.
     #[schema(example = 30)]
     pub term_days: i32,
     /// Where its terms can be read.
-    #[schema(required)]
+    #[schema(required, format = "iri", example = "https://example.com/terms")]
     pub terms_url: Option<String>,
 }
 
 /// A product as it is written: all but its number, which is in the path. Always valid.
 #[derive(Clone, Debug, PartialEq, Eq, utoipa::ToSchema)]
 pub struct NewProduct {
-    /// 1 to 200 characters.
+    /// Shown to clients: 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$", example = "First loan")]
     pub name: String,
     /// What it is paid in.
-    #[schema(value_type = String, pattern = "^[A-Z]{3}$")]
+    #[schema(value_type = String, pattern = "^[A-Z]{3}$", example = "MXN")]
     pub currency_code: CurrencyCode,
     /// 1 to 3,650.
-    #[schema(minimum = 1, maximum = 3650)]
+    #[schema(minimum = 1, maximum = 3_650, example = 30)]
     pub term_days: i32,
-    /// An https URL.
+    /// An https URL of at most 2,000 characters, or `null`.
+    #[schema(format = "iri", max_length = 2_000, pattern = "^https://[^\\s\\u0000-\\u001f\\u007f-\\u009f]+$", example = "https://example.com/terms")]
     pub terms_url: Option<String>,
 }
 
@@ -187,7 +198,7 @@ impl NewProduct {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct GeoConfig {
     /// The country.
-    #[schema(example = "MX")]
+    #[schema(pattern = "^[A-Z]{2}$", example = "MX")]
     pub country_code: String,
     /// Whether new splits and starts are allowed.
     pub promotions_enabled: bool,
@@ -226,10 +237,10 @@ pub struct AuditEntry {
     #[schema(example = "PATCH /promotions/1")]
     pub call: String,
     /// What it was; `null` where it was not there.
-    #[schema(required, value_type = Option<Object>)]
+    #[schema(required, value_type = Value)]
     pub before: Option<Value>,
-    /// What it became.
-    #[schema(required, value_type = Option<Object>)]
+    /// What it became; `null` where there is nothing to show.
+    #[schema(required, value_type = Value)]
     pub after: Option<Value>,
 }
 

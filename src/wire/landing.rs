@@ -7,19 +7,21 @@ use uuid::Uuid;
 
 use super::participation::Participation;
 use crate::domain::eligibility::Screen;
+#[allow(unused_imports, reason = "named in the schema")]
+use crate::domain::promotion::Conditions;
 
 /// The screen to show, and what belongs on it; `null` is what does not.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Landing {
     /// The screen.
     pub screen: Screen,
-    /// The promotion offered, or taken part in.
+    /// The promotion offered, or taken part in; `null` on the other screens.
     #[schema(required)]
     pub promotion: Option<LandingPromotion>,
-    /// The participation.
+    /// The participation the screen is about; `null` where there is none.
     #[schema(required)]
     pub participation: Option<Participation>,
-    /// The loan offered.
+    /// The loan offered, by `PROMO_OFFER` and `REGULAR_OFFER`; `null` on the other screens.
     #[schema(required)]
     pub offer: Option<LandingOffer>,
     /// The server's clock.
@@ -37,7 +39,7 @@ pub struct LandingPromotion {
     /// Its title.
     pub title: String,
     /// Its conditions; the frozen ones once started.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Conditions)]
     pub conditions: Value,
 }
 

@@ -11,6 +11,7 @@ pub mod quarantine;
 pub mod receipt;
 pub mod reward;
 pub mod ride_completed;
+pub mod schemas;
 pub mod stats;
 pub mod user;
 

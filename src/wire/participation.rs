@@ -8,24 +8,33 @@ use serde_json::Value;
 
 use crate::domain::Instant;
 use crate::domain::participation::{ExpiredReason, StatusName};
+#[allow(unused_imports, reason = "named in the schema")]
+use crate::domain::promotion::Conditions;
 use crate::domain::reward::Reward;
 
 /// The state of a participation as of one version: what status events carry and clients read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[schema(as = ParticipationState)]
 pub struct State {
     /// The client.
+    #[schema(minimum = 1, example = 48_151)]
     pub user_id: i64,
     /// The promotion.
+    #[schema(example = 1)]
     pub promotion_id: i64,
     /// The promotion's verbal key.
+    #[schema(example = "mx-newbie-20")]
     pub promotion_key: String,
     /// Where it stands.
     pub status: StatusName,
-    /// 1 at the start, one more per event.
+    /// 1 at the start, one more with every change of what is told here.
+    #[schema(minimum = 1, example = 7)]
     pub version: i32,
-    /// Rides counted.
+    /// Rides counted, never more than `rides_target`.
+    #[schema(minimum = 0, example = 6)]
     pub rides_completed: i32,
     /// Rides needed.
+    #[schema(minimum = 1, maximum = 10_000, example = 20)]
     pub rides_target: i32,
     /// The start, by the database's clock.
     #[serde(with = "crate::wire::instant")]
@@ -33,23 +42,23 @@ pub struct State {
     /// The end of the challenge, exclusive.
     #[serde(with = "crate::wire::instant")]
     pub challenge_deadline: DateTime<Utc>,
-    /// When completion was recorded.
+    /// When completion was recorded; `null` before.
     #[serde(with = "crate::wire::optional_instant")]
     #[schema(required)]
     pub completed_at: Option<DateTime<Utc>>,
-    /// The end of the claim, exclusive.
+    /// The end of the claim, exclusive; `null` before completion.
     #[serde(with = "crate::wire::optional_instant")]
     #[schema(required)]
     pub reward_deadline: Option<DateTime<Utc>>,
-    /// When the reward was accepted.
+    /// When the reward was accepted; `null` before.
     #[serde(with = "crate::wire::optional_instant")]
     #[schema(required)]
     pub rewarded_at: Option<DateTime<Utc>>,
-    /// When expiry was recorded.
+    /// When expiry was recorded; `null` before.
     #[serde(with = "crate::wire::optional_instant")]
     #[schema(required)]
     pub expired_at: Option<DateTime<Utc>>,
-    /// Why it expired.
+    /// Why it expired; `null` unless it has.
     #[schema(required)]
     pub expired_reason: Option<ExpiredReason>,
     /// The frozen loan terms.
@@ -64,9 +73,10 @@ pub struct Participation {
     #[serde(flatten)]
     pub state: Arc<State>,
     /// The frozen conditions.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Conditions)]
     pub conditions: Arc<Value>,
-    /// The deadline has passed, and it is not yet proven that every ride was read.
+    /// The deadline has passed, and it is not yet proven that every ride published in time was
+    /// read: a ride completed before the deadline still counts.
     pub settling: bool,
     /// The server's clock.
     #[serde(with = "crate::wire::instant")]

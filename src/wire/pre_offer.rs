@@ -78,7 +78,7 @@ pub struct Rejection {
     #[schema(example = 17)]
     pub line: u64,
     /// The field; `null` for the line as a whole.
-    #[schema(example = "amount_cents")]
+    #[schema(required, value_type = Option<String>, example = "amount_cents")]
     pub field: Option<&'static str>,
     /// What it should have been and what it was, or `UNKNOWN_PROMOTION_KEY`.
     #[schema(example = "must be at least 1, got 0")]

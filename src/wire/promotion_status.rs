@@ -25,6 +25,27 @@ pub mod event_type {
     pub const EXPIRED: &str = "promotion.expired";
 }
 
+/// The words of [`event_type`], for the schema.
+#[derive(utoipa::ToSchema)]
+#[allow(dead_code, reason = "only its schema is used")]
+enum EventType {
+    /// The client pressed Get started; `previous_status` is `null`.
+    #[schema(rename = "promotion.started")]
+    Started,
+    /// One or more rides counted.
+    #[schema(rename = "promotion.progressed")]
+    Progressed,
+    /// The target is reached; the reward may be claimed.
+    #[schema(rename = "promotion.completed")]
+    Completed,
+    /// The reward was accepted.
+    #[schema(rename = "promotion.rewarded")]
+    Rewarded,
+    /// Time ran out; `expired_reason` says which.
+    #[schema(rename = "promotion.expired")]
+    Expired,
+}
+
 /// An event of `promotion-status`, in the field order of the contract.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PromotionStatus {
@@ -32,6 +53,7 @@ pub struct PromotionStatus {
     pub event_id: Uuid,
     /// What happened: `promotion.started`, `.progressed`, `.completed`, `.rewarded` or `.expired`.
     #[serde(rename = "type")]
+    #[schema(value_type = EventType)]
     pub event_type: String,
     /// The state after it.
     #[serde(flatten)]

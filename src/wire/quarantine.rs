@@ -5,6 +5,9 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+#[allow(unused_imports, reason = "named in the schema")]
+use super::ride_completed::Reason;
+
 /// Where a quarantined record stands.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, serde::Deserialize, utoipa::ToSchema,
@@ -46,11 +49,13 @@ impl std::str::FromStr for QuarantineStatus {
 pub struct QuarantinedView {
     /// Names it here.
     pub quarantine_id: Uuid,
-    /// Where it was read.
+    /// The topic it was read from.
     pub topic: String,
-    /// Where it was read.
+    /// The partition it was read from.
+    #[schema(minimum = 0)]
     pub partition: i32,
-    /// Where it was read.
+    /// Its offset in that partition.
+    #[schema(minimum = 0)]
     pub offset: i64,
     /// Its key as text, if it had one; what is not UTF-8 is replaced.
     #[schema(required)]
@@ -59,21 +64,23 @@ pub struct QuarantinedView {
     #[schema(required)]
     pub user_id: Option<i64>,
     /// The word for what is wrong with it.
+    #[schema(value_type = Reason)]
     pub reason: String,
     /// All that is wrong with it.
     pub detail: String,
     /// Its bytes.
+    #[schema(content_encoding = "base64")]
     pub value_base64: String,
     /// When it was recorded.
     #[serde(with = "crate::wire::instant")]
     pub received_at: DateTime<Utc>,
     /// Where it stands.
     pub status: QuarantineStatus,
-    /// When it was resolved.
+    /// When it was resolved; `null` while it is open.
     #[serde(with = "crate::wire::optional_instant")]
     #[schema(required)]
     pub resolved_at: Option<DateTime<Utc>>,
-    /// By whom and how it was resolved.
+    /// By whom and how it was resolved; `null` while it is open.
     #[schema(required, value_type = Option<Object>)]
     pub resolution: Option<Value>,
 }

@@ -5,6 +5,21 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+#[allow(unused_imports, reason = "named in the schema")]
+use crate::domain::promotion::Verdict;
+
+/// What was compared, in the units of the rule: cents, instants, codes, lists of codes, counts.
+#[derive(utoipa::ToSchema)]
+#[allow(dead_code, reason = "only its schema is used")]
+struct ReceiptDetails {
+    /// What the promotion asks for.
+    #[schema(required, value_type = Value, example = json!(5_000))]
+    required: Value,
+    /// What the ride was; `null` where it did not say.
+    #[schema(required, value_type = Value, example = json!(4_200))]
+    actual: Value,
+}
+
 /// A receipt.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Receipt {
@@ -14,16 +29,18 @@ pub struct Receipt {
     #[serde(with = "crate::wire::instant")]
     pub completed_at: DateTime<Utc>,
     /// Its fare in cents.
+    #[schema(minimum = 0, example = 6_500)]
     pub amount_cents: i64,
-    /// The fare's currency.
+    /// The fare's currency, ISO 4217.
+    #[schema(pattern = "^[A-Z]{3}$", example = "MXN")]
     pub currency_code: String,
     /// Counted, or why not.
-    #[schema(example = "COUNTED")]
+    #[schema(value_type = Verdict)]
     pub verdict: String,
     /// Whether it counted.
     pub counted: bool,
     /// What was `required` and what it was, in the units of the rule; `null` where it counted.
-    #[schema(required, value_type = Option<Object>)]
+    #[schema(required, value_type = Option<ReceiptDetails>)]
     pub details: Option<Value>,
     /// When it was recorded.
     #[serde(with = "crate::wire::instant")]

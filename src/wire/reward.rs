@@ -15,6 +15,7 @@ pub struct Origination {
     /// The origination session.
     pub session_id: Uuid,
     /// Always 8, the standard flow.
+    #[schema(minimum = 8, maximum = 8, example = 8)]
     pub sequence_id: i16,
     /// The accepted offer.
     pub active_pre_offer_id: Uuid,
@@ -24,15 +25,17 @@ pub struct Origination {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct RewardProduct {
     /// Its number.
+    #[schema(minimum = 1, example = 80)]
     pub product_id: i64,
     /// Its name.
     pub name: String,
-    /// Its currency.
+    /// Its currency, ISO 4217.
+    #[schema(pattern = "^[A-Z]{3}$", example = "MXN")]
     pub currency_code: String,
     /// How long the loan runs, in days.
     pub term_days: i32,
     /// Where its terms are.
-    #[schema(required)]
+    #[schema(required, format = "iri", example = "https://example.com/terms")]
     pub terms_url: Option<String>,
 }
 

@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::fmt::Display;
 
-use chrono::{DateTime, Datelike, TimeDelta};
+use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::domain::promotion::is_service_type;
+use crate::domain::reward::{CountryCode, CurrencyCode};
 use crate::domain::ride::Ride;
 use crate::domain::{Instant, UserId, to_millis};
 
@@ -24,6 +25,7 @@ pub const MAX_AHEAD: TimeDelta = TimeDelta::minutes(5);
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, utoipa::ToSchema,
 )]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(as = QuarantineReason)]
 pub enum Reason {
     /// Over 64 KiB; not looked into.
     TooLarge,
@@ -65,6 +67,41 @@ impl Reason {
             Self::InFuture => "IN_FUTURE",
         }
     }
+}
+
+/// A completed ride: a value of the topic, JSON in UTF-8, at most 64 KiB. What breaks this is
+/// quarantined; `null` counts as missing, unknown fields are ignored, and no known field may appear
+/// twice.
+///
+/// For the schema only: [`decode`] reads the bytes where they lie, and names every fault.
+#[derive(Clone, Copy, Debug, utoipa::ToSchema)]
+#[allow(dead_code, reason = "only its schema is used")]
+pub struct RideCompleted {
+    /// Of this ride, the same at every delivery; the same id under two clients is two rides.
+    #[schema(example = "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11")]
+    ride_id: Uuid,
+    /// The client who rode.
+    #[schema(minimum = 1, example = 48_151)]
+    user_id: i64,
+    /// When the ride ended; any offset, digits finer than milliseconds are cut off. From the year
+    /// 2000, at most 5 minutes ahead of the clock.
+    #[schema(example = "2026-11-22T18:04:05.123Z")]
+    completed_at: DateTime<Utc>,
+    /// The fare in hundredths of the currency's unit.
+    #[schema(minimum = 0, example = 6_500)]
+    amount_cents: i64,
+    /// ISO 4217, three capital letters.
+    #[schema(value_type = String, pattern = "^[A-Z]{3}$", example = "MXN")]
+    currency_code: CurrencyCode,
+    /// ISO 3166-1, two capital letters.
+    #[schema(value_type = Option<String>, pattern = "^[A-Z]{2}$", example = "MX")]
+    country_code: Option<CountryCode>,
+    /// The city, by the platform's number.
+    #[schema(minimum = 0, example = 4_198)]
+    city_id: Option<i64>,
+    /// The kind of ride: printable characters.
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 64, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$", example = "city")]
+    service_type: Option<&'static str>,
 }
 
 /// A record that is not a valid ride.

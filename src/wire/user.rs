@@ -108,7 +108,7 @@ pub struct Split {
     /// The promotion shown.
     pub promotion_id: i64,
     /// `ACTIVE`, `USED` or `EXPIRED`, the last by the clock too.
-    #[schema(example = "ACTIVE")]
+    #[schema(pattern = "^(ACTIVE|USED|EXPIRED)$", example = "ACTIVE")]
     pub status: String,
     /// The client's country.
     pub country_code: String,

@@ -10,6 +10,7 @@
 
 mod admin;
 mod claim;
+mod contracts;
 mod demo;
 mod eligibility;
 mod exactly_once;

@@ -5,9 +5,12 @@ use axum::extract::State;
 
 use crate::api::auth::Admin;
 use crate::api::extract::{Page, Params};
-use crate::api::problem::{CommonProblems, Result};
+use crate::api::problem::Result;
+use crate::api::refusals::refusals;
 use crate::store::Store;
 use crate::wire::admin::AuditEntry;
+
+refusals!(ListAuditRefusals = admin, query);
 
 /// Lists changes
 ///
@@ -19,10 +22,10 @@ use crate::wire::admin::AuditEntry;
     tag = "audit",
     params(
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Most items of the page; 50 where not given"),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$", description = "The `next_cursor` of the page before"),
     ),
     responses(
-        CommonProblems,
+        ListAuditRefusals,
         (status = 200, description = "A page of changes", body = Page<AuditEntry>),
     ),
 )]

@@ -5,10 +5,13 @@ use axum::extract::State;
 
 use crate::api::auth::Admin;
 use crate::api::extract::{JsonObject, Page, Params, PathParam};
-use crate::api::problem::{CommonProblems, Problem, Result};
+use crate::api::problem::{Problem, Result};
+use crate::api::refusals::refusals;
 use crate::domain::reward::{CodeError, CountryCode};
 use crate::store::Store;
 use crate::wire::admin::{GeoConfig, NewGeoConfig};
+
+refusals!(ListGeoConfigRefusals = admin, query);
 
 /// Lists countries
 ///
@@ -20,10 +23,10 @@ use crate::wire::admin::{GeoConfig, NewGeoConfig};
     tag = "geo-config",
     params(
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Most items of the page; 50 where not given"),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$", description = "The `next_cursor` of the page before"),
     ),
     responses(
-        CommonProblems,
+        ListGeoConfigRefusals,
         (status = 200, description = "A page of countries", body = Page<GeoConfig>),
     ),
 )]
@@ -42,6 +45,8 @@ pub async fn list(
     )))
 }
 
+refusals!(PutGeoConfigRefusals = admin, path, body, fields);
+
 /// Switches a country
 ///
 /// Off stops new splits and starts, and nothing else: who has started keeps progress, deadline and
@@ -51,10 +56,10 @@ pub async fn list(
     path = "/admin/v1/geo-config/{country_code}",
     operation_id = "put_geo_config",
     tag = "geo-config",
-    params(("country_code" = String, Path, description = "ISO 3166-1 alpha-2, two capital letters")),
+    params(("country_code" = String, Path, pattern = "^[A-Z]{2}$", example = "MX", description = "ISO 3166-1 alpha-2, two capital letters")),
     request_body = NewGeoConfig,
     responses(
-        CommonProblems,
+        PutGeoConfigRefusals,
         (status = 200, description = "The country as it is now", body = GeoConfig),
     ),
 )]

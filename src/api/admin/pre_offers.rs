@@ -14,12 +14,19 @@ use tokio_util::io::StreamReader;
 
 use super::AdminState;
 use crate::api::auth::Admin;
-use crate::api::problem::{CommonProblems, Problem, ProblemDetails, Result};
+use crate::api::problem::{Problem, Result};
+use crate::api::refusals::refusals;
 use crate::import::{Format, ImportError, import_pre_offers};
 use crate::wire::pre_offer::ImportReport;
 
 /// Where it is called.
 pub const IMPORT_PATH: &str = "/admin/v1/pre-offers:import";
+
+refusals!(
+    ImportPreOffersRefusals = admin, fields;
+    Problem::malformed_request("The body broke off."),
+    Problem::request_timeout()
+);
 
 /// Imports pre-offers
 ///
@@ -32,15 +39,14 @@ pub const IMPORT_PATH: &str = "/admin/v1/pre-offers:import";
     path = "/admin/v1/pre-offers:import",
     operation_id = "import_pre_offers",
     tag = "pre-offers",
-    params(("Content-Encoding" = Option<String>, Header, description = "`gzip`, where it is; noticed without it too")),
+    params(("Content-Encoding" = Option<String>, Header, pattern = "^(gzip|x-gzip|identity)$", description = "`gzip`, where it is; noticed without it too")),
     request_body(content(
-        (String = "application/x-ndjson"),
-        (String = "text/csv"),
+        (Option<String> = "application/x-ndjson"),
+        (Option<String> = "text/csv"),
     )),
     responses(
-        CommonProblems,
+        ImportPreOffersRefusals,
         (status = 200, description = "What became of the lines", body = ImportReport),
-        (status = 408, description = "`request-timeout`: the body paused for too long", body = ProblemDetails, content_type = "application/problem+json"),
     ),
 )]
 pub async fn import(

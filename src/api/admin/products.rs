@@ -5,9 +5,12 @@ use axum::extract::State;
 
 use crate::api::auth::Admin;
 use crate::api::extract::{JsonObject, Page, Params, PathParam};
-use crate::api::problem::{CommonProblems, Problem, Result};
+use crate::api::problem::{Problem, Result};
+use crate::api::refusals::refusals;
 use crate::store::Store;
 use crate::wire::admin::{NewProduct, Product};
+
+refusals!(ListProductsRefusals = admin, query);
 
 /// Lists products
 ///
@@ -19,10 +22,10 @@ use crate::wire::admin::{NewProduct, Product};
     tag = "products",
     params(
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Most items of the page; 50 where not given"),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$", description = "The `next_cursor` of the page before"),
     ),
     responses(
-        CommonProblems,
+        ListProductsRefusals,
         (status = 200, description = "A page of products", body = Page<Product>),
     ),
 )]
@@ -40,6 +43,8 @@ pub async fn list(
     )))
 }
 
+refusals!(PutProductRefusals = admin, path, body, fields);
+
 /// Writes a product
 ///
 /// New or not. What was accepted before keeps the product as it was then.
@@ -48,10 +53,10 @@ pub async fn list(
     path = "/admin/v1/products/{product_id}",
     operation_id = "put_product",
     tag = "products",
-    params(("product_id" = i64, Path, minimum = 1, description = "The product")),
+    params(("product_id" = i64, Path, minimum = 1, example = 80, description = "The product")),
     request_body = NewProduct,
     responses(
-        CommonProblems,
+        PutProductRefusals,
         (status = 200, description = "The product as it is now", body = Product),
     ),
 )]

@@ -8,11 +8,14 @@ use axum::response::{IntoResponse, Response};
 
 use crate::api::auth::Admin;
 use crate::api::extract::{JsonObject, Page, Params, PathParam};
-use crate::api::problem::{CommonProblems, Problem, ProblemDetails, Result};
+use crate::api::problem::{Problem, Result};
+use crate::api::refusals::refusals;
 use crate::domain::PromotionId;
 use crate::store::Store;
 use crate::store::promotions::Created;
 use crate::wire::admin::{NewPromotion, Promotion, PromotionPatch};
+
+refusals!(ListPromotionsRefusals = admin, query);
 
 /// Lists promotions
 ///
@@ -24,10 +27,10 @@ use crate::wire::admin::{NewPromotion, Promotion, PromotionPatch};
     tag = "promotions",
     params(
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Most items of the page; 50 where not given"),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$", description = "The `next_cursor` of the page before"),
     ),
     responses(
-        CommonProblems,
+        ListPromotionsRefusals,
         (status = 200, description = "A page of promotions", body = Page<Promotion>),
     ),
 )]
@@ -45,6 +48,11 @@ pub async fn list(
     )))
 }
 
+refusals!(
+    CreatePromotionRefusals = admin, body, fields;
+    Problem::promotion_key_taken()
+);
+
 /// Creates a promotion
 ///
 /// Its conditions are checked field by field; unknown fields are refused, so that no rule is
@@ -56,9 +64,8 @@ pub async fn list(
     tag = "promotions",
     request_body = NewPromotion,
     responses(
-        CommonProblems,
+        CreatePromotionRefusals,
         (status = 201, description = "It is there", body = Promotion, headers(("Location" = String, description = "Its address"))),
-        (status = 409, description = "`promotion-key-taken`", body = ProblemDetails, content_type = "application/problem+json"),
     ),
 )]
 pub async fn create(
@@ -77,15 +84,17 @@ pub async fn create(
     }
 }
 
+refusals!(GetPromotionRefusals = admin, path);
+
 /// Reads a promotion
 #[utoipa::path(
     get,
     path = "/admin/v1/promotions/{promotion_id}",
     operation_id = "get_promotion",
     tag = "promotions",
-    params(("promotion_id" = i64, Path, description = "The promotion")),
+    params(("promotion_id" = i64, Path, minimum = 1, example = 1, description = "The promotion")),
     responses(
-        CommonProblems,
+        GetPromotionRefusals,
         (status = 200, description = "The promotion", body = Promotion),
     ),
 )]
@@ -98,6 +107,8 @@ pub async fn get(
     promotion.map(Json).ok_or_else(Problem::not_found)
 }
 
+refusals!(PatchPromotionRefusals = admin, path, body, fields);
+
 /// Changes a promotion
 ///
 /// A merge patch of the top level: what is left out stays, `conditions` are replaced whole,
@@ -107,10 +118,10 @@ pub async fn get(
     path = "/admin/v1/promotions/{promotion_id}",
     operation_id = "patch_promotion",
     tag = "promotions",
-    params(("promotion_id" = i64, Path, description = "The promotion")),
+    params(("promotion_id" = i64, Path, minimum = 1, example = 1, description = "The promotion")),
     request_body = PromotionPatch,
     responses(
-        CommonProblems,
+        PatchPromotionRefusals,
         (status = 200, description = "The promotion as it is now", body = Promotion),
     ),
 )]

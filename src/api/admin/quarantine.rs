@@ -12,7 +12,8 @@ use uuid::Uuid;
 use super::AdminState;
 use crate::api::auth::Admin;
 use crate::api::extract::{JsonObject, OptionalJsonObject, Page, Params, PathParam};
-use crate::api::problem::{CommonProblems, Problem, ProblemDetails, Result};
+use crate::api::problem::{Problem, Result};
+use crate::api::refusals::refusals;
 use crate::domain::promotion::FieldError;
 use crate::domain::ride::Ride;
 use crate::domain::{Instant, UserId};
@@ -23,6 +24,8 @@ use crate::store::rides::AppliedOne;
 use crate::wire::fields::{Fields, Refusal, instant, string, text};
 use crate::wire::quarantine::{QuarantineStatus, QuarantinedView};
 use crate::wire::receipt::Receipt;
+#[allow(unused_imports, reason = "named in the schema")]
+use crate::wire::ride_completed::RideCompleted;
 use crate::wire::ride_completed::{Fault, Reason, decode};
 
 /// Where many are replayed.
@@ -37,6 +40,8 @@ const MOST_REASON_CHARS: usize = 1_000;
 /// A place in the list: `received_at` in milliseconds since 1970, and `quarantine_id`.
 type Place = (i64, Uuid);
 
+refusals!(ListQuarantineRefusals = admin, query);
+
 /// Lists quarantined records
 ///
 /// Newest first; of one status, or of all. A page holds fewer than `limit` where the values are
@@ -49,10 +54,10 @@ type Place = (i64, Uuid);
     params(
         ("status" = Option<QuarantineStatus>, Query, description = "Only of this status"),
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Most items of the page; 50 where not given"),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$", description = "The `next_cursor` of the page before"),
     ),
     responses(
-        CommonProblems,
+        ListQuarantineRefusals,
         (status = 200, description = "A page of records", body = Page<QuarantinedView>),
     ),
 )]
@@ -94,7 +99,7 @@ fn place_instant(at_ms: i64) -> Result<Instant> {
 pub struct Correction {
     /// A whole ride-completed event, for the same client; for any client where the record's cannot
     /// be told.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<RideCompleted>)]
     pub ride: Option<Value>,
 }
 
@@ -134,6 +139,11 @@ pub enum Outcome {
     NoParticipation,
 }
 
+refusals!(
+    ReplayQuarantinedRefusals = admin, path, body, fields;
+    Problem::already_resolved()
+);
+
 /// Replays a record
 ///
 /// Judges it again, or its correction, now and by its own `completed_at`, and resolves it in the
@@ -146,9 +156,8 @@ pub enum Outcome {
     params(("quarantine_id" = Uuid, Path, description = "The record")),
     request_body = Option<Correction>,
     responses(
-        CommonProblems,
+        ReplayQuarantinedRefusals,
         (status = 200, description = "It is resolved", body = Replayed),
-        (status = 409, description = "`already-resolved`", body = ProblemDetails, content_type = "application/problem+json"),
     ),
 )]
 pub async fn replay(
@@ -219,6 +228,7 @@ fn answer(applied: AppliedOne) -> Replayed {
 #[derive(Debug, ToSchema)]
 pub struct DismissalReason {
     /// 1 to 1,000 characters.
+    #[schema(min_length = 1, max_length = 1000, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$", example = "a test of the platform")]
     pub reason: String,
 }
 
@@ -230,6 +240,11 @@ impl DismissalReason {
     }
 }
 
+refusals!(
+    DismissQuarantinedRefusals = admin, path, body, fields;
+    Problem::already_resolved()
+);
+
 /// Dismisses a record
 #[utoipa::path(
     post,
@@ -239,9 +254,8 @@ impl DismissalReason {
     params(("quarantine_id" = Uuid, Path, description = "The record")),
     request_body = DismissalReason,
     responses(
-        CommonProblems,
+        DismissQuarantinedRefusals,
         (status = 204, description = "It is resolved"),
-        (status = 409, description = "`already-resolved`", body = ProblemDetails, content_type = "application/problem+json"),
     ),
 )]
 pub async fn dismiss(
@@ -271,6 +285,7 @@ pub struct BulkRequest {
     /// Only those received before this.
     pub to: Option<DateTime<Utc>>,
     /// Why, for the audit: 1 to 1,000 characters.
+    #[schema(min_length = 1, max_length = 1000, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$", example = "the platform published cents as decimals that day")]
     pub note: String,
 }
 
@@ -298,6 +313,8 @@ impl BulkRequest {
     }
 }
 
+refusals!(ReplayQuarantineRefusals = admin, body, fields);
+
 /// Replays many records
 ///
 /// Every open one of the selection that was received until now. Those that still are no rides are
@@ -309,7 +326,7 @@ impl BulkRequest {
     tag = "quarantine",
     request_body = BulkRequest,
     responses(
-        CommonProblems,
+        ReplayQuarantineRefusals,
         (status = 200, description = "What it did", body = BulkResolved),
     ),
 )]
@@ -327,6 +344,8 @@ pub async fn replay_all(
     Ok(Json(done))
 }
 
+refusals!(DismissQuarantineRefusals = admin, body, fields);
+
 /// Dismisses many records
 ///
 /// Every open one of the selection that was received until now.
@@ -337,7 +356,7 @@ pub async fn replay_all(
     tag = "quarantine",
     request_body = BulkRequest,
     responses(
-        CommonProblems,
+        DismissQuarantineRefusals,
         (status = 200, description = "What it did", body = BulkResolved),
     ),
 )]

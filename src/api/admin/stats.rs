@@ -8,13 +8,16 @@ use axum::extract::State;
 
 use super::AdminState;
 use crate::api::auth::Admin;
-use crate::api::problem::{CommonProblems, Result};
+use crate::api::problem::Result;
+use crate::api::refusals::refusals;
 use crate::kafka::{Cluster, Watermarks};
 use crate::store::positions::Position;
 use crate::wire::stats::{IngestStats, OutboxStats, PartitionStats, Stats, SweepStats};
 
 /// How long Kafka is waited for; the figures of the database are worth having without it.
 const KAFKA_PATIENCE: Duration = Duration::from_secs(2);
+
+refusals!(GetStatsRefusals = admin);
 
 /// Shows the service in figures
 ///
@@ -25,7 +28,7 @@ const KAFKA_PATIENCE: Duration = Duration::from_secs(2);
     operation_id = "get_stats",
     tag = "stats",
     responses(
-        CommonProblems,
+        GetStatsRefusals,
         (status = 200, description = "The figures", body = Stats),
     ),
 )]

@@ -5,10 +5,13 @@ use axum::extract::State;
 
 use crate::api::auth::Admin;
 use crate::api::extract::PathParam;
-use crate::api::problem::{CommonProblems, Problem, Result};
+use crate::api::problem::{Problem, Result};
+use crate::api::refusals::refusals;
 use crate::domain::UserId;
 use crate::store::Store;
 use crate::wire::user::User;
+
+refusals!(GetUserRefusals = admin, path);
 
 /// Shows everything known of a client
 ///
@@ -19,9 +22,9 @@ use crate::wire::user::User;
     path = "/admin/v1/users/{user_id}",
     operation_id = "get_user",
     tag = "users",
-    params(("user_id" = i64, Path, minimum = 1, description = "The client")),
+    params(("user_id" = i64, Path, minimum = 1, example = 48_151, description = "The client")),
     responses(
-        CommonProblems,
+        GetUserRefusals,
         (status = 200, description = "The client", body = User),
     ),
 )]

@@ -6,9 +6,16 @@ use axum::http::StatusCode;
 use super::ClientState;
 use crate::api::auth::Client;
 use crate::api::extract::{OptionalJsonObject, PathParam};
-use crate::api::problem::{CommonProblems, Problem, ProblemDetails, Result};
+use crate::api::problem::{Problem, Result};
+use crate::api::refusals::refusals;
 use crate::domain::PromotionId;
 use crate::store::origination::Acknowledged;
+
+refusals!(
+    AcknowledgeRefusals = client, path, body;
+    Problem::not_participating(),
+    Problem::not_expired()
+);
 
 /// Acknowledges that it is over
 ///
@@ -19,12 +26,10 @@ use crate::store::origination::Acknowledged;
     path = "/v1/promotions/{promotion_id}/acknowledge",
     operation_id = "acknowledge",
     tag = "promotions",
-    params(("promotion_id" = i64, Path, description = "The promotion")),
+    params(("promotion_id" = i64, Path, minimum = 1, example = 1, description = "The promotion")),
     responses(
-        CommonProblems,
+        AcknowledgeRefusals,
         (status = 204, description = "Noted, now or earlier"),
-        (status = 404, description = "`not-participating`", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 409, description = "`not-expired`", body = ProblemDetails, content_type = "application/problem+json"),
     ),
 )]
 pub async fn acknowledge(

@@ -8,8 +8,11 @@ use axum::http::header::CACHE_CONTROL;
 use super::ClientState;
 use crate::api::auth::Client;
 use crate::api::extract::OptionalJsonObject;
-use crate::api::problem::{CommonProblems, Result};
+use crate::api::problem::Result;
+use crate::api::refusals::refusals;
 use crate::wire::landing::Landing;
+
+refusals!(LandingRefusals = client, body);
 
 /// Decides what the client sees
 ///
@@ -21,8 +24,8 @@ use crate::wire::landing::Landing;
     operation_id = "landing",
     tag = "landing",
     responses(
-        CommonProblems,
-        (status = 200, description = "The screen; what does not apply is `null`", body = Landing),
+        LandingRefusals,
+        (status = 200, description = "The screen; what does not apply is `null`", body = Landing, headers(("Cache-Control" = String, description = "`no-store`"))),
     ),
 )]
 pub async fn landing(

@@ -11,7 +11,8 @@ use super::{ClientState, participation, tagged};
 use crate::api::auth::Client;
 use crate::api::extract::{Params, PathParam};
 use crate::api::model::Key;
-use crate::api::problem::{CommonProblems, Problem, ProblemDetails, Result};
+use crate::api::problem::{Problem, Result};
+use crate::api::refusals::refusals;
 use crate::domain::PromotionId;
 use crate::store::participations::Stored;
 use crate::wire::participation::Participation;
@@ -21,6 +22,11 @@ pub const PATH: &str = "/v1/promotions/{promotion_id}/progress";
 
 /// The longest wait for a change, in seconds.
 const MAX_WAIT_SECONDS: i64 = 30;
+
+refusals!(
+    ProgressRefusals = client, path, query;
+    Problem::not_participating()
+);
 
 /// Reads the client's participation
 ///
@@ -33,18 +39,20 @@ const MAX_WAIT_SECONDS: i64 = 30;
     operation_id = "progress",
     tag = "promotions",
     params(
-        ("promotion_id" = i64, Path, description = "The promotion"),
+        ("promotion_id" = i64, Path, minimum = 1, example = 1, description = "The promotion"),
         ("wait" = Option<i64>, Query, minimum = 0, maximum = 30, description = "Seconds to wait for a change, where `If-None-Match` says what is known"),
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of what is known"),
     ),
     responses(
-        CommonProblems,
+        ProgressRefusals,
         (status = 200, description = "The participation", body = Participation, headers(
             ("ETag" = String, description = "`W/\"<version>\"`, `W/\"<version>s\"` while settling"),
             ("Cache-Control" = String, description = "`private, no-cache`"),
         )),
-        (status = 304, description = "It has not changed", headers(("ETag" = String, description = "What it is still"))),
-        (status = 404, description = "`not-participating`", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 304, description = "It has not changed", headers(
+            ("ETag" = String, description = "What it is still"),
+            ("Cache-Control" = String, description = "`private, no-cache`"),
+        )),
     ),
 )]
 pub async fn progress(

@@ -8,7 +8,8 @@ use axum::http::{HeaderMap, HeaderName};
 use super::{ClientState, traceparent};
 use crate::api::auth::Client;
 use crate::api::extract::{OptionalJsonObject, PathParam};
-use crate::api::problem::{CommonProblems, Problem, ProblemDetails, Result};
+use crate::api::problem::{Problem, Result};
+use crate::api::refusals::{self, refusals};
 use crate::domain::PromotionId;
 use crate::store::StoreError;
 use crate::store::origination::{Accepted, NoReward, ShownReward};
@@ -20,6 +21,15 @@ const NO_STORE: [(HeaderName, &str); 1] = [(CACHE_CONTROL, "no-store")];
 /// An answer that nobody keeps.
 type Fresh<T> = ([(HeaderName, &'static str); 1], Json<T>);
 
+refusals!(
+    GetRewardRefusals = client, path;
+    Problem::not_participating(),
+    Problem::challenge_not_completed(),
+    refusals::already_rewarded(),
+    Problem::challenge_over(),
+    Problem::reward_expired()
+);
+
 /// Reads the reward
 ///
 /// The terms of the loan that can be accepted now, as they were frozen at the start.
@@ -28,13 +38,10 @@ type Fresh<T> = ([(HeaderName, &'static str); 1], Json<T>);
     path = "/v1/promotions/{promotion_id}/get_reward",
     operation_id = "get_reward",
     tag = "reward",
-    params(("promotion_id" = i64, Path, description = "The promotion")),
+    params(("promotion_id" = i64, Path, minimum = 1, example = 1, description = "The promotion")),
     responses(
-        CommonProblems,
-        (status = 200, description = "The reward", body = OfferedReward),
-        (status = 404, description = "`not-participating`", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 409, description = "`challenge-not-completed`; `already-rewarded` with `application` (`application_id`, `session_id`, `sequence_id`, `active_pre_offer_id`)", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 410, description = "`challenge-over`: it was not completed in time; `reward-expired`: it was not claimed in time", body = ProblemDetails, content_type = "application/problem+json"),
+        GetRewardRefusals,
+        (status = 200, description = "The reward", body = OfferedReward, headers(("Cache-Control" = String, description = "`no-store`"))),
     ),
 )]
 pub async fn get_reward(
@@ -61,6 +68,15 @@ pub async fn get_reward(
     }
 }
 
+refusals!(
+    AcceptRewardRefusals = client, path, body;
+    Problem::not_participating(),
+    Problem::challenge_not_completed(),
+    Problem::split_missing(),
+    Problem::challenge_over(),
+    Problem::reward_expired()
+);
+
 /// Accepts the reward
 ///
 /// Creates the loan application and its session, in one transaction. Any repeat, however late,
@@ -71,16 +87,13 @@ pub async fn get_reward(
     operation_id = "accept_reward",
     tag = "reward",
     params(
-        ("promotion_id" = i64, Path, description = "The promotion"),
+        ("promotion_id" = i64, Path, minimum = 1, example = 1, description = "The promotion"),
         ("Idempotency-Key" = Option<String>, Header, description = "Taken and not needed: every repeat answers the same, with any key or none"),
         ("traceparent" = Option<String>, Header, description = "W3C Trace Context, carried on to the status event"),
     ),
     responses(
-        CommonProblems,
-        (status = 200, description = "It is accepted, now or earlier", body = AcceptedReward),
-        (status = 404, description = "`not-participating`", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 409, description = "`challenge-not-completed`; `split-missing`: the client has no active split, and the promotion makes no other", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 410, description = "`challenge-over`: it was not completed in time; `reward-expired`: it was not claimed in time", body = ProblemDetails, content_type = "application/problem+json"),
+        AcceptRewardRefusals,
+        (status = 200, description = "It is accepted, now or earlier", body = AcceptedReward, headers(("Cache-Control" = String, description = "`no-store`"))),
     ),
 )]
 pub async fn accept_reward(

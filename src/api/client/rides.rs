@@ -8,13 +8,19 @@ use uuid::Uuid;
 use super::ClientState;
 use crate::api::auth::Client;
 use crate::api::extract::{Page, Params, PathParam};
-use crate::api::problem::{CommonProblems, Problem, ProblemDetails, Result};
+use crate::api::problem::{Problem, Result};
+use crate::api::refusals::refusals;
 use crate::domain::{Instant, PromotionId};
 use crate::store::participations;
 use crate::wire::receipt::Receipt;
 
 /// A place in the list: `completed_at` in milliseconds since 1970, and `ride_id`.
 type Place = (i64, Uuid);
+
+refusals!(
+    RidesRefusals = client, path, query;
+    Problem::not_participating()
+);
 
 /// Lists the client's rides
 ///
@@ -26,14 +32,13 @@ type Place = (i64, Uuid);
     operation_id = "rides",
     tag = "promotions",
     params(
-        ("promotion_id" = i64, Path, description = "The promotion"),
+        ("promotion_id" = i64, Path, minimum = 1, example = 1, description = "The promotion"),
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Most items of the page; 50 where not given"),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$", description = "The `next_cursor` of the page before"),
     ),
     responses(
-        CommonProblems,
+        RidesRefusals,
         (status = 200, description = "A page of receipts", body = Page<Receipt>),
-        (status = 404, description = "`not-participating`", body = ProblemDetails, content_type = "application/problem+json"),
     ),
 )]
 pub async fn rides(

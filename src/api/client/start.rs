@@ -7,10 +7,18 @@ use axum::response::Response;
 use super::{ClientState, participation, traceparent};
 use crate::api::auth::Client;
 use crate::api::extract::{OptionalJsonObject, PathParam};
-use crate::api::problem::{CommonProblems, Problem, ProblemDetails, Result};
+use crate::api::problem::{Problem, Result};
+use crate::api::refusals::{self, refusals};
 use crate::domain::PromotionId;
 use crate::store::participations::Started;
 use crate::wire::participation::Participation;
+
+refusals!(
+    StartRefusals = client, path, body;
+    Problem::promotion_not_found(),
+    refusals::already_participated(),
+    refusals::not_eligible()
+);
 
 /// Begins a promotion
 ///
@@ -22,15 +30,19 @@ use crate::wire::participation::Participation;
     operation_id = "start",
     tag = "promotions",
     params(
-        ("promotion_id" = i64, Path, description = "The promotion"),
+        ("promotion_id" = i64, Path, minimum = 1, example = 1, description = "The promotion"),
         ("traceparent" = Option<String>, Header, description = "W3C Trace Context, carried on to the status event"),
     ),
     responses(
-        CommonProblems,
-        (status = 201, description = "It began now", body = Participation, headers(("ETag" = String, description = "As of `progress`"))),
-        (status = 200, description = "It runs already", body = Participation, headers(("ETag" = String, description = "As of `progress`"))),
-        (status = 404, description = "`promotion-not-found`", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 409, description = "`already-participated` with `participation` (it is `COMPLETED`, `REWARDED` or `EXPIRED`); `not-eligible` with `reason`, the first rule that failed, and `reasons`, all", body = ProblemDetails, content_type = "application/problem+json"),
+        StartRefusals,
+        (status = 201, description = "It began now", body = Participation, headers(
+            ("ETag" = String, description = "As of `progress`"),
+            ("Cache-Control" = String, description = "`private, no-cache`"),
+        )),
+        (status = 200, description = "It runs already", body = Participation, headers(
+            ("ETag" = String, description = "As of `progress`"),
+            ("Cache-Control" = String, description = "`private, no-cache`"),
+        )),
     ),
 )]
 pub async fn start(

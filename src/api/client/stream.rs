@@ -13,7 +13,8 @@ use super::ClientState;
 use super::follow::Follower;
 use crate::api::auth::Client;
 use crate::api::extract::PathParam;
-use crate::api::problem::{CommonProblems, Problem, ProblemDetails, Result};
+use crate::api::problem::{Problem, Result};
+use crate::api::refusals::refusals;
 use crate::clock::Clock;
 use crate::domain::PromotionId;
 use crate::store::participations::Stored;
@@ -21,11 +22,31 @@ use crate::store::participations::Stored;
 /// Its address.
 pub const PATH: &str = "/v1/promotions/{promotion_id}/progress/stream";
 
+/// One event of the stream, by its fields.
+#[derive(utoipa::ToSchema)]
+#[allow(dead_code, reason = "only its schema is used")]
+struct ParticipationEvent {
+    /// Always `participation`.
+    #[schema(pattern = "^participation$", example = "participation")]
+    event: String,
+    /// The participation's version.
+    #[schema(pattern = "^[1-9][0-9]*$", example = "7")]
+    id: String,
+    /// The JSON that `progress` answers.
+    #[schema(content_media_type = "application/json")]
+    data: String,
+}
+
 /// How often a comment shows that the connection lives; the contract says at least every 15 s.
 const COMMENT_EVERY: Duration = Duration::from_secs(10);
 
 /// Proxies that gather answers before they pass them on would spoil it; some listen to this.
 const UNBUFFERED: (HeaderName, &str) = (HeaderName::from_static("x-accel-buffering"), "no");
+
+refusals!(
+    ProgressStreamRefusals = client, path;
+    Problem::not_participating()
+);
 
 /// Streams the client's participation
 ///
@@ -37,11 +58,13 @@ const UNBUFFERED: (HeaderName, &str) = (HeaderName::from_static("x-accel-bufferi
     path = "/v1/promotions/{promotion_id}/progress/stream",
     operation_id = "progress_stream",
     tag = "promotions",
-    params(("promotion_id" = i64, Path, description = "The promotion")),
+    params(("promotion_id" = i64, Path, minimum = 1, example = 1, description = "The promotion")),
     responses(
-        CommonProblems,
-        (status = 200, description = "Events, each with a `Participation`; a comment at least every 15 s", body = String, content_type = "text/event-stream"),
-        (status = 404, description = "`not-participating`", body = ProblemDetails, content_type = "application/problem+json"),
+        ProgressStreamRefusals,
+        (status = 200, description = "Events, each with a `Participation`; a comment at least every 15 s", body = ParticipationEvent, content_type = "text/event-stream", headers(
+            ("Cache-Control" = String, description = "`no-cache`"),
+            ("X-Accel-Buffering" = String, description = "`no`: proxies pass events on as they come"),
+        )),
     ),
 )]
 pub async fn stream(

@@ -1,0 +1,212 @@
+//! The refusals of each call in the OpenAPI documents, described by the very problems that are
+//! answered: status, type, title, members and headers cannot differ from what goes out.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+use utoipa::openapi::{Content, Header, RefOr, Response, ResponseBuilder};
+
+use super::problem::{CONTENT_TYPE_PROBLEM, Problem};
+use crate::domain::eligibility::Reason;
+
+/// The responses of an operation, by status.
+pub type Responses = BTreeMap<String, RefOr<Response>>;
+
+/// Defines what a call refuses: `refusals!(Name = client(), with_path(); Problem::not_expired())`
+/// is a type to be named among the call's `responses`.
+macro_rules! refusals {
+    ($name:ident = $($group:ident),+ $(; $($problem:expr),+)?) => {
+        struct $name;
+
+        impl utoipa::IntoResponses for $name {
+            fn responses() -> $crate::api::refusals::Responses {
+                let mut problems = Vec::new();
+                $(problems.extend($crate::api::refusals::$group());)+
+                $($(problems.push($problem);)+)?
+                $crate::api::refusals::responses(&problems)
+            }
+        }
+    };
+}
+
+pub(crate) use refusals;
+
+/// Of every client call.
+pub fn client() -> Vec<Problem> {
+    let mut problems = admin();
+    let wait = std::time::Duration::from_secs(1);
+    problems.push(Problem::too_many_requests(wait));
+    problems
+}
+
+/// Of every admin call.
+pub fn admin() -> Vec<Problem> {
+    vec![
+        Problem::unauthorized("A bearer token is required."),
+        Problem::forbidden("The token's scope does not allow this."),
+        Problem::method_not_allowed(),
+        Problem::temporarily_unavailable(),
+    ]
+}
+
+/// Of a call that names one thing in its path.
+pub fn path() -> Vec<Problem> {
+    vec![Problem::not_found()]
+}
+
+/// Of a call with query parameters.
+pub fn query() -> Vec<Problem> {
+    vec![Problem::invalid_field(
+        "limit",
+        "must be an integer from 1 to 200",
+    )]
+}
+
+/// Of a call that reads a body, if only to find it empty.
+pub fn body() -> Vec<Problem> {
+    vec![
+        Problem::malformed_request("The body must be a JSON object."),
+        Problem::request_timeout(),
+        Problem::too_large(64 * 1024),
+    ]
+}
+
+/// Of a call whose body has fields.
+pub fn fields() -> Vec<Problem> {
+    vec![Problem::invalid_field("title", "is required")]
+}
+
+/// `already-participated`, with a participation as it may be.
+pub fn already_participated() -> Problem {
+    Problem::already_participated(&example("participation"))
+}
+
+/// `already-rewarded`, with what accepting created.
+pub fn already_rewarded() -> Problem {
+    Problem::already_rewarded(example("origination"))
+}
+
+/// `not-eligible`, for two reasons.
+pub fn not_eligible() -> Problem {
+    Problem::not_eligible(&[Reason::PromotionInactive, Reason::PromotionsDisabled])
+}
+
+fn example(name: &str) -> Value {
+    super::openapi::shared_example(name)
+}
+
+/// Those problems by status. The schema of each is inline and has a title; the document moves it
+/// among its components.
+pub fn responses(problems: &[Problem]) -> Responses {
+    let mut by_status = BTreeMap::<u16, Vec<&Problem>>::new();
+    for problem in problems {
+        let same = by_status.entry(problem.status().as_u16()).or_default();
+        same.push(problem);
+    }
+    by_status
+        .into_iter()
+        .map(|(status, problems)| (status.to_string(), RefOr::T(response(status, &problems))))
+        .collect()
+}
+
+fn response(status: u16, problems: &[&Problem]) -> Response {
+    let schemas: Vec<Value> = problems.iter().map(|problem| schema(problem)).collect();
+    let schema = match &schemas[..] {
+        [only] => only.clone(),
+        _ => json!({ "oneOf": schemas }),
+    };
+    let examples: Map<String, Value> = problems
+        .iter()
+        .map(|problem| (problem.slug().to_owned(), json!({ "value": problem.body() })))
+        .collect();
+    let description: Vec<String> = problems
+        .iter()
+        .map(|problem| format!("`{}`: {}", problem.slug(), problem.title()))
+        .collect();
+    let mut response = ResponseBuilder::new()
+        .description(description.join("; or "))
+        .content(
+            CONTENT_TYPE_PROBLEM,
+            described::<Content>(json!({ "schema": schema, "examples": examples })),
+        );
+    let headers = match status {
+        401 => Some(("WWW-Authenticate", "The scheme: `Bearer`", "string")),
+        405 => Some(("Allow", "The methods that this address takes", "string")),
+        429 | 503 => Some((
+            "Retry-After",
+            "Seconds after which to try again, at least 1",
+            "integer",
+        )),
+        _ => None,
+    };
+    if let Some((name, description, kind)) = headers {
+        let header = json!({ "description": description, "schema": { "type": kind } });
+        response = response.header(name, described::<Header>(header));
+    }
+    response.build()
+}
+
+/// The schema of one type of problem.
+fn schema(problem: &Problem) -> Value {
+    let mut properties = Map::new();
+    let mut required = vec!["type", "title", "status", "detail"];
+    let fixed = |kind: &str, value: Value, about: &str| json!({ "type": kind, "enum": [value], "description": about });
+    let address = json!(format!("/problems/{}", problem.slug()));
+    let status = problem.status().as_u16();
+    properties.insert(
+        "type".to_owned(),
+        fixed("string", address, "What kind of problem this is, for programs."),
+    );
+    properties.insert(
+        "title".to_owned(),
+        json!({ "type": "string", "description": "What kind of problem this is, for people." }),
+    );
+    properties.insert(
+        "status".to_owned(),
+        fixed("integer", json!(status), "The answer's status."),
+    );
+    properties.insert(
+        "detail".to_owned(),
+        json!({ "type": "string", "description": "What went wrong here, for people." }),
+    );
+    for name in problem.members().keys() {
+        properties.insert(name.clone(), member(name));
+        required.push(name);
+    }
+    if problem.slug() == "malformed-request" {
+        // Only where the body is an object whose fields can be named.
+        properties.insert("errors".to_owned(), member("errors"));
+    }
+    json!({
+        "title": component(problem.slug()), "type": "object", "description": problem.title(),
+        "required": required, "properties": properties,
+    })
+}
+
+/// The schema of a member beyond RFC 9457's.
+fn member(name: &str) -> Value {
+    let reference = |to: &str| json!({ "$ref": format!("#/components/schemas/{to}") });
+    let list = |of: &str| json!({ "type": "array", "minItems": 1, "items": reference(of) });
+    match name {
+        "errors" => list("FieldProblem"),
+        "participation" => reference("Participation"),
+        "reason" => reference("EligibilityRule"),
+        "reasons" => list("EligibilityRule"),
+        "application" => reference("Origination"),
+        _ => json!({}),
+    }
+}
+
+/// `not-expired` → `NotExpiredProblem`.
+fn component(slug: &str) -> String {
+    let words = slug.split('-').map(|word| {
+        let (first, rest) = word.split_at(1);
+        first.to_uppercase() + rest
+    });
+    words.chain(["Problem".to_owned()]).collect()
+}
+
+/// A part of a document, from its JSON.
+fn described<T: serde::de::DeserializeOwned>(json: Value) -> T {
+    serde_json::from_value(json).expect("written here, in OpenAPI's form")
+}

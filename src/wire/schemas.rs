@@ -1,0 +1,281 @@
+//! The schemas of the events, generated from their types, and the AsyncAPI document of the two
+//! topics that is put together of them.
+
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+
+use super::promotion_status::{PromotionStatus, SOURCE, event_type};
+use super::ride_completed::RideCompleted;
+
+const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
+
+const COMPONENTS: &str = "#/components/schemas/";
+
+/// A ride as the contract shows it.
+pub fn example_ride() -> Value {
+    json!({
+        "ride_id": "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11", "user_id": 48_151,
+        "completed_at": "2026-11-22T18:04:05.123Z", "amount_cents": 6_500, "currency_code": "MXN",
+        "country_code": "MX", "city_id": 4_198, "service_type": "city",
+    })
+}
+
+/// A status event as the contract shows it: the sixth ride counted.
+pub fn example_status() -> Value {
+    json!({
+        "event_id": "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b12", "type": event_type::PROGRESSED,
+        "user_id": 48_151, "promotion_id": 1, "promotion_key": "mx-newbie-20",
+        "status": "IN_PROGRESS", "previous_status": "IN_PROGRESS", "version": 7,
+        "rides_completed": 6, "rides_target": 20, "started_at": "2026-11-20T09:00:00.000Z",
+        "challenge_deadline": "2026-12-04T09:00:00.000Z", "completed_at": null,
+        "reward_deadline": null, "rewarded_at": null, "expired_at": null, "expired_reason": null,
+        "reward": { "product_id": 80, "amount_cents": 100_000, "currency_code": "MXN",
+            "repayment_rate": "15" },
+        "occurred_at": "2026-11-22T18:04:05.456Z",
+    })
+}
+
+/// JSON Schema of `ride-completed`.
+pub fn ride_completed() -> Value {
+    json_schema::<RideCompleted>("ride-completed", &example_ride())
+}
+
+/// JSON Schema of `promotion-status`.
+pub fn promotion_status() -> Value {
+    json_schema::<PromotionStatus>("promotion-status", &example_status())
+}
+
+/// The type's own schema, with those it refers to under `$defs`.
+fn json_schema<T: ToSchema>(topic: &str, example: &Value) -> Value {
+    let (own, others) = schemas::<T>();
+    let mut schema = json!({
+        "$schema": DIALECT, "$id": format!("urn:ride-promo:{topic}"), "title": topic,
+        "examples": [example],
+    });
+    if let (Some(schema), Value::Object(own)) = (schema.as_object_mut(), own) {
+        schema.extend(own);
+    }
+    if !others.is_empty() {
+        schema["$defs"] = Value::Object(others);
+    }
+    redirect(&mut schema);
+    schema
+}
+
+/// Says of every integer what fits its format: formats alone bind nobody.
+pub fn bound_integers(value: &mut Value) {
+    if let Value::Array(items) = value {
+        items.iter_mut().for_each(bound_integers);
+    }
+    let Value::Object(members) = value else { return };
+    let bounds = match members.get("format").and_then(Value::as_str) {
+        Some("int64") => Some((i64::MIN, i64::MAX)),
+        Some("int32") => Some((i64::from(i32::MIN), i64::from(i32::MAX))),
+        _ => None,
+    };
+    if let Some((least, most)) = bounds {
+        members.entry("minimum").or_insert(json!(least));
+        members.entry("maximum").or_insert(json!(most));
+    }
+    members.values_mut().for_each(bound_integers);
+}
+
+fn schemas<T: ToSchema>() -> (Value, Map<String, Value>) {
+    let mut components = vec![];
+    T::schemas(&mut components);
+    let json = |schema| {
+        let mut json = serde_json::to_value(schema).unwrap_or_default();
+        bound_integers(&mut json);
+        json
+    };
+    let others = components.into_iter();
+    let others = others.map(|(name, schema)| (name, json(schema))).collect();
+    (json(T::schema()), others)
+}
+
+/// From OpenAPI's place for shared schemas to JSON Schema's.
+fn redirect(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if let Some(name) = text.strip_prefix(COMPONENTS) {
+                *text = format!("#/$defs/{name}");
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(redirect),
+        Value::Object(members) => members.values_mut().for_each(redirect),
+        _ => {}
+    }
+}
+
+/// The AsyncAPI document: what is read from `ride-completed` and written to `promotion-status`,
+/// under their default names.
+pub fn asyncapi() -> Value {
+    let (ride, mut components) = schemas::<RideCompleted>();
+    let (status, others) = schemas::<PromotionStatus>();
+    components.extend(others);
+    components.insert("RideCompleted".to_owned(), ride);
+    components.insert("PromotionStatus".to_owned(), status);
+    let reference = |to: &str| json!({ "$ref": to });
+    json!({
+        "asyncapi": "3.0.0",
+        "id": "urn:ride-promo",
+        "info": {
+            "title": "Ride Promo",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Completed rides come in, status changes of promotions go out. Values are \
+                JSON in UTF-8, metadata is in the records' headers (CloudEvents, binary mode). The \
+                topics' names are configurable; these are the defaults.",
+            "license": { "name": "Apache-2.0" },
+        },
+        "defaultContentType": "application/json",
+        "channels": {
+            "ride-completed": {
+                "address": "ride-completed",
+                "description": "Every completed ride of the platform. Read `read_committed`, from the \
+                    start. The same ride may come any number of times; the first that is applied counts.",
+                "messages": { "RideCompleted": reference("#/components/messages/RideCompleted") },
+                "bindings": { "kafka": topic("ride-completed", "delete", json!({})) },
+            },
+            "promotion-status": {
+                "address": "promotion-status",
+                "description": "Every change of a client's participation in a promotion, carrying its \
+                    whole state. At least once, in order per key; versions of a key are contiguous \
+                    from 1. Everything is there for 7 days, after compaction the newest of each key; \
+                    nothing is ever tombstoned. Read `read_committed`.",
+                "messages": { "PromotionStatus": reference("#/components/messages/PromotionStatus") },
+                "bindings": { "kafka": topic("promotion-status", "compact",
+                    json!({ "min.compaction.lag.ms": 604_800_000 })) },
+            },
+        },
+        "operations": {
+            "applyRide": {
+                "action": "receive",
+                "channel": reference("#/channels/ride-completed"),
+                "title": "Apply a ride",
+                "summary": "Judges the ride against the challenge its client has in progress. What is \
+                    no ride is quarantined with its bytes.",
+                "messages": [reference("#/channels/ride-completed/messages/RideCompleted")],
+                "bindings": { "kafka": {
+                    "groupId": { "type": "string", "enum": ["ride-promo"] },
+                    "bindingVersion": "0.5.0",
+                } },
+            },
+            "publishStatus": {
+                "action": "send",
+                "channel": reference("#/channels/promotion-status"),
+                "title": "Publish a status change",
+                "summary": "Says what became of a participation. Subscribers keep the highest version \
+                    of each key.",
+                "messages": [reference("#/channels/promotion-status/messages/PromotionStatus")],
+                "bindings": { "kafka": { "bindingVersion": "0.5.0" } },
+            },
+        },
+        "components": {
+            "messages": {
+                "RideCompleted": {
+                    "name": "RideCompleted",
+                    "title": "A completed ride",
+                    "contentType": "application/json",
+                    "headers": ride_headers(),
+                    "payload": reference("#/components/schemas/RideCompleted"),
+                    "bindings": { "kafka": {
+                        "key": { "type": "string", "pattern": "^[1-9][0-9]*$",
+                            "description": "`user_id` in decimal; for partitioning only, the body decides" },
+                        "bindingVersion": "0.5.0",
+                    } },
+                    "examples": [{
+                        "name": "counted",
+                        "summary": "A ride of MX$65 in Mexico City",
+                        "headers": { "ce_id": "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11", "ce_type": "ride.completed" },
+                        "payload": example_ride(),
+                    }],
+                },
+                "PromotionStatus": {
+                    "name": "PromotionStatus",
+                    "title": "A status change of a participation",
+                    "contentType": "application/json",
+                    "headers": status_headers(),
+                    "payload": reference("#/components/schemas/PromotionStatus"),
+                    "bindings": { "kafka": {
+                        "key": { "type": "string", "pattern": "^[1-9][0-9]*:[1-9][0-9]*$",
+                            "description": "`{user_id}:{promotion_id}`" },
+                        "bindingVersion": "0.5.0",
+                    } },
+                    "examples": [{
+                        "name": "progressed",
+                        "summary": "The sixth ride of twenty counted",
+                        "headers": {
+                            "ce_specversion": "1.0", "ce_id": "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b12",
+                            "ce_type": event_type::PROGRESSED, "ce_source": SOURCE,
+                            "ce_time": "2026-11-22T18:04:05.456Z", "ce_subject": "48151:1",
+                            "content-type": "application/json",
+                            "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+                        },
+                        "payload": example_status(),
+                    }],
+                },
+            },
+            "schemas": components,
+        },
+    })
+}
+
+/// A topic as it is created where it is missing.
+fn topic(name: &str, cleanup: &str, more: Value) -> Value {
+    let mut configuration = json!({ "cleanup.policy": [cleanup] });
+    if let (Some(configuration), Value::Object(more)) = (configuration.as_object_mut(), more) {
+        configuration.extend(more);
+    }
+    json!({
+        "topic": name, "partitions": 12, "replicas": 1, "topicConfiguration": configuration,
+        "bindingVersion": "0.5.0",
+    })
+}
+
+fn ride_headers() -> Value {
+    json!({
+        "type": "object",
+        "description": "All optional. `traceparent` is carried on to the status change that the ride causes.",
+        "properties": {
+            "ce_specversion": { "type": "string" },
+            "ce_id": { "type": "string" },
+            "ce_type": { "type": "string" },
+            "ce_source": { "type": "string" },
+            "ce_time": { "type": "string", "format": "date-time" },
+            "content-type": { "type": "string" },
+            "traceparent": traceparent(),
+        },
+    })
+}
+
+fn status_headers() -> Value {
+    let types = [
+        event_type::STARTED,
+        event_type::PROGRESSED,
+        event_type::COMPLETED,
+        event_type::REWARDED,
+        event_type::EXPIRED,
+    ];
+    json!({
+        "type": "object",
+        "required": ["ce_specversion", "ce_id", "ce_type", "ce_source", "ce_time", "ce_subject", "content-type"],
+        "properties": {
+            "ce_specversion": { "type": "string", "enum": ["1.0"] },
+            "ce_id": { "type": "string", "format": "uuid", "description": "`event_id`" },
+            "ce_type": { "type": "string", "enum": types, "description": "`type`: filter by it without parsing" },
+            "ce_source": { "type": "string", "enum": [SOURCE] },
+            "ce_time": { "type": "string", "format": "date-time", "description": "`occurred_at`" },
+            "ce_subject": { "type": "string", "description": "The key" },
+            "content-type": { "type": "string", "enum": ["application/json"] },
+            "traceparent": traceparent(),
+        },
+    })
+}
+
+fn traceparent() -> Value {
+    json!({
+        "type": "string",
+        "pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
+        "description": "W3C Trace Context",
+    })
+}
