@@ -123,6 +123,8 @@ struct Server {
     read_only: bool,
     can_create: bool,
     forbidden_tables: Option<String>,
+    forbidden_sequences: Option<String>,
+    role: String,
     fsync: String,
     synchronous_commit: String,
     max_connections: i32,
@@ -144,6 +146,14 @@ const SERVER: &str = "
                     and has_table_privilege(c.oid, 'INSERT')
                     and has_table_privilege(c.oid, 'UPDATE')
                     and has_table_privilege(c.oid, 'DELETE'))) as forbidden_tables,
+           -- those of identity columns need no rights of their own
+           (select string_agg(c.relname, ', ' order by c.relname)
+              from pg_class c
+             where c.relnamespace = to_regnamespace(quote_ident(current_schema()))
+               and c.relkind = 'S'
+               and not exists (select from pg_depend d where d.objid = c.oid and d.deptype = 'i')
+               and not has_sequence_privilege(c.oid, 'USAGE')) as forbidden_sequences,
+           quote_ident(current_user) as role,
            current_setting('fsync') as fsync,
            current_setting('synchronous_commit') as synchronous_commit,
            current_setting('max_connections')::int as max_connections,
@@ -206,20 +216,35 @@ async fn examine_server(
 }
 
 fn privileges(report: &mut Report<'_>, server: &Server) -> io::Result<()> {
-    match &server.forbidden_tables {
-        Some(tables) => report.fail(
-            "postgres privileges",
-            &format!("not all rights on {tables}"),
-            "grant select, insert, update and delete on them to this user",
-        ),
-        None if server.can_create => {
-            report.ok("postgres privileges", "may read, write and create tables")
-        }
-        None => report.ok(
-            "postgres privileges",
-            "may read and write; may not create tables, so migrate as another user",
-        ),
+    const SUBJECT: &str = "postgres privileges";
+    let role = &server.role;
+    let mut forbidden = Vec::new();
+    let mut grants = Vec::new();
+    if let Some(tables) = &server.forbidden_tables {
+        forbidden.push(tables.as_str());
+        grants.push(format!(
+            "grant select, insert, update, delete on {tables} to {role}"
+        ));
     }
+    if let Some(sequences) = &server.forbidden_sequences {
+        forbidden.push(sequences.as_str());
+        grants.push(format!("grant usage on sequence {sequences} to {role}"));
+    }
+    if !forbidden.is_empty() {
+        return report.fail(
+            SUBJECT,
+            &format!("not all rights on {}", forbidden.join(", ")),
+            &format!("run as the owner: {}", grants.join("; ")),
+        );
+    }
+    report.ok(
+        SUBJECT,
+        if server.can_create {
+            "may read, write and create tables"
+        } else {
+            "may read and write; may not create tables, so migrate as another user, at least once in eleven months"
+        },
+    )
 }
 
 async fn clock(report: &mut Report<'_>, pool: &PgPool) -> io::Result<Result<(), sqlx::Error>> {

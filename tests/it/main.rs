@@ -11,8 +11,10 @@
 mod admin;
 mod claim;
 mod demo;
+mod doctor;
 mod exactly_once;
 mod expiry;
+mod guide;
 mod harness;
 mod import;
 mod landing;
@@ -24,4 +26,6 @@ mod replay;
 mod rides;
 mod smoke;
 mod start;
+mod supervisor;
 mod topics;
+mod upgrade;
