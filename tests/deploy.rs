@@ -111,7 +111,10 @@ fn every_command_in_the_documents_and_files_is_one() {
             commands += 1;
         }
     }
-    for (file, key) in [("deploy/kubernetes/base", "args: ["), ("deploy/kubernetes/migrate", "args: [")] {
+    for (file, key) in [
+        ("deploy/kubernetes/base", "args: ["),
+        ("deploy/kubernetes/migrate", "args: ["),
+    ] {
         for file in below(file) {
             for line in read(&file).lines() {
                 let Some((_, list)) = line.split_once(key) else {
@@ -147,7 +150,11 @@ fn number_after(text: &str, key: &str) -> Vec<u64> {
     text.lines()
         .filter_map(|line| {
             let rest = line.trim().strip_prefix(key)?;
-            let digits: String = rest.trim().chars().take_while(char::is_ascii_digit).collect();
+            let digits: String = rest
+                .trim()
+                .chars()
+                .take_while(char::is_ascii_digit)
+                .collect();
             digits.parse().ok()
         })
         .collect()
@@ -169,9 +176,18 @@ fn whoever_stops_the_service_waits_longer_than_it_takes() {
         assert!(grace[0] >= pause[0] + budget + 5, "{file}: {grace:?}");
     }
     let compose = number_after(&read("deploy/compose.yaml"), "stop_grace_period:");
-    assert!(compose.len() == 1 && compose[0] >= budget + 5, "{compose:?}");
-    let systemd = number_after(&read("deploy/systemd/ride-promo.service"), "TimeoutStopSec=");
-    assert!(systemd.len() == 1 && systemd[0] >= budget + 5, "{systemd:?}");
+    assert!(
+        compose.len() == 1 && compose[0] >= budget + 5,
+        "{compose:?}"
+    );
+    let systemd = number_after(
+        &read("deploy/systemd/ride-promo.service"),
+        "TimeoutStopSec=",
+    );
+    assert!(
+        systemd.len() == 1 && systemd[0] >= budget + 5,
+        "{systemd:?}"
+    );
 }
 
 #[test]
@@ -179,5 +195,8 @@ fn the_image_is_built_with_the_toolchain_that_is_pinned() {
     let toolchain = read("rust-toolchain.toml");
     let channel = toolchain.split('"').nth(1).expect("a channel");
     let dockerfile = read("Dockerfile");
-    assert!(dockerfile.contains(&format!("FROM rust:{channel}-")), "{channel}");
+    assert!(
+        dockerfile.contains(&format!("FROM rust:{channel}-")),
+        "{channel}"
+    );
 }

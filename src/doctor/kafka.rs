@@ -130,7 +130,14 @@ async fn topic_rights(
     needed: &[Operation],
 ) -> io::Result<()> {
     let allowed = cluster.topic_operations(topic).await;
-    rights(report, kafka, topic, &format!("--topic {topic}"), needed, allowed)
+    rights(
+        report,
+        kafka,
+        topic,
+        &format!("--topic {topic}"),
+        needed,
+        allowed,
+    )
 }
 
 /// Whether this user may be a member of the consumer group.
@@ -149,7 +156,14 @@ async fn group_rights(
     };
     let needed = [Operation::Read, Operation::Describe];
     let subject = format!("kafka group {group}");
-    rights(report, kafka, &subject, &format!("--group {group}"), &needed, allowed)
+    rights(
+        report,
+        kafka,
+        &subject,
+        &format!("--group {group}"),
+        &needed,
+        allowed,
+    )
 }
 
 fn rights(
@@ -214,7 +228,11 @@ async fn clock(report: &mut Report<'_>, kafka: &KafkaConfig, asked: bool) -> io:
     };
     match DateTime::from_timestamp_millis(time.there_ms) {
         Some(there) => super::compare_clocks(report, "Kafka", there, time.before, time.after),
-        None => report.fail("clock", "the broker's time is out of range", "set its clock"),
+        None => report.fail(
+            "clock",
+            "the broker's time is out of range",
+            "set its clock",
+        ),
     }
 }
 
@@ -359,4 +377,3 @@ async fn transactions(report: &mut Report<'_>, config: &Config) -> io::Result<()
         ),
     )
 }
-

@@ -50,23 +50,23 @@ pub(super) async fn advertised(
     look_up(report, hosts.collect()).await
 }
 
-async fn look_up(
-    report: &mut Report<'_>,
-    hosts: BTreeMap<String, &'static str>,
-) -> io::Result<()> {
-    let looked_up = hosts
-        .into_iter()
-        .filter(|(host, _)| !is_address(host))
-        .map(async |(host, from)| {
-            // Of any port: the look-up wants one.
-            let found = tokio::time::timeout(TIMEOUT, tokio::net::lookup_host((&*host, 0))).await;
-            let found = match found {
-                Ok(Ok(found)) => Ok(found.map(|address| address.ip()).collect::<Vec<_>>()),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err("no answer in time".to_owned()),
-            };
-            (host, from, found)
-        });
+async fn look_up(report: &mut Report<'_>, hosts: BTreeMap<String, &'static str>) -> io::Result<()> {
+    let looked_up =
+        hosts
+            .into_iter()
+            .filter(|(host, _)| !is_address(host))
+            .map(async |(host, from)| {
+                // Of any port: the look-up wants one.
+                let look_up = async {
+                    let found = tokio::net::lookup_host((&*host, 0)).await;
+                    found.map(|found| found.map(|address| address.ip()).collect::<Vec<_>>())
+                };
+                let found = match tokio::time::timeout(TIMEOUT, look_up).await {
+                    Ok(found) => found.map_err(|error| error.to_string()),
+                    Err(_) => Err("no answer in time".to_owned()),
+                };
+                (host, from, found)
+            });
     for (host, from, found) in join_all(looked_up).await {
         let failure = match found {
             Ok(addresses) if !addresses.is_empty() => {
@@ -89,7 +89,9 @@ async fn look_up(
 /// `SSL://[::1]:9092` → `::1`.
 fn host_of_broker(broker: &str) -> String {
     let broker = broker.trim();
-    let address = broker.split_once("://").map_or(broker, |(_, address)| address);
+    let address = broker
+        .split_once("://")
+        .map_or(broker, |(_, address)| address);
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     host.to_owned()
 }

@@ -207,10 +207,7 @@ impl Cluster {
     }
 
     /// What this user may do with the topic; everything where the cluster has no rules.
-    pub async fn topic_operations(
-        &self,
-        topic: &str,
-    ) -> Result<BTreeSet<Operation>, ClusterError> {
+    pub async fn topic_operations(&self, topic: &str) -> Result<BTreeSet<Operation>, ClusterError> {
         let topic = topic.to_owned();
         self.ask(move |asker| {
             describe::topic_operations(asker.client(), &topic, TIMEOUT)
@@ -221,10 +218,7 @@ impl Cluster {
 
     /// What this user may do with a consumer group, which need not be there; everything where the
     /// cluster has no rules.
-    pub async fn group_operations(
-        &self,
-        group: &str,
-    ) -> Result<BTreeSet<Operation>, ClusterError> {
+    pub async fn group_operations(&self, group: &str) -> Result<BTreeSet<Operation>, ClusterError> {
         let group = group.to_owned();
         self.ask(move |asker| {
             describe::group_operations(asker.client(), &group, TIMEOUT)
@@ -285,7 +279,7 @@ struct Asker {
 }
 
 impl Asker {
-    fn client(&self) -> &Client<LogContext> {
+    fn client(&self) -> &Client<AskerContext> {
         self.client.client()
     }
 
@@ -504,9 +498,7 @@ impl Asker {
                 brokers: self.brokers.clone(),
                 reason: format!("no description of {name} in time"),
             },
-            DescribeError::Refused(code) => {
-                self.failed_with(name, Some(*code), &code.to_string())
-            }
+            DescribeError::Refused(code) => self.failed_with(name, Some(*code), &code.to_string()),
         }
     }
 }

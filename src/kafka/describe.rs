@@ -156,16 +156,22 @@ pub(super) fn group_operations<C: ClientContext>(
     group: &str,
     timeout: Duration,
 ) -> Result<BTreeSet<Operation>, DescribeError> {
-    let name =
-        CString::new(group).map_err(|_| DescribeError::Refused(RDKafkaErrorCode::InvalidGroupId))?;
+    let name = CString::new(group)
+        .map_err(|_| DescribeError::Refused(RDKafkaErrorCode::InvalidGroupId))?;
     let mut names: [*const c_char; 1] = [name.as_ptr()];
     let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
-    let event = ask(client, operation, timeout, true, |client, options, queue| {
-        // SAFETY: all are alive; one valid C string, and the library copies what it keeps.
-        unsafe {
-            sys::rd_kafka_DescribeConsumerGroups(client, names.as_mut_ptr(), 1, options, queue);
-        }
-    })?;
+    let event = ask(
+        client,
+        operation,
+        timeout,
+        true,
+        |client, options, queue| {
+            // SAFETY: all are alive; one valid C string, and the library copies what it keeps.
+            unsafe {
+                sys::rd_kafka_DescribeConsumerGroups(client, names.as_mut_ptr(), 1, options, queue);
+            }
+        },
+    )?;
     // SAFETY: `event` is alive; null is answered for an event of another kind.
     let result = unsafe { sys::rd_kafka_event_DescribeConsumerGroups_result(event.object) };
     if result.is_null() {
@@ -240,8 +246,7 @@ fn describe_topic<C: ClientContext>(
     let mut names: [*const c_char; 1] = [name.as_ptr()];
     // SAFETY: one valid C string, which the library copies; ours to free.
     let topics = unsafe { sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1) };
-    let topics =
-        Owned::new(topics, sys::rd_kafka_TopicCollection_destroy).ok_or(OUT_OF_MEMORY)?;
+    let topics = Owned::new(topics, sys::rd_kafka_TopicCollection_destroy).ok_or(OUT_OF_MEMORY)?;
     let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
     ask(
         client,
@@ -297,8 +302,7 @@ fn ask<C: ClientContext>(
     let client = client.native_ptr();
     // SAFETY: `client` is alive for this function; ours to free.
     let options = unsafe { sys::rd_kafka_AdminOptions_new(client, operation) };
-    let options =
-        Owned::new(options, sys::rd_kafka_AdminOptions_destroy).ok_or(OUT_OF_MEMORY)?;
+    let options = Owned::new(options, sys::rd_kafka_AdminOptions_destroy).ok_or(OUT_OF_MEMORY)?;
     // Without room for a message the library only answers the code.
     // SAFETY: `options` is alive and of this client; a null buffer of size 0 is not written to.
     let code = unsafe {

@@ -173,7 +173,11 @@ async fn topics_that_are_missing_or_would_lose_something() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_without_schema_rights_or_durability() {
-    let empty = World::builder().without_topics().empty_database().build().await;
+    let empty = World::builder()
+        .without_topics()
+        .empty_database()
+        .build()
+        .await;
     let found = Findings::of(empty.command(&["doctor"])).await;
     let line = found.line("FAIL  ", "schema", "has no schema");
     assert!(line.contains("run `ride-promo migrate`"), "{line}");
@@ -186,7 +190,9 @@ async fn a_database_without_schema_rights_or_durability() {
     };
     sql(format!("create role {role} login")).await;
     let as_role = || {
-        let url = world.database_url().replace("postgres://postgres@", &format!("postgres://{role}@"));
+        let url = world
+            .database_url()
+            .replace("postgres://postgres@", &format!("postgres://{role}@"));
         world.command(&["doctor"]).env("DATABASE_URL", url)
     };
     let found = Findings::of(as_role()).await;
@@ -194,13 +200,20 @@ async fn a_database_without_schema_rights_or_durability() {
     assert!(cure.starts_with("run as the owner: "), "{cure}");
     // What the guide grants is enough, and less is not.
     let grants = block("docs/operator-guide.md", "rights");
-    for statement in grants.split(';').map(str::trim).filter(|line| line.starts_with("grant")) {
+    for statement in grants
+        .split(';')
+        .map(str::trim)
+        .filter(|line| line.starts_with("grant"))
+    {
         sql(statement.replace("ride_promo_app", &role)).await;
     }
     let found = Findings::of(as_role()).await;
     found.all_well();
     found.ok("postgres privileges", "may not create tables");
-    sql(format!("revoke usage on sequence pre_offer_import_seq from {role}")).await;
+    sql(format!(
+        "revoke usage on sequence pre_offer_import_seq from {role}"
+    ))
+    .await;
     let found = Findings::of(as_role()).await;
     let cure = found.cure("postgres privileges", "pre_offer_import_seq");
     // And what the doctor says is enough too.
@@ -211,12 +224,17 @@ async fn a_database_without_schema_rights_or_durability() {
     Findings::of(as_role()).await.all_well();
 
     sql(format!("alter role {role} set synchronous_commit = off")).await;
-    sql(format!("alter role {role} set default_transaction_read_only = on")).await;
+    sql(format!(
+        "alter role {role} set default_transaction_read_only = on"
+    ))
+    .await;
     let found = Findings::of(as_role()).await;
     found.cure("postgres durability", "synchronous_commit off");
     found.cure("postgres", "read-only");
     let many = as_role().env("RIDE_PROMO__DATABASE__MAX_CONNECTIONS", 1_000);
-    let cure = Findings::of(many).await.cure("postgres connections", "1008");
+    let cure = Findings::of(many)
+        .await
+        .cure("postgres connections", "1008");
     assert!(cure.contains("database.max_connections"), "{cure}");
     sql(format!("drop owned by {role}; drop role {role}")).await;
 }
@@ -232,12 +250,20 @@ async fn transaction_ids_of_another_server_are_found_and_put_right() {
         .await;
     let found = Findings::of(world.command(&["doctor"])).await;
     let cure = found.cure("participations", "2 have a live_xid from the future");
-    world.execute(cure.strip_prefix("run: ").expect("a statement")).await;
+    world
+        .execute(cure.strip_prefix("run: ").expect("a statement"))
+        .await;
     Findings::of(world.command(&["doctor"])).await.all_well();
 }
 
 /// The environment in which the secured servers are reached.
-fn secured(command: Cli, kafka: &Kafka, postgres: &Postgres, database: &str, authority: &Authority) -> Cli {
+fn secured(
+    command: Cli,
+    kafka: &Kafka,
+    postgres: &Postgres,
+    database: &str,
+    authority: &Authority,
+) -> Cli {
     secured_environment(kafka, postgres, database, authority)
         .into_iter()
         .fold(command, |command, (name, value)| command.env(name, value))
@@ -260,10 +286,22 @@ fn secured_environment(
             ),
         ),
         ("KAFKA_BROKERS", kafka.secured_brokers()),
-        ("RIDE_PROMO__KAFKA__PROPERTIES__SECURITY_PROTOCOL", "SASL_SSL".to_owned()),
-        ("RIDE_PROMO__KAFKA__PROPERTIES__SASL_MECHANISMS", "SCRAM-SHA-512".to_owned()),
-        ("RIDE_PROMO__KAFKA__PROPERTIES__SASL_USERNAME", KAFKA_USER.to_owned()),
-        ("RIDE_PROMO__KAFKA__PROPERTIES__SASL_PASSWORD", KAFKA_PASSWORD.to_owned()),
+        (
+            "RIDE_PROMO__KAFKA__PROPERTIES__SECURITY_PROTOCOL",
+            "SASL_SSL".to_owned(),
+        ),
+        (
+            "RIDE_PROMO__KAFKA__PROPERTIES__SASL_MECHANISMS",
+            "SCRAM-SHA-512".to_owned(),
+        ),
+        (
+            "RIDE_PROMO__KAFKA__PROPERTIES__SASL_USERNAME",
+            KAFKA_USER.to_owned(),
+        ),
+        (
+            "RIDE_PROMO__KAFKA__PROPERTIES__SASL_PASSWORD",
+            KAFKA_PASSWORD.to_owned(),
+        ),
         ("RIDE_PROMO__KAFKA__PROPERTIES__SSL_CA_LOCATION", trusted),
     ]
 }
@@ -275,7 +313,11 @@ async fn kafka_and_postgres_over_tls_with_a_password_and_no_more_rights_than_nee
         Kafka::start_secured(&authority),
         Postgres::start_secured(&authority)
     );
-    let world = World::builder().kafka(&kafka).postgres(&postgres).build().await;
+    let world = World::builder()
+        .kafka(&kafka)
+        .postgres(&postgres)
+        .build()
+        .await;
     let doctor = || {
         let doctor = world.command(&["doctor"]);
         secured(doctor, &kafka, &postgres, world.database(), &authority)
@@ -284,7 +326,12 @@ async fn kafka_and_postgres_over_tls_with_a_password_and_no_more_rights_than_nee
     // A user that nothing is allowed to: one who sees no topics is not told that they are there.
     let blind = Findings::of(doctor()).await;
     assert_eq!(blind.code, Some(1), "{:#?}", blind.lines);
-    let readable = ["--add", "--allow-principal", "User:ride-promo", "--operation"];
+    let readable = [
+        "--add",
+        "--allow-principal",
+        "User:ride-promo",
+        "--operation",
+    ];
     for topic in [world.ride_topic(), world.status_topic()] {
         let describe = ["DescribeConfigs", "--topic", topic];
         kafka.acls(&[&readable[..], &describe[..]].concat()).await;
@@ -309,9 +356,18 @@ async fn kafka_and_postgres_over_tls_with_a_password_and_no_more_rights_than_nee
     let found = Findings::of(doctor()).await;
     found.all_well();
     found.ok("dns", "localhost is 127.0.0.1");
-    found.ok("kafka tls", "sasl_ssl, the brokers' certificates and hosts are checked");
-    found.ok("postgres tls", "TLSv1.3, the server's certificate and host are checked");
-    let refused = Findings::of(doctor_with_broker_clock(&world, &kafka, &postgres, &authority)).await;
+    found.ok(
+        "kafka tls",
+        "sasl_ssl, the brokers' certificates and hosts are checked",
+    );
+    found.ok(
+        "postgres tls",
+        "TLSv1.3, the server's certificate and host are checked",
+    );
+    let refused = Findings::of(doctor_with_broker_clock(
+        &world, &kafka, &postgres, &authority,
+    ))
+    .await;
     let cure = refused.cure("clock", "the brokers' cannot be told");
     assert!(cure.contains("ride-promo-doctor-*"), "{cure}");
 
@@ -323,28 +379,41 @@ async fn kafka_and_postgres_over_tls_with_a_password_and_no_more_rights_than_nee
     let impostor = doctor().env("RIDE_PROMO__KAFKA__PROPERTIES__SASL_PASSWORD", "wrong");
     let cure = Findings::of(impostor).await.cure("kafka", "uthentication");
     assert!(cure.contains("sasl.password"), "{cure}");
-    let plain = doctor().env("RIDE_PROMO__KAFKA__PROPERTIES__SECURITY_PROTOCOL", "SASL_PLAINTEXT");
+    let plain = doctor().env(
+        "RIDE_PROMO__KAFKA__PROPERTIES__SECURITY_PROTOCOL",
+        "SASL_PLAINTEXT",
+    );
     let cure = Findings::of(plain).await.cure("kafka", "");
     assert!(cure.contains("security.protocol"), "{cure}");
     let trusting = doctor().env(
         "RIDE_PROMO__KAFKA__PROPERTIES__ENABLE_SSL_CERTIFICATE_VERIFICATION",
         "false",
     );
-    let cure = Findings::of(trusting).await.cure("kafka tls", "not checked");
-    assert!(cure.contains("enable.ssl.certificate.verification"), "{cure}");
+    let cure = Findings::of(trusting)
+        .await
+        .cure("kafka tls", "not checked");
+    assert!(
+        cure.contains("enable.ssl.certificate.verification"),
+        "{cure}"
+    );
     let address = postgres.address().replace("127.0.0.1", "localhost");
     let database = url(&address, world.database());
     let distrusting = doctor().env(
         "DATABASE_URL",
         format!("{database}?sslmode=verify-full&sslrootcert={other}"),
     );
-    let cure = Findings::of(distrusting).await.cure("postgres", "certificate");
+    let cure = Findings::of(distrusting)
+        .await
+        .cure("postgres", "certificate");
     assert!(cure.contains("sslrootcert"), "{cure}");
     let trusted = authority.certificate().display().to_string();
     // The certificate is for the name, not for the address behind it.
     let misnamed = doctor().env(
         "DATABASE_URL",
-        format!("{}?sslmode=verify-full&sslrootcert={trusted}", world.database_url()),
+        format!(
+            "{}?sslmode=verify-full&sslrootcert={trusted}",
+            world.database_url()
+        ),
     );
     Findings::of(misnamed).await.cure("postgres", "certificate");
     let unchecked = doctor().env("DATABASE_URL", format!("{database}?sslmode=require"));
@@ -355,7 +424,9 @@ async fn kafka_and_postgres_over_tls_with_a_password_and_no_more_rights_than_nee
     // And the service works so, end to end.
     let service = secured_environment(&kafka, &postgres, world.database(), &authority)
         .into_iter()
-        .fold(world.service(), |service, (name, value)| service.env(name, value))
+        .fold(world.service(), |service, (name, value)| {
+            service.env(name, value)
+        })
         .start()
         .await;
     let promotion = service.admin().open_promotion(&conditions(2)).await;

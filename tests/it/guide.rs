@@ -14,7 +14,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 const USERS: std::ops::RangeInclusive<i64> = 1..=20;
 
 async fn run(pool: &PgPool, sql: &str) {
-    let ran = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(pool).await;
+    let ran = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()))
+        .execute(pool)
+        .await;
     if let Err(error) = ran {
         panic!("{error}: {sql}");
     }
@@ -32,8 +34,11 @@ async fn standings(pool: &PgPool) -> BTreeMap<i64, (i32, i32)> {
     .expect("the database answers");
     rows.into_iter()
         .map(|row| {
-            let (user, rides, counted): (i64, i32, i64) =
-                (row.get("user_id"), row.get("rides_completed"), row.get("counted"));
+            let (user, rides, counted): (i64, i32, i64) = (
+                row.get("user_id"),
+                row.get("rides_completed"),
+                row.get("counted"),
+            );
             assert_eq!(i64::from(rides), counted, "receipts of {user}");
             (user, (rides, row.get("version")))
         })
@@ -42,12 +47,19 @@ async fn standings(pool: &PgPool) -> BTreeMap<i64, (i32, i32)> {
 
 async fn everybody_has(pool: &PgPool, rides: i32) {
     eventually(LIMIT, || async {
-        let least = standings(pool).await.values().map(|(rides, _)| *rides).min();
+        let least = standings(pool)
+            .await
+            .values()
+            .map(|(rides, _)| *rides)
+            .min();
         equal(least, Some(rides))
     })
     .await;
     let standings = standings(pool).await;
-    assert!(standings.values().all(|(counted, _)| *counted == rides), "{standings:?}");
+    assert!(
+        standings.values().all(|(counted, _)| *counted == rides),
+        "{standings:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,7 +78,9 @@ async fn a_dump_restored_into_a_new_cluster_goes_on_where_it_was_and_counts_noth
     // A round is applied before the next comes: each is a version of its own.
     let rounds = async |from: i32, to: i32| {
         for round in from..=to {
-            world.publish_all(USERS.map(|user| Outgoing::ride(&ride(user)))).await;
+            world
+                .publish_all(USERS.map(|user| Outgoing::ride(&ride(user))))
+                .await;
             everybody_has(world.pool(), round).await;
         }
     };
@@ -91,9 +105,17 @@ async fn a_dump_restored_into_a_new_cluster_goes_on_where_it_was_and_counts_noth
     let doctor = command(&["doctor"]).run().await;
     assert_eq!(doctor.status.code(), Some(1));
     let found = "FAIL  participations: 20 have a live_xid from the future, as after a restore from a dump -> run: ";
-    let line = doctor.stdout.lines().find_map(|line| line.strip_prefix(found));
+    let line = doctor
+        .stdout
+        .lines()
+        .find_map(|line| line.strip_prefix(found));
     let statement = line.unwrap_or_else(|| panic!("{}", doctor.stdout));
-    let words = |text: &str| text.trim_end_matches([';', '\n']).split_whitespace().collect::<Vec<_>>().join(" ");
+    let words = |text: &str| {
+        text.trim_end_matches([';', '\n'])
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
     let of_the_guide = block(GUIDE, "live-xid");
     assert_eq!(words(statement), words(&of_the_guide));
     run(&pool, &of_the_guide).await;
@@ -102,12 +124,18 @@ async fn a_dump_restored_into_a_new_cluster_goes_on_where_it_was_and_counts_noth
     // Positions are those of the restored data: what came since is read again.
     let shown = command(&["positions", "show"]).run().await.expect_success();
     let states: Vec<&str> = shown.lines().skip(2).collect();
-    assert!(states.len() == 4 && states.iter().all(|line| line.ends_with("ok")), "{shown}");
+    assert!(
+        states.len() == 4 && states.iter().all(|line| line.ends_with("ok")),
+        "{shown}"
+    );
     let published_before: BTreeMap<String, i64> = last_by_key(world.read_status_topic().await)
         .into_iter()
         .map(|(key, record)| (key, record.version()))
         .collect();
-    assert!(published_before.values().all(|version| *version == 9), "{published_before:?}");
+    assert!(
+        published_before.values().all(|version| *version == 9),
+        "{published_before:?}"
+    );
     run(&pool, &block(GUIDE, "lift")).await;
     let start = || world.service().env("DATABASE_URL", &url).start();
     let service = start().await;
@@ -119,7 +147,10 @@ async fn a_dump_restored_into_a_new_cluster_goes_on_where_it_was_and_counts_noth
                 .values()
                 .map(|record| {
                     let number = |name: &str| record.event[name].as_i64().expect("a number");
-                    (number("user_id"), (number("rides_completed"), record.version()))
+                    (
+                        number("user_id"),
+                        (number("rides_completed"), record.version()),
+                    )
                 })
                 .collect();
             let ours = standings(&pool).await;
@@ -139,12 +170,25 @@ async fn a_dump_restored_into_a_new_cluster_goes_on_where_it_was_and_counts_noth
     assert!(service.sigterm_and_wait().await.success());
 
     // Reading everything once more changes nothing.
-    let set = ["positions", "set", "--all", "--to", "beginning", "--reason", "the topic was lost"];
+    let set = [
+        "positions",
+        "set",
+        "--all",
+        "--to",
+        "beginning",
+        "--reason",
+        "the topic was lost",
+    ];
     let shown = command(&set).run().await.expect_success();
-    assert!(shown.lines().skip(2).all(|line| line.ends_with("ok")), "{shown}");
+    assert!(
+        shown.lines().skip(2).all(|line| line.ends_with("ok")),
+        "{shown}"
+    );
     let before = standings(&pool).await;
     let service = start().await;
-    world.publish_all(USERS.map(|user| Outgoing::ride(&ride(user)))).await;
+    world
+        .publish_all(USERS.map(|user| Outgoing::ride(&ride(user))))
+        .await;
     everybody_has(&pool, 9).await;
     let after = standings(&pool).await;
     for (user, (_, version)) in before {
@@ -152,7 +196,10 @@ async fn a_dump_restored_into_a_new_cluster_goes_on_where_it_was_and_counts_noth
     }
     subscribers_agree().await;
     let metrics = service.metrics().await;
-    assert_eq!(metrics.sum("ride_promo_rides_duplicate_total", &[]), 8.0 * 20.0);
+    assert_eq!(
+        metrics.sum("ride_promo_rides_duplicate_total", &[]),
+        8.0 * 20.0
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,13 +217,19 @@ async fn nothing_is_left_of_a_client_that_is_erased_and_nobody_elses_is_touched(
         }
         let bad = format!("{{\"user_id\": {user}}}");
         for key in [Some(user.to_string()), None] {
-            world.publish_raw(key.as_deref(), Some(bad.as_bytes()), &[]).await;
+            world
+                .publish_raw(key.as_deref(), Some(bad.as_bytes()), &[])
+                .await;
         }
         world.publish_raw(None, Some(b"nobody's"), &[]).await;
         world.rides_are_applied().await;
         let accept = format!("/v1/promotions/{}/accept_reward", promotion.id);
         client.api.post(&accept).await.expect(200);
-        let listed = admin.api.get("/admin/v1/quarantine?status=OPEN").await.expect(200);
+        let listed = admin
+            .api
+            .get("/admin/v1/quarantine?status=OPEN")
+            .await
+            .expect(200);
         let items = listed["items"].as_array().expect("a list").clone();
         for item in items.iter().filter(|item| item["user_id"].is_null()) {
             let id = item["quarantine_id"].as_str().expect("an id");
@@ -205,7 +258,9 @@ async fn nothing_is_left_of_a_client_that_is_erased_and_nobody_elses_is_touched(
     // And the topic, by Kafka's own tool.
     let command = block(GUIDE, "tombstone").replace("\\\n", " ");
     let (options, _) = command.split_once(" < ").expect("reads a file");
-    let options = options.replace('\'', "").replace("promotion-status", world.status_topic());
+    let options = options
+        .replace('\'', "")
+        .replace("promotion-status", world.status_topic());
     let options: Vec<&str> = options.split_whitespace().skip(3).collect();
     let keys = world.new_dir("erasure").join("keys-to-delete.txt");
     fs::write(&keys, format!("{erased}:{}|DELETED\n", promotion.id)).expect("ours");
@@ -213,14 +268,23 @@ async fn nothing_is_left_of_a_client_that_is_erased_and_nobody_elses_is_touched(
     world.kafka().tool(tool, &options, Some(&keys)).await;
     let records = world.kafka().read_topic(world.status_topic()).await;
     let key = format!("{erased}:{}", promotion.id);
-    let of_it: Vec<_> = records.iter().filter(|record| record.key.as_ref() == Some(&key)).collect();
+    let of_it: Vec<_> = records
+        .iter()
+        .filter(|record| record.key.as_ref() == Some(&key))
+        .collect();
     let last = of_it.last().expect("it was published");
-    assert_eq!((last.value.as_deref(), last.partition), (None, of_it[0].partition));
+    assert_eq!(
+        (last.value.as_deref(), last.partition),
+        (None, of_it[0].partition)
+    );
     // The service reads over it.
     let (client, _) = service.started_client(48_153, &promotion).await;
     world.publish_ride(&ride(48_153)).await;
     world.rides_are_applied().await;
-    assert_eq!(client.progress(promotion.id).await.expect(200)["rides_completed"], 1);
+    assert_eq!(
+        client.progress(promotion.id).await.expect(200)["rides_completed"],
+        1
+    );
 }
 
 /// How many rows of each table say anything of a client.
@@ -257,8 +321,12 @@ async fn retention_drops_what_is_over_and_nothing_that_is_open() {
         .await;
     let challenges = Challenges::new(&world, &conditions(3)).await;
     for (user, month) in [(1, 1), (2, 2), (3, 3)] {
-        let started = format!("2024-0{month}-05T00:00:00Z").parse().expect("an instant");
-        challenges.start(&[user], started, started + TimeDelta::days(14)).await;
+        let started = format!("2024-0{month}-05T00:00:00Z")
+            .parse()
+            .expect("an instant");
+        challenges
+            .start(&[user], started, started + TimeDelta::days(14))
+            .await;
         world
             .execute(&format!(
                 "insert into ride_receipt (user_id, promotion_id, ride_id, receipts_month, verdict, completed_at,

@@ -70,8 +70,13 @@ async fn systemd_is_told_when_it_is_ready_that_it_turns_and_that_it_stops() {
     // Not ready while Kafka is away, and why; but it turns.
     eventually(LIMIT, || async {
         let told = systemd.told();
-        let waits = |line: &String| line.starts_with("STATUS=") && line.contains("ingest: Kafka at");
-        if told.iter().any(waits) { Ok(()) } else { Err(format!("{told:?}")) }
+        let waits =
+            |line: &String| line.starts_with("STATUS=") && line.contains("ingest: Kafka at");
+        if told.iter().any(waits) {
+            Ok(())
+        } else {
+            Err(format!("{told:?}"))
+        }
     })
     .await;
     systemd.waits_for("WATCHDOG=1", 3).await;
@@ -82,7 +87,11 @@ async fn systemd_is_told_when_it_is_ready_that_it_turns_and_that_it_stops() {
     assert!(!systemd.told().contains(&"STOPPING=1".to_owned()));
     assert!(service.sigterm_and_wait().await.success());
     systemd.waits_for("STOPPING=1", 1).await;
-    let ready = systemd.told().iter().filter(|line| *line == "READY=1").count();
+    let ready = systemd
+        .told()
+        .iter()
+        .filter(|line| *line == "READY=1")
+        .count();
     assert_eq!(ready, 1);
 }
 
@@ -99,19 +108,33 @@ async fn a_container_asks_whether_it_is_alive_and_whether_it_is_ready() {
     };
     eventually(LIMIT, || async {
         let alive = ask(&["healthcheck"]).run().await;
-        equal((alive.status.code(), alive.stdout), (Some(0), "ok\n".to_owned()))
+        equal(
+            (alive.status.code(), alive.stdout),
+            (Some(0), "ok\n".to_owned()),
+        )
     })
     .await;
     let ready = ask(&["healthcheck", "--ready"]).run().await;
     assert_eq!(ready.status.code(), Some(1));
-    assert!(ready.stderr.contains("answers 503: {\"roles\""), "{}", ready.stderr);
+    assert!(
+        ready.stderr.contains("answers 503: {\"roles\""),
+        "{}",
+        ready.stderr
+    );
     kafka.start().await;
     service.wait_ready().await;
-    let ready = ask(&["healthcheck", "--ready"]).run().await.expect_success();
+    let ready = ask(&["healthcheck", "--ready"])
+        .run()
+        .await
+        .expect_success();
     assert!(ready.contains("\"ingest\":\"ok\""), "{ready}");
     let asked = ask(&["healthcheck"]);
     assert!(service.sigterm_and_wait().await.success());
     let gone = asked.run().await;
     assert_eq!(gone.status.code(), Some(1));
-    assert!(gone.stderr.contains("nobody answers at 127.0.0.1:"), "{}", gone.stderr);
+    assert!(
+        gone.stderr.contains("nobody answers at 127.0.0.1:"),
+        "{}",
+        gone.stderr
+    );
 }

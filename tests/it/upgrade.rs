@@ -62,7 +62,11 @@ async fn migrating_and_replacing_every_process_under_traffic_loses_nothing() {
         let before = challenges.standing(1).await.rides_completed;
         eventually(LIMIT, || async {
             let now = challenges.standing(1).await.rides_completed;
-            if now > before + 5 { Ok(()) } else { Err(format!("{before}, then {now}")) }
+            if now > before + 5 {
+                Ok(())
+            } else {
+                Err(format!("{before}, then {now}"))
+            }
         })
         .await;
     };

@@ -53,7 +53,9 @@ pub fn block(file: &str, name: &str) -> String {
     let mut named = blocks(file)
         .into_iter()
         .filter(|block| block.name.as_deref() == Some(name));
-    let found = named.next().unwrap_or_else(|| panic!("{file} has no block {name}"));
+    let found = named
+        .next()
+        .unwrap_or_else(|| panic!("{file} has no block {name}"));
     assert!(named.next().is_none(), "{file} has {name} twice");
     found.text
 }

@@ -116,7 +116,9 @@ impl Kafka {
     /// Runs one of Kafka's own tools, a class of its jars, with `--bootstrap-server` set; answers
     /// what it printed.
     pub async fn tool(&self, class: &str, arguments: &[&str], input: Option<&Path>) -> String {
-        let log = self.dir.join(format!("tool-{}.log", Uuid::new_v4().simple()));
+        let log = self
+            .dir
+            .join(format!("tool-{}.log", Uuid::new_v4().simple()));
         let mut command = java(&self.dir);
         command
             .args([class, "--bootstrap-server", &self.brokers()])

@@ -41,8 +41,8 @@ mod world;
 
 pub use self::{
     authority::Authority,
-    guide::{Block, block, blocks},
     challenges::{Challenges, Standing},
+    guide::{Block, block, blocks},
     http::{
         Admin, Answer, Api, Client, Metrics, Promotion, SECRET, admin_token, client_claims,
         client_token, conditions, token, unix_seconds,

@@ -77,7 +77,10 @@ impl Postgres {
 
     fn secure(&self, authority: &Authority) {
         let server = authority.server_certificate();
-        for (name, text) in [("server.crt", server.certificate), ("server.key", server.key)] {
+        for (name, text) in [
+            ("server.crt", server.certificate),
+            ("server.key", server.key),
+        ] {
             let file = self.data().join(name);
             fs::write(&file, text).expect("a new cluster");
             // it refuses a key that others can read
