@@ -14,15 +14,19 @@ use crate::kafka::BrokerAddress;
 /// The hosts of the configuration. Addresses need no look-up and are left out.
 pub(super) async fn examine(report: &mut Report<'_>, config: &Config) -> io::Result<()> {
     let mut hosts = BTreeMap::new();
+    // The first place of each name is said.
+    let mut host = |host: String, from| {
+        hosts.entry(host).or_insert(from);
+    };
     for broker in config.kafka.brokers.split(',') {
-        hosts.insert(host_of_broker(broker), "KAFKA_BROKERS");
+        host(host_of_broker(broker), "KAFKA_BROKERS");
     }
     if let Ok(options) = config.database.url.expose().parse::<PgConnectOptions>()
         && options.get_socket().is_none()
         // A path is a socket's directory.
         && !options.get_host().starts_with('/')
     {
-        hosts.insert(options.get_host().to_owned(), "DATABASE_URL");
+        host(options.get_host().to_owned(), "DATABASE_URL");
     }
     for (jwks, key) in [
         (&config.auth.jwks, "auth.jwks"),
@@ -30,9 +34,9 @@ pub(super) async fn examine(report: &mut Report<'_>, config: &Config) -> io::Res
     ] {
         let url = jwks.as_deref().map(reqwest::Url::parse);
         if let Some(Ok(url)) = url
-            && let Some(host) = url.host_str()
+            && let Some(name) = url.host_str()
         {
-            hosts.insert(host.to_owned(), key);
+            host(name.to_owned(), key);
         }
     }
     look_up(report, hosts).await

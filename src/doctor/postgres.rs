@@ -150,9 +150,9 @@ const SERVER: &str = "
            (select string_agg(c.relname, ', ' order by c.relname)
               from pg_class c
              where c.relnamespace = to_regnamespace(quote_ident(current_schema()))
-               and c.relkind = 'S'
                and not exists (select from pg_depend d where d.objid = c.oid and d.deptype = 'i')
-               and not has_sequence_privilege(c.oid, 'USAGE')) as forbidden_sequences,
+               -- in this order, since asked of anything else it is an error
+               and case when c.relkind = 'S' then not has_sequence_privilege(c.oid, 'USAGE') end) as forbidden_sequences,
            quote_ident(current_user) as role,
            current_setting('fsync') as fsync,
            current_setting('synchronous_commit') as synchronous_commit,
