@@ -200,3 +200,45 @@ fn the_image_is_built_with_the_toolchain_that_is_pinned() {
         "{channel}"
     );
 }
+
+#[test]
+fn the_image_is_built_from_everything_that_is_compiled_in() {
+    let ignored: Vec<String> = read(".dockerignore")
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+        .map(str::to_owned)
+        .collect();
+    let mut included = 0;
+    for file in below("src") {
+        let text = read(&file);
+        for macro_name in [
+            "include_str!(",
+            "include_bytes!(",
+            "include_dir!(",
+            "migrate!(",
+        ] {
+            for (at, _) in text.match_indices(macro_name) {
+                let rest = &text[at + macro_name.len()..];
+                let Some(path) = rest.split('"').nth(1) else {
+                    continue;
+                };
+                let beside = Path::new(&file).parent().expect("a directory").join(path);
+                let mut parts: Vec<&str> = Vec::new();
+                for part in beside.iter().map(|part| part.to_str().expect("UTF-8")) {
+                    match part {
+                        ".." => drop(parts.pop()),
+                        "." => {}
+                        part => parts.push(part),
+                    }
+                }
+                let top = parts.first().copied().unwrap_or_default();
+                assert!(
+                    !ignored.iter().any(|ignored| ignored == top),
+                    "{file}: {path}"
+                );
+                included += 1;
+            }
+        }
+    }
+    assert!(included > 0);
+}

@@ -77,8 +77,9 @@ fn cure(failure: &str) -> &'static str {
         "check sasl.mechanisms, sasl.username and sasl.password in [kafka.properties] against the users the cluster knows"
     } else if says(&["resolve"]) {
         "check the names in KAFKA_BROKERS"
-    } else if says(&["disconnected", "unexpected"]) {
-        "check security.protocol in [kafka.properties] against the listener that KAFKA_BROKERS names"
+    } else if failure.is_empty() {
+        // Someone took the connection, and said nothing or hung up.
+        "check that KAFKA_BROKERS names a listener of Kafka that is well, and that security.protocol in [kafka.properties] is the one of that listener"
     } else {
         "check KAFKA_BROKERS, that the broker runs, and security settings in [kafka.properties]"
     }

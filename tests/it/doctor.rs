@@ -1,5 +1,7 @@
 //! `doctor`: each thing it looks at is `ok`, or fails with what to do about it; doing that helps.
 
+use std::fs;
+
 use serde_json::json;
 
 use crate::harness::*;
@@ -269,22 +271,25 @@ fn secured(
         .fold(command, |command, (name, value)| command.env(name, value))
 }
 
+/// The secrets come from files, as where it is deployed.
 fn secured_environment(
     kafka: &Kafka,
     postgres: &Postgres,
     database: &str,
     authority: &Authority,
-) -> [(&'static str, String); 7] {
+) -> [(&'static str, String); 8] {
     let trusted = authority.certificate().display().to_string();
     let address = postgres.address().replace("127.0.0.1", "localhost");
+    let url = url(&address, database);
+    let secret = |name: &str, text: &str| {
+        let file = authority.certificate().with_file_name(name);
+        fs::write(&file, format!("{text}\n")).expect("the run's directory is ours");
+        file.display().to_string()
+    };
+    let url = format!("{url}?sslmode=verify-full&sslrootcert={trusted}");
     [
-        (
-            "DATABASE_URL",
-            format!(
-                "{}?sslmode=verify-full&sslrootcert={trusted}",
-                url(&address, database)
-            ),
-        ),
+        ("DATABASE_URL", String::new()),
+        ("DATABASE_URL_FILE", secret("database-url", &url)),
         ("KAFKA_BROKERS", kafka.secured_brokers()),
         (
             "RIDE_PROMO__KAFKA__PROPERTIES__SECURITY_PROTOCOL",
@@ -299,8 +304,8 @@ fn secured_environment(
             KAFKA_USER.to_owned(),
         ),
         (
-            "RIDE_PROMO__KAFKA__PROPERTIES__SASL_PASSWORD",
-            KAFKA_PASSWORD.to_owned(),
+            "RIDE_PROMO__KAFKA__PROPERTIES__SASL_PASSWORD_FILE",
+            secret("kafka-password", KAFKA_PASSWORD),
         ),
         ("RIDE_PROMO__KAFKA__PROPERTIES__SSL_CA_LOCATION", trusted),
     ]
@@ -376,15 +381,18 @@ async fn kafka_and_postgres_over_tls_with_a_password_and_no_more_rights_than_nee
     let distrusting = doctor().env("RIDE_PROMO__KAFKA__PROPERTIES__SSL_CA_LOCATION", &other);
     let cure = Findings::of(distrusting).await.cure("kafka", "certificate");
     assert!(cure.contains("ssl.ca.location"), "{cure}");
-    let impostor = doctor().env("RIDE_PROMO__KAFKA__PROPERTIES__SASL_PASSWORD", "wrong");
+    let impostor = doctor()
+        .env("RIDE_PROMO__KAFKA__PROPERTIES__SASL_PASSWORD_FILE", "")
+        .env("RIDE_PROMO__KAFKA__PROPERTIES__SASL_PASSWORD", "wrong");
     let cure = Findings::of(impostor).await.cure("kafka", "uthentication");
     assert!(cure.contains("sasl.password"), "{cure}");
     let plain = doctor().env(
         "RIDE_PROMO__KAFKA__PROPERTIES__SECURITY_PROTOCOL",
         "SASL_PLAINTEXT",
     );
-    let cure = Findings::of(plain).await.cure("kafka", "");
-    assert!(cure.contains("security.protocol"), "{cure}");
+    let found = Findings::of(plain).await;
+    let cure = found.cure("kafka", "");
+    assert!(cure.contains("security.protocol"), "{:#?}", found.lines);
     let trusting = doctor().env(
         "RIDE_PROMO__KAFKA__PROPERTIES__ENABLE_SSL_CERTIFICATE_VERIFICATION",
         "false",
@@ -399,7 +407,7 @@ async fn kafka_and_postgres_over_tls_with_a_password_and_no_more_rights_than_nee
     let address = postgres.address().replace("127.0.0.1", "localhost");
     let database = url(&address, world.database());
     let distrusting = doctor().env(
-        "DATABASE_URL",
+        "RIDE_PROMO__DATABASE__URL",
         format!("{database}?sslmode=verify-full&sslrootcert={other}"),
     );
     let cure = Findings::of(distrusting)
@@ -409,14 +417,17 @@ async fn kafka_and_postgres_over_tls_with_a_password_and_no_more_rights_than_nee
     let trusted = authority.certificate().display().to_string();
     // The certificate is for the name, not for the address behind it.
     let misnamed = doctor().env(
-        "DATABASE_URL",
+        "RIDE_PROMO__DATABASE__URL",
         format!(
             "{}?sslmode=verify-full&sslrootcert={trusted}",
             world.database_url()
         ),
     );
     Findings::of(misnamed).await.cure("postgres", "certificate");
-    let unchecked = doctor().env("DATABASE_URL", format!("{database}?sslmode=require"));
+    let unchecked = doctor().env(
+        "RIDE_PROMO__DATABASE__URL",
+        format!("{database}?sslmode=require"),
+    );
     let found = Findings::of(unchecked).await;
     found.all_well();
     found.ok("postgres tls", "anybody could be the server");
