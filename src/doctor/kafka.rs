@@ -10,7 +10,7 @@ use super::{Report, TIMEOUT, names};
 use crate::config::{Config, KafkaConfig};
 use crate::kafka::{
     Cluster, ClusterError, Operation, STATUS_COMPACTION_LAG_MS, broker_time, could_create,
-    transactional_producer,
+    relay_transactional_id, transactional_producer,
 };
 
 /// Everything about Kafka.
@@ -354,7 +354,8 @@ async fn topic_facts(
 
 /// Whether the relay could publish: its transactions need a coordinator and a permission.
 async fn transactions(report: &mut Report<'_>, config: &Config) -> io::Result<()> {
-    let id = format!("{}-doctor", config.kafka.group_id);
+    let topic = &config.kafka.status_topic;
+    let id = relay_transactional_id(topic, "doctor");
     let client = transactional_producer(&config.kafka, &id);
     let tried = tokio::task::spawn_blocking(move || {
         let producer: BaseProducer = client.create()?;
@@ -367,7 +368,7 @@ async fn transactions(report: &mut Report<'_>, config: &Config) -> io::Result<()
     };
     let prefix = format!(
         "--transactional-id {} --resource-pattern-type prefixed",
-        config.kafka.group_id
+        relay_transactional_id(topic, "")
     );
     report.fail(
         "kafka transactions",

@@ -31,7 +31,7 @@ pub enum Outcome {
 /// stands to what this program knows: what is fine, or what to do.
 ///
 /// Bounded: with nothing reachable it takes about half a minute. Changes nothing; the only trace
-/// is the transactional id `<group>-doctor`. With `broker_clock` a topic is made for a moment, since
+/// is the transactional id `ride-promo-relay-<status topic>-doctor`. With `broker_clock` a topic is made for a moment, since
 /// Kafka tells its time in no other way.
 pub async fn run(
     config: &Result<Config, ConfigError>,

@@ -15,7 +15,9 @@ mod topics;
 mod traceparent;
 
 pub use broker_clock::{BrokerTime, broker_time};
-pub use clients::{consumer, producer, tail_consumer, transactional_producer};
+pub use clients::{
+    consumer, producer, relay_transactional_id, tail_consumer, transactional_producer,
+};
 pub use cluster::{BrokerAddress, Cluster, ClusterError, ClusterInfo, Watermarks};
 pub use describe::{Operation, TopicIdentity};
 pub use log::{LogContext, log_error, log_line};
