@@ -6,6 +6,7 @@
 # and what a change is checked with besides:
 #
 #   make lint    formatting, clippy and the documentation, every warning an error
+#   make lint-deploy   the Dockerfile, deploy/ and the workflow, by the tools there are for them
 #   make deny    licences, advisories and banned crates (needs cargo-deny)
 #   make bench   throughput and latency against floors, into benches/RESULTS.md; ARGS=--quick only prints
 
@@ -15,7 +16,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 export SQLX_OFFLINE := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint deny bench
+.PHONY: help demo test lint lint-deploy deny bench
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -34,6 +35,9 @@ lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+lint-deploy:
+	scripts/lint-deploy.sh $(ARGS)
 
 deny:
 	cargo deny check

@@ -59,6 +59,8 @@ missing() {
   if [ "$purpose" = test ]; then
     has_java || java_package
     has mvn || echo maven
+    # makes the certificates of the tests
+    has openssl || echo openssl
   fi
 }
 

@@ -71,8 +71,10 @@ pub enum Command {
     Positions(PositionsCommand),
     /// Print a development token (HS256 only)
     Token(TokenArgs),
-    /// Check configuration, Kafka, Postgres, schema and clock
-    Doctor,
+    /// Check configuration, names, TLS, Kafka, Postgres, schema and clocks
+    Doctor(DoctorArgs),
+    /// Ask the process that serves on this machine how it is: the health check of containers
+    Healthcheck(HealthcheckArgs),
     /// Print the OpenAPI document of the client API, JSON
     Openapi(OpenapiArgs),
     /// Print the completion script of a shell
@@ -281,6 +283,22 @@ pub struct TokenArgs {
     pub expires_in: Duration,
 }
 
+/// `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Compare a broker's clock too, by a record in a topic made for it and deleted again
+    #[arg(long, env = "RIDE_PROMO_DOCTOR_BROKER_CLOCK", value_parser = FalseyValueParser::new())]
+    pub broker_clock: bool,
+}
+
+/// `healthcheck`.
+#[derive(Debug, Args)]
+pub struct HealthcheckArgs {
+    /// Whether every role is ready, instead of whether the process is alive
+    #[arg(long, env = "RIDE_PROMO_HEALTHCHECK_READY", value_parser = FalseyValueParser::new())]
+    pub ready: bool,
+}
+
 /// `openapi`.
 #[derive(Debug, Args)]
 pub struct OpenapiArgs {
@@ -361,6 +379,8 @@ mod tests {
             "ride-promo token --user 48151",
             "ride-promo token --admin --expires-in P1D",
             "ride-promo doctor",
+            "ride-promo doctor --broker-clock",
+            "ride-promo healthcheck --ready",
             "ride-promo openapi",
             "ride-promo openapi --admin",
             "ride-promo completions bash",

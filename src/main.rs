@@ -11,8 +11,9 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 
 use ride_promo::cli::{
-    Cli, Command, DemoArgs, ImportCommand, ImportFormat, ImportPreOffersArgs, OpenapiArgs,
-    PositionsCommand, ReplayCommand, ReplayRidesArgs, RideFormat, ServeArgs, Speed, TokenArgs,
+    Cli, Command, DemoArgs, DoctorArgs, HealthcheckArgs, ImportCommand, ImportFormat,
+    ImportPreOffersArgs, OpenapiArgs, PositionsCommand, ReplayCommand, ReplayRidesArgs, RideFormat,
+    ServeArgs, Speed, TokenArgs,
 };
 use ride_promo::clock::Clock;
 use ride_promo::config::{Config, ConfigError, Needs, Problem};
@@ -23,7 +24,7 @@ use ride_promo::progress::Progress;
 use ride_promo::store::schema::SchemaStatus;
 use ride_promo::store::{self, Store};
 use ride_promo::token::{self, TokenError};
-use ride_promo::{api, demo, doctor, import, replay, serve, telemetry};
+use ride_promo::{api, demo, doctor, healthcheck, import, replay, serve, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -54,7 +55,8 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Replay(ReplayCommand::Rides(args)) => replay_rides(cli, args),
         Command::Positions(command) => positions(cli, command),
         Command::Token(args) => issue_token(cli, args),
-        Command::Doctor => examine(cli),
+        Command::Doctor(args) => examine(cli, args),
+        Command::Healthcheck(args) => healthcheck(cli, args),
         Command::Openapi(args) => openapi(args),
         Command::Completions { shell } => completions(*shell),
     }
@@ -294,7 +296,7 @@ fn issue_token(cli: &Cli, args: &TokenArgs) -> anyhow::Result<ExitCode> {
     answer(format!("{token}\n").as_bytes())
 }
 
-fn examine(cli: &Cli) -> anyhow::Result<ExitCode> {
+fn examine(cli: &Cli, args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     // No log: the findings say it all, and librdkafka would talk in between.
     let config = Config::load(cli.config_file(), Needs::ALL);
     let outcome = block_on(async {
@@ -303,12 +305,25 @@ fn examine(cli: &Cli) -> anyhow::Result<ExitCode> {
             Ok(status) => Err(status.to_string()),
             Err(error) => Err(error.to_string()),
         };
-        Ok(doctor::run(&config, schema, &mut io::stdout()).await?)
+        Ok(doctor::run(&config, args.broker_clock, schema, &mut io::stdout()).await?)
     });
     Ok(match outcome? {
         doctor::Outcome::Healthy => ExitCode::SUCCESS,
         doctor::Outcome::Unhealthy => ExitCode::FAILURE,
         doctor::Outcome::Misconfigured => ExitCode::from(2),
+    })
+}
+
+fn healthcheck(cli: &Cli, args: &HealthcheckArgs) -> anyhow::Result<ExitCode> {
+    let config = Config::load(cli.config_file(), Needs::NOTHING)?;
+    let check = if args.ready {
+        healthcheck::Check::Ready
+    } else {
+        healthcheck::Check::Alive
+    };
+    block_on(async {
+        let says = healthcheck::ask(config.admin.listen, check).await?;
+        answer(format!("{says}\n").as_bytes())
     })
 }
 

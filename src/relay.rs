@@ -164,8 +164,7 @@ impl Relay {
     async fn take_over(&self, shard: i16) -> anyhow::Result<Publisher> {
         let (kafka, topic) = (self.kafka.clone(), self.kafka.status_topic.clone());
         tokio::task::spawn_blocking(move || {
-            // The topic is in the name: services that publish elsewhere must not fence each other.
-            let transactional_id = format!("ride-promo-relay-{topic}-{shard}");
+            let transactional_id = kafka::relay_transactional_id(&topic, shard);
             let producer: BaseProducer<RelayContext> =
                 kafka::transactional_producer(&kafka, &transactional_id)
                     .create_with_context(RelayContext)

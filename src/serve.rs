@@ -79,6 +79,11 @@ pub async fn serve(
         api.run(with_api, stop.clone(), stop_listeners.clone()),
     );
 
+    let supervisor = tokio::spawn(crate::supervisor::tell(
+        Arc::clone(&readiness),
+        stop.clone(),
+    ));
+
     let waited = tokio::select! {
         biased;
         () = stop.cancelled() => None,
@@ -171,6 +176,8 @@ pub async fn serve(
         hard_stop.cancel();
     }
     gauges.abort();
+    // It ended with the stop, and only has to have said so.
+    let _ = supervisor.await;
     result
 }
 

@@ -12,6 +12,7 @@ const PLUMBING: &[&str] = &[
     "kafka",
     "progress",
     "readiness",
+    "supervisor",
     "telemetry",
     "token",
 ];
@@ -20,6 +21,7 @@ const PLUMBING: &[&str] = &[
 const WORKERS: &[&str] = &[
     "api",
     "doctor",
+    "healthcheck",
     "import",
     "ingest",
     "positions",
@@ -38,12 +40,12 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[(
     "a pre-offer import by HTTP is the command's, fed from a request's body",
 )];
 
-/// The one librdkafka call without a safe binding.
-const UNSAFE: &str = "src/kafka/topic_identity.rs";
+/// The librdkafka calls without a safe binding.
+const UNSAFE: &str = "src/kafka/describe.rs";
 
 /// Besides the store: the doctor asks the server about itself (version, rights, clock), before
 /// there is a schema that a store could stand on.
-const SQL: &[&str] = &["src/store/", "src/doctor.rs"];
+const SQL: &[&str] = &["src/store/", "src/doctor/postgres.rs"];
 
 /// What a rule has no business with.
 const NOT_IN_DOMAIN: &[&str] = &["async", "axum", "await", "rdkafka", "sqlx", "tokio"];

@@ -176,7 +176,7 @@ pub struct KafkaConfig {
     pub ride_topic: String,
     /// Topic of status changes.
     pub status_topic: String,
-    /// Consumer group of ingest; also the prefix of transactional ids.
+    /// Consumer group of ingest.
     pub group_id: String,
     /// Whether missing topics are created.
     pub create_topics: bool,

@@ -105,6 +105,12 @@ pub fn transactional_producer(kafka: &KafkaConfig, transactional_id: &str) -> Cl
     config
 }
 
+/// The transactional id under which a shard's events are published: of the topic, since services that
+/// publish elsewhere must not fence each other.
+pub fn relay_transactional_id(status_topic: &str, shard: impl std::fmt::Display) -> String {
+    format!("ride-promo-relay-{status_topic}-{shard}")
+}
+
 fn idempotent(kafka: &KafkaConfig, preferences: &[(&str, &str)]) -> ClientConfig {
     let mut config = client(kafka, preferences);
     config

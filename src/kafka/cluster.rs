@@ -2,20 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rdkafka::ClientContext;
 use rdkafka::client::Client;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::clients;
+use super::describe::{self, DescribeError, Operation, TopicIdentity};
 use super::group;
-use super::log::LogContext;
-use super::topic_identity::{self, DescribeError, TopicIdentity};
+use super::log::{log_error, log_line};
 use crate::config::KafkaConfig;
 
 /// How long one request may take.
@@ -120,7 +122,7 @@ impl Cluster {
     /// the settings one by one but not together.
     pub fn new(kafka: &KafkaConfig) -> Result<Self, ClusterError> {
         let client = clients::metadata(kafka)
-            .create_with_context(LogContext { role: "metadata" })
+            .create_with_context(AskerContext::default())
             .map_err(|error| ClusterError::Refused {
                 brokers: kafka.brokers.clone(),
                 reason: error.to_string(),
@@ -204,6 +206,33 @@ impl Cluster {
             .await
     }
 
+    /// What this user may do with the topic; everything where the cluster has no rules.
+    pub async fn topic_operations(&self, topic: &str) -> Result<BTreeSet<Operation>, ClusterError> {
+        let topic = topic.to_owned();
+        self.ask(move |asker| {
+            describe::topic_operations(asker.client(), &topic, TIMEOUT)
+                .map_err(|error| asker.not_described(&topic, &error))
+        })
+        .await
+    }
+
+    /// What this user may do with a consumer group, which need not be there; everything where the
+    /// cluster has no rules.
+    pub async fn group_operations(&self, group: &str) -> Result<BTreeSet<Operation>, ClusterError> {
+        let group = group.to_owned();
+        self.ask(move |asker| {
+            describe::group_operations(asker.client(), &group, TIMEOUT)
+                .map_err(|error| asker.not_described(&group, &error))
+        })
+        .await
+    }
+
+    /// Why the last connection failed that did, in librdkafka's words: what a question that was not
+    /// answered does not tell.
+    pub fn last_failure(&self) -> Option<String> {
+        self.asker.client.context().last_failure()
+    }
+
     /// Which cluster and which topic of this name it is.
     pub async fn identity(&self, topic: &str) -> Result<TopicIdentity, ClusterError> {
         let topic = topic.to_owned();
@@ -234,14 +263,46 @@ impl Cluster {
     }
 }
 
+/// Logs, and remembers why a connection failed.
+#[derive(Default)]
+struct AskerContext {
+    failure: Mutex<Option<String>>,
+}
+
+impl AskerContext {
+    const ROLE: &str = "metadata";
+
+    fn last_failure(&self) -> Option<String> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.clone()
+    }
+}
+
+impl ClientContext for AskerContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log_line(Self::ROLE, level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        log_error(Self::ROLE, &error, reason);
+        // That all are down is no reason; the one for the last of them came before.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            *failure = Some(reason.to_owned());
+        }
+    }
+}
+
+impl ConsumerContext for AskerContext {}
+
 /// The blocking side of [`Cluster`].
 struct Asker {
-    client: BaseConsumer<LogContext>,
+    client: BaseConsumer<AskerContext>,
     brokers: String,
 }
 
 impl Asker {
-    fn client(&self) -> &Client<LogContext> {
+    fn client(&self) -> &Client<AskerContext> {
         self.client.client()
     }
 
@@ -275,6 +336,7 @@ impl Asker {
             Some(
                 Code::Authentication
                 | Code::ClusterAuthorizationFailed
+                | Code::GroupAuthorizationFailed
                 | Code::InvalidArgument
                 | Code::InvalidTopic
                 | Code::IllegalSASLState
@@ -313,7 +375,7 @@ impl Asker {
             })
             .collect();
         brokers.sort_by_key(|broker| broker.id);
-        let cluster_id = topic_identity::cluster_id(self.client(), TIMEOUT).unwrap_or_default();
+        let cluster_id = describe::cluster_id(self.client(), TIMEOUT).unwrap_or_default();
         Ok(ClusterInfo {
             cluster_id,
             brokers,
@@ -433,7 +495,7 @@ impl Asker {
     fn identity(&self, topic: &str) -> Result<TopicIdentity, ClusterError> {
         // The cluster's id is the one of the latest metadata: have some that is new.
         self.metadata(topic)?;
-        let cluster_id = topic_identity::cluster_id(self.client(), TIMEOUT).unwrap_or_default();
+        let cluster_id = describe::cluster_id(self.client(), TIMEOUT).unwrap_or_default();
         if cluster_id.starts_with(MOCK_CLUSTER) {
             let topic_id = String::new();
             return Ok(TopicIdentity {
@@ -449,15 +511,21 @@ impl Asker {
     }
 
     fn topic_id(&self, topic: &str) -> Result<String, ClusterError> {
-        topic_identity::topic_id(self.client(), topic, TIMEOUT).map_err(|error| match error {
+        describe::topic_id(self.client(), topic, TIMEOUT)
+            .map_err(|error| self.not_described(topic, &error))
+    }
+
+    /// `name` is the topic's or the group's.
+    fn not_described(&self, name: &str, error: &DescribeError) -> ClusterError {
+        match error {
             DescribeError::NoSuchTopic => ClusterError::NoSuchTopic {
-                topic: topic.to_owned(),
+                topic: name.to_owned(),
             },
             DescribeError::TimedOut => ClusterError::Unreachable {
                 brokers: self.brokers.clone(),
-                reason: "no description of the topic in time".to_owned(),
+                reason: format!("no description of {name} in time"),
             },
-            DescribeError::Refused(code) => self.failed_with(topic, Some(code), &code.to_string()),
-        })
+            DescribeError::Refused(code) => self.failed_with(name, Some(*code), &code.to_string()),
+        }
     }
 }

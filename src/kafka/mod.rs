@@ -5,17 +5,21 @@
 //! position is an error instead of a jump, keys land where Java clients put them, and a barrier is
 //! taken from high watermarks rather than from what a transaction happens to hold back.
 
+mod broker_clock;
 mod clients;
 mod cluster;
+mod describe;
 mod group;
 mod log;
-mod topic_identity;
 mod topics;
 mod traceparent;
 
-pub use clients::{consumer, producer, tail_consumer, transactional_producer};
+pub use broker_clock::{BrokerTime, broker_time};
+pub use clients::{
+    consumer, producer, relay_transactional_id, tail_consumer, transactional_producer,
+};
 pub use cluster::{BrokerAddress, Cluster, ClusterError, ClusterInfo, Watermarks};
+pub use describe::{Operation, TopicIdentity};
 pub use log::{LogContext, log_error, log_line};
-pub use topic_identity::TopicIdentity;
-pub use topics::{EnsuredTopics, STATUS_COMPACTION_LAG_MS, delete_topics};
+pub use topics::{EnsuredTopics, STATUS_COMPACTION_LAG_MS, could_create, delete_topics};
 pub use traceparent::{is_traceparent, traceparent_of};

@@ -71,7 +71,7 @@ impl Cluster {
             if !kafka.create_topics {
                 return Err(ClusterError::MissingTopics { topics: missing });
             }
-            created.extend(create(kafka, &missing).await?);
+            created.extend(create(kafka, &missing, Creation::Real).await?);
         }
         // Their leaders answer: only now can they be read and written.
         let usable = async |topic: &str| match self.end_offsets(topic).await {
@@ -145,28 +145,47 @@ pub async fn delete_topics(kafka: &KafkaConfig) -> Result<(), ClusterError> {
     Ok(())
 }
 
-fn admin(kafka: &KafkaConfig) -> Result<AdminClient<LogContext>, ClusterError> {
+pub(super) fn admin(kafka: &KafkaConfig) -> Result<AdminClient<LogContext>, ClusterError> {
     clients::metadata(kafka)
         .create_with_context(LogContext { role: "admin" })
         .map_err(|error| refused(kafka, &error.to_string()))
 }
 
-fn refused(kafka: &KafkaConfig, reason: &str) -> ClusterError {
+pub(super) fn refused(kafka: &KafkaConfig, reason: &str) -> ClusterError {
     ClusterError::Refused {
         brokers: kafka.brokers.clone(),
         reason: reason.to_owned(),
     }
 }
 
-fn failed(kafka: &KafkaConfig, error: &KafkaError) -> ClusterError {
+pub(super) fn failed(kafka: &KafkaConfig, error: &KafkaError) -> ClusterError {
     ClusterError::Unreachable {
         brokers: kafka.brokers.clone(),
         reason: error.to_string(),
     }
 }
 
+/// Asks the cluster whether a topic that is missing could be created as [`Cluster::ensure_topics`]
+/// would: the right to it, the number of replicas. Creates nothing.
+pub async fn could_create(kafka: &KafkaConfig, topic: &str) -> Result<(), ClusterError> {
+    create(kafka, &[topic.to_owned()], Creation::Tried)
+        .await
+        .map(drop)
+}
+
+/// Whether it is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Creation {
+    Real,
+    Tried,
+}
+
 /// Creates them; those that another process created first are not among the answered.
-async fn create(kafka: &KafkaConfig, missing: &[String]) -> Result<Vec<String>, ClusterError> {
+async fn create(
+    kafka: &KafkaConfig,
+    missing: &[String],
+    creation: Creation,
+) -> Result<Vec<String>, ClusterError> {
     let lag = STATUS_COMPACTION_LAG_MS.to_string();
     let topics: Vec<NewTopic<'_>> = missing
         .iter()
@@ -192,7 +211,8 @@ async fn create(kafka: &KafkaConfig, missing: &[String]) -> Result<Vec<String>, 
         .collect();
     let options = AdminOptions::new()
         .request_timeout(Some(TIMEOUT))
-        .operation_timeout(Some(TIMEOUT));
+        .operation_timeout(Some(TIMEOUT))
+        .validate_only(creation == Creation::Tried);
     let answers = admin(kafka)?
         .create_topics(&topics, &options)
         .await
@@ -200,6 +220,7 @@ async fn create(kafka: &KafkaConfig, missing: &[String]) -> Result<Vec<String>, 
     let mut created = Vec::new();
     for answer in answers {
         match answer {
+            Ok(topic) if creation == Creation::Tried => created.push(topic),
             Ok(topic) => {
                 tracing::info!(
                     topic,

@@ -25,7 +25,10 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-use super::process::{Port, Process, Signal, new_dir, tail};
+use super::{
+    authority::Authority,
+    process::{Port, Process, Signal, new_dir, tail},
+};
 
 /// How long a broker may take to start, to stop and to answer: generous, for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,9 +40,16 @@ pub struct Kafka {
     dir: PathBuf,
     /// `None` while it is stopped on purpose.
     process: Mutex<Option<Process>>,
+    secured: Option<Port>,
     // two sockets, two claims; named so that it is held
     _controller: Port,
 }
+
+/// The user of [`Kafka::start_secured`]'s other listener.
+pub const KAFKA_USER: &str = "ride-promo";
+
+/// The password of [`KAFKA_USER`].
+pub const KAFKA_PASSWORD: &str = "correct horse battery staple";
 
 impl Kafka {
     /// The broker that all tests share: started by the first that asks.
@@ -52,18 +62,32 @@ impl Kafka {
 
     /// A broker of one's own, to stop, kill and freeze.
     pub async fn start_private() -> Arc<Self> {
+        Self::start_with(None).await
+    }
+
+    /// A broker of one's own with a second listener, [`Kafka::secured_brokers`]: TLS with a
+    /// certificate of this authority, and one user, [`KAFKA_USER`] by SCRAM-SHA-512, who may do only
+    /// what [`Kafka::allow`] has allowed. The tests' own clients use the first, and may do
+    /// everything.
+    pub async fn start_secured(authority: &Authority) -> Arc<Self> {
+        Self::start_with(Some(authority)).await
+    }
+
+    async fn start_with(authority: Option<&Authority>) -> Arc<Self> {
         let port = Port::reserve();
         let controller = Port::reserve();
+        let secured = authority.map(|_| Port::reserve());
         let dir = new_dir(&format!("kafka-{}", port.number()));
-        fs::write(
-            dir.join("server.properties"),
-            properties(&port, &controller, &dir),
-        )
-        .expect("the run's directory is ours");
+        let mut properties = properties(&port, &controller, secured.as_ref(), &dir);
+        if let Some(authority) = authority {
+            properties.push_str(&security(authority, &dir));
+        }
+        fs::write(dir.join("server.properties"), properties).expect("the run's directory is ours");
         let kafka = Self {
             port,
             dir,
             process: Mutex::new(None),
+            secured,
             _controller: controller,
         };
         kafka.format().await;
@@ -74,6 +98,42 @@ impl Kafka {
     /// What clients connect to.
     pub fn brokers(&self) -> String {
         self.port.address()
+    }
+
+    /// What clients of the secured listener connect to, by the name in its certificate.
+    pub fn secured_brokers(&self) -> String {
+        let port = self.secured.as_ref().expect("started with security");
+        format!("localhost:{}", port.number())
+    }
+
+    /// Runs Kafka's own `kafka-acls.sh` with these arguments, against the listener that everything
+    /// is allowed on.
+    pub async fn acls(&self, arguments: &[&str]) {
+        self.tool("org.apache.kafka.tools.AclCommand", arguments, None)
+            .await;
+    }
+
+    /// Runs one of Kafka's own tools, a class of its jars, with `--bootstrap-server` set; answers
+    /// what it printed.
+    pub async fn tool(&self, class: &str, arguments: &[&str], input: Option<&Path>) -> String {
+        let log = self
+            .dir
+            .join(format!("tool-{}.log", Uuid::new_v4().simple()));
+        let mut command = java(&self.dir);
+        command
+            .args([class, "--bootstrap-server", &self.brokers()])
+            .args(arguments);
+        let mut tool = match input {
+            None => Process::spawn(class, command, &log, Signal::Kill),
+            Some(input) => Process::spawn_reading(class, command, input, &log),
+        };
+        let status = tool.wait(PATIENCE).await;
+        let output = tail(&log, u64::MAX);
+        assert!(
+            status.is_some_and(|status| status.success()),
+            "{class} {arguments:?}: {status:?}\n{output}"
+        );
+        output
     }
 
     /// Starts it (again), on the same port and data, and waits until it serves requests.
@@ -162,6 +222,10 @@ impl Kafka {
                 "-c",
             ])
             .arg(self.dir.join("server.properties"));
+        if self.secured.is_some() {
+            let user = format!("SCRAM-SHA-512=[name={KAFKA_USER},password={KAFKA_PASSWORD}]");
+            command.args(["--add-scram", &user]);
+        }
         let mut format = Process::spawn("kafka's format", command, &self.log(), Signal::Kill);
         let status = format.wait(PATIENCE).await;
         assert!(
@@ -284,6 +348,16 @@ impl Kafka {
             .admin()
             .delete_topics(&names, &AdminOptions::new().request_timeout(patience))
             .await;
+    }
+
+    /// The names of all topics.
+    pub async fn topics(&self) -> Vec<String> {
+        self.blocking(|kafka| {
+            let metadata = kafka.fetch_metadata(None, PATIENCE).expect("metadata");
+            let topics = metadata.topics().iter();
+            topics.map(|topic| topic.name().to_owned()).collect()
+        })
+        .await
     }
 
     /// Gives a topic more partitions: `total` of them.
@@ -643,8 +717,28 @@ fn libs() -> &'static Path {
     &LIBS
 }
 
-fn properties(port: &Port, controller: &Port, dir: &Path) -> String {
+/// The second listener: encrypted, of users with a password, each held to what is allowed.
+fn security(authority: &Authority, dir: &Path) -> String {
+    // Kafka reads a key and its certificates from one file.
+    let store = dir.join("listener.pem");
+    let server = authority.server_certificate();
+    fs::write(&store, format!("{}{}", server.key, server.certificate)).expect("ours");
+    let store = store.display();
+    format!(
+        "ssl.keystore.type=PEM\n\
+         ssl.keystore.location={store}\n\
+         sasl.enabled.mechanisms=SCRAM-SHA-512\n\
+         listener.name.secured.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;\n\
+         authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+         super.users=User:ANONYMOUS\n"
+    )
+}
+
+fn properties(port: &Port, controller: &Port, secured: Option<&Port>, dir: &Path) -> String {
     let (broker, controller) = (port.address(), controller.address());
+    let secured = secured.map_or_else(String::new, |port| {
+        format!(",SECURED://localhost:{}", port.number())
+    });
     let data = dir.join("data");
     let mut properties = String::new();
     let entries = [
@@ -653,9 +747,16 @@ fn properties(port: &Port, controller: &Port, dir: &Path) -> String {
         ("controller.quorum.bootstrap.servers", &controller),
         (
             "listeners",
-            &format!("PLAINTEXT://{broker},CONTROLLER://{controller}"),
+            &format!("PLAINTEXT://{broker},CONTROLLER://{controller}{secured}"),
         ),
-        ("advertised.listeners", &format!("PLAINTEXT://{broker}")),
+        (
+            "advertised.listeners",
+            &format!("PLAINTEXT://{broker}{secured}"),
+        ),
+        (
+            "listener.security.protocol.map",
+            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURED:SASL_SSL",
+        ),
         ("controller.listener.names", "CONTROLLER"),
         ("log.dirs", &data.display().to_string()),
         ("auto.create.topics.enable", "false"),

@@ -25,7 +25,9 @@
     reason = "a helper may wait for the next behaviour to be tested"
 )]
 
+mod authority;
 mod challenges;
+mod guide;
 mod http;
 mod kafka;
 mod postgres;
@@ -38,12 +40,14 @@ mod wait;
 mod world;
 
 pub use self::{
+    authority::Authority,
     challenges::{Challenges, End, Standing, end_by_force},
+    guide::{Block, block, blocks},
     http::{
         Admin, Answer, Api, Client, Metrics, Promotion, SECRET, admin_token, client_claims,
         client_token, conditions, token, unix_seconds,
     },
-    kafka::{Kafka, Outgoing, Record, TransactionEnd},
+    kafka::{KAFKA_PASSWORD, KAFKA_USER, Kafka, Outgoing, Record, TransactionEnd},
     postgres::{Postgres, url},
     process::{Port, Process, Signal, new_dir, run_dir, tail},
     proxy::{Cut, Fault, FaultProxy, StepFault},

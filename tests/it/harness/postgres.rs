@@ -1,8 +1,11 @@
 //! A real PostgreSQL: a private cluster on a port of its own, with its durable settings on.
 
 use std::{
-    fs,
-    os::unix::{fs::chown, process::CommandExt},
+    fs::{self, Permissions},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::Command,
     sync::{Arc, LazyLock, Mutex},
@@ -12,7 +15,10 @@ use std::{
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::sync::OnceCell;
 
-use super::process::{Port, Process, Signal, new_dir, tail};
+use super::{
+    authority::Authority,
+    process::{Port, Process, Signal, new_dir, tail},
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -40,6 +46,16 @@ impl Postgres {
 
     /// A cluster of one's own, to stop and to crash.
     pub async fn start_private() -> Arc<Self> {
+        Self::start_with(None).await
+    }
+
+    /// A cluster of one's own that takes encrypted connections only, with a certificate of this
+    /// authority.
+    pub async fn start_secured(authority: &Authority) -> Arc<Self> {
+        Self::start_with(Some(authority)).await
+    }
+
+    async fn start_with(authority: Option<&Authority>) -> Arc<Self> {
         let port = Port::reserve();
         let dir = new_dir(&format!("postgres-{}", port.number()));
         if let Some(user) = &*SERVER_USER {
@@ -52,8 +68,66 @@ impl Postgres {
             template: OnceCell::const_new(),
         };
         postgres.init().await;
+        if let Some(authority) = authority {
+            postgres.secure(authority);
+        }
         postgres.start().await;
         Arc::new(postgres)
+    }
+
+    fn secure(&self, authority: &Authority) {
+        let server = authority.server_certificate();
+        for (name, text) in [
+            ("server.crt", server.certificate),
+            ("server.key", server.key),
+        ] {
+            let file = self.data().join(name);
+            fs::write(&file, text).expect("a new cluster");
+            // it refuses a key that others can read
+            fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("ours");
+            if let Some(user) = &*SERVER_USER {
+                chown(&file, Some(user.uid), Some(user.gid)).expect("root may");
+            }
+        }
+        let settings = self.data().join("postgresql.auto.conf");
+        let before = fs::read_to_string(&settings).expect("written by init");
+        fs::write(&settings, format!("{before}ssl = on\n")).expect("ours");
+        let rules = self.data().join("pg_hba.conf");
+        fs::write(&rules, "hostssl all all 127.0.0.1/32 trust\n").expect("ours");
+    }
+
+    /// Copies a database into a file, as `pg_dump --format=custom` does.
+    pub async fn dump(&self, database: &str, file: &Path) {
+        let mut command = server_command("pg_dump", &self.dir);
+        command
+            .args(["--format=custom", "--no-password", "--dbname"])
+            .arg(self.url(database));
+        self.run("pg_dump", command, &[], file).await;
+    }
+
+    /// Restores a dump into a database that is empty, as `pg_restore` does.
+    pub async fn restore(&self, database: &str, file: &Path) {
+        let mut command = server_command("pg_restore", &self.dir);
+        command
+            .args(["--exit-on-error", "--no-password", "--dbname"])
+            .arg(self.url(database));
+        let log = self.dir.join("pg_restore.log");
+        self.run("pg_restore", command, &[file], &log).await;
+    }
+
+    /// Runs a client program to its end, with this file as its input and its output to that one.
+    async fn run(&self, name: &str, command: Command, input: &[&Path], output: &Path) {
+        let log = self.dir.join(format!("{name}.err"));
+        let mut process = match input {
+            [file] => Process::spawn_reading(name, command, file, &log),
+            _ => Process::spawn_split(name, command, output, &log),
+        };
+        let status = process.wait(PATIENCE).await;
+        assert!(
+            status.is_some_and(|status| status.success()),
+            "{name}: {status:?}\n{}",
+            tail(&log, 4_000)
+        );
     }
 
     /// `host:port`, for a [`FaultProxy`](super::FaultProxy) in front of it.

@@ -160,15 +160,28 @@ impl Process {
         )
     }
 
-    fn spawn_with(
+    /// The same as [`Process::spawn`] for a command that reads a file.
+    pub fn spawn_reading(name: &str, command: Command, input: &Path, log: &Path) -> Self {
+        let output = append_to(log);
+        let errors = output.try_clone().expect("a second handle of the log");
+        let input = File::open(input).expect("the file to be read");
+        Self::spawn_fed(name, command, input.into(), [output, errors], Signal::Kill)
+    }
+
+    fn spawn_with(name: &str, command: Command, outputs: [File; 2], at_abort: Signal) -> Self {
+        Self::spawn_fed(name, command, Stdio::null(), outputs, at_abort)
+    }
+
+    fn spawn_fed(
         name: &str,
         mut command: Command,
+        input: Stdio,
         [output, errors]: [File; 2],
         at_abort: Signal,
     ) -> Self {
         LazyLock::force(&REAPER);
         let child = command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(output)
             .stderr(errors)
             .process_group(0)

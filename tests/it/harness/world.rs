@@ -176,6 +176,14 @@ impl World {
         &self.pool
     }
 
+    /// Runs statements in the database.
+    pub async fn execute(&self, sql: &str) {
+        let run = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()));
+        if let Err(error) = run.execute(&self.pool).await {
+            panic!("{error}: {sql}");
+        }
+    }
+
     /// The topic of rides.
     pub fn ride_topic(&self) -> &str {
         &self.ride_topic

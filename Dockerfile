@@ -1,0 +1,44 @@
+# syntax=docker/dockerfile:1
+# The service as an image: one binary on a slim Debian, as a user without rights, with nothing to
+# write. Build it from the repository's root:
+#
+#   docker build -t ride-promo .
+#   docker run --rm --read-only --cap-drop ALL --security-opt no-new-privileges ride-promo doctor
+
+# As rust-toolchain.toml pins it; on the same Debian that it will run on, for the same libraries.
+FROM rust:1.95.0-slim-bookworm AS build
+# The newest of what Debian keeps for this release: only repairs of its security team are newer.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends build-essential pkg-config libssl-dev zlib1g-dev \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY . .
+# Queries are checked against .sqlx, so that building needs no database.
+ENV SQLX_OFFLINE=true
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target \
+    cargo build --locked --release --bin ride-promo \
+ && install -D target/release/ride-promo /out/ride-promo
+
+FROM debian:12-slim
+# librdkafka's TLS, its compression, and the authorities that sign the world's certificates.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends ca-certificates libssl3 zlib1g \
+ && rm -rf /var/lib/apt/lists/*
+COPY --from=build /out/ride-promo /usr/local/bin/ride-promo
+# A number, so that Kubernetes can see that it is not root.
+USER 65532:65532
+WORKDIR /
+# In a container the listeners are reached from outside of it.
+ENV RIDE_PROMO__API__LISTEN=0.0.0.0:8080 \
+    RIDE_PROMO__ADMIN__LISTEN=0.0.0.0:8081
+EXPOSE 8080 8081
+# Alive, not ready: what restarts unhealthy containers must not do so while Kafka is away.
+HEALTHCHECK --interval=10s --timeout=6s --start-period=30s --retries=3 \
+    CMD ["ride-promo", "healthcheck"]
+# Drains within shutdown_timeout, 25 s; what stops it must wait longer than that.
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["ride-promo"]
+CMD ["serve"]

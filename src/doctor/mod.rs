@@ -1,0 +1,180 @@
+//! `doctor`: one line for everything the service needs, with what to do where it is not so.
+
+mod kafka;
+mod names;
+mod postgres;
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use jsonwebtoken::jwk::JwkSet;
+use sqlx::postgres::PgPool;
+
+use crate::config::{AuthConfig, Config, ConfigError};
+
+/// How long any one thing may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the examination found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every line is `ok`.
+    Healthy,
+    /// Some line is `FAIL`.
+    Unhealthy,
+    /// The configuration is wrong; nothing was contacted.
+    Misconfigured,
+}
+
+/// Examines everything and writes a line each to `out`. `schema` says how the database's schema
+/// stands to what this program knows: what is fine, or what to do.
+///
+/// Bounded: with nothing reachable it takes about half a minute. Changes nothing; the only trace
+/// is the transactional id `ride-promo-relay-<status topic>-doctor`. With `broker_clock` a topic is made for a moment, since
+/// Kafka tells its time in no other way.
+pub async fn run(
+    config: &Result<Config, ConfigError>,
+    broker_clock: bool,
+    schema: impl AsyncFnOnce(&PgPool) -> Result<String, String>,
+    out: &mut dyn Write,
+) -> io::Result<Outcome> {
+    let mut report = Report { out, failed: false };
+    let config = match config {
+        Ok(config) => config,
+        Err(error) => {
+            for problem in &error.problems {
+                report.fail("config", &problem.to_string(), "")?;
+            }
+            return Ok(Outcome::Misconfigured);
+        }
+    };
+    report.ok("config", "every key is known and valid")?;
+    for warning in &config.warnings {
+        report.ok("config", &format!("note: {warning}"))?;
+    }
+    auth(&mut report, "auth", &config.auth).await?;
+    if config.admin_auth != config.auth {
+        auth(&mut report, "admin_auth", &config.admin_auth).await?;
+    }
+    names::examine(&mut report, config).await?;
+    kafka::examine(&mut report, config, broker_clock).await?;
+    postgres::examine(&mut report, config, schema).await?;
+    Ok(if report.failed {
+        Outcome::Unhealthy
+    } else {
+        Outcome::Healthy
+    })
+}
+
+/// Writes the lines.
+struct Report<'a> {
+    out: &'a mut dyn Write,
+    failed: bool,
+}
+
+impl Report<'_> {
+    fn ok(&mut self, subject: &str, finding: &str) -> io::Result<()> {
+        writeln!(self.out, "ok    {subject}: {finding}")
+    }
+
+    /// `cure` says what to do, if `finding` does not.
+    fn fail(&mut self, subject: &str, finding: &str, cure: &str) -> io::Result<()> {
+        self.failed = true;
+        let arrow = if cure.is_empty() { "" } else { " -> " };
+        writeln!(self.out, "FAIL  {subject}: {finding}{arrow}{cure}")
+    }
+}
+
+/// A clock that is this far off is wrong: tokens would be taken or refused at the wrong time.
+const LARGEST_CLOCK_DIFFERENCE_MS: i64 = 2_000;
+
+/// Compares another machine's clock with this one's, which was read `before` and `after` it.
+fn compare_clocks(
+    report: &mut Report<'_>,
+    whose: &str,
+    there: DateTime<Utc>,
+    before: DateTime<Utc>,
+    after: DateTime<Utc>,
+) -> io::Result<()> {
+    // It was read there somewhere between our two readings.
+    let half = (after - before) / 2;
+    let difference = (there - (before + half)).num_milliseconds();
+    let uncertainty = half.num_milliseconds() + 1;
+    let finding = format!("{whose} is {difference} ms ahead of this machine, ±{uncertainty} ms");
+    if difference.abs() > LARGEST_CLOCK_DIFFERENCE_MS + uncertainty {
+        report.fail("clock", &finding, "let both machines follow NTP")
+    } else {
+        report.ok("clock", &finding)
+    }
+}
+
+async fn auth(report: &mut Report<'_>, section: &str, auth: &AuthConfig) -> io::Result<()> {
+    let algorithm = auth.algorithm.as_str();
+    let Some(location) = &auth.jwks else {
+        return report.ok(section, &format!("tokens are checked with {algorithm}"));
+    };
+    match jwks(location).await {
+        Ok(keys) => report.ok(
+            section,
+            &format!("tokens are checked with {algorithm}; {location} has {keys} keys"),
+        ),
+        Err(error) => report.fail(
+            section,
+            &format!("{location} is no JSON Web Key Set: {error:#}"),
+            &format!("check {section}.jwks and whether it can be reached from here"),
+        ),
+    }
+}
+
+/// The number of keys there; none is an error.
+async fn jwks(location: &str) -> anyhow::Result<usize> {
+    let text = if location.starts_with("http://") || location.starts_with("https://") {
+        let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
+        let response = client.get(location).send().await?.error_for_status()?;
+        response.text().await?
+    } else {
+        tokio::fs::read_to_string(location).await?
+    };
+    let keys = serde_json::from_str::<JwkSet>(&text)?.keys.len();
+    anyhow::ensure!(keys > 0, "it has no keys");
+    Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_wrong_beyond_two_seconds_and_what_the_way_took() {
+        let at = |ms| DateTime::from_timestamp_millis(ms).expect("an instant");
+        let says = |there, before, after| {
+            let mut out = Vec::new();
+            let mut report = Report {
+                out: &mut out,
+                failed: false,
+            };
+            compare_clocks(&mut report, "Postgres", at(there), at(before), at(after))
+                .expect("a vector takes everything");
+            let failed = report.failed;
+            (failed, String::from_utf8(out).expect("text"))
+        };
+        let (failed, line) = says(1_010, 1_000, 1_020);
+        assert_eq!(
+            (failed, &*line),
+            (
+                false,
+                "ok    clock: Postgres is 0 ms ahead of this machine, ±11 ms\n"
+            )
+        );
+        assert!(!says(3_020, 1_000, 1_020).0, "within the uncertainty");
+        let (failed, line) = says(-1_500, 1_000, 1_020);
+        assert_eq!(
+            (failed, &*line),
+            (
+                true,
+                "FAIL  clock: Postgres is -2510 ms ahead of this machine, ±11 ms -> let both machines follow NTP\n"
+            )
+        );
+    }
+}

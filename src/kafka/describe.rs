@@ -1,0 +1,400 @@
+//! What brokers tell of a topic or a group and the crate has no call for: which topic it really is,
+//! and what this user may do with it.
+//!
+//! A topic that was deleted and created again, or another cluster, has the same name and smaller
+//! offsets; positions belong to the identity.
+//!
+//! The only module that uses `unsafe`: librdkafka is asked directly. Every object of the library is
+//! owned by a guard that frees it on all paths.
+#![allow(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ptr;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
+use rdkafka_sys as sys;
+
+/// A cluster and a topic, by what never comes again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TopicIdentity {
+    /// The cluster's id; empty where a broker has none.
+    pub cluster_id: String,
+    /// The topic's id as Kafka's own tools write it, 22 characters of base64url; empty where
+    /// there is none (a broker from before Kafka 2.8, librdkafka's in-process cluster). Watermarks
+    /// must be compared then.
+    pub topic_id: String,
+}
+
+/// Why librdkafka did not tell.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum DescribeError {
+    NoSuchTopic,
+    TimedOut,
+    Refused(RDKafkaErrorCode),
+}
+
+/// An object of librdkafka and the function that frees it.
+struct Owned<T> {
+    object: *mut T,
+    free: unsafe extern "C" fn(*mut T),
+}
+
+impl<T> Owned<T> {
+    /// `None` for a null pointer. `object` must be owned by the caller and be freed by `free`.
+    fn new(object: *mut T, free: unsafe extern "C" fn(*mut T)) -> Option<Self> {
+        (!object.is_null()).then_some(Self { object, free })
+    }
+}
+
+impl<T> Drop for Owned<T> {
+    fn drop(&mut self) {
+        // SAFETY: the object is not null and is owned by this guard alone, which is dropped once;
+        // `free` is the library's function for exactly this type.
+        unsafe { (self.free)(self.object) }
+    }
+}
+
+fn millis(timeout: Duration) -> c_int {
+    c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX)
+}
+
+/// The cluster's id as the latest metadata said; waits for the first metadata, at most `timeout`.
+/// `None` when there was none in time or the brokers have no cluster id.
+pub(super) fn cluster_id<C: ClientContext>(
+    client: &Client<C>,
+    timeout: Duration,
+) -> Option<String> {
+    let client = client.native_ptr();
+    // SAFETY: `client` is alive for this function, borrowed from its owner. The answer is null or
+    // a string of ours to free.
+    let id = unsafe { sys::rd_kafka_clusterid(client, millis(timeout)) };
+    if id.is_null() {
+        return None;
+    }
+    // SAFETY: not null, NUL-terminated, and nobody else has it.
+    let text = unsafe { CStr::from_ptr(id) }.to_string_lossy().into_owned();
+    // SAFETY: allocated by the library for us, freed once, not used again. (The crate's own call
+    // leaks it.)
+    unsafe { sys::rd_kafka_mem_free(client, id.cast::<c_void>()) };
+    Some(text)
+}
+
+/// What a broker lets a user do with a topic or a group; of Kafka's operations those that matter
+/// here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// Read records; be a member of a group.
+    Read,
+    /// Publish records.
+    Write,
+    /// Ask about partitions and offsets.
+    Describe,
+    /// Ask about settings.
+    DescribeConfigs,
+}
+
+impl Operation {
+    /// Its name, as Kafka's tools take it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "Read",
+            Self::Write => "Write",
+            Self::Describe => "Describe",
+            Self::DescribeConfigs => "DescribeConfigs",
+        }
+    }
+}
+
+/// Asks a broker for the topic's id. Blocks, at most about `timeout`.
+pub(super) fn topic_id<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    timeout: Duration,
+) -> Result<String, DescribeError> {
+    let event = describe_topic(client, topic, timeout, false)?;
+    let description = topic_description(&event)?;
+    // SAFETY: a description of `event`, alive; its id is null or lives as long.
+    let id = unsafe { sys::rd_kafka_TopicDescription_topic_id(description) };
+    if id.is_null() {
+        return Ok(String::new());
+    }
+    // SAFETY: not null, lives as long as `event`.
+    let (high, low) = unsafe {
+        (
+            sys::rd_kafka_Uuid_most_significant_bits(id),
+            sys::rd_kafka_Uuid_least_significant_bits(id),
+        )
+    };
+    Ok(as_kafka_writes(high, low))
+}
+
+/// Asks a broker what this user may do with the topic; everything where nobody is held to any
+/// rules. Blocks, at most about `timeout`.
+pub(super) fn topic_operations<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    timeout: Duration,
+) -> Result<BTreeSet<Operation>, DescribeError> {
+    let event = describe_topic(client, topic, timeout, true)?;
+    let description = topic_description(&event)?;
+    let mut count = 0_usize;
+    // SAFETY: a description of `event`, alive; `count` is writable.
+    let operations =
+        unsafe { sys::rd_kafka_TopicDescription_authorized_operations(description, &mut count) };
+    Ok(known(operations, count, &event))
+}
+
+/// Asks the group's coordinator what this user may do with the group, which need not be there.
+/// Blocks, at most about `timeout`.
+pub(super) fn group_operations<C: ClientContext>(
+    client: &Client<C>,
+    group: &str,
+    timeout: Duration,
+) -> Result<BTreeSet<Operation>, DescribeError> {
+    let name = CString::new(group)
+        .map_err(|_| DescribeError::Refused(RDKafkaErrorCode::InvalidGroupId))?;
+    let mut names: [*const c_char; 1] = [name.as_ptr()];
+    let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
+    let event = ask(
+        client,
+        operation,
+        timeout,
+        true,
+        |client, options, queue| {
+            // SAFETY: all are alive; one valid C string, and the library copies what it keeps.
+            unsafe {
+                sys::rd_kafka_DescribeConsumerGroups(client, names.as_mut_ptr(), 1, options, queue);
+            }
+        },
+    )?;
+    // SAFETY: `event` is alive; null is answered for an event of another kind.
+    let result = unsafe { sys::rd_kafka_event_DescribeConsumerGroups_result(event.object) };
+    if result.is_null() {
+        return Err(OUT_OF_MEMORY);
+    }
+    let mut count = 0_usize;
+    // SAFETY: `result` is not null and lives as long as `event`; `count` is writable.
+    let groups = unsafe { sys::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count) };
+    if groups.is_null() || count == 0 {
+        return Err(OUT_OF_MEMORY);
+    }
+    // SAFETY: an array of `count` > 0 pointers that lives as long as `event`.
+    let description = unsafe { *groups };
+    // SAFETY: a description of `event`, alive; its error is null or lives as long.
+    let error = unsafe { sys::rd_kafka_ConsumerGroupDescription_error(description) };
+    if !error.is_null() {
+        // SAFETY: not null, lives as long as `event`.
+        refuse(unsafe { sys::rd_kafka_error_code(error) })?;
+    }
+    let mut count = 0_usize;
+    // SAFETY: a description of `event`, alive; `count` is writable.
+    let operations = unsafe {
+        sys::rd_kafka_ConsumerGroupDescription_authorized_operations(description, &mut count)
+    };
+    Ok(known(operations, count, &event))
+}
+
+/// The operations of an array that the library answered with `event`, those of [`Operation`].
+fn known(
+    operations: *const sys::rd_kafka_AclOperation_t,
+    count: usize,
+    _alive: &Owned<sys::rd_kafka_event_t>,
+) -> BTreeSet<Operation> {
+    use sys::rd_kafka_AclOperation_t as Acl;
+
+    if operations.is_null() {
+        return BTreeSet::new();
+    }
+    // As the numbers they are: one that the bindings do not know must not become their enum.
+    // SAFETY: `count` enums of C, each the size of a u32, that live as long as the event.
+    let codes = unsafe { std::slice::from_raw_parts(operations.cast::<u32>(), count) };
+    codes
+        .iter()
+        .filter_map(|code| {
+            [
+                (Acl::RD_KAFKA_ACL_OPERATION_READ, Operation::Read),
+                (Acl::RD_KAFKA_ACL_OPERATION_WRITE, Operation::Write),
+                (Acl::RD_KAFKA_ACL_OPERATION_DESCRIBE, Operation::Describe),
+                (
+                    Acl::RD_KAFKA_ACL_OPERATION_DESCRIBE_CONFIGS,
+                    Operation::DescribeConfigs,
+                ),
+            ]
+            .into_iter()
+            .find_map(|(acl, operation)| (acl as u32 == *code).then_some(operation))
+        })
+        .collect()
+}
+
+/// What the library answers where it has no memory left, or against its own documentation.
+const OUT_OF_MEMORY: DescribeError = DescribeError::Refused(RDKafkaErrorCode::Fail);
+
+/// Asks for the description of one topic.
+fn describe_topic<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    timeout: Duration,
+    with_operations: bool,
+) -> Result<Owned<sys::rd_kafka_event_t>, DescribeError> {
+    // A name with a NUL in it is none that a topic could have.
+    let name = CString::new(topic).map_err(|_| DescribeError::NoSuchTopic)?;
+    let mut names: [*const c_char; 1] = [name.as_ptr()];
+    // SAFETY: one valid C string, which the library copies; ours to free.
+    let topics = unsafe { sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1) };
+    let topics = Owned::new(topics, sys::rd_kafka_TopicCollection_destroy).ok_or(OUT_OF_MEMORY)?;
+    let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+    ask(
+        client,
+        operation,
+        timeout,
+        with_operations,
+        |client, options, queue| {
+            // SAFETY: all four are alive; the library copies what it keeps beyond the call.
+            unsafe { sys::rd_kafka_DescribeTopics(client, topics.object, options, queue) }
+        },
+    )
+}
+
+/// The description of the one topic that was asked for; lives as long as `event`.
+fn topic_description(
+    event: &Owned<sys::rd_kafka_event_t>,
+) -> Result<*const sys::rd_kafka_TopicDescription_t, DescribeError> {
+    // SAFETY: `event` is alive; null is answered for an event of another kind.
+    let result = unsafe { sys::rd_kafka_event_DescribeTopics_result(event.object) };
+    if result.is_null() {
+        return Err(OUT_OF_MEMORY);
+    }
+    let mut count = 0_usize;
+    // SAFETY: `result` is not null and lives as long as `event`; `count` is writable.
+    let descriptions = unsafe { sys::rd_kafka_DescribeTopics_result_topics(result, &mut count) };
+    if descriptions.is_null() || count == 0 {
+        return Err(DescribeError::NoSuchTopic);
+    }
+    // SAFETY: an array of `count` > 0 pointers that lives as long as `event`; one topic was asked
+    // for, the first is its description.
+    let description = unsafe { *descriptions };
+    // SAFETY: a description of `event`, alive; its error is null or lives as long.
+    let error = unsafe { sys::rd_kafka_TopicDescription_error(description) };
+    if !error.is_null() {
+        // SAFETY: not null, lives as long as `event`.
+        refuse(unsafe { sys::rd_kafka_error_code(error) })?;
+    }
+    Ok(description)
+}
+
+/// Sends an admin request and waits for its answer, at most about `timeout`.
+fn ask<C: ClientContext>(
+    client: &Client<C>,
+    operation: sys::rd_kafka_admin_op_t,
+    timeout: Duration,
+    with_operations: bool,
+    send: impl FnOnce(
+        *mut sys::rd_kafka_t,
+        *const sys::rd_kafka_AdminOptions_t,
+        *mut sys::rd_kafka_queue_t,
+    ),
+) -> Result<Owned<sys::rd_kafka_event_t>, DescribeError> {
+    let client = client.native_ptr();
+    // SAFETY: `client` is alive for this function; ours to free.
+    let options = unsafe { sys::rd_kafka_AdminOptions_new(client, operation) };
+    let options = Owned::new(options, sys::rd_kafka_AdminOptions_destroy).ok_or(OUT_OF_MEMORY)?;
+    // Without room for a message the library only answers the code.
+    // SAFETY: `options` is alive and of this client; a null buffer of size 0 is not written to.
+    let code = unsafe {
+        sys::rd_kafka_AdminOptions_set_request_timeout(
+            options.object,
+            millis(timeout),
+            ptr::null_mut(),
+            0,
+        )
+    };
+    refuse(code)?;
+    if with_operations {
+        // SAFETY: `options` is alive and of this client; the answer is null or an error of ours to
+        // free.
+        let error = unsafe {
+            sys::rd_kafka_AdminOptions_set_include_authorized_operations(options.object, 1)
+        };
+        if let Some(error) = Owned::new(error, sys::rd_kafka_error_destroy) {
+            // SAFETY: not null, alive.
+            refuse(unsafe { sys::rd_kafka_error_code(error.object) })?;
+        }
+    }
+
+    // SAFETY: `client` is alive for this function; ours to free. An answer that comes after we
+    // gave up finds the queue closed and is freed by the library.
+    let queue = unsafe { sys::rd_kafka_queue_new(client) };
+    let queue = Owned::new(queue, sys::rd_kafka_queue_destroy).ok_or(OUT_OF_MEMORY)?;
+    send(client, options.object, queue.object);
+    // The request's own timeout comes first and as an event; the margin is for the event's way.
+    let patience = timeout.saturating_add(Duration::from_millis(500));
+    // SAFETY: `queue` is alive; the answer is null or an event of ours to free.
+    let event = unsafe { sys::rd_kafka_queue_poll(queue.object, millis(patience)) };
+    let event = Owned::new(event, sys::rd_kafka_event_destroy).ok_or(DescribeError::TimedOut)?;
+    // SAFETY: `event` is alive.
+    refuse(unsafe { sys::rd_kafka_event_error(event.object) })?;
+    Ok(event)
+}
+
+/// The library's own text form is of another base64 alphabet than that of Kafka's tools.
+fn as_kafka_writes(high: i64, low: i64) -> String {
+    if (high, low) == (0, 0) {
+        return String::new();
+    }
+    let mut bytes = [0_u8; 16];
+    bytes[..8].copy_from_slice(&high.to_be_bytes());
+    bytes[8..].copy_from_slice(&low.to_be_bytes());
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn refuse(code: RDKafkaRespErr) -> Result<(), DescribeError> {
+    match RDKafkaErrorCode::from(code) {
+        RDKafkaErrorCode::NoError => Ok(()),
+        RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
+            Err(DescribeError::NoSuchTopic)
+        }
+        RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::RequestTimedOut => {
+            Err(DescribeError::TimedOut)
+        }
+        code => Err(DescribeError::Refused(code)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_written_as_kafkas_tools_do_and_none_is_empty() {
+        assert_eq!(as_kafka_writes(0, 0), "");
+        // All bits set shows both characters in which the alphabets differ.
+        assert_eq!(as_kafka_writes(-1, -1), "_____________________w");
+        assert_eq!(as_kafka_writes(0, 1), "AAAAAAAAAAAAAAAAAAAAAQ");
+    }
+
+    #[test]
+    fn an_impossible_name_and_an_absent_broker_are_errors_in_time() {
+        let client: rdkafka::consumer::BaseConsumer = rdkafka::ClientConfig::new()
+            .set("bootstrap.servers", "127.0.0.1:1")
+            .create()
+            .expect("client");
+        let client = rdkafka::consumer::Consumer::client(&client);
+        let timeout = Duration::from_millis(200);
+        assert_eq!(
+            topic_id(client, "a\0b", timeout),
+            Err(DescribeError::NoSuchTopic)
+        );
+        let start = std::time::Instant::now();
+        assert_eq!(
+            topic_id(client, "rides", timeout),
+            Err(DescribeError::TimedOut)
+        );
+        assert_eq!(cluster_id(client, timeout), None);
+        assert!(start.elapsed() < Duration::from_secs(3));
+    }
+}

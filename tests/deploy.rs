@@ -1,0 +1,244 @@
+//! What `deploy/`, the Dockerfile and the documents say of the program, held against the program.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Parser as _;
+use ride_promo::cli::Cli;
+use ride_promo::config::{Config, Needs};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(file: &str) -> String {
+    fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+/// Every file below a directory, by its path from the root.
+fn below(dir: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    let mut dirs: Vec<PathBuf> = vec![root().join(dir)];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).expect("a directory of ours") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else {
+                let path = path.strip_prefix(root()).expect("below the root");
+                files.push(path.to_str().expect("UTF-8").to_owned());
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+fn texts() -> Vec<(String, String)> {
+    let mut files = vec!["Dockerfile".to_owned(), "README.md".to_owned()];
+    files.extend(below("deploy"));
+    files.extend(below("docs"));
+    files
+        .into_iter()
+        .filter_map(|file| {
+            let text = fs::read_to_string(root().join(&file)).ok()?;
+            Some((file, text))
+        })
+        .collect()
+}
+
+/// The words of a text that begin so, as far as they could be a variable's name.
+fn variables<'a>(text: &'a str, prefix: &str) -> impl Iterator<Item = &'a str> {
+    text.match_indices(prefix).map(|(at, _)| {
+        let rest = &text[at..];
+        let end = rest
+            .find(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'))
+            .unwrap_or(rest.len());
+        &rest[..end]
+    })
+}
+
+#[test]
+fn every_variable_that_is_set_somewhere_is_known() {
+    let mut seen = BTreeSet::new();
+    for (file, text) in texts() {
+        for name in variables(&text, "RIDE_PROMO__") {
+            // `RIDE_PROMO__SECTION__…` in a sentence
+            if name.ends_with('_') || !name["RIDE_PROMO__".len()..].contains("__") {
+                continue;
+            }
+            let environment = [(OsString::from(name), OsString::from("x"))];
+            let Err(error) = Config::from_sources(None, environment, Needs::NOTHING) else {
+                seen.insert(name.to_owned());
+                continue;
+            };
+            let unknown = error
+                .problems
+                .iter()
+                .find(|problem| problem.message.starts_with("unknown key"));
+            assert!(unknown.is_none(), "{file}: {name}: {unknown:?}");
+            seen.insert(name.to_owned());
+        }
+    }
+    assert!(seen.len() >= 8, "{seen:?}");
+}
+
+#[test]
+fn every_command_in_the_documents_and_files_is_one() {
+    let mut commands = 0;
+    for (file, text) in texts() {
+        let mut in_code = !file.ends_with(".md");
+        for line in text.lines() {
+            if file.ends_with(".md") && line.trim_start().starts_with("```") {
+                in_code = line.contains("```sh");
+                continue;
+            }
+            let line = line.trim_start_matches(['#', ' ']);
+            let Some(rest) = line.strip_prefix("ride-promo ").filter(|_| in_code) else {
+                continue;
+            };
+            let rest = rest.split(" #").next().unwrap_or(rest);
+            // A sentence of a comment is none.
+            if !file.ends_with(".md") {
+                continue;
+            }
+            let words = std::iter::once("ride-promo".to_owned()).chain(words(rest));
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("{file}: {line}: {error}");
+            }
+            commands += 1;
+        }
+    }
+    for (file, key) in [
+        ("deploy/kubernetes/base", "args: ["),
+        ("deploy/kubernetes/migrate", "args: ["),
+    ] {
+        for file in below(file) {
+            for line in read(&file).lines() {
+                let Some((_, list)) = line.split_once(key) else {
+                    continue;
+                };
+                let list = list.trim_end_matches(']').split(", ").map(str::to_owned);
+                let words = std::iter::once("ride-promo".to_owned()).chain(list);
+                if let Err(error) = Cli::try_parse_from(words) {
+                    panic!("{file}: {line}: {error}");
+                }
+                commands += 1;
+            }
+        }
+    }
+    assert!(commands >= 12, "{commands}");
+}
+
+/// The words of a command line, with double quotes.
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (index, part) in line.split('"').enumerate() {
+        if index % 2 == 1 {
+            words.push(part.to_owned());
+        } else {
+            words.extend(part.split_whitespace().map(str::to_owned));
+        }
+    }
+    words
+}
+
+/// The number after a key, in a file of a line each.
+fn number_after(text: &str, key: &str) -> Vec<u64> {
+    text.lines()
+        .filter_map(|line| {
+            let rest = line.trim().strip_prefix(key)?;
+            let digits: String = rest
+                .trim()
+                .chars()
+                .take_while(char::is_ascii_digit)
+                .collect();
+            digits.parse().ok()
+        })
+        .collect()
+}
+
+#[test]
+fn whoever_stops_the_service_waits_longer_than_it_takes() {
+    let environment = std::iter::empty::<(OsString, OsString)>();
+    let config = Config::from_sources(None, environment, Needs::NOTHING).expect("defaults");
+    let budget = config.shutdown_timeout.as_secs();
+    for file in below("deploy/kubernetes/base") {
+        let text = read(&file);
+        if !text.contains("kind: Deployment") {
+            continue;
+        }
+        let grace = number_after(&text, "terminationGracePeriodSeconds:");
+        let pause = number_after(&text, "seconds:");
+        assert_eq!((grace.len(), pause.len()), (1, 1), "{file}");
+        assert!(grace[0] >= pause[0] + budget + 5, "{file}: {grace:?}");
+    }
+    let compose = number_after(&read("deploy/compose.yaml"), "stop_grace_period:");
+    assert!(
+        compose.len() == 1 && compose[0] >= budget + 5,
+        "{compose:?}"
+    );
+    let systemd = number_after(
+        &read("deploy/systemd/ride-promo.service"),
+        "TimeoutStopSec=",
+    );
+    assert!(
+        systemd.len() == 1 && systemd[0] >= budget + 5,
+        "{systemd:?}"
+    );
+}
+
+#[test]
+fn the_image_is_built_with_the_toolchain_that_is_pinned() {
+    let toolchain = read("rust-toolchain.toml");
+    let channel = toolchain.split('"').nth(1).expect("a channel");
+    let dockerfile = read("Dockerfile");
+    assert!(
+        dockerfile.contains(&format!("FROM rust:{channel}-")),
+        "{channel}"
+    );
+}
+
+#[test]
+fn the_image_is_built_from_everything_that_is_compiled_in() {
+    let ignored: Vec<String> = read(".dockerignore")
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+        .map(str::to_owned)
+        .collect();
+    let mut included = 0;
+    for file in below("src") {
+        let text = read(&file);
+        for macro_name in [
+            "include_str!(",
+            "include_bytes!(",
+            "include_dir!(",
+            "migrate!(",
+        ] {
+            for (at, _) in text.match_indices(macro_name) {
+                let rest = &text[at + macro_name.len()..];
+                let Some(path) = rest.split('"').nth(1) else {
+                    continue;
+                };
+                let beside = Path::new(&file).parent().expect("a directory").join(path);
+                let mut parts: Vec<&str> = Vec::new();
+                for part in beside.iter().map(|part| part.to_str().expect("UTF-8")) {
+                    match part {
+                        ".." => drop(parts.pop()),
+                        "." => {}
+                        part => parts.push(part),
+                    }
+                }
+                let top = parts.first().copied().unwrap_or_default();
+                assert!(
+                    !ignored.iter().any(|ignored| ignored == top),
+                    "{file}: {path}"
+                );
+                included += 1;
+            }
+        }
+    }
+    assert!(included > 0);
+}

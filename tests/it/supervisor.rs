@@ -1,0 +1,140 @@
+//! What whoever started the process is told: systemd by `sd_notify`, a container by `healthcheck`.
+
+use std::{io, os::unix::net::UnixDatagram, time::Duration};
+
+use crate::harness::*;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The socket that systemd would listen on, and everything told to it so far.
+struct Supervisor {
+    socket: UnixDatagram,
+    path: String,
+    told: std::cell::RefCell<Vec<String>>,
+}
+
+impl Supervisor {
+    fn new(world: &World) -> Self {
+        let path = world.new_dir("s").join("notify");
+        let socket = UnixDatagram::bind(&path).expect("a path short enough for a socket");
+        socket.set_nonblocking(true).expect("a socket");
+        Self {
+            socket,
+            path: path.display().to_string(),
+            told: Default::default(),
+        }
+    }
+
+    /// Everything told so far, a line each.
+    fn told(&self) -> Vec<String> {
+        let mut datagram = [0; 4_096];
+        loop {
+            match self.socket.recv(&mut datagram) {
+                Ok(length) => {
+                    let text = String::from_utf8_lossy(&datagram[..length]).into_owned();
+                    let lines = text.lines().map(str::to_owned);
+                    self.told.borrow_mut().extend(lines);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return self.told.borrow().clone();
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    async fn waits_for(&self, line: &str, times: usize) {
+        eventually(LIMIT, || async {
+            let told = self.told();
+            if told.iter().filter(|told| *told == line).count() >= times {
+                Ok(())
+            } else {
+                Err(format!("{told:?}"))
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn systemd_is_told_when_it_is_ready_that_it_turns_and_that_it_stops() {
+    let kafka = Kafka::start_private().await;
+    let world = World::builder().kafka(&kafka).build().await;
+    kafka.stop().await;
+    let systemd = Supervisor::new(&world);
+    let service = world
+        .service()
+        .env("NOTIFY_SOCKET", &systemd.path)
+        .env("WATCHDOG_USEC", 500_000)
+        .spawn();
+    // Not ready while Kafka is away, and why; but it turns.
+    eventually(LIMIT, || async {
+        let told = systemd.told();
+        let waits =
+            |line: &String| line.starts_with("STATUS=") && line.contains("ingest: Kafka at");
+        if told.iter().any(waits) {
+            Ok(())
+        } else {
+            Err(format!("{told:?}"))
+        }
+    })
+    .await;
+    systemd.waits_for("WATCHDOG=1", 3).await;
+    assert!(!systemd.told().contains(&"READY=1".to_owned()));
+    kafka.start().await;
+    systemd.waits_for("READY=1", 1).await;
+    systemd.waits_for("STATUS=ready", 1).await;
+    assert!(!systemd.told().contains(&"STOPPING=1".to_owned()));
+    assert!(service.sigterm_and_wait().await.success());
+    systemd.waits_for("STOPPING=1", 1).await;
+    let ready = systemd
+        .told()
+        .iter()
+        .filter(|line| *line == "READY=1")
+        .count();
+    assert_eq!(ready, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_asks_whether_it_is_alive_and_whether_it_is_ready() {
+    let kafka = Kafka::start_private().await;
+    let world = World::builder().kafka(&kafka).build().await;
+    kafka.stop().await;
+    let service = world.service().spawn();
+    let ask = |arguments: &'static [&'static str]| {
+        let listener = service.admin_listener().address().replace("http://", "");
+        let command = world.command(arguments);
+        command.env("RIDE_PROMO__ADMIN__LISTEN", listener)
+    };
+    eventually(LIMIT, || async {
+        let alive = ask(&["healthcheck"]).run().await;
+        equal(
+            (alive.status.code(), alive.stdout),
+            (Some(0), "ok\n".to_owned()),
+        )
+    })
+    .await;
+    let ready = ask(&["healthcheck", "--ready"]).run().await;
+    assert_eq!(ready.status.code(), Some(1));
+    assert!(
+        ready.stderr.contains("answers 503: {\"roles\""),
+        "{}",
+        ready.stderr
+    );
+    kafka.start().await;
+    service.wait_ready().await;
+    let ready = ask(&["healthcheck", "--ready"])
+        .run()
+        .await
+        .expect_success();
+    assert!(ready.contains("\"ingest\":\"ok\""), "{ready}");
+    let asked = ask(&["healthcheck"]);
+    assert!(service.sigterm_and_wait().await.success());
+    let gone = asked.run().await;
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(
+        gone.stderr.contains("nobody answers at 127.0.0.1:"),
+        "{}",
+        gone.stderr
+    );
+}

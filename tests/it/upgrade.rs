@@ -1,0 +1,123 @@
+//! An upgrade while rides and clients come: migrate, then one process after the other.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use chrono::TimeDelta;
+
+use crate::harness::*;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+const USERS: std::ops::RangeInclusive<i64> = 1..=20;
+
+/// What a migration may do while the version before still runs: add to what is there. One table a
+/// transaction, since to lock several means to wait for each other with those who write to them.
+async fn expand(world: &World) {
+    let tables: Vec<String> = sqlx::query_scalar(
+        "select c.relname from pg_class c
+          where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
+            and not c.relispartition and c.relname <> '_sqlx_migrations'",
+    )
+    .fetch_all(world.pool())
+    .await
+    .expect("the database answers");
+    assert!(tables.len() > 10, "{tables:?}");
+    for table in tables {
+        let statement = format!("alter table {table} add column added_by_a_later_release text");
+        world.execute(&statement).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migrating_and_replacing_every_process_under_traffic_loses_nothing() {
+    let world = Arc::new(World::new().await);
+    let challenges = Challenges::new(&world, &conditions(10_000)).await;
+    let users: Vec<i64> = USERS.collect();
+    let hour = TimeDelta::hours(1);
+    challenges.start(&users, now() - hour, now() + hour).await;
+    let old = [world.service().start().await, world.service().start().await];
+    let promotion = old[0].admin().open_promotion(&conditions(3)).await;
+
+    // Rides all the while, a round of one each every few milliseconds.
+    let stop = Arc::new(AtomicBool::new(false));
+    let rides = tokio::spawn({
+        let (world, stop) = (world.clone(), stop.clone());
+        async move {
+            let mut pace = tokio::time::interval(Duration::from_millis(20));
+            let mut rounds = 0;
+            while !stop.load(Ordering::Relaxed) && rounds < 9_000 {
+                pace.tick().await;
+                world
+                    .publish_all(USERS.map(|user| Outgoing::ride(&ride(user))))
+                    .await;
+                rounds += 1;
+            }
+            rounds
+        }
+    });
+    let rides_go_on = async || {
+        let before = challenges.standing(1).await.rides_completed;
+        eventually(LIMIT, || async {
+            let now = challenges.standing(1).await.rides_completed;
+            if now > before + 5 {
+                Ok(())
+            } else {
+                Err(format!("{before}, then {now}"))
+            }
+        })
+        .await;
+    };
+
+    rides_go_on().await;
+    // The migrations of the release, under the processes of the one before.
+    world.command(&["migrate"]).run().await.expect_success();
+    expand(&world).await;
+    rides_go_on().await;
+    for service in &old {
+        service.wait_ready().await;
+    }
+    // A client of an old process too.
+    let mut clients = vec![old[1].started_client(1_000, &promotion).await.0.user_id];
+    let mut new = Vec::new();
+    for (index, service) in old.into_iter().enumerate() {
+        let replacement = world.service().start().await;
+        assert!(service.sigterm_and_wait().await.success());
+        rides_go_on().await;
+        let user = 1_001 + i64::try_from(index).expect("small");
+        let (client, _) = replacement.started_client(user, &promotion).await;
+        clients.push(client.user_id);
+        new.push(replacement);
+    }
+    for service in &new {
+        service.wait_ready().await;
+        for user in &clients {
+            let progress = service.client(*user).progress(promotion.id).await;
+            assert_eq!(progress.expect(200)["status"], "IN_PROGRESS");
+        }
+    }
+
+    stop.store(true, Ordering::Relaxed);
+    let rounds: i32 = rides.await.expect("the rides were published");
+    world.rides_are_applied().await;
+    for standing in challenges.standings().await {
+        assert_eq!(
+            (standing.rides_completed, standing.counted),
+            (rounds, i64::from(rounds)),
+            "{standing:?}"
+        );
+    }
+    world.events_are_published().await;
+    let events = world.read_status_topic().await;
+    let newest = last_by_key(events.clone());
+    for user in USERS {
+        let key = format!("{user}:{}", challenges.promotion_id);
+        assert_eq!(newest[&key].event["rides_completed"], rounds, "{key}");
+    }
+    assert_contiguous(events);
+}
