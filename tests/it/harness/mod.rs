@@ -26,6 +26,7 @@
 )]
 
 mod challenges;
+mod collector;
 mod http;
 mod kafka;
 mod postgres;
@@ -39,6 +40,7 @@ mod world;
 
 pub use self::{
     challenges::{Challenges, Standing},
+    collector::{Collector, Span},
     http::{
         Admin, Answer, Api, Client, Metrics, Promotion, SECRET, admin_token, client_claims,
         client_token, conditions, token, unix_seconds,
