@@ -19,7 +19,6 @@ use futures::FutureExt;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use opentelemetry::trace::FutureExt as WithContext;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -116,7 +115,11 @@ async fn around(State(frame): State<Arc<Frame>>, mut request: Request, next: Nex
     );
     request.extensions_mut().insert(settings.body);
     let context = traced.clone().unwrap_or_default();
-    let answered = AssertUnwindSafe(WithContext::with_context(next.run(request), context)).catch_unwind();
+    let answered = AssertUnwindSafe(opentelemetry::trace::FutureExt::with_context(
+        next.run(request),
+        context,
+    ))
+    .catch_unwind();
     let mut response = async {
         let answered = if settings.untimed.contains(&route) {
             Ok(answered.await)

@@ -3,10 +3,8 @@
 
 use std::time::Duration;
 
-use reqwest::Method;
-use serde_json::json;
-
 use crate::harness::*;
+use reqwest::Method;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -56,6 +54,54 @@ fn messaging(span: &Span, operation: &str, topic: &str) {
     }
 }
 
+/// The span of a long poll that is linked to how the read model heard of a ride. Who waits also looks
+/// into Postgres once a second: where that was faster there is no link, and another ride is tried.
+async fn linked_answer(
+    world: &World,
+    collector: &Collector,
+    client: &Client,
+    promotion: &Promotion,
+) -> Span {
+    const ROUTE: &str = "GET /v1/promotions/{promotion_id}/progress";
+    for round in 1..=30 {
+        let polls = || {
+            collector
+                .spans()
+                .into_iter()
+                .filter(|span| span.name == ROUTE)
+        };
+        let before = polls().count();
+        let heard: Vec<String> = collector
+            .spans()
+            .into_iter()
+            .filter(|span| span.name == format!("process {}", world.status_topic()))
+            .map(|span| span.span_id)
+            .collect();
+        if let Some(found) = polls().find(|poll| poll.links.iter().any(|link| heard.contains(link)))
+        {
+            return found;
+        }
+        let tag = client.progress(promotion.id).await.etag();
+        let trace = format!("00-{round:032x}-00000000000000aa-01");
+        let record = Outgoing::ride(&ride(client.user_id)).header("traceparent", &trace);
+        let (answer, _) = tokio::join!(
+            client.long_poll(promotion.id, &tag, 30),
+            world.publish(&record)
+        );
+        answer.expect(200);
+        // The read of the tag, the poll, and how the model heard, which may come after the poll.
+        eventually(LIMIT, || async {
+            let traced = |span: &Span| {
+                span.name.starts_with("process ") && span.trace_id == format!("{round:032x}")
+            };
+            let heard = collector.spans().iter().filter(|span| traced(span)).count();
+            equal((polls().count() >= before + 2, heard), (true, 2))
+        })
+        .await;
+    }
+    panic!("no answer was linked: {:#?}", collector.spans())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_trace_from_the_ride_to_the_status_change_and_the_answer() {
     let world = World::new().await;
@@ -69,7 +115,7 @@ async fn one_trace_from_the_ride_to_the_status_change_and_the_answer() {
         )
         .start()
         .await;
-    let promotion = service.admin().open_promotion(&conditions(3)).await;
+    let promotion = service.admin().open_promotion(&conditions(1_000)).await;
     let (client, _) = service.started_client(1, &promotion).await;
     let tag = client.progress(promotion.id).await.etag();
 
@@ -159,10 +205,8 @@ async fn one_trace_from_the_ride_to_the_status_change_and_the_answer() {
     })
     .await;
     messaging(&sending, "send", statuses);
-    assert_eq!(
-        (sending.kind.as_str(), &sending.links),
-        ("CLIENT", &vec![sent.span_id.clone()])
-    );
+    assert_eq!(sending.kind, "CLIENT");
+    assert!(sending.links.contains(&sent.span_id), "{sending:#?}");
     let header = carried(&world, 1, &promotion, 2).await;
     assert_eq!(header, Some(format!("00-{RIDE_TRACE}-{}-01", sent.span_id)));
 
@@ -178,10 +222,7 @@ async fn one_trace_from_the_ride_to_the_status_change_and_the_answer() {
         (heard.kind.as_str(), &heard.parent_id),
         ("CONSUMER", &sent.span_id)
     );
-    let answered = span(&collector, "the answer", |span| {
-        span.links.contains(&heard.span_id)
-    })
-    .await;
+    let answered = linked_answer(&world, &collector, &client, &promotion).await;
     assert_eq!(answered.name, "GET /v1/promotions/{promotion_id}/progress");
     assert_eq!(answered.kind, "SERVER");
     for (name, value) in [
@@ -356,14 +397,14 @@ async fn a_collector_that_is_away_costs_one_line_and_is_counted() {
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint())
         .start()
         .await;
-    let call = || service.client(1).progress(1);
+    let client = service.client(1);
     let sent = async |result| {
         let metrics = service.metrics().await;
         metrics.sum("ride_promo_trace_spans_sent_total", &[("result", result)])
     };
     let before = std::cell::Cell::new(0.0);
     for _ in 0..2 {
-        call().await.problem(404, "not-participating");
+        client.progress(1).await.problem(404, "not-participating");
         eventually(LIMIT, || async {
             let failed = sent("failed").await;
             if failed > before.get() {
@@ -381,7 +422,7 @@ async fn a_collector_that_is_away_costs_one_line_and_is_counted() {
         .count();
     assert_eq!(said, 1, "{}", service.log());
     collector.refuse(false);
-    call().await.problem(404, "not-participating");
+    client.progress(1).await.problem(404, "not-participating");
     eventually(LIMIT, || async {
         if sent("exported").await > 0.0 && service.log().contains("spans are taken again") {
             Ok(())
@@ -390,5 +431,5 @@ async fn a_collector_that_is_away_costs_one_line_and_is_counted() {
         }
     })
     .await;
-    assert_eq!(json!(collector.spans().is_empty()), json!(false));
+    assert!(!collector.spans().is_empty());
 }
