@@ -46,11 +46,13 @@ type Metrics = BTreeMap<String, Metric>;
 fn documented() -> Metrics {
     let page = read("docs/metrics.md");
     let rows = page.lines().filter_map(|line| {
-        let mut cells = line.strip_prefix("| `")?.split(" | ");
-        let name = cells.next()?.trim_end_matches('`').to_owned();
-        let kind = cells.next()?.trim().to_owned();
-        let labels = cells.next()?.trim().trim_start_matches("| ").to_owned();
-        assert!(cells.next().is_some(), "{name} is not explained");
+        let rest = line.strip_prefix("| `")?;
+        let cells: Vec<&str> = rest.split('|').map(str::trim).collect();
+        let [name, kind, labels, what, ""] = cells[..] else {
+            panic!("not a row of metrics: {line}")
+        };
+        let (name, kind) = (name.trim_end_matches('`').to_owned(), kind.to_owned());
+        assert!(!what.is_empty(), "{name} is not explained");
         let labels = labels.split("; ").filter(|label| label.contains('`'));
         let labels = labels.map(|label| {
             let (label, values) = label.split_once(": ").expect("a label and its values");
@@ -123,7 +125,10 @@ fn named(expression: &str) -> Vec<(String, Vec<String>)> {
                         rest = after(left, ')');
                     }
                     "and" | "or" | "unless" | "offset" | "bool" => {}
-                    _ if left.starts_with('(') => {}
+                    // a function, or an aggregation with its grouping in front
+                    _ if ["(", "by ", "without "]
+                        .iter()
+                        .any(|next| left.starts_with(next)) => {}
                     metric => {
                         let matchers = left.strip_prefix('{').map_or("", |inner| {
                             let end = closing(inner);
