@@ -34,5 +34,6 @@ if [ -z "$promtool" ]; then
   fi
 fi
 
-"$promtool" check rules deploy/prometheus/rules.yml
+# the rules that it names too
+"$promtool" check config deploy/prometheus/prometheus.yml
 "$promtool" test rules deploy/prometheus/rules_test.yml

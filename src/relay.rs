@@ -194,10 +194,13 @@ impl Relay {
             return Ok(0);
         }
         let ids: Vec<i64> = events.iter().map(|event| event.id).collect();
-        let types: Vec<String> = events
-            .iter()
-            .map(|event| event.event.event_type.clone())
-            .collect();
+        let mut transitions: BTreeMap<String, u64> = BTreeMap::new();
+        for Pending { event, .. } in &events {
+            match transitions.get_mut(&event.event_type) {
+                Some(count) => *count += 1,
+                None => drop(transitions.insert(event.event_type.clone(), 1)),
+            }
+        }
         let traced = self.trace(&mut events);
         let publisher = Arc::clone(publisher);
         let published = tokio::task::spawn_blocking(move || publisher.publish(&events)).await?;
@@ -208,8 +211,8 @@ impl Relay {
         // If this fails they are published again, with the same ids and versions.
         lease.delete(&ids).await?;
         self.metrics.relay.published.inc_by(ids.len() as u64);
-        for event_type in &types {
-            self.metrics.relay.transitions.add(event_type, 1);
+        for (event_type, count) in &transitions {
+            self.metrics.relay.transitions.add(event_type, *count);
         }
         self.metrics.relay.transactions.inc();
         self.metrics

@@ -245,10 +245,21 @@ async fn every_metric_is_documented_and_what_is_watched_exists() {
         .progress(1)
         .await
         .problem(404, "not-participating");
+    // What clients make up is no label.
+    let api = service.api();
+    api.get("/made-up").await.problem(404, "not-found");
+    let made_up = Method::from_bytes(b"MADEUP").expect("a method");
+    api.send(api.request(made_up, "/v1/landing"))
+        .await
+        .problem(405, "method-not-allowed");
     let documented = documented();
     // Some are shown only once there is something to show.
     let shown = eventually(LIMIT, || async {
         let text = service.admin_listener().get("/metrics").await.text;
+        assert!(
+            !text.contains("made-up") && !text.contains("MADEUP"),
+            "{text}"
+        );
         let shown = shown(&text);
         let names = |metrics: &Metrics| metrics.keys().cloned().collect::<Vec<_>>();
         equal(names(&shown), names(&documented)).map(|_| shown)
