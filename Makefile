@@ -5,7 +5,7 @@
 #
 # and what a change is checked with besides:
 #
-#   make lint    formatting, clippy and the documentation, every warning an error
+#   make lint    formatting, clippy, the documentation and the alerts, every warning an error
 #   make lint-deploy   the Dockerfile, deploy/ and the workflow, by the tools there are for them
 #   make deny    licences, advisories and banned crates (needs cargo-deny)
 #   make bench   throughput and latency against floors, into benches/RESULTS.md; ARGS=--quick only prints
@@ -35,6 +35,7 @@ lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	scripts/check-rules.sh "$(TARGET_DIR)"
 
 lint-deploy:
 	scripts/lint-deploy.sh $(ARGS)

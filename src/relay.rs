@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant as Monotonic};
 
 use anyhow::Context as _;
+use opentelemetry::KeyValue;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
@@ -25,6 +26,7 @@ use crate::readiness::{Readiness, Role};
 use crate::store::Store;
 use crate::store::outbox::{Pending, ShardLease};
 use crate::telemetry::Metrics;
+use crate::telemetry::traces::{self, Operation};
 use crate::wire::format_instant;
 use crate::wire::promotion_status::SOURCE;
 
@@ -184,24 +186,59 @@ impl Relay {
         publisher: &Arc<Publisher>,
     ) -> anyhow::Result<usize> {
         let began = Monotonic::now();
-        let events = lease
+        let mut events = lease
             .read(i64::try_from(self.limits.batch_max).unwrap_or(i64::MAX))
             .await?;
         if events.is_empty() {
             return Ok(0);
         }
         let ids: Vec<i64> = events.iter().map(|event| event.id).collect();
+        let mut transitions: BTreeMap<String, u64> = BTreeMap::new();
+        for Pending { event, .. } in &events {
+            match transitions.get_mut(&event.event_type) {
+                Some(count) => *count += 1,
+                None => drop(transitions.insert(event.event_type.clone(), 1)),
+            }
+        }
+        let traced = self.trace(&mut events);
         let publisher = Arc::clone(publisher);
-        tokio::task::spawn_blocking(move || publisher.publish(&events)).await??;
+        let published = tokio::task::spawn_blocking(move || publisher.publish(&events)).await?;
+        if let Some(traced) = traced {
+            traced.end(published.as_ref().err().map(|error| format!("{error:#}")));
+        }
+        published?;
         // If this fails they are published again, with the same ids and versions.
         lease.delete(&ids).await?;
         self.metrics.relay.published.inc_by(ids.len() as u64);
+        for (event_type, count) in &transitions {
+            self.metrics.relay.transitions.add(event_type, *count);
+        }
         self.metrics.relay.transactions.inc();
         self.metrics
             .relay
             .transaction_seconds
             .observe(began.elapsed().as_secs_f64());
         Ok(ids.len())
+    }
+
+    /// Begins the spans of publishing these events, whose `traceparent` then names them.
+    fn trace(&self, events: &mut [Pending]) -> Option<traces::Batch> {
+        let topic = &self.kafka.status_topic;
+        let mut traced = traces::Batch::begin(Operation::Send, topic, events.len(), [])?;
+        for pending in events {
+            let state = &pending.event.state;
+            let ids = [
+                KeyValue::new("messaging.message.id", pending.event.event_id.to_string()),
+                KeyValue::new("ride_promo.event.type", pending.event.event_type.clone()),
+                KeyValue::new("ride_promo.user_id", state.user_id),
+                KeyValue::new("ride_promo.promotion_id", state.promotion_id),
+            ];
+            let carried = pending.traceparent.as_deref();
+            if let Some(own) = carried.and_then(|came| traced.carry(came, ids)) {
+                pending.traceparent = Some(own);
+            }
+        }
+        Some(traced)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::relay::Relay;
 use crate::store::schema::{SchemaStatus, migrate, schema_status};
 use crate::store::{Store, StoreError};
 use crate::sweep::Sweep;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, traces};
 
 /// The first and the longest pause between two attempts to reach a server that is away at start.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -52,6 +52,11 @@ pub async fn serve(
     )
     .context("reading database.url")?;
     let metrics = Metrics::new();
+    metrics
+        .pool
+        .max
+        .set(i64::from(config.database.max_connections));
+    let traces = traces::start(&config.traces, &metrics)?;
     let readiness = Arc::new(Readiness::new(&roles));
     let cluster = Cluster::new(&config.kafka)?;
     let (outbox_wake, _) = watch::channel(());
@@ -178,6 +183,9 @@ pub async fn serve(
     gauges.abort();
     // It ended with the stop, and only has to have said so.
     let _ = supervisor.await;
+    if let Some(traces) = traces {
+        traces.finish().await;
+    }
     result
 }
 

@@ -114,6 +114,7 @@ impl Sweep {
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut barrier = None;
         let mut proven = None;
+        let mut began = None;
         let mut tick = tokio::time::interval(self.limits.interval);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut partitions_due = tokio::time::Instant::now();
@@ -139,7 +140,7 @@ impl Sweep {
             let now = tokio::time::Instant::now();
             if now >= count_due {
                 count_due = now + COUNT_INTERVAL;
-                if let Err(error) = self.count(proven).await {
+                if let Err(error) = self.count(proven, &mut began).await {
                     tracing::debug!(
                         error = format!("{error:#}"),
                         "what is held back could not be counted"
@@ -231,18 +232,23 @@ impl Sweep {
         }
     }
 
-    async fn count(&self, proven: Option<Instant>) -> anyhow::Result<()> {
+    /// Counts what is held back. Until a barrier has passed, its age is that of this sweeper, whose
+    /// first count `began` keeps.
+    async fn count(
+        &self,
+        proven: Option<Instant>,
+        began: &mut Option<Instant>,
+    ) -> anyhow::Result<()> {
         let now = self.store.now().await?;
+        let began = *began.get_or_insert(now);
         let held = self.store.held_back(now - self.lateness()).await?;
         self.metrics.sweep.held_back.set("lag", held.by_lag);
         self.metrics
             .sweep
             .held_back
             .set("quarantine", held.by_quarantine);
-        if let Some(proven) = proven {
-            let age = (now - proven).as_seconds_f64();
-            self.metrics.sweep.barrier_age_seconds.set(age.max(0.0));
-        }
+        let age = (now - proven.unwrap_or(began)).as_seconds_f64();
+        self.metrics.sweep.barrier_age_seconds.set(age.max(0.0));
         Ok(())
     }
 

@@ -69,6 +69,9 @@ async fn metrics(State(state): State<ProbeState>) -> Response {
     state.metrics.pool.size.set(i64::from(pool.size()));
     let idle = i64::try_from(pool.num_idle()).unwrap_or(i64::MAX);
     state.metrics.pool.idle.set(idle);
+    for (role, said) in state.readiness.snapshot() {
+        state.metrics.role_ready(role.as_str(), said.is_ok());
+    }
     let content_type = (CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
     ([content_type], state.metrics.render()).into_response()
 }

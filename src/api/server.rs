@@ -29,12 +29,15 @@ use tracing::Instrument;
 
 use super::extract::BodyRules;
 use super::problem::Problem;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, traces};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The route of requests that match none, in metrics and spans.
 const UNMATCHED: &str = "unmatched";
+
+/// Routes without spans.
+const PROBES: &[&str] = &["/livez", "/readyz", "/metrics"];
 
 /// A connection that takes nothing of what is written to it for this long is cut.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -90,17 +93,33 @@ async fn around(State(frame): State<Arc<Frame>>, mut request: Request, next: Nex
     let route = matched.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
     let method = request.method().clone();
     let id = request_id(&request);
+    let traceparent = request.headers().get("traceparent");
+    let traceparent = traceparent.and_then(|header| header.to_str().ok());
+    // What asks every few seconds whether the process is well is nobody's journey.
+    let traced = if PROBES.contains(&route) {
+        None
+    } else {
+        let route = matched.as_ref().map(MatchedPath::as_str);
+        traces::request(&method, route, request.uri().path(), traceparent)
+    };
+    let trace_id = traces::trace_id(traced.as_ref(), traceparent);
     let span = tracing::info_span!(
         "request",
         listener = settings.name,
         request_id = id.to_str().unwrap_or_default(),
         %method,
         route,
+        trace_id = trace_id.map(tracing::field::display),
         user_id = tracing::field::Empty,
         status = tracing::field::Empty,
     );
     request.extensions_mut().insert(settings.body);
-    let answered = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let context = traced.clone().unwrap_or_default();
+    let answered = AssertUnwindSafe(opentelemetry::trace::FutureExt::with_context(
+        next.run(request),
+        context,
+    ))
+    .catch_unwind();
     let mut response = async {
         let answered = if settings.untimed.contains(&route) {
             Ok(answered.await)
@@ -126,6 +145,9 @@ async fn around(State(frame): State<Arc<Frame>>, mut request: Request, next: Nex
     .instrument(span)
     .await;
     response.headers_mut().insert(REQUEST_ID, id);
+    if let Some(traced) = &traced {
+        traces::answered(traced, response.status());
+    }
     frame.metrics.api.observe(
         settings.name,
         route,

@@ -151,6 +151,8 @@ pub struct Config {
     pub sweep: SweepConfig,
     /// The log.
     pub log: LogConfig,
+    /// Traces.
+    pub traces: TracesConfig,
     /// How long a stop may take before what is still running is cut off.
     pub shutdown_timeout: Duration,
     /// What is not wrong but worth a line in the log at start.
@@ -331,6 +333,17 @@ pub struct LogConfig {
     pub level: String,
 }
 
+/// `[traces]`: spans to an OpenTelemetry collector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TracesConfig {
+    /// Base URL of an OTLP/HTTP receiver, without `/v1/traces`; `None` for no traces.
+    pub otlp_endpoint: Option<String>,
+    /// The share of traces begun here that is recorded, 0 to 1; whose caller has decided, follows.
+    pub sample_ratio: f64,
+    /// Most spans that wait to be sent; further ones are dropped.
+    pub max_queue: usize,
+}
+
 impl Config {
     /// Reads defaults, the file if one is named, and this process' environment.
     pub fn load(file: Option<&Path>, needs: Needs) -> Result<Self, ConfigError> {
@@ -425,6 +438,7 @@ fn read(
             batch_max: reader.number("sweep.batch_max", 500, 1..=10_000),
         },
         log: log(&mut reader),
+        traces: traces(&mut reader),
         shutdown_timeout: reader.duration("shutdown_timeout", 25 * SECOND, SECOND..=HOUR),
         warnings,
     };
@@ -731,5 +745,31 @@ fn log(reader: &mut Reader) -> LogConfig {
             "filter directives, such as info or warn,ride_promo=debug",
             |text| EnvFilter::try_new(text).ok().map(|_| text.to_owned()),
         ),
+    }
+}
+
+fn traces(reader: &mut Reader) -> TracesConfig {
+    TracesConfig {
+        otlp_endpoint: reader.optional(
+            "traces.otlp_endpoint",
+            "an http or https URL, such as http://localhost:4318",
+            |text| {
+                let http = text.starts_with("http://") || text.starts_with("https://");
+                let url = reqwest::Url::parse(text).ok().filter(|_| http)?;
+                (url.has_host() && url.query().is_none() && url.fragment().is_none())
+                    .then(|| text.trim_end_matches('/').to_owned())
+            },
+        ),
+        sample_ratio: reader.value(
+            "traces.sample_ratio",
+            1.0,
+            "a number from 0 to 1, such as 0.05",
+            |text| {
+                text.parse()
+                    .ok()
+                    .filter(|ratio| (0.0..=1.0).contains(ratio))
+            },
+        ),
+        max_queue: reader.number("traces.max_queue", 2_048, 1..=1_000_000),
     }
 }

@@ -18,10 +18,12 @@ use super::secret::Secret;
 pub(super) const ENV_PREFIX: &str = "RIDE_PROMO__";
 
 /// Names that are common enough to be read without the prefix. The prefixed name wins.
-const PLAIN_VARIABLES: [(&str, &str); 3] = [
+const PLAIN_VARIABLES: [(&str, &str); 4] = [
     ("DATABASE_URL", "database.url"),
     ("DATABASE_URL_FILE", "database.url_file"),
     ("KAFKA_BROKERS", "kafka.brokers"),
+    // What every OpenTelemetry SDK reads.
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "traces.otlp_endpoint"),
 ];
 
 /// Keys below it are librdkafka's, dots and all.
@@ -52,7 +54,7 @@ impl Display for Problem {
 /// A value as it was written, before it has a type.
 #[derive(Clone, Debug)]
 struct Written {
-    /// `None` where the file has a list, a table or a float instead of a single plain value.
+    /// `None` where the file has a list, a table or a date instead of a single plain value.
     text: Option<String>,
     origin: Origin,
 }
@@ -114,8 +116,9 @@ impl Reader {
                 }
                 toml::Value::String(text) => Some(text),
                 toml::Value::Integer(number) => Some(number.to_string()),
+                toml::Value::Float(number) => Some(number.to_string()),
                 toml::Value::Boolean(flag) => Some(flag.to_string()),
-                toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Array(_) => None,
+                toml::Value::Datetime(_) | toml::Value::Array(_) => None,
             };
             let origin = Origin::File;
             self.written.insert(key, Written { text, origin });

@@ -236,6 +236,27 @@ fn properties_are_handed_through_but_ours_stay_ours() {
 }
 
 #[test]
+fn traces_are_off_until_an_endpoint_is_named() {
+    assert_eq!(load(None, &[]).expect("loads").traces.otlp_endpoint, None);
+    let standard = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318/");
+    let config = load(Some("[traces]\nsample_ratio = 0.25"), &[standard]).expect("loads");
+    let traces = config.traces;
+    assert_eq!(
+        traces.otlp_endpoint.as_deref(),
+        Some("http://collector:4318")
+    );
+    assert_eq!((traces.sample_ratio, traces.max_queue), (0.25, 2_048));
+    for (key, value) in [
+        ("RIDE_PROMO__TRACES__OTLP_ENDPOINT", "collector:4318"),
+        ("RIDE_PROMO__TRACES__SAMPLE_RATIO", "1.1"),
+        ("RIDE_PROMO__TRACES__SAMPLE_RATIO", "NaN"),
+        ("RIDE_PROMO__TRACES__MAX_QUEUE", "0"),
+    ] {
+        assert_eq!(load(None, &[(key, value)]).expect_err(value).len(), 1);
+    }
+}
+
+#[test]
 fn brokers_and_topics_have_their_forms() {
     for good in ["a:1", "a:1,b:2", " a:1 , b:2", "[::1]:9092", "SSL://a:9093"] {
         assert!(good.split(',').all(is_broker), "{good}");
@@ -302,7 +323,8 @@ fn the_example_has_every_key_and_says_the_defaults() {
                 "hs256_secret_file",
                 "jwks",
                 "issuer",
-                "audience"
+                "audience",
+                "otlp_endpoint"
             ]
             .contains(&key),
             "{key} has a default"

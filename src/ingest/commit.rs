@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant as Monotonic};
 
+use opentelemetry::KeyValue;
+use opentelemetry::trace::FutureExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -12,9 +14,10 @@ use crate::domain::promotion::Verdict;
 use crate::kafka::ClusterError;
 use crate::readiness::{Readiness, Role};
 use crate::store::clock::DbClock;
-use crate::store::rides::{Applied, Batch, Counts, Range, RideApplier};
+use crate::store::rides::{Applied, Batch, Cause, Counts, Range, RideApplier};
 use crate::store::{Store, StoreError, TRANSACTION_TIMEOUT, timed_out};
 use crate::telemetry::IngestMetrics;
+use crate::telemetry::traces::{self, Operation};
 
 /// How often the database's clock is looked at while there is nothing to apply.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(5);
@@ -54,6 +57,8 @@ pub(super) struct Read {
 
 /// The committing half of ingest.
 pub(super) struct Committer {
+    /// The consumer group, as spans name it.
+    pub(super) group_id: String,
     pub(super) store: Store,
     pub(super) clock: Arc<DbClock>,
     pub(super) metrics: Arc<crate::telemetry::Metrics>,
@@ -180,10 +185,34 @@ impl Committer {
         batch: &Batch,
     ) -> Result<Applied, StoreError> {
         let applier = self.session(applier).await?;
-        // Dropped on time-out together with its connection, see `make_durable`.
-        tokio::time::timeout(TRANSACTION_TIMEOUT, applier.apply(batch))
-            .await
-            .map_err(|_| timed_out())?
+        let Some(mut traced) = traces::Batch::begin(
+            Operation::Process,
+            &batch.source.topic,
+            records(batch),
+            [KeyValue::new(
+                "messaging.consumer.group.name",
+                self.group_id.clone(),
+            )],
+        ) else {
+            return in_time(applier.apply(batch)).await;
+        };
+        let context = traced.context();
+        let mut carry = |cause: &Cause<'_>| {
+            let ids = [
+                KeyValue::new("ride_promo.user_id", cause.user_id),
+                KeyValue::new("ride_promo.promotion_id", cause.promotion_id),
+            ];
+            traced.carry(cause.traceparent, ids)
+        };
+        let applied = in_time(applier.apply_traced(batch, &mut carry))
+            .with_context(context)
+            .await;
+        traced.end(match &applied {
+            Ok(Applied::Committed { .. }) => None,
+            Ok(Applied::Fenced) => Some("another consumer owns a partition".to_owned()),
+            Err(error) => Some(error.to_string()),
+        });
+        applied
     }
 
     /// The session there is, or a new one.
@@ -224,9 +253,25 @@ impl Committer {
     }
 }
 
+/// Dropped on time-out together with its connection, see [`Committer::make_durable`].
+async fn in_time(
+    applied: impl Future<Output = Result<Applied, StoreError>>,
+) -> Result<Applied, StoreError> {
+    tokio::time::timeout(TRANSACTION_TIMEOUT, applied)
+        .await
+        .map_err(|_| timed_out())?
+}
+
+/// How many records were read for a batch.
+fn records(batch: &Batch) -> usize {
+    batch.rides.len()
+        + batch.quarantined.len()
+        + usize::try_from(batch.tombstones).unwrap_or(usize::MAX)
+}
+
 /// Counts a durable batch; the parts add up to what was consumed.
 fn count(metrics: &IngestMetrics, batch: &Batch, counts: &Counts) {
-    let consumed = (batch.rides.len() + batch.quarantined.len()) as u64 + batch.tombstones;
+    let consumed = records(batch) as u64;
     metrics.consumed.inc_by(consumed);
     metrics.batch_records.observe(consumed as f64);
     for verdict in Verdict::ALL {

@@ -59,6 +59,7 @@ impl Ingest {
         let (batches, incoming) = mpsc::channel(MOST_IN_FLIGHT);
         let (outgoing, outcomes) = std::sync::mpsc::sync_channel(MOST_IN_FLIGHT);
         let committer = Committer {
+            group_id: self.kafka.group_id.clone(),
             store: self.store.clone(),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&self.metrics),

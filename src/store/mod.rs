@@ -18,14 +18,17 @@ pub mod quarantine;
 pub mod recount;
 pub mod rides;
 pub mod schema;
+mod span;
 pub mod stats;
 pub mod users;
 
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use opentelemetry::trace::FutureExt as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Acquire, PgConnection};
+use tracing::Instrument as _;
 
 use crate::domain::Instant;
 
@@ -173,8 +176,8 @@ impl Store {
         T: Send + 'static,
         F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T>> + Send + Sync + 'static,
     {
-        let pool = self.pool.clone();
-        tokio::spawn(async move {
+        let (pool, options) = (self.pool.clone(), self.options.clone());
+        let transaction = async move {
             let mut tries = 1;
             loop {
                 match try_tx(&pool, &f).await {
@@ -185,8 +188,10 @@ impl Store {
                     result => return result,
                 }
             }
-        })
-        .await?
+        };
+        // The task is of the same request, in the log and in traces.
+        let transaction = async move { span::traced(name, &options, transaction).await };
+        tokio::spawn(transaction.with_current_context().in_current_span()).await?
     }
 }
 

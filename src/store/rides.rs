@@ -8,12 +8,12 @@ use chrono::NaiveDate;
 use futures::TryStreamExt as _;
 use hashbrown::HashSet;
 use serde_json::Value;
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection};
 use uuid::Uuid;
 
 use super::participations::Receipt;
-use super::{Result, Store, StoreError};
+use super::{Result, Store, StoreError, span};
 use crate::domain::participation::{Challenge, Outcome, Status};
 use crate::domain::promotion::{Conditions, Verdict};
 use crate::domain::ride::Ride;
@@ -107,6 +107,20 @@ pub enum Applied {
     Fenced,
 }
 
+/// A change of a participation, and the trace of the ride that caused it.
+#[derive(Clone, Copy, Debug)]
+pub struct Cause<'a> {
+    /// The ride's W3C `traceparent`.
+    pub traceparent: &'a str,
+    /// Whose participation.
+    pub user_id: UserId,
+    /// In which promotion.
+    pub promotion_id: PromotionId,
+}
+
+/// Answers the `traceparent` to hand on instead of a ride's own; `None` leaves it as it came.
+pub type Carry<'a> = dyn FnMut(&Cause<'_>) -> Option<String> + Send + 'a;
+
 /// How many of a batch's rides went which way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -145,6 +159,7 @@ pub enum AppliedOne {
 #[derive(Debug)]
 pub struct RideApplier {
     connection: PgConnection,
+    options: PgConnectOptions,
     live: HashSet<UserId>,
     /// The `pg_snapshot` up to which `live` is complete.
     snapshot: String,
@@ -182,6 +197,7 @@ impl RideApplier {
         drop(pieces);
         Ok(Self {
             connection,
+            options: store.options().clone(),
             live,
             snapshot,
             terms: Terms::default(),
@@ -203,8 +219,20 @@ impl RideApplier {
     /// Applies a batch in one transaction. After an error the session must be given up; whether
     /// the batch was committed is then unknown, and applying it again finds out: its fence fails.
     pub async fn apply(&mut self, batch: &Batch) -> Result<Applied> {
+        self.apply_traced(batch, &mut |_| None).await
+    }
+
+    /// As [`RideApplier::apply`]; `carry` is asked once for each change that a ride with a
+    /// `traceparent` caused, and may answer what is handed on in its stead.
+    pub async fn apply_traced(&mut self, batch: &Batch, carry: &mut Carry<'_>) -> Result<Applied> {
+        let options = self.options.clone();
+        span::traced("apply_rides", &options, self.apply_in_tx(batch, carry)).await
+    }
+
+    async fn apply_in_tx(&mut self, batch: &Batch, carry: &mut Carry<'_>) -> Result<Applied> {
         let Self {
             connection,
+            options: _,
             live,
             snapshot,
             terms,
@@ -241,7 +269,7 @@ impl RideApplier {
             .collect();
         // Stable, so each client's rides stay in offset order.
         candidates.sort_by_key(|incoming| incoming.ride.user_id);
-        let outcomes = apply_rides(&mut tx, terms, &candidates).await?;
+        let outcomes = apply_rides(&mut tx, terms, &candidates, carry).await?;
         tx.commit().await?;
 
         let mut counts = Counts {
@@ -409,6 +437,7 @@ async fn apply_rides(
     connection: &mut PgConnection,
     terms: &mut Terms,
     rides: &[&Incoming],
+    carry: &mut Carry<'_>,
 ) -> Result<Vec<Option<Outcome>>> {
     let mut users: Vec<UserId> = rides.iter().map(|incoming| incoming.ride.user_id).collect();
     users.dedup();
@@ -497,6 +526,14 @@ async fn apply_rides(
             outcomes[first + place] = Some(outcome);
         }
         if challenge.rides_completed.cast_signed() > row.rides_completed {
+            let traceparent = traceparent.map(|came| {
+                carry(&Cause {
+                    traceparent: came,
+                    user_id: row.user_id,
+                    promotion_id: row.promotion_id,
+                })
+                .unwrap_or_else(|| came.to_owned())
+            });
             changes.push(row, &challenge, traceparent, now)?;
         }
     }
@@ -687,7 +724,7 @@ impl Changes {
         &mut self,
         row: &Locked,
         challenge: &Challenge<'_>,
-        traceparent: Option<&str>,
+        traceparent: Option<String>,
         now: Instant,
     ) -> Result<()> {
         let reward_deadline = if challenge.is_complete() {
@@ -713,7 +750,7 @@ impl Changes {
         self.rides_completed
             .push(challenge.rides_completed.cast_signed());
         self.reward_deadlines.push(reward_deadline);
-        self.traceparents.push(traceparent.map(str::to_owned));
+        self.traceparents.push(traceparent);
         self.event_ids.push(Uuid::now_v7());
         Ok(())
     }
@@ -776,10 +813,12 @@ pub async fn apply_one(
         ride: ride.clone(),
         traceparent: traceparent.map(Into::into),
     };
-    let outcome = apply_rides(connection, &mut Terms::default(), &[&incoming])
-        .await?
-        .pop()
-        .flatten();
+    let outcome = apply_rides(connection, &mut Terms::default(), &[&incoming], &mut |_| {
+        None
+    })
+    .await?
+    .pop()
+    .flatten();
     let receipt = sqlx::query_as!(
         Receipt,
         "select ride_id, completed_at, amount_cents, currency_code, verdict, details, recorded_at

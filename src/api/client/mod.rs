@@ -31,7 +31,7 @@ use super::problem::{Problem, Result};
 use crate::kafka::is_traceparent;
 use crate::store::Store;
 use crate::store::participations::Stored;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, traces};
 
 /// What the client calls work with.
 #[derive(Clone, Debug, FromRef)]
@@ -80,13 +80,16 @@ impl ClientState {
     }
 }
 
-/// The trace a request belongs to, to be carried on to the event it causes.
+/// The trace a request belongs to, to be carried on to the event it causes: within the request's
+/// span where that is recorded, else as it came.
 fn traceparent(headers: &HeaderMap) -> Option<String> {
-    headers
-        .get("traceparent")
-        .and_then(|value| value.to_str().ok())
-        .filter(|text| is_traceparent(text))
-        .map(str::to_owned)
+    traces::current().or_else(|| {
+        headers
+            .get("traceparent")
+            .and_then(|value| value.to_str().ok())
+            .filter(|text| is_traceparent(text))
+            .map(str::to_owned)
+    })
 }
 
 /// The headers that go with a participation: its tag, and that nobody may keep it for others.

@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant as Monotonic};
 
 use lru::LruCache;
+use opentelemetry::trace::SpanContext;
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 
@@ -33,7 +34,7 @@ use crate::store::clock::DbClock;
 use crate::store::outbox::Pulse;
 use crate::store::participations::Stored;
 use crate::store::{self, Store};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, traces};
 use crate::wire::participation::State;
 
 /// A participation.
@@ -85,6 +86,19 @@ struct Entry {
     /// Which registration of the key this is: a reading that began before it must not fill it.
     generation: u64,
     content: Content,
+    /// Where the newest event was received, if that was traced, and its version.
+    cause: Option<Box<(i32, SpanContext)>>,
+}
+
+impl Entry {
+    /// What answers with this version was caused by the event that brought it.
+    fn link(&self, version: i32) {
+        if let Some((of, cause)) = self.cause.as_deref()
+            && *of == version
+        {
+            traces::link_current(cause);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -120,6 +134,7 @@ impl Entries {
         Entry {
             generation: self.generations,
             content: Content::Awaited(None),
+            cause: None,
         }
     }
 
@@ -182,15 +197,19 @@ impl Model {
         let now = self.clock.now()?;
         let fresh = self.is_fresh();
         let mut entries = self.lock();
+        let entry = entries.get(key)?;
         let Content::Known {
             state,
             conditions,
             confirmed,
-        } = &entries.get(key)?.content
+        } = &entry.content
         else {
             return None;
         };
         let current = fresh && confirmed.elapsed() < COMPARE_AFTER && seen == state.version;
+        if seen < state.version {
+            entry.link(state.version);
+        }
         (seen < state.version || current).then(|| Stored {
             state: Arc::clone(state),
             conditions: Arc::clone(conditions),
@@ -289,16 +308,20 @@ impl Model {
     }
 
     /// Takes a state from the status topic, if it is newer.
-    fn apply(&self, state: State) {
+    fn apply(&self, state: State, cause: Option<SpanContext>) {
         let key = (state.user_id, state.promotion_id);
+        let cause = cause.map(|cause| Box::new((state.version, cause)));
         let mut entries = self.lock();
         let entry = match entries.watched.get_mut(&key) {
             Some(watched) => Some(&mut watched.entry),
             // Being written about is not being read: the order of leaving stays.
             None => entries.recent.peek_mut(&key),
         };
-        let newer = match entry.map(|entry| &mut entry.content) {
-            Some(Content::Awaited(heard)) => {
+        let Some(entry) = entry else {
+            return;
+        };
+        let newer = match &mut entry.content {
+            Content::Awaited(heard) => {
                 if heard
                     .as_ref()
                     .is_none_or(|heard| heard.version < state.version)
@@ -307,18 +330,19 @@ impl Model {
                 }
                 true
             }
-            Some(Content::Known {
+            Content::Known {
                 state: known,
                 confirmed,
                 ..
-            }) if known.version < state.version => {
+            } if known.version < state.version => {
                 *known = Arc::new(state);
                 *confirmed = Monotonic::now();
                 true
             }
-            _ => false,
+            Content::Known { .. } => false,
         };
         if newer {
+            entry.cause = cause;
             entries.changed(&key);
         }
     }
@@ -334,6 +358,7 @@ impl Model {
             watched.entry = Entry {
                 generation: generations,
                 content: Content::Awaited(None),
+                cause: None,
             };
         }
         entries.generations = generations;

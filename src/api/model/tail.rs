@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Key, Model};
 use crate::config::KafkaConfig;
 use crate::kafka::{self, Cluster, ClusterError, LogContext};
+use crate::telemetry::traces;
 use crate::wire::promotion_status::PromotionStatus;
 
 /// How often it is asked where the topic ends.
@@ -232,7 +233,19 @@ impl Reader<'_> {
                 .payload()
                 .map(serde_json::from_slice::<PromotionStatus>)
             {
-                Some(Ok(event)) => self.model.apply(event.state),
+                Some(Ok(event)) => {
+                    let traceparent = message.headers().and_then(kafka::traceparent_of);
+                    let span = traceparent.and_then(|traceparent| {
+                        traces::received(
+                            self.topic,
+                            message.partition(),
+                            message.offset(),
+                            traceparent,
+                        )
+                    });
+                    let cause = span.as_ref().map(traces::Received::context);
+                    self.model.apply(event.state, cause);
+                }
                 // Not ours, or from a version to come; the entry is compared with Postgres soon.
                 Some(Err(error)) => tracing::warn!(
                     topic = self.topic,

@@ -95,13 +95,13 @@ async fn a_state_that_a_client_can_end_is_never_answered_nor_one_that_is_not_fre
     assert_eq!(version(model.answer(&KEY, Some(3))), None, "relay unknown");
     make_fresh(&model);
     assert_eq!(version(model.answer(&KEY, Some(3))), Some(3));
-    model.apply(with_status(4, StatusName::Completed));
+    model.apply(with_status(4, StatusName::Completed), None);
     assert_eq!(
         version(model.answer(&KEY, Some(3))),
         None,
         "may be accepted"
     );
-    model.apply(with_status(5, StatusName::Rewarded));
+    model.apply(with_status(5, StatusName::Rewarded), None);
     assert_eq!(version(model.answer(&KEY, Some(3))), Some(5));
 }
 
@@ -136,14 +136,14 @@ async fn an_event_between_the_entering_and_the_reading_is_not_lost() {
     let model = fresh_model();
     let reading = model.begin(KEY);
     assert!(model.wants(&KEY));
-    model.apply(state(7));
-    model.apply(state(6));
+    model.apply(state(7), None);
+    model.apply(state(6), None);
     let answered = reading.finish(stored(state(5)));
     assert_eq!(answered.state.version, 7);
     assert_eq!(version(model.answer(&KEY, Some(1))), Some(7));
     // And one of Postgres that is newer than the events stays.
     drop(model.begin(KEY).finish(stored(state(9))));
-    model.apply(state(8));
+    model.apply(state(8), None);
     assert_eq!(version(model.answer(&KEY, Some(1))), Some(9));
 }
 
@@ -181,10 +181,10 @@ async fn who_waits_hears_and_is_not_pushed_out() {
     }
     assert_eq!(model.metrics.model.entries.get(), 3, "two and the watched");
     watch.changed().await;
-    model.apply(state(1));
+    model.apply(state(1), None);
     let again = tokio::time::timeout(Duration::from_millis(20), watch.changed());
     assert!(again.await.is_err(), "nothing new");
-    model.apply(state(2));
+    model.apply(state(2), None);
     watch.changed().await;
     assert_eq!(version(model.answer(&KEY, Some(1))), Some(2));
     model.forget();

@@ -27,6 +27,7 @@
 
 mod authority;
 mod challenges;
+mod collector;
 mod guide;
 mod http;
 mod kafka;
@@ -42,6 +43,7 @@ mod world;
 pub use self::{
     authority::Authority,
     challenges::{Challenges, End, Standing, end_by_force},
+    collector::{Collector, Span},
     guide::{Block, block, blocks},
     http::{
         Admin, Answer, Api, Client, Metrics, Promotion, SECRET, admin_token, client_claims,

@@ -1,6 +1,6 @@
-//! Logs and metrics.
+//! Metrics, in Prometheus' text format; docs/metrics.md lists them.
 //!
-//! Metrics are handles that are resolved once, so counting costs an atomic add: never build a
+//! They are handles that are resolved once, so counting costs an atomic add: never build a
 //! label per message. Names start with `ride_promo_`, times are in seconds.
 
 use std::sync::Arc;
@@ -11,36 +11,6 @@ use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
-
-use crate::config::{LogConfig, LogFormat};
-
-/// Sends log lines to stderr, as configured; those of the `log` crate as well. A second call
-/// changes nothing (tests start several services in one process).
-pub fn init_logs(config: &LogConfig) {
-    init_logs_to(config, std::io::stderr);
-}
-
-/// As [`init_logs`], past whatever else is drawn on the terminal.
-pub fn init_logs_to<W>(config: &LogConfig, writer: W)
-where
-    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
-{
-    // The level was parsed when the configuration was read.
-    let filter = EnvFilter::try_new(&config.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer);
-    // An error means that somebody was here before.
-    let _ = match config.format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Pretty => {
-            let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            builder.with_ansi(terminal).try_init()
-        }
-    };
-}
 
 /// The verdicts of contract 2, as labels.
 pub const VERDICTS: [&str; 8] = [
@@ -70,6 +40,18 @@ pub const EXPIRED_REASONS: [&str; 2] = ["CHALLENGE_NOT_COMPLETED", "REWARD_NOT_C
 
 /// What holds expiry back, as labels.
 pub const HELD_BACK_CAUSES: [&str; 2] = ["lag", "quarantine"];
+
+/// The types of status changes (contract 4.2), as labels.
+pub const TRANSITIONS: [&str; 5] = [
+    "promotion.started",
+    "promotion.progressed",
+    "promotion.completed",
+    "promotion.rewarded",
+    "promotion.expired",
+];
+
+/// What became of spans that left the queue, as labels.
+pub const SPAN_RESULTS: [&str; 2] = ["exported", "failed"];
 
 /// How an accept can end, as labels.
 pub const ACCEPT_RESULTS: [&str; 5] = ["rewarded", "repeated", "refused", "unavailable", "failed"];
@@ -133,6 +115,9 @@ pub struct Metrics {
     pub model: ModelMetrics,
     /// The pool of database connections.
     pub pool: PoolMetrics,
+    /// Spans.
+    pub traces: TraceMetrics,
+    ready: IntGaugeVec,
 }
 
 /// Reading and applying rides. Every record consumed is judged, a duplicate, of nobody who
@@ -202,6 +187,9 @@ impl IngestMetrics {
 pub struct RelayMetrics {
     /// Events published, each counted when its Kafka transaction committed.
     pub published: IntCounter,
+    /// The same by type: which transitions there were. One that is published again after a failure
+    /// is counted again.
+    pub transitions: Family<IntCounter>,
     /// Kafka transactions committed.
     pub transactions: IntCounter,
     /// Kafka transactions that failed or were fenced.
@@ -281,12 +269,31 @@ pub struct PoolMetrics {
     pub size: IntGauge,
     /// Those not in use.
     pub idle: IntGauge,
+    /// How many there may be.
+    pub max: IntGauge,
+}
+
+/// Spans, while traces are on. Ended ones that are neither sent nor waiting did not fit into the
+/// queue.
+#[derive(Debug)]
+pub struct TraceMetrics {
+    /// Spans that ended.
+    pub ended: IntCounter,
+    /// Spans sent to the collector, by whether it took them.
+    pub sent: Family<IntCounter>,
 }
 
 impl Metrics {
     /// Every metric at zero, in a registry of its own, with the process' own (`process_…`).
     pub fn new() -> Arc<Self> {
         let make = Make(Registry::new());
+        let version = unwrap(IntGaugeVec::new(
+            opts("build_info", "1; the version is the label"),
+            &["version"],
+        ));
+        make.registered(version)
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
         #[cfg(target_os = "linux")]
         unwrap(make.0.register(Box::new(
             prometheus::process_collector::ProcessCollector::for_self(),
@@ -352,6 +359,12 @@ impl Metrics {
             },
             relay: RelayMetrics {
                 published: make.counter("relay_published_total", "Events published"),
+                transitions: family(
+                    "transitions_total",
+                    "Status changes published",
+                    "type",
+                    &TRANSITIONS,
+                ),
                 transactions: make
                     .counter("relay_transactions_total", "Kafka transactions committed"),
                 failures: make.counter(
@@ -420,9 +433,25 @@ impl Metrics {
             pool: PoolMetrics {
                 size: make.gauge("db_pool_size", "Open database connections"),
                 idle: make.gauge("db_pool_idle", "Database connections not in use"),
+                max: make.gauge("db_pool_max", "Database connections there may be"),
             },
+            traces: TraceMetrics {
+                ended: make.counter("trace_spans_ended_total", "Spans that ended"),
+                sent: family(
+                    "trace_spans_sent_total",
+                    "Spans sent to the collector",
+                    "result",
+                    &SPAN_RESULTS,
+                ),
+            },
+            ready: make.gauges("role_ready", "1 while the role can do its work", "role"),
             registry: make.0,
         })
+    }
+
+    /// Shows whether a role that runs in this process can do its work; the others are not shown.
+    pub fn role_ready(&self, role: &'static str, ready: bool) {
+        self.ready.with_label_values(&[role]).set(i64::from(ready));
     }
 
     /// All of them in Prometheus' text format, version 0.0.4.

@@ -1,0 +1,8 @@
+//! What the process tells of itself: logs, metrics, traces.
+
+mod logs;
+mod metrics;
+pub mod traces;
+
+pub use logs::{init_logs, init_logs_to};
+pub use metrics::*;

@@ -1,0 +1,512 @@
+//! Traces: spans to an OpenTelemetry collector, over OTLP/HTTP. Off unless an endpoint is
+//! configured; then nothing here costs more than a look at a static.
+//!
+//! One trace leads from the `traceparent` of a ride or of a request to that of the status change
+//! it causes. A batch joins rides of many traces, so it has a span of its own, and a ride that
+//! changes something has another one in its own trace; both are linked. How many of those a batch
+//! has is bounded: above it a `traceparent` is carried on as it came. docs/tracing.md has the spans.
+//!
+//! Names are those of the semantic conventions for HTTP, messaging and databases. Spans hold ids and
+//! counts; no bodies, no tokens, no query strings.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::http::{Method, StatusCode};
+use opentelemetry::trace::{
+    Link, Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceFlags,
+    TraceId, TraceState, Tracer as _, TracerProvider as _,
+};
+use opentelemetry::{Context, Key, KeyValue, global};
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, Span, SpanData,
+    SpanProcessor,
+};
+
+use super::Metrics;
+use crate::config::TracesConfig;
+use crate::kafka::is_traceparent;
+
+/// Most messages of a batch that get a span of their own. The links of a batch are as many.
+pub const MOST_MESSAGES: usize = 128;
+
+/// How long spans wait for others to be sent with.
+const EXPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the collector may take for one request, attempts and pauses together.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long the last spans may take at the end.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The service in traces, where `OTEL_SERVICE_NAME` does not name it.
+const SERVICE_NAME: &str = "ride-promo";
+
+/// Set once traces are on, which they are for the whole process.
+static TRACER: OnceLock<SdkTracer> = OnceLock::new();
+
+/// The spans on their way to the collector.
+#[derive(Debug)]
+#[must_use]
+pub struct Exporting(SdkTracerProvider);
+
+/// Turns traces on if an endpoint is configured. Nothing is contacted before there are spans.
+pub fn start(config: &TracesConfig, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Exporting>> {
+    let Some(base) = &config.otlp_endpoint else {
+        return Ok(None);
+    };
+    // The client of HTTP is the blocking one: spans leave on a thread of their own, where an
+    // asynchronous one would find no runtime, and send nothing without a word.
+    let exporter = SpanExporter::builder()
+        .with_http()
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(format!("{base}/v1/traces"))
+        .with_timeout(EXPORT_TIMEOUT)
+        .build()
+        .context("reading traces.otlp_endpoint")?;
+    let exporter = Reporting {
+        exporter,
+        metrics: Arc::clone(metrics),
+        failing: AtomicBool::new(false),
+    };
+    let limits = BatchConfigBuilder::default()
+        .with_max_queue_size(config.max_queue)
+        .with_scheduled_delay(EXPORT_INTERVAL)
+        .build();
+    let batches = BatchSpanProcessor::builder(exporter)
+        .with_batch_config(limits)
+        .build();
+    let ratio = Sampler::TraceIdRatioBased(config.sample_ratio);
+    let provider = SdkTracerProvider::builder()
+        .with_resource(resource())
+        .with_sampler(Sampler::ParentBased(Box::new(ratio)))
+        .with_max_links_per_span(MOST_MESSAGES as u32)
+        .with_span_processor(Counting {
+            batches,
+            metrics: Arc::clone(metrics),
+        })
+        .build();
+    // The store's transactions look for the provider there.
+    global::set_tracer_provider(provider.clone());
+    if TRACER.set(provider.tracer(SERVICE_NAME)).is_err() {
+        tracing::warn!("traces are exported as this process began to, not as configured later");
+    }
+    tracing::info!(
+        endpoint = base,
+        sample_ratio = config.sample_ratio,
+        "traces are exported"
+    );
+    Ok(Some(Exporting(provider)))
+}
+
+impl Exporting {
+    /// Sends what is left, within a bound.
+    pub async fn finish(self) {
+        let flushed = tokio::task::spawn_blocking(move || {
+            let result = self.0.shutdown_with_timeout(FLUSH_TIMEOUT);
+            drop(self);
+            result
+        })
+        .await;
+        if let Ok(Err(error)) = flushed {
+            tracing::warn!(%error, "the last spans were not sent");
+        }
+    }
+}
+
+/// Who sends: what the standard variables say, and what they leave open.
+fn resource() -> Resource {
+    let name = Key::from_static_str("service.name");
+    let named = Resource::builder()
+        .build()
+        .get(&name)
+        .is_some_and(|name| !name.as_str().starts_with("unknown_service"));
+    let resource = Resource::builder().with_attributes([
+        KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+        KeyValue::new(
+            "service.instance.id",
+            uuid::Uuid::new_v4().hyphenated().to_string(),
+        ),
+    ]);
+    if named {
+        resource.build()
+    } else {
+        resource.with_service_name(SERVICE_NAME).build()
+    }
+}
+
+/// Says when the collector does not take spans, and when it does again; counts both.
+#[derive(Debug)]
+struct Reporting {
+    exporter: SpanExporter,
+    metrics: Arc<Metrics>,
+    failing: AtomicBool,
+}
+
+impl opentelemetry_sdk::trace::SpanExporter for Reporting {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len() as u64;
+        let result = opentelemetry_sdk::trace::SpanExporter::export(&self.exporter, batch).await;
+        let failing = self.failing.swap(result.is_err(), Ordering::Relaxed);
+        match &result {
+            Ok(()) => {
+                self.metrics.traces.sent.add("exported", spans);
+                if failing {
+                    tracing::info!("spans are taken again");
+                }
+            }
+            Err(error) => {
+                self.metrics.traces.sent.add("failed", spans);
+                if !failing {
+                    tracing::warn!(%error, "the collector takes no spans; they are dropped until it does");
+                }
+            }
+        }
+        result
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        opentelemetry_sdk::trace::SpanExporter::shutdown_with_timeout(&self.exporter, timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        opentelemetry_sdk::trace::SpanExporter::set_resource(&mut self.exporter, resource);
+    }
+}
+
+/// Counts the spans that end; those that are neither sent nor waiting did not fit into the queue.
+#[derive(Debug)]
+struct Counting {
+    batches: BatchSpanProcessor,
+    metrics: Arc<Metrics>,
+}
+
+impl SpanProcessor for Counting {
+    fn on_start(&self, span: &mut Span, context: &Context) {
+        self.batches.on_start(span, context);
+    }
+
+    fn on_end(&self, span: SpanData) {
+        self.metrics.traces.ended.inc();
+        self.batches.on_end(span);
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.batches.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.batches.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.batches.set_resource(resource);
+    }
+}
+
+/// The context that a `traceparent` names; `None` where it does not have the form.
+fn parse(traceparent: &str) -> Option<SpanContext> {
+    if !is_traceparent(traceparent) {
+        return None;
+    }
+    Some(SpanContext::new(
+        TraceId::from_hex(traceparent.get(3..35)?).ok()?,
+        SpanId::from_hex(traceparent.get(36..52)?).ok()?,
+        TraceFlags::new(u8::from_str_radix(traceparent.get(53..55)?, 16).ok()?),
+        true,
+        TraceState::default(),
+    ))
+}
+
+/// The `traceparent` of what happens within a span.
+fn traceparent(context: &SpanContext) -> String {
+    format!(
+        "00-{}-{}-{:02x}",
+        context.trace_id(),
+        context.span_id(),
+        context.trace_flags().to_u8()
+    )
+}
+
+/// The `traceparent` of the span that is current here (see [`request`]); `None` where there is none
+/// or it is not recorded.
+pub fn current() -> Option<String> {
+    Context::map_current(|context| {
+        let span = context.span();
+        let current = span.span_context();
+        (current.is_valid() && current.is_sampled()).then(|| traceparent(current))
+    })
+}
+
+/// Links the current span to the context that caused what it answers.
+pub fn link_current(cause: &SpanContext) {
+    Context::map_current(|context| context.span().add_link(cause.clone(), Vec::new()));
+}
+
+/// The span of a request, as the context to handle it in; `None` where traces are off.
+pub fn request(
+    method: &Method,
+    route: Option<&str>,
+    path: &str,
+    traceparent: Option<&str>,
+) -> Option<Context> {
+    let tracer = TRACER.get()?;
+    let known = matches!(
+        method.as_str(),
+        "GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "HEAD" | "OPTIONS" | "TRACE" | "CONNECT"
+    );
+    let (shown, named) = if known {
+        (method.as_str(), method.as_str())
+    } else {
+        ("_OTHER", "HTTP")
+    };
+    let mut attributes = vec![
+        KeyValue::new("http.request.method", shown.to_owned()),
+        KeyValue::new("url.scheme", "http"),
+        KeyValue::new("url.path", path.to_owned()),
+    ];
+    let name = match route {
+        Some(route) => {
+            attributes.push(KeyValue::new("http.route", route.to_owned()));
+            format!("{named} {route}")
+        }
+        None => named.to_owned(),
+    };
+    let parent = remote(traceparent.and_then(parse));
+    let span = tracer
+        .span_builder(name)
+        .with_kind(SpanKind::Server)
+        .with_attributes(attributes)
+        .start_with_context(tracer, &parent);
+    Some(parent.with_span(span))
+}
+
+/// Ends the span of a request that was answered.
+pub fn answered(context: &Context, status: StatusCode) {
+    let span = context.span();
+    span.set_attribute(KeyValue::new(
+        "http.response.status_code",
+        i64::from(status.as_u16()),
+    ));
+    if status.is_server_error() {
+        span.set_attribute(KeyValue::new("error.type", status.as_str().to_owned()));
+        span.set_status(Status::error(""));
+    }
+    span.end();
+}
+
+/// The id of the trace that a request belongs to, for the log: of its span, or else of its header.
+pub fn trace_id(context: Option<&Context>, traceparent: Option<&str>) -> Option<TraceId> {
+    context
+        .map(|context| context.span().span_context().trace_id())
+        .or_else(|| parse(traceparent?).map(|parent| parent.trace_id()))
+}
+
+fn remote(parent: Option<SpanContext>) -> Context {
+    let root = Context::new();
+    parent.map_or_else(
+        || root.clone(),
+        |parent| root.with_remote_span_context(parent),
+    )
+}
+
+/// A message that is being applied, in the trace of its `traceparent`; `None` where traces are off
+/// or that trace is not recorded. The span ends when it is dropped.
+pub fn received(topic: &str, partition: i32, offset: i64, traceparent: &str) -> Option<Received> {
+    let tracer = TRACER.get()?;
+    let parent = parse(traceparent).filter(SpanContext::is_sampled)?;
+    let mut attributes = messaging("process", topic);
+    attributes.push(KeyValue::new(
+        "messaging.destination.partition.id",
+        partition.to_string(),
+    ));
+    attributes.push(KeyValue::new("messaging.kafka.offset", offset));
+    let span = tracer
+        .span_builder(format!("process {topic}"))
+        .with_kind(SpanKind::Consumer)
+        .with_attributes(attributes)
+        .start_with_context(tracer, &remote(Some(parent)));
+    Some(Received(span))
+}
+
+/// See [`received`].
+#[derive(Debug)]
+pub struct Received(Span);
+
+impl Received {
+    /// Its context, to be linked to.
+    pub fn context(&self) -> SpanContext {
+        self.0.span_context().clone()
+    }
+}
+
+/// What is done with many messages at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Rides are applied.
+    Process,
+    /// Status changes are published.
+    Send,
+}
+
+/// A batch of messages: its span, and those of the messages that belong to recorded traces. All of
+/// them end with [`Batch::end`].
+#[derive(Debug)]
+pub struct Batch {
+    tracer: &'static SdkTracer,
+    operation: Operation,
+    topic: String,
+    context: Context,
+    messages: Vec<Span>,
+}
+
+impl Batch {
+    /// Begins the span of a batch, in a trace of its own; `None` where traces are off.
+    pub fn begin(
+        operation: Operation,
+        topic: &str,
+        messages: usize,
+        more: impl IntoIterator<Item = KeyValue>,
+    ) -> Option<Self> {
+        let tracer = TRACER.get()?;
+        let (name, kind) = match operation {
+            Operation::Process => ("process", SpanKind::Consumer),
+            // Of the messages' own spans each is the producer's.
+            Operation::Send => ("send", SpanKind::Client),
+        };
+        let mut attributes = messaging(name, topic);
+        attributes.push(KeyValue::new(
+            "messaging.batch.message_count",
+            i64::try_from(messages).unwrap_or(i64::MAX),
+        ));
+        attributes.extend(more);
+        let span = tracer
+            .span_builder(format!("{name} {topic}"))
+            .with_kind(kind)
+            .with_attributes(attributes)
+            .start_with_context(tracer, &Context::new());
+        Some(Self {
+            tracer,
+            operation,
+            topic: topic.to_owned(),
+            context: Context::new().with_span(span),
+            messages: Vec::new(),
+        })
+    }
+
+    /// Where the batch's own spans belong.
+    pub fn context(&self) -> Context {
+        self.context.clone()
+    }
+
+    /// Gives a message of this `traceparent` a span in its trace, and answers the `traceparent` to
+    /// carry on in its stead: of the same trace, with that span as the parent. `None` where the
+    /// trace is not recorded or the batch has enough of them: then it is carried on as it is.
+    pub fn carry(
+        &mut self,
+        traceparent: &str,
+        attributes: impl IntoIterator<Item = KeyValue>,
+    ) -> Option<String> {
+        if self.messages.len() >= MOST_MESSAGES {
+            return None;
+        }
+        let parent = parse(traceparent).filter(SpanContext::is_sampled)?;
+        let (name, kind) = match self.operation {
+            Operation::Process => ("process", SpanKind::Consumer),
+            Operation::Send => ("send", SpanKind::Producer),
+        };
+        let batch = self.context.span();
+        let mut shown = messaging(name, &self.topic);
+        shown.extend(attributes);
+        let span = self
+            .tracer
+            .span_builder(format!("{name} {}", self.topic))
+            .with_kind(kind)
+            .with_attributes(shown)
+            .with_links(vec![Link::with_context(batch.span_context().clone())])
+            .start_with_context(self.tracer, &remote(Some(parent.clone())));
+        let context = span.span_context().clone();
+        // What was received was created elsewhere; what is sent is created here.
+        batch.add_link(
+            match self.operation {
+                Operation::Process => parent,
+                Operation::Send => context.clone(),
+            },
+            Vec::new(),
+        );
+        self.messages.push(span);
+        Some(self::traceparent(&context))
+    }
+
+    /// Ends all of its spans; `failure` says why nothing came of them.
+    pub fn end(self, failure: Option<String>) {
+        let status = failure.map(Status::error);
+        for mut span in self.messages {
+            if let Some(status) = &status {
+                span.set_status(status.clone());
+            }
+            span.end();
+        }
+        let span = self.context.span();
+        if let Some(status) = status {
+            span.set_status(status);
+        }
+        span.end();
+    }
+}
+
+/// What every span about messages says. Operations are named as their types are.
+fn messaging(operation: &'static str, topic: &str) -> Vec<KeyValue> {
+    vec![
+        KeyValue::new("messaging.system", "kafka"),
+        KeyValue::new("messaging.operation.name", operation),
+        KeyValue::new("messaging.operation.type", operation),
+        KeyValue::new(
+            "messaging.destination.name",
+            Cow::<str>::Owned(topic.to_owned()),
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RIDE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    #[test]
+    fn reads_and_writes_the_header() {
+        let context = parse(RIDE).expect("good");
+        assert!(context.is_valid() && context.is_sampled() && context.is_remote());
+        assert_eq!(traceparent(&context), RIDE);
+        let later = format!("cc{}-what-the-future-holds", &RIDE[2..]);
+        assert_eq!(
+            parse(&later).map(|context| traceparent(&context)),
+            Some(RIDE.to_owned())
+        );
+        for bad in [
+            "",
+            "00",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+        ] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_done_while_traces_are_off() {
+        assert!(request(&Method::GET, None, "/", Some(RIDE)).is_none());
+        assert!(Batch::begin(Operation::Send, "t", 1, []).is_none());
+        assert!(received("t", 0, 0, RIDE).is_none());
+        assert_eq!(current(), None);
+        let id = trace_id(None, Some(RIDE)).map(|id| id.to_string());
+        assert_eq!(id.as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
+    }
+}
