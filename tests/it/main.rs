@@ -16,6 +16,7 @@ mod expiry;
 mod harness;
 mod import;
 mod landing;
+mod pages;
 mod progress;
 mod quarantine;
 mod recovery;

@@ -25,6 +25,7 @@
     reason = "a helper may wait for the next behaviour to be tested"
 )]
 
+mod browser;
 mod challenges;
 mod http;
 mod kafka;
@@ -38,6 +39,7 @@ mod wait;
 mod world;
 
 pub use self::{
+    browser::{Journey, node},
     challenges::{Challenges, Standing},
     http::{
         Admin, Answer, Api, Client, Metrics, Promotion, SECRET, admin_token, client_claims,
