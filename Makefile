@@ -1,7 +1,7 @@
 # The two commands of the README, each complete on a machine that has Rust:
 #
 #   make demo    everything on this machine for a look around; ARGS="--duration PT60S" passes options
-#   make test    all tests, on a real Kafka and a real PostgreSQL
+#   make test    all tests, on a real Kafka, a real PostgreSQL and in a real browser
 #
 # and what a change is checked with besides:
 #
@@ -29,6 +29,7 @@ demo:
 test:
 	@scripts/setup.sh test
 	@scripts/kafka-libs.sh "$(TARGET_DIR)/kafka-libs"
+	@scripts/browser-libs.sh
 	cargo test --locked $(ARGS)
 
 lint:

@@ -48,6 +48,25 @@ java_package() {
   echo default-jre-headless
 }
 
+# The browser tests drive Chromium from Node 18 or newer.
+has_node() {
+  local version
+  has node && has npm || return 1
+  version=$(node --version | sed -n 's/^v\([0-9]*\).*/\1/p')
+  [ "${version:-0}" -ge 18 ]
+}
+
+has_chromium() {
+  [ -n "${RIDE_PROMO_TEST_BROWSER:-}" ] || has chromium || has chromium-browser ||
+    has google-chrome-stable || has google-chrome
+}
+
+# NodeSource's nodejs brings its npm and refuses Debian's.
+node_packages() {
+  has node || echo nodejs
+  has npm || echo npm
+}
+
 # One package per line. The C compiler builds librdkafka, which rdkafka-sys brings as source.
 missing() {
   has_compilers || echo build-essential
@@ -61,6 +80,8 @@ missing() {
     has mvn || echo maven
     # makes the certificates of the tests
     has openssl || echo openssl
+    has_node || node_packages
+    has_chromium || echo chromium
   fi
 }
 

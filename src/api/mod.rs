@@ -1,4 +1,4 @@
-//! HTTP: the client API, the admin API and the probes, on two listeners.
+//! HTTP: the client API and pages, the admin API and the probes, on two listeners.
 
 pub mod admin;
 pub mod auth;
@@ -7,6 +7,7 @@ pub mod extract;
 pub mod limit;
 pub mod model;
 pub mod openapi;
+pub mod pages;
 pub mod probes;
 pub mod problem;
 pub mod refusals;
@@ -89,7 +90,7 @@ impl Api {
             let address = self.config.api.listen;
             let listener = server::bind(address, "api.listen").await?;
             tracing::info!(address = %listener.local_addr()?, "the client API listens");
-            client = Some((listener, client_calls, settings));
+            client = Some((listener, client_calls.merge(pages::router()), settings));
         }
         let address = self.config.admin.listen;
         let listener = server::bind(address, "admin.listen").await?;

@@ -22,6 +22,7 @@ mod import;
 mod landing;
 mod observability;
 mod operating;
+mod pages;
 mod progress;
 mod quarantine;
 mod races;

@@ -26,6 +26,7 @@
 )]
 
 mod authority;
+mod browser;
 mod challenges;
 mod collector;
 mod guide;
@@ -42,6 +43,7 @@ mod world;
 
 pub use self::{
     authority::Authority,
+    browser::{Journey, node},
     challenges::{Challenges, End, Standing, end_by_force},
     collector::{Collector, Span},
     guide::{Block, block, blocks},

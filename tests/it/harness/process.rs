@@ -11,7 +11,7 @@ use std::{
     net::{Ipv4Addr, TcpListener, UdpSocket},
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     sync::{LazyLock, Mutex},
     time::{Duration, Instant},
 };
@@ -165,18 +165,35 @@ impl Process {
         let output = append_to(log);
         let errors = output.try_clone().expect("a second handle of the log");
         let input = File::open(input).expect("the file to be read");
-        Self::spawn_fed(name, command, input.into(), [output, errors], Signal::Kill)
+        let outputs = [output, errors].map(Stdio::from);
+        Self::spawn_between(name, command, input.into(), outputs, Signal::Kill)
+    }
+
+    /// The same for a command that is spoken with over its standard input and output.
+    pub fn spawn_talking(
+        name: &str,
+        command: Command,
+        errors: &Path,
+    ) -> (Self, ChildStdin, ChildStdout) {
+        let outputs = [Stdio::piped(), append_to(errors).into()];
+        let mut process = Self::spawn_between(name, command, Stdio::piped(), outputs, Signal::Kill);
+        let pipes = (process.child.stdin.take(), process.child.stdout.take());
+        let (Some(input), Some(output)) = pipes else {
+            unreachable!("both are piped");
+        };
+        (process, input, output)
     }
 
     fn spawn_with(name: &str, command: Command, outputs: [File; 2], at_abort: Signal) -> Self {
-        Self::spawn_fed(name, command, Stdio::null(), outputs, at_abort)
+        let outputs = outputs.map(Stdio::from);
+        Self::spawn_between(name, command, Stdio::null(), outputs, at_abort)
     }
 
-    fn spawn_fed(
+    fn spawn_between(
         name: &str,
         mut command: Command,
         input: Stdio,
-        [output, errors]: [File; 2],
+        [output, errors]: [Stdio; 2],
         at_abort: Signal,
     ) -> Self {
         LazyLock::force(&REAPER);

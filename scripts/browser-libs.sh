@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Fetches what drives the browser in the tests, as tests/browser/package-lock.json has it: once, and
+# again when that has changed.
+set -euo pipefail
+cd "$(dirname "$0")/../tests/browser"
+
+# npm writes it when everything is there
+installed=node_modules/.package-lock.json
+if [ ! -f "$installed" ] || [ package-lock.json -nt "$installed" ]; then
+  echo "fetching what drives the browser in the tests"
+  npm ci --silent
+fi

@@ -1,0 +1,139 @@
+// Each way it can end otherwise, and what there is to see for who has no promotion.
+
+import assert from "node:assert/strict";
+import { journey } from "./browser.mjs";
+
+await journey(async ({ world, phone }) => {
+  await Promise.all([
+    theChallengeIsOver(world, phone),
+    theRewardExpires(world, phone),
+    elsewhere(world, phone),
+    nobody(world, phone),
+  ]);
+});
+
+/** Not done in time: it settles first, for as long as a ride may still be unread. */
+async function theChallengeIsOver(world, phone) {
+  const promotion = await world.promotion({ target_rides: 3, challenge_period: "PT6S" });
+  const user = await world.preOffer(world.user(), promotion);
+  const mobile = await phone();
+  await mobile.open(user);
+  await mobile.sees("offer");
+  await mobile.button("Get started").tap();
+  await mobile.sees("progress");
+  await mobile.mark();
+  await world.ride(user);
+  // A ride that nobody can read holds the expiry until somebody has looked at it.
+  await world.ride(user, { amount_cents: "6500" });
+  await mobile.page.getByRole("heading", { name: "We are settling your challenge" }).waitFor();
+  await mobile.page.locator('[role="progressbar"][aria-valuenow="1"]').waitFor();
+  await mobile.assertNotReloaded();
+  await mobile.lookInEveryLanguage("progress", "settling");
+
+  let open = [];
+  while (open.length === 0) {
+    const { items } = await world.admin("GET", "/quarantine?status=OPEN");
+    open = items.filter((item) => item.user_id === user.id);
+  }
+  const dismissal = JSON.stringify({ reason: "a test's" });
+  await world.admin("POST", `/quarantine/${open[0].quarantine_id}/dismiss`, dismissal);
+  await mobile.sees("over", "The challenge is over");
+  await mobile.page.getByText(/^You completed 1 of 3 rides by /).waitFor();
+  await mobile.assertNotReloaded();
+  await mobile.lookInEveryLanguage("over");
+  await mobile.doubleTap("Continue");
+  await mobile.sees("nothing", "No offer right now");
+  assert.equal(mobile.count("/acknowledge"), 1);
+  await mobile.lookInEveryLanguage("nothing");
+
+  // A second chance comes with another promotion.
+  await world.preOffer(user, await world.promotion());
+  await mobile.button("Look again").tap();
+  await mobile.sees("offer");
+}
+
+/** Done, and not claimed in time: the countdown ends before the client's eyes. */
+async function theRewardExpires(world, phone) {
+  const promotion = await world.promotion({ target_rides: 1, claim_period: "PT12S" });
+  const user = await world.preOffer(world.user(), promotion);
+  const mobile = await phone();
+  await mobile.open(user);
+  await mobile.sees("offer");
+  await mobile.button("Get started").tap();
+  await mobile.sees("progress");
+  await mobile.mark();
+  await world.ride(user);
+  await mobile.sees("ready");
+  await mobile.button("Continue").tap();
+  await mobile.sees("terms");
+  // Whatever is above it gives way.
+  await mobile.sees("expired", "The reward expired");
+  await mobile.assertNotReloaded();
+  assert.equal((await world.known(user)).applications.length, 0);
+  await mobile.lookInEveryLanguage("expired");
+  const second = await world.promotion({ target_rides: 1 });
+  await world.preOffer(user, second);
+  await mobile.doubleTap("Continue");
+  await mobile.sees("offer");
+
+  await mobile.button("Get started").tap();
+  await mobile.sees("progress");
+  await world.ride(user);
+  // Not the terms of the one before.
+  await mobile.sees("ready");
+  // Accepted on another device meanwhile: this one follows.
+  await world.client(user, "POST", `/v1/promotions/${second.promotion_id}/accept_reward`);
+  await mobile.sees("done");
+  const { applications } = await world.known(user);
+  await mobile.text(applications[0].application_id).waitFor();
+}
+
+/** A loan without a challenge; an offer that goes while it is looked at. */
+async function elsewhere(world, phone) {
+  const promotion = await world.promotion();
+  const user = await world.preOffer(world.user(), null, { segment: "regular" });
+  const mobile = await phone();
+  await mobile.open(user);
+  await mobile.sees("regular", "A MX$1,000 loan is waiting");
+  await mobile.lookInEveryLanguage("regular");
+  await mobile.page.goto("about:blank");
+
+  const other = await world.preOffer(world.user(), promotion);
+  await mobile.open(other);
+  await mobile.sees("offer");
+  await world.admin("PATCH", `/promotions/${promotion.promotion_id}`, JSON.stringify({ active: false }));
+  await mobile.button("Get started").tap();
+  await mobile.sees("nothing");
+  assert.equal(await mobile.page.locator("#says").textContent(), "That offer is no longer there.");
+
+  // Started on another device: this one shows where it stands.
+  const third = await world.preOffer(world.user(), await world.promotion());
+  await mobile.page.goto("about:blank");
+  await mobile.open(third);
+  await mobile.sees("offer");
+  const { promotions } = await world.admin("GET", "/stats");
+  const newest = Math.max(...promotions.map((promotion) => promotion.promotion_id));
+  await world.client(third, "POST", `/v1/promotions/${newest}/start`);
+  await mobile.button("Get started").tap();
+  await mobile.sees("progress");
+}
+
+/** Without a token, with one that has run out, and with a new one after that. */
+async function nobody(world, phone) {
+  const mobile = await phone();
+  await mobile.page.goto(`${world.pages}/app`);
+  await mobile.sees("signIn", "Please open this page in the app");
+  await mobile.lookInEveryLanguage("signIn", "sign-in");
+
+  const user = await world.preOffer(world.user(), await world.promotion());
+  await mobile.page.evaluate(() => addEventListener("ride-promo:token-needed", () => (globalThis.needed = true)));
+  await mobile.page.evaluate((token) => (location.hash = `token=${token}`), world.token(user.id, -600));
+  await mobile.sees("signedOut", "You have been away for a while");
+  assert.equal(await mobile.page.evaluate(() => globalThis.needed), true);
+  await mobile.look("signed-out");
+  await mobile.mark();
+  await mobile.page.evaluate((token) => (location.hash = `token=${token}`), user.token);
+  await mobile.sees("offer");
+  await mobile.assertNotReloaded();
+  assert.equal(mobile.page.url(), `${world.pages}/app`);
+}
