@@ -87,7 +87,10 @@ fn the_examples_of_calls_fit_their_schemas() {
                 examples += 1;
             }
         });
-        assert!(examples > 50 || !name.starts_with("openapi"), "{name}: {examples}");
+        assert!(
+            examples > 50 || !name.starts_with("openapi"),
+            "{name}: {examples}"
+        );
     }
 }
 
@@ -125,11 +128,29 @@ fn the_decoder_takes_what_the_schema_takes() {
         let (schema_takes, decoder_takes) = judged(&without);
         assert_eq!(schema_takes, decoder_takes, "without {name}");
         for value in [
-            json!(null), json!(true), json!(-1), json!(0), json!(1), json!(1.5), json!(1e30),
-            json!(""), json!("x"), json!("mx"), json!("MX"), json!("MXN"), json!("MXNN"),
-            json!("a".repeat(64)), json!("a".repeat(65)), json!("a\u{7}"), json!([]), json!({}),
-            json!("2026-11-22T18:04:05Z"), json!("2026-11-22 18:04"), json!("yesterday"),
-            json!("0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b19"), json!("0192f8c4"),
+            json!(null),
+            json!(true),
+            json!(-1),
+            json!(0),
+            json!(1),
+            json!(1.5),
+            json!(1e30),
+            json!(""),
+            json!("x"),
+            json!("mx"),
+            json!("MX"),
+            json!("MXN"),
+            json!("MXNN"),
+            json!("a".repeat(64)),
+            json!("a".repeat(65)),
+            json!("a\u{7}"),
+            json!([]),
+            json!({}),
+            json!("2026-11-22T18:04:05Z"),
+            json!("2026-11-22 18:04"),
+            json!("yesterday"),
+            json!("0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b19"),
+            json!("0192f8c4"),
         ] {
             let mut changed = ride.clone();
             changed[name.as_str()] = value.clone();

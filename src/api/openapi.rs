@@ -25,22 +25,47 @@ static EXAMPLES: LazyLock<Value> = LazyLock::new(|| {
 
 /// An answer that leads to another call: the operation and its status, the call, and where its
 /// parameters come from.
-type Link = (&'static str, &'static str, &'static str, &'static [(&'static str, &'static str)]);
+type Link = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+);
 
 const PROMOTION: (&str, &str) = ("promotion_id", "$request.path.promotion_id");
 const OF_BODY: (&str, &str) = ("promotion_id", "$response.body#/promotion_id");
 
 const CLIENT_LINKS: &[Link] = &[
-    ("landing", "200", "start", &[("promotion_id", "$response.body#/promotion/promotion_id")]),
-    ("landing", "200", "progress", &[("promotion_id", "$response.body#/participation/promotion_id")]),
+    (
+        "landing",
+        "200",
+        "start",
+        &[("promotion_id", "$response.body#/promotion/promotion_id")],
+    ),
+    (
+        "landing",
+        "200",
+        "progress",
+        &[("promotion_id", "$response.body#/participation/promotion_id")],
+    ),
     ("start", "201", "progress", &[OF_BODY]),
     ("start", "201", "progress_stream", &[OF_BODY]),
     ("start", "200", "rides", &[OF_BODY]),
-    ("progress", "200", "progress", &[OF_BODY, ("header.If-None-Match", "$response.header.ETag")]),
+    (
+        "progress",
+        "200",
+        "progress",
+        &[OF_BODY, ("header.If-None-Match", "$response.header.ETag")],
+    ),
     ("progress", "200", "rides", &[OF_BODY]),
     ("progress", "200", "acknowledge", &[OF_BODY]),
     ("progress", "200", "get_reward", &[OF_BODY]),
-    ("rides", "200", "rides", &[PROMOTION, ("cursor", "$response.body#/next_cursor")]),
+    (
+        "rides",
+        "200",
+        "rides",
+        &[PROMOTION, ("cursor", "$response.body#/next_cursor")],
+    ),
     ("get_reward", "200", "accept_reward", &[OF_BODY]),
 ];
 
@@ -48,15 +73,60 @@ const ADMIN_LINKS: &[Link] = &[
     ("create_promotion", "201", "get_promotion", &[OF_BODY]),
     ("create_promotion", "201", "patch_promotion", &[OF_BODY]),
     ("get_promotion", "200", "patch_promotion", &[OF_BODY]),
-    ("list_promotions", "200", "get_promotion", &[("promotion_id", "$response.body#/items/0/promotion_id")]),
-    ("list_promotions", "200", "list_promotions", &[("cursor", "$response.body#/next_cursor")]),
-    ("list_products", "200", "list_products", &[("cursor", "$response.body#/next_cursor")]),
-    ("list_geo_config", "200", "list_geo_config", &[("cursor", "$response.body#/next_cursor")]),
-    ("list_quarantine", "200", "list_quarantine", &[("cursor", "$response.body#/next_cursor")]),
-    ("list_quarantine", "200", "replay_quarantined", &[("quarantine_id", "$response.body#/items/0/quarantine_id")]),
-    ("list_quarantine", "200", "dismiss_quarantined", &[("quarantine_id", "$response.body#/items/0/quarantine_id")]),
-    ("list_quarantine", "200", "get_user", &[("user_id", "$response.body#/items/0/user_id")]),
-    ("list_audit", "200", "list_audit", &[("cursor", "$response.body#/next_cursor")]),
+    (
+        "list_promotions",
+        "200",
+        "get_promotion",
+        &[("promotion_id", "$response.body#/items/0/promotion_id")],
+    ),
+    (
+        "list_promotions",
+        "200",
+        "list_promotions",
+        &[("cursor", "$response.body#/next_cursor")],
+    ),
+    (
+        "list_products",
+        "200",
+        "list_products",
+        &[("cursor", "$response.body#/next_cursor")],
+    ),
+    (
+        "list_geo_config",
+        "200",
+        "list_geo_config",
+        &[("cursor", "$response.body#/next_cursor")],
+    ),
+    (
+        "list_quarantine",
+        "200",
+        "list_quarantine",
+        &[("cursor", "$response.body#/next_cursor")],
+    ),
+    (
+        "list_quarantine",
+        "200",
+        "replay_quarantined",
+        &[("quarantine_id", "$response.body#/items/0/quarantine_id")],
+    ),
+    (
+        "list_quarantine",
+        "200",
+        "dismiss_quarantined",
+        &[("quarantine_id", "$response.body#/items/0/quarantine_id")],
+    ),
+    (
+        "list_quarantine",
+        "200",
+        "get_user",
+        &[("user_id", "$response.body#/items/0/user_id")],
+    ),
+    (
+        "list_audit",
+        "200",
+        "list_audit",
+        &[("cursor", "$response.body#/next_cursor")],
+    ),
 ];
 
 /// Of the client API.
@@ -94,9 +164,15 @@ pub fn admin_openapi() -> Value {
         &[
             ("promotions", "What clients can take part in"),
             ("products", "The loan products behind the offers"),
-            ("geo-config", "The switch per country; a country that is not listed is off"),
+            (
+                "geo-config",
+                "The switch per country; a country that is not listed is off",
+            ),
             ("pre-offers", "Importing pre-approved loans from scoring"),
-            ("users", "Why a client saw a screen, and why a ride did not count"),
+            (
+                "users",
+                "Why a client saw a screen, and why a ride did not count",
+            ),
             ("quarantine", "Records of the ride topic that are no rides"),
             ("stats", "The service in figures"),
             ("audit", "Who changed what"),
@@ -116,7 +192,9 @@ fn document(api: OpenApi, info: Value, tags: &[(&str, &str)], links: &[Link]) ->
     api["info"]["version"] = json!(env!("CARGO_PKG_VERSION"));
     api["info"]["license"] = json!({ "name": "Apache-2.0", "identifier": "Apache-2.0" });
     api["servers"] = json!([{ "url": "/", "description": "The listener that serves these calls" }]);
-    let tags = tags.iter().map(|(name, about)| json!({ "name": name, "description": about }));
+    let tags = tags
+        .iter()
+        .map(|(name, about)| json!({ "name": name, "description": about }));
     api["tags"] = tags.collect();
     api["security"] = json!([{ "bearer": [] }]);
     api["components"]["securitySchemes"] = json!({ "bearer": {
@@ -260,9 +338,7 @@ fn named(examples: &Value) -> Value {
 
 fn with_shared(value: &Value) -> Value {
     match value {
-        Value::String(text) if text.starts_with('@') => {
-            shared_example(&text[1..])
-        }
+        Value::String(text) if text.starts_with('@') => shared_example(&text[1..]),
         Value::Array(items) => items.iter().map(with_shared).collect(),
         Value::Object(members) => {
             let members = members.iter();
@@ -391,7 +467,10 @@ mod tests {
             }
             for (from, status, to, _) in links {
                 let there = statuses.contains(&((*from).to_owned(), (*status).to_owned()));
-                assert!(there && statuses.iter().any(|(id, _)| id == to), "{from} → {to}");
+                assert!(
+                    there && statuses.iter().any(|(id, _)| id == to),
+                    "{from} → {to}"
+                );
             }
         }
     }
@@ -401,7 +480,12 @@ mod tests {
         let mut ids = BTreeSet::new();
         for mut api in [client_openapi(), admin_openapi()] {
             for operation in operations(&mut api) {
-                ids.insert(operation["operationId"].as_str().unwrap_or_default().to_owned());
+                ids.insert(
+                    operation["operationId"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned(),
+                );
                 for (status, response) in members(&mut operation["responses"]) {
                     for (media_type, content) in contents(Some(response)) {
                         let there = content["examples"].is_object();
@@ -410,7 +494,11 @@ mod tests {
                 }
             }
         }
-        for id in EXAMPLES["operations"].as_object().expect("operations").keys() {
+        for id in EXAMPLES["operations"]
+            .as_object()
+            .expect("operations")
+            .keys()
+        {
             assert!(ids.contains(id), "{id} is no operation");
         }
     }

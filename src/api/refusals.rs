@@ -117,7 +117,12 @@ fn response(status: u16, problems: &[&Problem]) -> Response {
     };
     let examples: Map<String, Value> = problems
         .iter()
-        .map(|problem| (problem.slug().to_owned(), json!({ "value": problem.body() })))
+        .map(|problem| {
+            (
+                problem.slug().to_owned(),
+                json!({ "value": problem.body() }),
+            )
+        })
         .collect();
     let description: Vec<String> = problems
         .iter()
@@ -155,7 +160,11 @@ fn schema(problem: &Problem) -> Value {
     let status = problem.status().as_u16();
     properties.insert(
         "type".to_owned(),
-        fixed("string", address, "What kind of problem this is, for programs."),
+        fixed(
+            "string",
+            address,
+            "What kind of problem this is, for programs.",
+        ),
     );
     properties.insert(
         "title".to_owned(),

@@ -53,10 +53,20 @@ pub struct Promotion {
 #[derive(Clone, Debug, PartialEq, utoipa::ToSchema)]
 pub struct NewPromotion {
     /// Its verbal key: 1 to 100 printable characters without spaces.
-    #[schema(min_length = 1, max_length = 100, pattern = "^[^\\s\\u0000-\\u001f\\u007f-\\u009f]+$", example = "mx-newbie-20")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = "^[^\\s\\u0000-\\u001f\\u007f-\\u009f]+$",
+        example = "mx-newbie-20"
+    )]
     pub promotion_key: String,
     /// Shown to clients: 1 to 200 characters.
-    #[schema(min_length = 1, max_length = 200, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$", example = "A loan for 20 rides")]
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$",
+        example = "A loan for 20 rides"
+    )]
     pub title: String,
     /// The rules (contract 2).
     #[schema(value_type = Conditions)]
@@ -97,7 +107,13 @@ impl NewPromotion {
 #[derive(Clone, Debug, Default, PartialEq, utoipa::ToSchema)]
 pub struct PromotionPatch {
     /// Shown to clients: 1 to 200 characters.
-    #[schema(nullable = false, min_length = 1, max_length = 200, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$", example = "A loan for 20 rides")]
+    #[schema(
+        nullable = false,
+        min_length = 1,
+        max_length = 200,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$",
+        example = "A loan for 20 rides"
+    )]
     pub title: Option<String>,
     /// The rules (contract 2).
     #[schema(value_type = Option<Conditions>, nullable = false)]
@@ -162,7 +178,12 @@ pub struct Product {
 #[derive(Clone, Debug, PartialEq, Eq, utoipa::ToSchema)]
 pub struct NewProduct {
     /// Shown to clients: 1 to 200 characters.
-    #[schema(min_length = 1, max_length = 200, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$", example = "First loan")]
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$",
+        example = "First loan"
+    )]
     pub name: String,
     /// What it is paid in.
     #[schema(value_type = String, pattern = "^[A-Z]{3}$", example = "MXN")]
@@ -171,7 +192,12 @@ pub struct NewProduct {
     #[schema(minimum = 1, maximum = 3_650, example = 30)]
     pub term_days: i32,
     /// An https URL of at most 2,000 characters, or `null`.
-    #[schema(format = "iri", max_length = 2_000, pattern = "^https://[^\\s\\u0000-\\u001f\\u007f-\\u009f]+$", example = "https://example.com/terms")]
+    #[schema(
+        format = "iri",
+        max_length = 2_000,
+        pattern = "^https://[^\\s\\u0000-\\u001f\\u007f-\\u009f]+$",
+        example = "https://example.com/terms"
+    )]
     pub terms_url: Option<String>,
 }
 

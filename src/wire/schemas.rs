@@ -67,7 +67,9 @@ pub fn bound_integers(value: &mut Value) {
     if let Value::Array(items) = value {
         items.iter_mut().for_each(bound_integers);
     }
-    let Value::Object(members) = value else { return };
+    let Value::Object(members) = value else {
+        return;
+    };
     let bounds = match members.get("format").and_then(Value::as_str) {
         Some("int64") => Some((i64::MIN, i64::MAX)),
         Some("int32") => Some((i64::from(i32::MIN), i64::from(i32::MAX))),

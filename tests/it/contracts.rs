@@ -103,7 +103,9 @@ async fn schemathesis_finds_nothing() {
 async fn try_all<'a>(world: &World, runs: [(&'a str, &Api, String); 3]) -> Vec<&'a str> {
     let mut found = Vec::new();
     for (document, listener, token) in runs {
-        let config = document.replace("openapi", "schemathesis").replace("json", "toml");
+        let config = document
+            .replace("openapi", "schemathesis")
+            .replace("json", "toml");
         let mut schemathesis = Command::new(tools().join("python/bin/schemathesis"));
         schemathesis
             .current_dir(repository("tests/contracts"))
@@ -172,7 +174,10 @@ async fn every_example_of_a_subscriber_keeps_the_newest_version() {
     assert_eq!(newest.len(), 13);
     let kinds: Vec<&str> = newest.values().map(StatusRecord::kind).collect();
     for kind in ["started", "progressed", "completed", "rewarded", "expired"] {
-        assert!(kinds.contains(&format!("promotion.{kind}").as_str()), "{kind}");
+        assert!(
+            kinds.contains(&format!("promotion.{kind}").as_str()),
+            "{kind}"
+        );
     }
 
     // all of it again, in order and then backwards, and a version that never was

@@ -228,7 +228,12 @@ fn answer(applied: AppliedOne) -> Replayed {
 #[derive(Debug, ToSchema)]
 pub struct DismissalReason {
     /// 1 to 1,000 characters.
-    #[schema(min_length = 1, max_length = 1000, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$", example = "a test of the platform")]
+    #[schema(
+        min_length = 1,
+        max_length = 1000,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$",
+        example = "a test of the platform"
+    )]
     pub reason: String,
 }
 
@@ -285,7 +290,12 @@ pub struct BulkRequest {
     /// Only those received before this.
     pub to: Option<DateTime<Utc>>,
     /// Why, for the audit: 1 to 1,000 characters.
-    #[schema(min_length = 1, max_length = 1000, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$", example = "the platform published cents as decimals that day")]
+    #[schema(
+        min_length = 1,
+        max_length = 1000,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$",
+        example = "the platform published cents as decimals that day"
+    )]
     pub note: String,
 }
 
