@@ -4,11 +4,14 @@ use sqlx::PgConnection;
 
 use super::participations::{PreOffer, Stored, ensure_active_split, load, newest_newbie};
 use super::users::eligibility_facts;
-use super::{Result, Store, StoreError};
+use super::{Result, Store, StoreError, timed_out};
 use crate::domain::eligibility::{self, ClientFacts, Screen};
 use crate::domain::reward::CountryCode;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::wire::landing::{LandingOffer, LandingPromotion};
+
+/// How often the locks are taken while imports bring other pre-offers to the front.
+const MOST_TRIES: u32 = 10;
 
 /// What the landing decided.
 #[derive(Clone, Debug)]
@@ -91,7 +94,7 @@ async fn landing(connection: &mut PgConnection, user_id: UserId) -> Result<Landi
 /// (which is also what makes the client's landings and starts take turns), their promotions, their
 /// countries, and then the live participation, which an accept or the sweeper would end.
 async fn locked_facts(connection: &mut PgConnection, user_id: UserId) -> Result<ClientFacts> {
-    loop {
+    for _ in 0..MOST_TRIES {
         sqlx::query!(
             "select from pre_offer where user_id = $1 order by pre_offer_id for update",
             user_id
@@ -126,6 +129,7 @@ async fn locked_facts(connection: &mut PgConnection, user_id: UserId) -> Result<
         }
         // Imported after the locks were taken: once more, with its promotion and country.
     }
+    Err(timed_out())
 }
 
 /// Whether the promotion and the country of the offer are among those locked.

@@ -112,6 +112,11 @@ impl Store {
         promotion_id: PromotionId,
         traceparent: Option<String>,
     ) -> Result<Accepted> {
+        // A repeat is answered without a lock, so that many of them do not stand in line for it:
+        // what is rewarded stays so. Everything else is decided under the lock.
+        if let Some(rewarded) = self.rewarded(user_id, promotion_id).await? {
+            return Ok(rewarded);
+        }
         self.run_tx("accept_reward", move |connection| {
             let traceparent = traceparent.clone();
             Box::pin(async move {
@@ -119,6 +124,24 @@ impl Store {
             })
         })
         .await
+    }
+
+    /// What accepting once gave, if it did.
+    async fn rewarded(
+        &self,
+        user_id: UserId,
+        promotion_id: PromotionId,
+    ) -> Result<Option<Accepted>> {
+        let mut connection = self.pool().acquire().await?;
+        let found = load(&mut connection, user_id, promotion_id).await?;
+        match found.filter(|found| found.state.status == StatusName::Rewarded) {
+            None => Ok(None),
+            Some(participation) => Ok(Some(Accepted::Rewarded {
+                origination: origination_of(&mut connection, user_id).await?,
+                participation,
+                repeated: true,
+            })),
+        }
     }
 
     /// Notes that the client has seen that it is over.

@@ -296,7 +296,7 @@ async fn fifty_accepts_at_once_of_each_of_two_hundred_clients_make_one_loan_each
             }
             (*user_id, answers.into_iter().next().expect("an answer"))
         })
-        .buffer_unordered(4)
+        .buffer_unordered(8)
         .collect()
         .await;
 

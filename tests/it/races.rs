@@ -429,6 +429,30 @@ async fn an_import_beside_a_start_changes_what_is_frozen_or_comes_after() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pre_offer_imported_in_the_middle_of_a_landing_is_the_one_offered() {
+    let world = World::new().await;
+    let service = world.service().roles("api").start().await;
+    let one = service.admin().open_promotion(&conditions(1)).await;
+    let other = service.admin().open_promotion(&conditions(2)).await;
+    let client = service.eligible_client(1, &one).await;
+    // What the landing comes to after it has locked the pre-offers there are, and no import does.
+    let held = Held::by(&world, "select from promotion for no key update").await;
+    let landed = landing(&client);
+    waiting(&world, 1).await;
+    let imported = import(&service, &other.pre_offer(1));
+    assert_eq!(done(imported).await.expect(200)["imported"], 1);
+    held.let_go().await;
+    let answer = done(landed).await.expect(200);
+    assert_eq!(answer["screen"], "PROMO_OFFER", "{answer}");
+    assert_eq!(answer["promotion"]["promotion_id"], other.id);
+    assert_eq!(answer["promotion"]["conditions"], conditions(2));
+    let user = service.admin().user(1).await;
+    let splits = user["splits"].as_array().expect("splits");
+    assert_eq!(splits.len(), 1, "{user}");
+    assert_eq!(splits[0]["promotion_id"], other.id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_two_starts_in_two_promotions_the_first_wins() {
     let world = World::new().await;
     let service = world.service().roles("api").start().await;
