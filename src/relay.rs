@@ -34,8 +34,9 @@ use crate::wire::promotion_status::SOURCE;
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One slice of waiting for acknowledgements. librdkafka's own `flush` and `commit_transaction`
-/// wait in slices of 100 ms, so everything is drained before they are called.
-const DRAIN_SLICE: Duration = Duration::from_millis(1);
+/// wait in slices of 100 ms, so everything is drained before they are called. Slept, not polled:
+/// the crate's `poll` spins through the last millisecond of its time-out.
+const DRAIN_SLICE: Duration = Duration::from_micros(500);
 
 /// How often a shard that another relay holds is tried.
 const LEASE_INTERVAL: Duration = Duration::from_secs(1);
@@ -285,13 +286,19 @@ impl Publisher {
         for pending in events {
             self.send(pending, deadline)?;
         }
-        while self.producer.in_flight_count() > 0 {
+        loop {
+            let in_flight = self.producer.in_flight_count();
+            if in_flight == 0 {
+                break;
+            }
             anyhow::ensure!(
                 Monotonic::now() < deadline,
-                "kafka did not acknowledge {} events",
-                self.producer.in_flight_count()
+                "kafka did not acknowledge {in_flight} events"
             );
-            self.producer.poll(DRAIN_SLICE);
+            self.producer.poll(Duration::ZERO);
+            if self.producer.in_flight_count() == in_flight {
+                std::thread::sleep(DRAIN_SLICE);
+            }
         }
         self.producer
             .commit_transaction(KAFKA_TIMEOUT)
@@ -336,7 +343,8 @@ impl Publisher {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => {
                     anyhow::ensure!(Monotonic::now() < deadline, "kafka took no events");
-                    self.producer.poll(DRAIN_SLICE);
+                    self.producer.poll(Duration::ZERO);
+                    std::thread::sleep(DRAIN_SLICE);
                     record = returned;
                 }
                 Err((error, _)) => return Err(error).context("producing an event"),
