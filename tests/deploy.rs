@@ -242,3 +242,18 @@ fn the_image_is_built_from_everything_that_is_compiled_in() {
     }
     assert!(included > 0);
 }
+
+#[test]
+fn ingest_is_scaled_by_the_lag_of_the_group_and_topic_that_are_the_defaults() {
+    let environment = std::iter::empty::<(OsString, OsString)>();
+    let config = Config::from_sources(None, environment, Needs::NOTHING).expect("defaults");
+    let kafka = config.kafka;
+    let scaled = read("deploy/kubernetes/components/keda/scaled-object.yaml");
+    for line in [
+        format!("        consumerGroup: {}\n", kafka.group_id),
+        format!("        topic: {}\n", kafka.ride_topic),
+        format!("  maxReplicaCount: {}\n", kafka.partitions),
+    ] {
+        assert!(scaled.contains(&line), "{line}");
+    }
+}
