@@ -44,7 +44,7 @@ if has python3; then
   venv="$tools/venv-$(printf '%s\n' "${python_tools[@]}" | cksum | cut -d ' ' -f 1)"
   if [ ! -e "$venv/complete" ]; then
     rm -rf "$venv"
-    if python3 -m venv "$venv" >/dev/null 2>&1 && "$venv/bin/pip" install -q --disable-pip-version-check "${python_tools[@]}"; then
+    if python3 -m venv "$venv" >/dev/null 2>&1 && timeout 120 "$venv/bin/pip" install -q --disable-pip-version-check "${python_tools[@]}"; then
       touch "$venv/complete"
     else
       rm -rf "$venv"

@@ -104,6 +104,10 @@ fn every_command_in_the_documents_and_files_is_one() {
             if !file.ends_with(".md") {
                 continue;
             }
+            // What a shell puts in is not known here.
+            if rest.contains('$') {
+                continue;
+            }
             let words = std::iter::once("ride-promo".to_owned()).chain(words(rest));
             if let Err(error) = Cli::try_parse_from(words) {
                 panic!("{file}: {line}: {error}");
@@ -132,16 +136,24 @@ fn every_command_in_the_documents_and_files_is_one() {
     assert!(commands >= 12, "{commands}");
 }
 
-/// The words of a command line, with double quotes.
+/// The words of a command line, with quotes, up to where the shell goes on to something else.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
-    for (index, part) in line.split('"').enumerate() {
-        if index % 2 == 1 {
-            words.push(part.to_owned());
-        } else {
-            words.extend(part.split_whitespace().map(str::to_owned));
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    for letter in line.chars() {
+        match (quote, letter) {
+            (Some(open), _) if letter == open => quote = None,
+            (None, '"' | '\'') => {
+                quote = Some(letter);
+                word.get_or_insert_default();
+            }
+            (None, '|' | '>' | '<' | ';' | '&' | '\\') => break,
+            (None, _) if letter.is_whitespace() => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(letter),
         }
     }
+    words.extend(word);
     words
 }
 
