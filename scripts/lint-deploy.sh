@@ -88,6 +88,8 @@ else
     "${render[@]}" "deploy/kubernetes/$dir" >"$rendered"
     # KEDA's own kind has no schema there: it warns, and goes on.
     kubernetes-validate --strict --quiet "$rendered"
+    # PyYAML came with it.
+    python3 scripts/check-manifests.py <"$rendered"
   done
 fi
 

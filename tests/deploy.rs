@@ -269,3 +269,60 @@ fn ingest_is_scaled_by_the_lag_of_the_group_and_topic_that_are_the_defaults() {
         assert!(scaled.contains(&line), "{line}");
     }
 }
+
+#[test]
+fn every_link_of_the_documents_leads_somewhere() {
+    let mut files = vec![
+        "README.md".to_owned(),
+        "ARCHITECTURE.md".to_owned(),
+        "CONTRIBUTING.md".to_owned(),
+        "CHANGELOG.md".to_owned(),
+    ];
+    files.extend(
+        below("docs")
+            .into_iter()
+            .filter(|file| file.ends_with(".md")),
+    );
+    let mut faults = Vec::new();
+    for file in &files {
+        let text = read(file);
+        for (at, _) in text.match_indices("](") {
+            let target = text[at + 2..].split(')').next().unwrap_or_default();
+            if target.contains("://") {
+                continue;
+            }
+            let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let beside = Path::new(file).parent().expect("a directory");
+            let path = if path.is_empty() {
+                root().join(file)
+            } else {
+                root().join(beside).join(path)
+            };
+            if !path.exists() {
+                faults.push(format!("{file}: {target}"));
+            } else if !anchor.is_empty() && path.extension().is_some_and(|kind| kind == "md") {
+                let there = fs::read_to_string(&path).expect("a text");
+                if !there
+                    .lines()
+                    .any(|line| anchor_of(line).as_deref() == Some(anchor))
+                {
+                    faults.push(format!("{file}: {target} (no such heading)"));
+                }
+            }
+        }
+    }
+    assert_eq!(faults, [] as [String; 0]);
+}
+
+/// The anchor that a heading gets where the page is shown.
+fn anchor_of(line: &str) -> Option<String> {
+    let heading = line.strip_prefix('#')?.trim_start_matches('#').trim();
+    Some(
+        heading
+            .to_lowercase()
+            .chars()
+            .filter(|letter| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_'))
+            .map(|letter| if letter == ' ' { '-' } else { letter })
+            .collect(),
+    )
+}
