@@ -5,7 +5,7 @@
 #   docker build -t ride-promo .
 #   docker run --rm --read-only --cap-drop ALL --security-opt no-new-privileges ride-promo doctor
 
-# As rust-toolchain.toml pins it; on the same Debian that it will run on, for the same libraries.
+# The version of rust-toolchain.toml; on the same Debian that it will run on, for the same libraries.
 FROM rust:1.95.0-slim-bookworm AS build
 # The newest of what Debian keeps for this release: only repairs of its security team are newer.
 # hadolint ignore=DL3008

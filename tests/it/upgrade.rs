@@ -121,3 +121,46 @@ async fn migrating_and_replacing_every_process_under_traffic_loses_nothing() {
     }
     assert_contiguous(events);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_of_another_release_is_refused_at_the_start_and_does_not_stop_who_runs() {
+    let world = World::builder().empty_database().build().await;
+    let refused = world.service().spawn();
+    assert_eq!(refused.wait().await.code(), Some(1));
+    let needs = "the database has no schema, version 1 is needed: run `ride-promo migrate`";
+    assert!(refused.log().contains(needs), "{}", refused.log());
+    // Two processes may apply them at once, and go on.
+    let (first, second) = tokio::join!(
+        world.service().argument("--migrate").start(),
+        world.service().argument("--migrate").start()
+    );
+    assert!(second.sigterm_and_wait().await.success());
+
+    world
+        .execute(
+            "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+             values (9999, 'of a later release', true, '\\x00', 0)",
+        )
+        .await;
+    let refused = world.service().spawn();
+    assert_eq!(refused.wait().await.code(), Some(1));
+    let newer = "the database's schema is version 9999, not one of those known here (up to 1)";
+    assert!(refused.log().contains(newer), "{}", refused.log());
+    let doctor = world.command(&["doctor"]).run().await;
+    assert_eq!(doctor.status.code(), Some(1));
+    assert!(
+        doctor.stdout.contains(&format!("FAIL  schema: {newer}")),
+        "{}",
+        doctor.stdout
+    );
+    let migrate = world.command(&["migrate"]).run().await;
+    assert_eq!(migrate.status.code(), Some(1), "{migrate:?}");
+
+    let promotion = first.admin().open_promotion(&conditions(2)).await;
+    let (client, _) = first.started_client(1, &promotion).await;
+    world.publish_ride(&ride(1)).await;
+    world.rides_are_applied().await;
+    let progress = client.progress(promotion.id).await.expect(200);
+    assert_eq!(progress["rides_completed"], 1);
+    first.wait_ready().await;
+}
