@@ -28,8 +28,41 @@ const MOST_TERMS: usize = 10_000;
 pub struct Incoming {
     /// The ride.
     pub ride: Ride,
-    /// The trace it came with (W3C `traceparent`), handed on to the status change it causes.
-    pub traceparent: Option<Box<str>>,
+    /// The trace it came with, handed on to the status change it causes.
+    pub traceparent: Option<Traceparent>,
+}
+
+/// A W3C `traceparent`, kept as it came. Every ride may bring one and few change anything, so that
+/// of the present version lies where the ride lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traceparent(Form);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Form {
+    /// Of version 00, which has this length.
+    Present([u8; 55]),
+    /// Of a version to come.
+    Later(Box<str>),
+}
+
+impl From<&str> for Traceparent {
+    fn from(text: &str) -> Self {
+        Self(match text.as_bytes().try_into() {
+            Ok(bytes) => Form::Present(bytes),
+            Err(_) => Form::Later(text.into()),
+        })
+    }
+}
+
+impl Traceparent {
+    /// As it came.
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            // It was text when it was taken.
+            Form::Present(bytes) => std::str::from_utf8(bytes).unwrap_or_default(),
+            Form::Later(text) => text,
+        }
+    }
 }
 
 /// A record that is not a ride.
@@ -520,7 +553,7 @@ async fn apply_rides(
                     judgement.details.clone(),
                 );
                 if judgement.verdict == Verdict::Counted {
-                    traceparent = incoming.traceparent.as_deref();
+                    traceparent = incoming.traceparent.as_ref().map(Traceparent::as_str);
                 }
             }
             outcomes[first + place] = Some(outcome);
@@ -835,4 +868,19 @@ pub async fn apply_one(
         (_, Some(receipt)) => AppliedOne::Duplicate(receipt),
         (_, None) => AppliedOne::NoParticipation,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_traceparent_is_kept_as_it_came_and_the_present_version_without_an_allocation() {
+        let present = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let later = "cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more";
+        for text in [present, later] {
+            assert_eq!(Traceparent::from(text).as_str(), text);
+        }
+        assert!(matches!(Traceparent::from(present).0, Form::Present(_)));
+    }
 }

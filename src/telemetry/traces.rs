@@ -10,19 +10,21 @@
 //! counts; no bodies, no tokens, no query strings.
 
 use std::borrow::Cow;
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::http::{Method, StatusCode};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use opentelemetry::trace::{
     Link, Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceFlags,
     TraceId, TraceState, Tracer as _, TracerProvider as _,
 };
 use opentelemetry::{Context, Key, KeyValue, global};
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
@@ -62,10 +64,11 @@ pub fn start(config: &TracesConfig, metrics: &Arc<Metrics>) -> anyhow::Result<Op
     let Some(base) = &config.otlp_endpoint else {
         return Ok(None);
     };
-    // The client of HTTP is the blocking one: spans leave on a thread of their own, where an
-    // asynchronous one would find no runtime, and send nothing without a word.
+    let client = Client::new()?;
+    let failure = Arc::clone(&client.failure);
     let exporter = SpanExporter::builder()
         .with_http()
+        .with_http_client(client)
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(format!("{base}/v1/traces"))
         .with_timeout(EXPORT_TIMEOUT)
@@ -73,6 +76,7 @@ pub fn start(config: &TracesConfig, metrics: &Arc<Metrics>) -> anyhow::Result<Op
         .context("reading traces.otlp_endpoint")?;
     let exporter = Reporting {
         exporter,
+        failure,
         metrics: Arc::clone(metrics),
         failing: AtomicBool::new(false),
     };
@@ -142,10 +146,67 @@ fn resource() -> Resource {
     }
 }
 
+/// What speaks HTTP to the collector: the blocking client, because spans leave on a thread of their
+/// own, where an asynchronous one would find no runtime, and send nothing without a word.
+#[derive(Debug)]
+struct Client {
+    inner: reqwest::blocking::Client,
+    /// Why the last request was not answered; the exporter only says that it was not.
+    failure: Arc<Mutex<Option<String>>>,
+}
+
+impl Client {
+    fn new() -> anyhow::Result<Self> {
+        // It has a runtime of its own, which must not be made within another.
+        let made = std::thread::spawn(|| {
+            reqwest::blocking::Client::builder()
+                .timeout(EXPORT_TIMEOUT)
+                .build()
+        });
+        let inner = made
+            .join()
+            .map_err(|_| anyhow::anyhow!("the thread died"))
+            .and_then(|made| Ok(made?))
+            .context("making the client of the collector")?;
+        Ok(Self {
+            inner,
+            failure: Arc::default(),
+        })
+    }
+
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let answer = self.inner.send_bytes(request).await;
+        if let Err(error) = &answer {
+            let mut why = error.to_string();
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                why = format!("{why}: {error}");
+                cause = error.source();
+            }
+            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        }
+        answer
+    }
+}
+
+impl HttpClient for Client {
+    fn send_bytes<'a, 'b>(
+        &'a self,
+        request: Request<Bytes>,
+    ) -> BoxFuture<'b, Result<Response<Bytes>, HttpError>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        self.send(request).boxed()
+    }
+}
+
 /// Says when the collector does not take spans, and when it does again; counts both.
 #[derive(Debug)]
 struct Reporting {
     exporter: SpanExporter,
+    failure: Arc<Mutex<Option<String>>>,
     metrics: Arc<Metrics>,
     failing: AtomicBool,
 }
@@ -164,8 +225,17 @@ impl opentelemetry_sdk::trace::SpanExporter for Reporting {
             }
             Err(error) => {
                 self.metrics.traces.sent.add("failed", spans);
+                let why = self
+                    .failure
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take();
                 if !failing {
-                    tracing::warn!(%error, "the collector takes no spans; they are dropped until it does");
+                    let error = why.unwrap_or_else(|| error.to_string());
+                    tracing::warn!(
+                        error,
+                        "the collector takes no spans; they are dropped until it does"
+                    );
                 }
             }
         }
@@ -423,6 +493,12 @@ impl Batch {
             Operation::Send => ("send", SpanKind::Producer),
         };
         let batch = self.context.span();
+        // What is not recorded is nowhere to be found.
+        let links = if batch.span_context().is_sampled() {
+            vec![Link::with_context(batch.span_context().clone())]
+        } else {
+            Vec::new()
+        };
         let mut shown = messaging(name, &self.topic);
         shown.extend(attributes);
         let span = self
@@ -430,7 +506,7 @@ impl Batch {
             .span_builder(format!("{name} {}", self.topic))
             .with_kind(kind)
             .with_attributes(shown)
-            .with_links(vec![Link::with_context(batch.span_context().clone())])
+            .with_links(links)
             .start_with_context(self.tracer, &remote(Some(parent.clone())));
         let context = span.span_context().clone();
         // What was received was created elsewhere; what is sent is created here.
@@ -447,15 +523,19 @@ impl Batch {
 
     /// Ends all of its spans; `failure` says why nothing came of them.
     pub fn end(self, failure: Option<String>) {
+        // The reason has no class of its own; its words are the status'.
+        let error = KeyValue::new("error.type", "_OTHER");
         let status = failure.map(Status::error);
         for mut span in self.messages {
             if let Some(status) = &status {
+                span.set_attribute(error.clone());
                 span.set_status(status.clone());
             }
             span.end();
         }
         let span = self.context.span();
         if let Some(status) = status {
+            span.set_attribute(error);
             span.set_status(status);
         }
         span.end();

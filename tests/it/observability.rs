@@ -192,15 +192,31 @@ struct Alert {
     runbook: String,
 }
 
-/// The alerts, as the file is written: a key a line, in this order.
+/// The alerts, as the file is written: a key a line, in this order; what is long is folded.
 fn alerts() -> Vec<Alert> {
     let rules = read("deploy/prometheus/rules.yml");
+    let lines: Vec<&str> = rules.lines().collect();
+    let indent = |line: &str| line.len() - line.trim_start_matches([' ', '-']).len();
     let of_key = |key: &str| {
-        let lines = rules
-            .lines()
-            .map(|line| line.trim_start_matches([' ', '-']));
-        let values = lines.filter_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
-        values.map(str::to_owned).collect::<Vec<_>>()
+        let mut values = Vec::new();
+        for (number, line) in lines.iter().enumerate() {
+            let written = line.trim_start_matches([' ', '-']).strip_prefix(key);
+            let Some(value) = written.and_then(|rest| rest.strip_prefix(": ")) else {
+                continue;
+            };
+            let folded = lines[number + 1..]
+                .iter()
+                .take_while(|next| indent(next) > indent(line));
+            let folded: Vec<&str> = folded.map(|next| next.trim()).collect();
+            values.push(match value {
+                ">-" => folded.join(" "),
+                quoted if quoted.starts_with('"') => {
+                    serde_json::from_str(quoted).expect("quoted as in JSON")
+                }
+                plain => plain.to_owned(),
+            });
+        }
+        values
     };
     let (names, expressions, runbooks) = (of_key("alert"), of_key("expr"), of_key("runbook_url"));
     assert!(!names.is_empty());
@@ -209,13 +225,12 @@ fn alerts() -> Vec<Alert> {
         (names.len(), names.len())
     );
     let parts = names.into_iter().zip(expressions).zip(runbooks);
-    parts
-        .map(|((name, expression), runbook)| Alert {
-            name,
-            expression: serde_json::from_str(&expression).expect("quoted as in JSON"),
-            runbook,
-        })
-        .collect()
+    let alert = |((name, expression), runbook)| Alert {
+        name,
+        expression,
+        runbook,
+    };
+    parts.map(alert).collect()
 }
 
 /// Every expression of the dashboard.

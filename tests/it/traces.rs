@@ -432,4 +432,31 @@ async fn a_collector_that_is_away_costs_one_line_and_is_counted() {
     })
     .await;
     assert!(!collector.spans().is_empty());
+
+    // Where nobody listens, the line says so.
+    let nobody = Port::reserve();
+    let service = world
+        .service()
+        .roles("api")
+        .env(
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            format!("http://{}", nobody.address()),
+        )
+        .start()
+        .await;
+    let answer = service.client(1).progress(1).await;
+    answer.problem(404, "not-participating");
+    eventually(LIMIT, || async {
+        let log = service.log();
+        let line = log
+            .lines()
+            .find(|line| line.contains("the collector takes no spans"));
+        match line {
+            Some(line) if line.contains("Connection refused") => Ok(()),
+            Some(line) => Err(line.to_owned()),
+            None => Err("not yet".to_owned()),
+        }
+    })
+    .await;
+    assert!(service.sigterm_and_wait().await.success());
 }
