@@ -54,11 +54,26 @@ pub fn router() -> Router {
         .route("/docs/admin", admin)
         .route("/docs/client", client)
         .route("/docs/start.js", fixed(JAVASCRIPT, START.to_owned()))
-        .route("/docs/swagger-ui-bundle.js", get(async |headers| packed(JAVASCRIPT, BUNDLE, &headers)))
-        .route("/docs/swagger-ui.css", get(async |headers| packed(CSS, STYLE, &headers)))
-        .route("/openapi/admin.json", fixed(JSON, format!("{:#}\n", admin_openapi())))
-        .route("/openapi/client.json", fixed(JSON, format!("{:#}\n", client_openapi())))
-        .route("/asyncapi.json", fixed(JSON, format!("{:#}\n", schemas::asyncapi())))
+        .route(
+            "/docs/swagger-ui-bundle.js",
+            get(async |headers| packed(JAVASCRIPT, BUNDLE, &headers)),
+        )
+        .route(
+            "/docs/swagger-ui.css",
+            get(async |headers| packed(CSS, STYLE, &headers)),
+        )
+        .route(
+            "/openapi/admin.json",
+            fixed(JSON, format!("{:#}\n", admin_openapi())),
+        )
+        .route(
+            "/openapi/client.json",
+            fixed(JSON, format!("{:#}\n", client_openapi())),
+        )
+        .route(
+            "/asyncapi.json",
+            fixed(JSON, format!("{:#}\n", schemas::asyncapi())),
+        )
 }
 
 fn answer(kind: &'static str, body: Vec<u8>) -> Response {
@@ -76,7 +91,8 @@ fn answer(kind: &'static str, body: Vec<u8>) -> Response {
 /// A file that is kept packed, unpacked for whoever does not take it so.
 fn packed(kind: &'static str, bytes: &'static [u8], headers: &HeaderMap) -> Result<Response> {
     let taken = headers.get(ACCEPT_ENCODING);
-    let takes_gzip = taken.is_some_and(|taken| taken.as_bytes().windows(4).any(|word| word == b"gzip"));
+    let takes_gzip =
+        taken.is_some_and(|taken| taken.as_bytes().windows(4).any(|word| word == b"gzip"));
     let mut response = if takes_gzip {
         let mut response = answer(kind, bytes.to_vec());
         let gzip = HeaderValue::from_static("gzip");
@@ -84,10 +100,12 @@ fn packed(kind: &'static str, bytes: &'static [u8], headers: &HeaderMap) -> Resu
         response
     } else {
         let mut whole = Vec::new();
-        GzDecoder::new(bytes).read_to_end(&mut whole).map_err(|error| {
-            tracing::error!(%error, "a file of Swagger UI cannot be unpacked");
-            Problem::internal_error()
-        })?;
+        GzDecoder::new(bytes)
+            .read_to_end(&mut whole)
+            .map_err(|error| {
+                tracing::error!(%error, "a file of Swagger UI cannot be unpacked");
+                Problem::internal_error()
+            })?;
         answer(kind, whole)
     };
     let vary = HeaderValue::from_static("accept-encoding");

@@ -253,7 +253,10 @@ async fn the_admin_listener_serves_the_documents_and_swagger_ui() {
         assert_eq!(answer.header("content-type"), Some("application/json"));
         assert_eq!(answer.text, committed.unwrap(), "{path}");
     }
-    assert_eq!(listener.get("/docs").await.header("x-content-type-options"), Some("nosniff"));
+    assert_eq!(
+        listener.get("/docs").await.header("x-content-type-options"),
+        Some("nosniff")
+    );
     for (page, document, calls) in [
         ("/docs/admin", "../openapi/admin.json", "here"),
         ("/docs/client", "../openapi/client.json", "elsewhere"),
@@ -263,7 +266,10 @@ async fn the_admin_listener_serves_the_documents_and_swagger_ui() {
         let shown = format!(r#"data-document="{document}" data-calls="{calls}""#);
         assert!(answer.text.contains(&shown), "{}", answer.text);
         let policy = answer.header("content-security-policy").unwrap();
-        assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
+        assert!(
+            policy.starts_with("default-src 'none'; script-src 'self';"),
+            "{policy}"
+        );
         assert!(!answer.text.contains("http"), "nothing from elsewhere");
     }
     for (file, holds) in [
