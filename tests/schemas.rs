@@ -53,6 +53,20 @@ fn every_reference_leads_somewhere() {
     }
 }
 
+/// Those who read the documents know neither our code nor our pages.
+#[test]
+fn the_descriptions_are_for_outsiders() {
+    for (name, document) in generated() {
+        each_member(&document, &mut |member, value| {
+            if let ("description" | "summary", Some(text)) = (member, value.as_str()) {
+                for inside in ["contract", "[`", "`None`", "::", "TODO"] {
+                    assert!(!text.contains(inside), "{name}: {text}");
+                }
+            }
+        });
+    }
+}
+
 #[test]
 fn the_examples_of_events_fit_their_schemas() {
     for schema in [schemas::ride_completed(), schemas::promotion_status()] {
