@@ -5,6 +5,8 @@
 #
 # and what a change is checked with besides:
 #
+#   make contracts  what others build against, with their tools: Schemathesis over both OpenAPI
+#                   documents, AsyncAPI's parser, the example subscribers in Python, Java and Go
 #   make lint    formatting, clippy, the documentation and the alerts, every warning an error
 #   make lint-deploy   the Dockerfile, deploy/ and the workflow, by the tools there are for them
 #   make deny    licences, advisories and banned crates (needs cargo-deny)
@@ -16,7 +18,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 export SQLX_OFFLINE := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint lint-deploy deny bench
+.PHONY: help demo test contracts lint lint-deploy deny bench
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -31,6 +33,12 @@ test:
 	@scripts/kafka-libs.sh "$(TARGET_DIR)/kafka-libs"
 	@scripts/browser-libs.sh
 	cargo test --locked $(ARGS)
+
+contracts:
+	@scripts/setup.sh contracts
+	@scripts/kafka-libs.sh "$(TARGET_DIR)/kafka-libs"
+	@scripts/contract-tools.sh "$(TARGET_DIR)/contract-tools"
+	cargo test --locked --test it contracts:: -- --ignored $(ARGS)
 
 lint:
 	cargo fmt --check

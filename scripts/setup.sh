@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Installs what `make demo` or `make test` needs and this machine lacks, where that is allowed: on
+# Installs what `make demo`, `make test` or `make contracts` needs and this machine lacks, where that is allowed: on
 # Debian or Ubuntu, as root or with a sudo that asks for no password. Otherwise says in one line
 # what to install, and fails. Does nothing where everything is there.
 #
-#   scripts/setup.sh demo|test
+#   scripts/setup.sh demo|test|contracts
 set -euo pipefail
 
 purpose=${1:-}
 case $purpose in
-  demo | test) ;;
+  demo | test | contracts) ;;
   *)
-    echo "usage: scripts/setup.sh demo|test" >&2
+    echo "usage: scripts/setup.sh demo|test|contracts" >&2
     exit 2
     ;;
 esac
@@ -34,21 +34,29 @@ has_java() {
   [ "${version:-0}" -ge 17 ]
 }
 
-# The oldest Java that will do and that this release of the distribution has.
+# franz-go wants Go 1.24, which Debian has since 13; `go version` says go1.24.4.
+has_go() {
+  local version
+  has go || return 1
+  version=$(go env GOVERSION | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
+  [ "${version:-0}" -ge 24 ]
+}
+
+# The oldest Java that will do and that this release of the distribution has; $1 is jre or jdk.
 java_package() {
   local version
   if has apt-cache; then
     for version in 17 21 25; do
-      if apt-cache show "openjdk-$version-jre-headless" >/dev/null 2>&1; then
-        echo "openjdk-$version-jre-headless"
+      if apt-cache show "openjdk-$version-$1-headless" >/dev/null 2>&1; then
+        echo "openjdk-$version-$1-headless"
         return
       fi
     done
   fi
-  echo default-jre-headless
+  echo "default-$1-headless"
 }
 
-# The browser tests drive Chromium from Node 18 or newer.
+# The browser tests drive Chromium from Node 18 or newer, which AsyncAPI's parser needs too.
 has_node() {
   local version
   has node && has npm || return 1
@@ -75,13 +83,21 @@ missing() {
   has_library openssl || echo libssl-dev
   has_library zlib || echo zlib1g-dev
   has_postgres || echo postgresql
-  if [ "$purpose" = test ]; then
-    has_java || java_package
+  if [ "$purpose" != demo ]; then
+    has_java || java_package jre
     has mvn || echo maven
     # makes the certificates of the tests
     has openssl || echo openssl
     has_node || node_packages
     has_chromium || echo chromium
+    # the guides' commands
+    has curl || echo curl
+  fi
+  if [ "$purpose" = contracts ]; then
+    has javac || java_package jdk
+    # on Debian python3 comes without what venv needs
+    python3 -c 'import ensurepip' >/dev/null 2>&1 || echo python3-venv
+    has_go || echo golang-go
   fi
 }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use jsonschema::Validator;
+use ride_promo::domain::promotion::Verdict;
 use ride_promo::wire::promotion_status::PromotionStatus;
 use ride_promo::wire::{ride_completed, schemas};
 use serde_json::{Map, Value, json};
@@ -47,6 +48,20 @@ fn every_reference_leads_somewhere() {
             if let (true, Some(reference)) = (member == "$ref", value.as_str()) {
                 let pointer = reference.trim_start_matches('#');
                 assert!(document.pointer(pointer).is_some(), "{name}: {reference}");
+            }
+        });
+    }
+}
+
+/// Those who read the documents know neither our code nor our pages.
+#[test]
+fn the_descriptions_are_for_outsiders() {
+    for (name, document) in generated() {
+        each_member(&document, &mut |member, value| {
+            if let ("description" | "summary", Some(text)) = (member, value.as_str()) {
+                for inside in ["contract", "[`", "`None`", "::", "TODO"] {
+                    assert!(!text.contains(inside), "{name}: {text}");
+                }
             }
         });
     }
@@ -171,6 +186,57 @@ fn the_type_writes_the_contracts_status_event() {
         let mut without = example.clone();
         without.as_object_mut().expect("an object").remove(&name);
         assert!(!validator.is_valid(&without), "without {name}");
+    }
+}
+
+/// The guides show events as they are, and know every word of them.
+#[test]
+fn the_guides_show_events_that_fit() {
+    let page = |name: &str| {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("docs")
+            .join(name);
+        fs::read_to_string(path).expect("the page is there")
+    };
+    for (name, schema) in [
+        ("publisher-guide.md", schemas::ride_completed()),
+        ("subscriber-guide.md", schemas::promotion_status()),
+    ] {
+        let page = page(name);
+        let blocks: Vec<&str> = page.split("```json\n").skip(1).collect();
+        assert!(!blocks.is_empty(), "{name}");
+        for block in blocks {
+            let block = block.split("```").next().unwrap_or_default();
+            let event =
+                serde_json::from_str(block).unwrap_or_else(|error| panic!("{name}: {error}"));
+            fits(&validator(&schema), &event, name);
+        }
+    }
+    let (publisher, subscriber) = (page("publisher-guide.md"), page("subscriber-guide.md"));
+    for reason in ride_completed::Reason::ALL {
+        assert!(
+            publisher.contains(&format!("| `{}` |", reason.as_str())),
+            "{reason:?}"
+        );
+    }
+    let types = &schemas::promotion_status()["$defs"]["EventType"]["enum"];
+    assert!(!items(types).is_empty());
+    for word in items(types) {
+        let word = word.as_str().expect("a text");
+        assert!(subscriber.contains(&format!("| `{word}` |")), "{word}");
+    }
+    let frontend = page("frontend-guide.md");
+    let screens = &ride_promo::api::client_openapi()["components"]["schemas"]["Screen"]["enum"];
+    assert!(!items(screens).is_empty());
+    for screen in items(screens) {
+        let screen = screen.as_str().expect("a text");
+        assert!(frontend.contains(&format!("| `{screen}` |")), "{screen}");
+    }
+    for verdict in Verdict::ALL {
+        assert!(
+            frontend.contains(&format!("`{}`", verdict.as_str())),
+            "{verdict:?}"
+        );
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod auth;
 pub mod client;
+pub mod documents;
 pub mod extract;
 pub mod limit;
 pub mod model;
@@ -85,7 +86,7 @@ impl Api {
         let mut client = None;
         if with_api {
             let (admin_calls, client_calls) = self.calls(&stop)?;
-            admin = admin.merge(admin_calls);
+            admin = admin.merge(admin_calls).merge(documents::router());
             let settings = self.client_settings();
             let address = self.config.api.listen;
             let listener = server::bind(address, "api.listen").await?;

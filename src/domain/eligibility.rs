@@ -13,6 +13,9 @@ use super::{Instant, PromotionId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[schema(as = EligibilityRule)]
+#[schema(
+    description = "A rule of eligibility; as a reason: it failed. In order.\n\n- `ALREADY_REWARDED`: the client was rewarded before, in any promotion\n- `ANOTHER_CHALLENGE_LIVE`: a challenge of theirs is in progress or waits to be claimed\n- `NO_PRE_OFFER`: no newbie pre-offer is there\n- `PRE_OFFER_EXPIRED`: there are newbie pre-offers, but none is valid any more\n- `NO_PROMOTION_MAPPED`: the pre-offer's promotion is not known\n- `PROMOTION_INACTIVE`: the promotion is switched off\n- `PROMOTIONS_DISABLED`: promotions are switched off in the pre-offer's country"
+)]
 pub enum Reason {
     /// A participation of theirs is `REWARDED`, in any promotion.
     AlreadyRewarded,
@@ -95,6 +98,9 @@ pub fn failed_rules(facts: &Facts) -> Vec<Reason> {
 /// What the client's app shows after the landing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(
+    description = "What the client's app shows.\n\n- `REWARD_READY`: the challenge is done and the reward may be claimed\n- `PROMO_PROGRESS`: rides are being counted\n- `CHALLENGE_OVER`: the deadline of the challenge passed; shown until acknowledged\n- `REWARD_EXPIRED`: the deadline of the reward passed; shown until acknowledged\n- `PROMO_OFFER`: a promotion may be started\n- `REGULAR_OFFER`: a loan without a challenge\n- `NO_OFFER`: nothing"
+)]
 pub enum Screen {
     /// The challenge is done and the reward may be claimed.
     RewardReady,

@@ -14,6 +14,9 @@ use super::ride::Ride;
     Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
 )]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(
+    description = "Where a participation stands.\n\n- `IN_PROGRESS`: rides are being counted\n- `COMPLETED`: the target is reached; the reward may be claimed\n- `REWARDED`: the reward was accepted; final\n- `EXPIRED`: over, for one of two reasons; final"
+)]
 pub enum StatusName {
     /// Rides are being counted.
     InProgress,
@@ -66,6 +69,9 @@ impl std::str::FromStr for StatusName {
     Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
 )]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(
+    description = "Why a participation expired.\n\n- `CHALLENGE_NOT_COMPLETED`: the challenge's deadline passed and the target was not reached\n- `REWARD_NOT_CLAIMED`: the reward's deadline passed unclaimed"
+)]
 pub enum ExpiredReason {
     /// The challenge's deadline passed and the target was not reached.
     ChallengeNotCompleted,

@@ -15,6 +15,9 @@ pub const MAX_TARGET_RIDES: u32 = 10_000;
 
 /// The rules of a promotion. Only [`Conditions::from_json`] makes them, so they are always valid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(
+    description = "The rules of a promotion. The optional ones narrow it: left out or `null`, they restrict nothing, and a ride that does not say what a narrowing asks for does not match it."
+)]
 pub struct Conditions {
     /// How many rides complete the challenge, 1 to 10,000.
     #[schema(value_type = i32, minimum = 1, maximum = 10_000, example = 20)]
@@ -319,6 +322,9 @@ pub fn is_service_type(text: &str) -> bool {
 /// What was decided about one ride, in the order in which the rules apply (contract 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, utoipa::ToSchema)]
 #[schema(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(
+    description = "What was decided about one ride: the first of these that applies.\n\n- `BEFORE_START`: completed before the challenge started\n- `AFTER_DEADLINE`: completed at or after the challenge's deadline\n- `WRONG_CURRENCY`: paid in another currency\n- `BELOW_MIN_AMOUNT`: cheaper than the least fare that counts\n- `OUTSIDE_AREA`: in another country or city, or it does not say where\n- `WRONG_SERVICE_TYPE`: of another kind, or it does not say which\n- `DAILY_LIMIT_REACHED`: as many rides of that day as can have counted\n- `COUNTED`: it counts"
+)]
 pub enum Verdict {
     /// Completed before the challenge started.
     BeforeStart,

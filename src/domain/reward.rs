@@ -81,6 +81,9 @@ impl<'de, const N: usize> Deserialize<'de> for Code<N> {
 /// The loan terms copied from the pre-offer into the participation at start and never changed
 /// after (contract 1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(
+    description = "The loan terms, copied from the pre-offer at the start and never changed after."
+)]
 pub struct Reward {
     /// The loan product.
     #[schema(minimum = 1, example = 80)]

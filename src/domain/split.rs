@@ -13,6 +13,9 @@
     utoipa::ToSchema,
 )]
 #[serde(rename_all = "lowercase")]
+#[schema(
+    description = "What accepting does where the client's active split has gone by then.\n\n- `create`: one is made from the frozen reward\n- `reject`: it is refused with `split-missing`"
+)]
 pub enum MissingSplit {
     /// Makes one from the frozen reward.
     #[default]

@@ -68,7 +68,7 @@ pub struct NewPromotion {
         example = "A loan for 20 rides"
     )]
     pub title: String,
-    /// The rules (contract 2).
+    /// The rules.
     #[schema(value_type = Conditions)]
     pub conditions: Value,
     /// `create` where left out.
@@ -102,7 +102,7 @@ impl NewPromotion {
     }
 }
 
-/// What of a promotion is to change; `None` stays. A merge patch of the top level: conditions are
+/// What of a promotion is to change; what is left out stays. A merge patch of the top level: conditions are
 /// replaced as a whole.
 #[derive(Clone, Debug, Default, PartialEq, utoipa::ToSchema)]
 pub struct PromotionPatch {
@@ -115,7 +115,7 @@ pub struct PromotionPatch {
         example = "A loan for 20 rides"
     )]
     pub title: Option<String>,
-    /// The rules (contract 2).
+    /// The rules, replaced as a whole.
     #[schema(value_type = Option<Conditions>, nullable = false)]
     pub conditions: Option<Value>,
     /// What accepting does where the client's split has gone.

@@ -28,6 +28,9 @@ pub mod event_type {
 /// The words of [`event_type`], for the schema.
 #[derive(utoipa::ToSchema)]
 #[allow(dead_code, reason = "only its schema is used")]
+#[schema(
+    description = "What happened.\n\n- `promotion.started`: the client pressed Get started; `previous_status` is `null`\n- `promotion.progressed`: one or more rides counted\n- `promotion.completed`: the target is reached; the reward may be claimed\n- `promotion.rewarded`: the reward was accepted\n- `promotion.expired`: time ran out; `expired_reason` says which"
+)]
 enum EventType {
     /// The client pressed Get started; `previous_status` is `null`.
     #[schema(rename = "promotion.started")]
@@ -48,6 +51,9 @@ enum EventType {
 
 /// An event of `promotion-status`, in the field order of the contract.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(
+    description = "A status change of a participation, with its whole state after it. Every field is always there, `null` where there is nothing to say."
+)]
 pub struct PromotionStatus {
     /// The same at every delivery of this event.
     pub event_id: Uuid,

@@ -26,6 +26,9 @@ pub const MAX_AHEAD: TimeDelta = TimeDelta::minutes(5);
 )]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[schema(as = QuarantineReason)]
+#[schema(
+    description = "Why a record is no ride; of several faults the first.\n\n- `TOO_LARGE`: over 64 KiB; not looked into\n- `NOT_JSON`: empty, not UTF-8, not JSON, not an object, or a known field twice\n- `MISSING_FIELD`: a required field is absent or null\n- `WRONG_TYPE`: a field of another JSON type; `6500.0` is no integer\n- `INVALID_VALUE`: a value out of form or range\n- `NEGATIVE_AMOUNT`: a fare below zero\n- `IN_FUTURE`: completed more than five minutes ahead"
+)]
 pub enum Reason {
     /// Over 64 KiB; not looked into.
     TooLarge,
@@ -75,6 +78,9 @@ impl Reason {
 ///
 /// For the schema only: [`decode`] reads the bytes where they lie, and names every fault.
 #[derive(Clone, Copy, Debug, utoipa::ToSchema)]
+#[schema(
+    description = "A completed ride: JSON in UTF-8, at most 64 KiB. What breaks this is quarantined; `null` counts as missing, unknown fields are ignored, and no known field may appear twice."
+)]
 #[allow(dead_code, reason = "only its schema is used")]
 pub struct RideCompleted {
     /// Of this ride, the same at every delivery; the same id under two clients is two rides.

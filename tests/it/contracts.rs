@@ -236,3 +236,55 @@ fn copy(status: &StatusRecord) -> Outgoing {
         ..Outgoing::default()
     }
 }
+
+/// The documents are those that are committed, and what a page asks for is there.
+#[tokio::test]
+async fn the_admin_listener_serves_the_documents_and_swagger_ui() {
+    let world = World::new().await;
+    let service = world.service().start().await;
+    let listener = service.admin_listener();
+    for (path, committed) in [
+        ("/openapi/client.json", "openapi-client.json"),
+        ("/openapi/admin.json", "openapi-admin.json"),
+        ("/asyncapi.json", "asyncapi.json"),
+    ] {
+        let committed = std::fs::read_to_string(repository("schemas").join(committed));
+        let answer = listener.get(path).await;
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert_eq!(answer.text, committed.unwrap(), "{path}");
+    }
+    assert_eq!(
+        listener.get("/docs").await.header("x-content-type-options"),
+        Some("nosniff")
+    );
+    for (page, document, calls) in [
+        ("/docs/admin", "../openapi/admin.json", "here"),
+        ("/docs/client", "../openapi/client.json", "elsewhere"),
+    ] {
+        let answer = listener.get(page).await;
+        assert_eq!(answer.status, 200);
+        let shown = format!(r#"data-document="{document}" data-calls="{calls}""#);
+        assert!(answer.text.contains(&shown), "{}", answer.text);
+        let policy = answer.header("content-security-policy").unwrap();
+        assert!(
+            policy.starts_with("default-src 'none'; script-src 'self';"),
+            "{policy}"
+        );
+        assert!(!answer.text.contains("http"), "nothing from elsewhere");
+    }
+    for (file, holds) in [
+        ("start.js", "SwaggerUIBundle({"),
+        ("swagger-ui.css", ".swagger-ui"),
+        ("swagger-ui-bundle.js", "SwaggerUIBundle"),
+    ] {
+        // unpacked, for who does not say otherwise
+        let answer = listener.get(&format!("/docs/{file}")).await;
+        assert_eq!(answer.status, 200, "{file}");
+        assert!(answer.text.contains(holds), "{file}");
+    }
+    let request = listener.request(reqwest::Method::GET, "/docs/swagger-ui-bundle.js");
+    let request = request.header("accept-encoding", "br, gzip");
+    let packed = request.send().await.unwrap();
+    assert_eq!(packed.headers()["content-encoding"], "gzip");
+    assert!(packed.bytes().await.unwrap().starts_with(&[0x1f, 0x8b]));
+}

@@ -16,6 +16,7 @@ mod doctor;
 mod eligibility;
 mod exactly_once;
 mod expiry;
+mod frontend_guide;
 mod guide;
 mod harness;
 mod import;
