@@ -216,12 +216,12 @@ comment on table quarantined_ride is 'Records of the ride topic that break its c
 create table relay_shard (
     shard smallint primary key
 );
-insert into relay_shard select generate_series(0, 3);
+insert into relay_shard select generate_series(0, 1);
 comment on table relay_shard is 'The shards of event_outbox; one relay at a time serves each. Their number is fixed here and in event_outbox.shard.';
 
 create table event_outbox (
     id                 bigint generated always as identity primary key,
-    shard              smallint    not null generated always as ((user_id % 4)::smallint) stored,
+    shard              smallint    not null generated always as ((user_id % 2)::smallint) stored,
     event_id           uuid        not null,
     type               text        not null check (type in ('promotion.started', 'promotion.progressed', 'promotion.completed', 'promotion.rewarded', 'promotion.expired')),
     user_id            bigint      not null,
