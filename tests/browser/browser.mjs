@@ -70,7 +70,6 @@ export class Phone {
   static async open(browser, world, { locale = "en-US", ...options } = {}) {
     const context = await browser.newContext({
       viewport: PHONE,
-      deviceScaleFactor: SCREENSHOTS ? 2 : 1,
       isMobile: true,
       hasTouch: true,
       locale,
