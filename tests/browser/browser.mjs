@@ -155,6 +155,15 @@ export class Phone {
     await this.page.touchscreen.tap(x, y);
   }
 
+  /** The moment the next screen is there, it is tapped where its button is: a tap meant for this one. */
+  tapWhatComes() {
+    return this.page.evaluate(() => {
+      const main = document.querySelector("main");
+      const tap = () => main.querySelector(".primary").dispatchEvent(new MouseEvent("click", { bubbles: true, cancelable: true, detail: 1 }));
+      new MutationObserver((_, observer) => (observer.disconnect(), tap())).observe(main, { childList: true });
+    });
+  }
+
   text(text) {
     return this.page.getByText(text, { exact: true });
   }

@@ -104,6 +104,7 @@ await journey(async ({ world, phone }) => {
   await mobile.lookInEveryLanguage("ready");
 
   // Two taps on Continue show the terms, and accept nothing.
+  await mobile.tapWhatComes();
   await mobile.doubleTap("Continue");
   await mobile.sees("terms", "The terms of your loan");
   assert.equal(mobile.count("/accept_reward"), 0);
