@@ -7,6 +7,9 @@ cd "$(dirname "$0")/../tests/browser"
 # npm writes it when everything is there
 installed=node_modules/.package-lock.json
 if [ ! -f "$installed" ] || [ package-lock.json -nt "$installed" ]; then
-  echo "fetching what drives the browser in the tests"
-  npm ci --silent
+  echo "fetching what drives the browser in the tests ..."
+  if ! npm ci --loglevel=error >/dev/null; then
+    echo "could not fetch playwright-core with npm: check the network, then run this again" >&2
+    exit 1
+  fi
 fi

@@ -59,7 +59,7 @@ java_package() {
 # The browser tests drive Chromium from Node 18 or newer, which AsyncAPI's parser needs too.
 has_node() {
   local version
-  has node && has npm || return 1
+  has node || return 1
   version=$(node --version | sed -n 's/^v\([0-9]*\).*/\1/p')
   [ "${version:-0}" -ge 18 ]
 }
@@ -67,12 +67,6 @@ has_node() {
 has_chromium() {
   [ -n "${RIDE_PROMO_TEST_BROWSER:-}" ] || has chromium || has chromium-browser ||
     has google-chrome-stable || has google-chrome
-}
-
-# NodeSource's nodejs brings its npm and refuses Debian's.
-node_packages() {
-  has node || echo nodejs
-  has npm || echo npm
 }
 
 # One package per line. The C compiler builds librdkafka, which rdkafka-sys brings as source.
@@ -88,7 +82,8 @@ missing() {
     has mvn || echo maven
     # makes the certificates of the tests
     has openssl || echo openssl
-    has_node || node_packages
+    has_node || echo nodejs
+    has npm || echo npm
     has_chromium || echo chromium
     # the guides' commands
     has curl || echo curl

@@ -418,6 +418,7 @@ impl Stage {
         self.screen.say(&format!(
             "
 Client API {base}/v1
+Pages      {base}/app#token={token}
 Admin API  {admin}/admin/v1
 Metrics    {admin}/metrics   probes {admin}/livez {admin}/readyz
 {look}

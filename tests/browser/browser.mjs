@@ -70,7 +70,6 @@ export class Phone {
   static async open(browser, world, { locale = "en-US", ...options } = {}) {
     const context = await browser.newContext({
       viewport: PHONE,
-      deviceScaleFactor: SCREENSHOTS ? 2 : 1,
       isMobile: true,
       hasTouch: true,
       locale,
@@ -154,6 +153,15 @@ export class Phone {
     const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
     await this.page.touchscreen.tap(x, y);
     await this.page.touchscreen.tap(x, y);
+  }
+
+  /** The moment the next screen is there, it is tapped where its button is: a tap meant for this one. */
+  tapWhatComes() {
+    return this.page.evaluate(() => {
+      const main = document.querySelector("main");
+      const tap = () => main.querySelector(".primary").dispatchEvent(new MouseEvent("click", { bubbles: true, cancelable: true, detail: 1 }));
+      new MutationObserver((_, observer) => (observer.disconnect(), tap())).observe(main, { childList: true });
+    });
   }
 
   text(text) {

@@ -111,6 +111,10 @@ test("every language says everything, with the same places and every plural form
   const toGo = [1, 2, 5, 21].map((count) => russian.text("progress.to-go", { count }));
   assert.deepEqual(toGo, ["Осталась 1 поездка", "Осталось 2 поездки", "Осталось 5 поездок", "Осталась 21 поездка"]);
   assert.throws(() => russian.text("nothing.such"), RangeError);
+  const spanish = new Language("es-MX").text("regular.valid", { moment: "5:14 p.m." });
+  assert.equal(spanish, "Hasta el 5:14 p.m.");
+  const stop = new Language("es-MX").text("expired.text", { amount: "$1", moment: "5:14 p.m." });
+  assert.ok(stop.endsWith("p.m.") && !stop.endsWith(".."), stop);
 });
 
 test("pauses grow to a bound, and end with their signal", async () => {

@@ -94,7 +94,7 @@ async function elsewhere(world, phone) {
   const user = await world.preOffer(world.user(), null, { segment: "regular" });
   const mobile = await phone();
   await mobile.open(user);
-  await mobile.sees("regular", "A MX$1,000 loan is waiting");
+  await mobile.sees("regular", "A loan of MX$1,000 is waiting");
   await mobile.lookInEveryLanguage("regular");
   await mobile.page.goto("about:blank");
 

@@ -5,7 +5,7 @@ import { PATIENCE, journey } from "./browser.mjs";
 
 await journey(async ({ world, phone }) => {
   const promotion = await world.promotion({
-    target_rides: 4,
+    target_rides: 20,
     country_codes: ["MX"],
     service_types: ["city"],
     max_rides_per_day: 50,
@@ -18,9 +18,9 @@ await journey(async ({ world, phone }) => {
 
   // The offer. The token is out of the address before anything else happens.
   await mobile.open(user);
-  await mobile.sees("offer", "A MX$1,000 loan for your rides");
+  await mobile.sees("offer", "A loan of MX$1,000 for your rides");
   assert.equal(page.url(), `${world.pages}/app`);
-  for (const condition of ["Complete 4 rides in 14 days", "Each with a fare of MX$50 or more", "At most 50 rides a day count", "Rides in Mexico", "Only rides of the kind city", "Then claim your loan within 7 days"]) {
+  for (const condition of ["Complete 20 rides in 14 days", "A fare of MX$50 or more", "At most 50 rides a day count", "In Mexico", "Kind of ride: city", "Then claim your loan within 7 days"]) {
     await mobile.text(condition).waitFor();
   }
   await mobile.lookInEveryLanguage("offer");
@@ -34,7 +34,7 @@ await journey(async ({ world, phone }) => {
   await mobile.sees("progress", "Your challenge");
   assert.equal(mobile.count("/start"), 1);
   await page.getByRole("progressbar", { name: "Your challenge" }).waitFor();
-  await mobile.text("4 rides to go").waitFor();
+  await mobile.text("20 rides to go").waitFor();
   await mobile.text("None yet. A ride shows up here moments after it ends.").waitFor();
 
   // Rides move it without a reload, and one that does not count says why.
@@ -45,22 +45,28 @@ await journey(async ({ world, phone }) => {
   await world.ride(user);
   const ring = page.getByRole("progressbar");
   await page.locator('[role="progressbar"][aria-valuenow="1"]').waitFor();
-  assert.equal(await ring.getAttribute("aria-valuetext"), "1 of 4 rides");
+  assert.equal(await ring.getAttribute("aria-valuetext"), "1 of 20 rides");
   await mobile.text("The fare is below MX$50").waitFor();
   await mobile.text("Another kind of ride; city counts").waitFor();
   await mobile.text("Paid in USD; only MXN counts").waitFor();
   await mobile.text("Counted").waitFor();
-  assert.equal(await page.locator("#says").textContent(), "1 of 4 rides");
-  await world.ride(user);
-  await world.ride(user, { amount_cents: 8_250 });
-  await page.locator('[role="progressbar"][aria-valuenow="3"]').waitFor();
-  await mobile.text("1 ride to go").waitFor();
-  await mobile.text("MX$82.50").waitFor();
+  assert.equal(await page.locator("#says").textContent(), "1 of 20 rides");
+  for (let number = 0; number < 12; number++) {
+    if (number === 10) await world.ride(user, { amount_cents: 4_150 });
+    await world.ride(user, { amount_cents: 5_000 + 275 * number });
+  }
+  await page.locator('[role="progressbar"][aria-valuenow="13"]').waitFor();
+  await mobile.text("7 rides to go").waitFor();
+  await mobile.text("MX$80.25").waitFor();
   await mobile.assertNotReloaded();
   await mobile.lookInEveryLanguage("progress");
 
   // All rides, more than a page of them; back by the browser's button and by the page's.
-  for (let number = 0; number < 60; number++) await world.ride(user, { amount_cents: 100 + number });
+  const yesterday = new Date(Date.now() - 86_400_000).toISOString();
+  for (let number = 0; number < 60; number++) {
+    const differs = [{ amount_cents: 2_000 + 35 * number }, { service_type: "delivery" }, { completed_at: yesterday }];
+    await world.ride(user, differs[number % 3]);
+  }
   await mobile.button("Show all rides").tap();
   await mobile.sees("rides", "All rides");
   await page.goBack();
@@ -68,7 +74,7 @@ await journey(async ({ world, phone }) => {
   await page.waitForFunction(
     async ([path, token]) => {
       const answer = await fetch(path, { headers: { authorization: `Bearer ${token}` } });
-      return (await answer.json()).items.length > 65;
+      return (await answer.json()).items.length === 77;
     },
     [`${call("rides")}?limit=200`, user.token],
   );
@@ -80,22 +86,25 @@ await journey(async ({ world, phone }) => {
   assert.equal(await page.locator(".ride").count(), 50);
   await mobile.look("rides");
   await mobile.doubleTap("Show more");
-  await page.locator(".ride:nth-child(66)").waitFor();
-  assert.equal(await page.locator(".ride").count(), 66);
+  await page.locator(".ride:nth-child(77)").waitFor();
+  assert.equal(await page.locator(".ride").count(), 77);
   assert.equal(await mobile.button("Show more").count(), 0);
   await mobile.button("Back").tap();
   await mobile.sees("progress");
 
-  // The last ride.
+  // The last rides.
   await mobile.mark();
+  for (let number = 0; number < 6; number++) await world.ride(user);
+  await mobile.text("1 ride to go").waitFor();
   await world.ride(user);
   await mobile.sees("ready", "Your MX$1,000 loan is ready!");
-  await mobile.text("You completed all 4 rides. Well done.").waitFor();
+  await mobile.text("You completed all 20 rides. Well done.").waitFor();
   await mobile.text("6 days, 23 hours").waitFor();
   await mobile.assertNotReloaded();
   await mobile.lookInEveryLanguage("ready");
 
   // Two taps on Continue show the terms, and accept nothing.
+  await mobile.tapWhatComes();
   await mobile.doubleTap("Continue");
   await mobile.sees("terms", "The terms of your loan");
   assert.equal(mobile.count("/accept_reward"), 0);

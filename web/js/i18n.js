@@ -52,10 +52,12 @@ export class Language {
     let text = this.#texts[key];
     if (text === undefined) throw new RangeError(`no text ${key} in ${this.code}`);
     if (typeof text !== "string") text = text[this.#plural.select(values.count)] ?? text.other;
-    return text.replace(/\{(\w+)\}/g, (_, name) => {
+    const filled = text.replace(/\{(\w+)\}/g, (_, name) => {
       const value = values[name];
       return typeof value === "number" ? this.number(value) : value;
     });
+    // What is put at a sentence's end may bring a full stop of its own: "5:14 p.m.".
+    return filled.replace(/\.\.(?=\s|$)/g, ".");
   }
 
   /** Whether there is such a text. */

@@ -247,6 +247,8 @@ export class Journey {
     this.#remember();
     const { screen } = this.#home;
     const view = history.state?.view;
+    // Whoever comes again to the list of rides sees those of now.
+    if (view !== "rides" && this.#home.allRides) this.#home = { ...this.#home, allRides: null };
     if (VIEWS[view] === screen && view === "terms" && !this.#home.terms) {
       await this.#once("terms", () => this.#readTerms()).catch(() => {});
     }

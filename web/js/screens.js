@@ -2,7 +2,7 @@
 // takes a newer state without making it anew, `close` stops what it keeps going.
 
 import { h, setText } from "./dom.js";
-import { actionButton, conditionsList, countdown, emblem, heading, rideItems, ring } from "./ui.js";
+import { actionButton, conditionsList, countdown, emblem, heading, hero, rideItems, ring } from "./ui.js";
 
 /**
  * What a screen works with.
@@ -26,7 +26,7 @@ export function offer({ language, journey }, { offer, promotion }) {
     node: h(
       "div",
       { class: "screen" },
-      h("div", { class: "hero" }, emblem("road"), heading(title, language.text("offer.eyebrow")), h("p", {}, language.text("offer.lead"))),
+      hero("road", heading(title, language.text("offer.eyebrow")), language.text("offer.lead")),
       h("section", { class: "card" }, h("h2", {}, language.text("offer.conditions")), conditionsList(language, promotion.conditions)),
       h("p", { class: "quiet note" }, language.text("offer.valid", { moment: language.moment(offer.valid_until) })),
       actionButton(language, language.text("offer.start"), () => journey.start(promotion.promotion_id)),
@@ -138,7 +138,7 @@ export function ready({ language, clock, journey }, { participation }) {
     node: h(
       "div",
       { class: "screen" },
-      h("div", { class: "hero celebrate" }, emblem("ready"), heading(title), h("p", {}, language.text("ready.lead", { count }))),
+      hero("ready", heading(title), language.text("ready.lead", { count })),
       left.node,
       actionButton(language, language.text("continue"), () => journey.openTerms()),
     ),
@@ -190,12 +190,10 @@ export function done({ language }, { reward, applicationId }) {
     node: h(
       "div",
       { class: "screen" },
-      h(
-        "div",
-        { class: "hero celebrate" },
-        emblem("done"),
+      hero(
+        "done",
         heading(title),
-        h("p", {}, language.text("done.lead", { amount: language.money(reward.amount_cents, reward.currency_code) })),
+        language.text("done.lead", { amount: language.money(reward.amount_cents, reward.currency_code) }),
       ),
       h("section", { class: "card" }, h("h2", { class: "quiet" }, language.text("done.number")), h("p", { class: "number" }, applicationId)),
     ),
@@ -233,7 +231,7 @@ export function regular({ language }, { offer }) {
     node: h(
       "div",
       { class: "screen" },
-      h("div", { class: "hero" }, emblem("road"), heading(title, language.text("regular.eyebrow")), h("p", {}, language.text("regular.text"))),
+      hero("road", heading(title, language.text("regular.eyebrow")), language.text("regular.text")),
       h("p", { class: "quiet note" }, language.text("regular.valid", { moment: language.moment(offer.valid_until) })),
     ),
   };
@@ -270,7 +268,8 @@ export function trouble({ language, journey }) {
 }
 
 function message({ emblem: kind, title, text, action = null }) {
-  return { title, node: h("div", { class: "screen message" }, emblem(kind), heading(title), h("p", {}, text), action) };
+  const body = h("div", { class: "message" }, emblem(kind), heading(title), h("p", {}, text));
+  return { title, node: h("div", { class: "screen" }, body, action) };
 }
 
 function back(language, journey) {

@@ -20,6 +20,16 @@ export class Stage {
   /** @param {import("./i18n.js").Language} language */
   constructor(language) {
     this.#language = language;
+    // The second tap of a double tap may come down on the next screen, and means nothing there:
+    // it neither presses what is under it nor takes the focus. Keys and screen readers are never
+    // that fast by mistake; their clicks have no `detail`.
+    for (const type of ["mousedown", "click"]) {
+      this.#main.addEventListener(type, (event) => this.#isFresh(event) && swallow(event), { capture: true });
+    }
+  }
+
+  #isFresh(event) {
+    return event.detail > 0 && this.#main.dataset.fresh !== undefined;
   }
 
   /**
@@ -68,4 +78,9 @@ export class Stage {
     if (state === "lost") this.#linkTimer = setTimeout(show, PATIENCE);
     else show();
   }
+}
+
+function swallow(event) {
+  event.preventDefault();
+  event.stopPropagation();
 }

@@ -26,8 +26,7 @@ export function actionButton(language, label, press, { kind = "primary" } = {}) 
   const button = h("button", { type: "button", class: kind }, h("span", { class: "label" }, label));
   let busy = false;
   button.addEventListener("click", async (event) => {
-    // The second tap of a double tap may land on the next screen's button, and mean nothing.
-    if (busy || event.detail > 1 || (event.detail > 0 && button.closest("[data-fresh]"))) return;
+    if (busy || event.detail > 1) return;
     busy = true;
     setText(error, "");
     button.setAttribute("aria-disabled", "true");
@@ -117,11 +116,10 @@ export function countdown({ language, clock, label, note, until, onEnd = () => {
   };
 }
 
-/** The conditions of a promotion, in words. */
-export function conditionsList(language, conditions, { claim = true } = {}) {
+/** The conditions of a promotion, in words: what to do, what counts, and what then. */
+export function conditionsList(language, conditions) {
   const say = (key, values) => language.text(`conditions.${key}`, values);
-  const items = [
-    say("target", { count: conditions.target_rides, period: language.period(conditions.challenge_period) }),
+  const narrowings = [
     conditions.min_amount_cents > 0 &&
       say("minimum", { amount: language.money(conditions.min_amount_cents, conditions.currency_code) }),
     conditions.max_rides_per_day && say("daily", { count: conditions.max_rides_per_day }),
@@ -129,9 +127,19 @@ export function conditionsList(language, conditions, { claim = true } = {}) {
       say("countries", { countries: language.anyOf(conditions.country_codes.map((code) => language.country(code))) }),
     conditions.city_ids && say("cities"),
     conditions.service_types && say("services", { services: language.anyOf(conditions.service_types) }),
-    claim && say("claim", { period: language.period(conditions.claim_period) }),
-  ];
-  return h("ol", { class: "steps" }, items.filter(Boolean).map((item) => h("li", {}, item)));
+  ].filter(Boolean);
+  const period = language.period(conditions.challenge_period);
+  return h(
+    "ol",
+    { class: "steps" },
+    h(
+      "li",
+      {},
+      h("p", {}, say("target", { count: conditions.target_rides, period })),
+      narrowings.length > 0 && h("ul", { class: "narrowings" }, narrowings.map((narrowing) => h("li", {}, narrowing))),
+    ),
+    h("li", {}, h("p", {}, say("claim", { period: language.period(conditions.claim_period) }))),
+  );
 }
 
 /** Judged rides, each with why it did not count. */
@@ -170,6 +178,24 @@ function verdict(language, ride) {
   // A verdict that is newer than this page.
   if (!language.has(key)) return language.text("verdict.other");
   return language.text(key, values[ride.verdict]?.());
+}
+
+/** What a screen is about, in large. */
+export function hero(kind, header, text) {
+  const way = "M250 -10C250 60 120 50 120 120S250 170 250 240";
+  return h(
+    "div",
+    { class: `hero ${kind}` },
+    svg(
+      "svg",
+      { class: "way-picture", viewBox: "0 0 240 220", "aria-hidden": "true", focusable: "false" },
+      svg("path", { class: "lane", d: way }),
+      svg("path", { class: "middle", d: way }),
+    ),
+    emblem(kind),
+    header,
+    h("p", {}, text),
+  );
 }
 
 /** A picture for a screen that has little to say. */
