@@ -163,7 +163,7 @@ async fn refuse_owned(
                 if began.elapsed() >= LEAVING_PATIENCE {
                     bail!(
                         "partitions {} are owned by live members of the consumer group {}: stop every process that runs the role ingest first \
-                         (one that was killed counts as live until its session times out, after 45 s by default)",
+                         (one that was killed counts as live until its session times out, after 10 s by default)",
                         list(&owned),
                         kafka.group_id
                     );

@@ -92,7 +92,7 @@ pub async fn serve(
     let waited = tokio::select! {
         biased;
         () = stop.cancelled() => None,
-        waited = wait_for_servers(&config, &store, &cluster, &readiness, apply_migrations) => Some(waited),
+        waited = wait_for_servers(&config, &roles, &store, &cluster, &readiness, apply_migrations) => Some(waited),
         Some(error) = listeners.ended() => return Err(error),
     };
     let mut inputs = Tasks::default();
@@ -242,6 +242,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 /// of them is away, at what address.
 async fn wait_for_servers(
     config: &Config,
+    roles: &[Role],
     store: &Store,
     cluster: &Cluster,
     readiness: &Readiness,
@@ -294,6 +295,11 @@ async fn wait_for_servers(
             Ok(()) => return Ok(()),
             Err(error) if error.is_transient() => {
                 waiting.pause(&all[1..], error.to_string()).await;
+            }
+            // The client API works without Kafka, whatever keeps it from us.
+            Err(error) if roles == [Role::Api] => {
+                tracing::error!(%error, "kafka cannot be used; clients are answered from postgres");
+                return Ok(());
             }
             Err(error) => return Err(error.into()),
         }

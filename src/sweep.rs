@@ -140,7 +140,9 @@ impl Sweep {
             let now = tokio::time::Instant::now();
             if now >= count_due {
                 count_due = now + COUNT_INTERVAL;
-                if let Err(error) = self.count(proven, &mut began).await {
+                let count = self.count(proven, &mut began);
+                let count = tokio::time::timeout(STEP_TIMEOUT, count).await;
+                if let Err(error) = count.context("postgres does not answer").flatten() {
                     tracing::debug!(
                         error = format!("{error:#}"),
                         "what is held back could not be counted"

@@ -39,6 +39,9 @@ const MAX_JWKS_BYTES: usize = 1 << 20;
 /// Longer than any token of ours; bounds the work on what cannot be one.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
+/// The longest `sub` of an operator, in characters.
+const MOST_SUBJECT: usize = 200;
+
 /// What a token must carry; anything else in it is ignored.
 #[derive(Debug, Deserialize)]
 struct Claims {
@@ -203,13 +206,16 @@ struct Known {
 }
 
 impl Known {
-    /// A token without a kid is fine where there is only one key it can mean.
+    /// A token without a kid, or a key without one, is fine where there is only one key that the
+    /// token can mean.
     fn find(&self, kid: Option<&str>) -> Option<Arc<DecodingKey>> {
         let keys = self.keys.as_ref()?;
+        let only = || (keys.len() == 1).then(|| keys.iter().next()).flatten();
         match kid {
-            Some(kid) => keys.get(&Some(kid.to_owned())),
-            None if keys.len() == 1 => keys.values().next(),
-            None => None,
+            Some(kid) => keys
+                .get(&Some(kid.to_owned()))
+                .or_else(|| only().filter(|(id, _)| id.is_none()).map(|(_, key)| key)),
+            None => only().map(|(_, key)| key),
         }
         .cloned()
     }
@@ -334,12 +340,20 @@ fn parse_keys(
             .key_algorithm
             .is_none_or(|known| known.to_string() == algorithm.as_str());
         if kind == Some(algorithm) && signs && this_algorithm {
-            let decoding = DecodingKey::from_jwk(&key).context("a key in it cannot be read")?;
-            keys.insert(key.common.key_id, Arc::new(decoding));
+            match DecodingKey::from_jwk(&key) {
+                Ok(decoding) => drop(keys.insert(key.common.key_id, Arc::new(decoding))),
+                Err(error) => {
+                    tracing::warn!(kid = key.common.key_id, %error, "a key of the set cannot be read");
+                }
+            }
         }
     }
     if keys.is_empty() {
-        bail!("there is no {} key in it", algorithm.as_str());
+        // The issuer's word all the same: a key that was withdrawn is good for nothing any more.
+        tracing::warn!(
+            "there is no {} key in the key set of tokens",
+            algorithm.as_str()
+        );
     }
     Ok(keys)
 }
@@ -416,9 +430,12 @@ where
                 "The token's scope does not contain {ADMIN_SCOPE}."
             )));
         }
-        Ok(Self {
-            actor: verified.subject,
-        })
+        // It goes into the audit as it is.
+        let subject = verified.subject;
+        if subject.chars().count() > MOST_SUBJECT || subject.chars().any(char::is_control) {
+            return Err(Problem::unauthorized("The token's sub is no name."));
+        }
+        Ok(Self { actor: subject })
     }
 }
 

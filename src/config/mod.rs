@@ -721,7 +721,7 @@ fn api(reader: &mut Reader) -> ApiConfig {
         request_timeout: reader.duration("api.request_timeout", 30 * SECOND, SECOND..=10 * MINUTE),
         body_timeout: reader.duration("api.body_timeout", 10 * SECOND, SECOND..=5 * MINUTE),
         body_limit_bytes: reader.number("api.body_limit_bytes", 65_536, 1_024..=16 << 20),
-        max_waits_per_client: reader.number("api.max_waits_per_client", 4, 1..=1_000),
+        max_waits_per_client: reader.number("api.max_waits_per_client", 16, 1..=1_000),
         max_waits: reader.number("api.max_waits", 20_000, 1..=1_000_000),
         model_capacity: reader.number("api.model_capacity", 200_000, 1_000..=100_000_000),
     }

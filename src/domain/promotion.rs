@@ -3,7 +3,7 @@
 use chrono::NaiveDate;
 use chrono_tz::Tz;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Number, Value, json};
 
 use super::Instant;
 use super::period::Period;
@@ -251,9 +251,18 @@ impl Fields<'_> {
     }
 }
 
+/// Whether a JSON number is an integer, one beyond 64 bits too: that arrives as a float, and is out
+/// of range rather than of the wrong type. `1.0` is none.
+pub fn is_integer(number: &Number) -> bool {
+    !number.is_f64()
+        || number
+            .as_f64()
+            .is_some_and(|number| number.abs() >= 2_f64.powi(63))
+}
+
 fn integer(value: &Value, least: i64, most: i64) -> Result<i64, Problem> {
     match value {
-        Value::Number(number) if !number.is_f64() => number
+        Value::Number(number) if is_integer(number) => number
             .as_i64()
             .filter(|number| (least..=most).contains(number))
             .ok_or_else(|| {

@@ -25,9 +25,9 @@ use crate::config::{IngestConfig, KafkaConfig};
 use crate::domain::Instant;
 use crate::kafka::{self, Cluster, ClusterError, TopicIdentity};
 use crate::readiness::{Readiness, Role};
-use crate::store::Store;
 use crate::store::clock::DbClock;
 use crate::store::rides::{Batch, Source};
+use crate::store::{Store, TRANSACTION_TIMEOUT, timed_out};
 use crate::telemetry::Metrics;
 
 /// How many records are read between two looks at everything else.
@@ -51,6 +51,9 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the database's clock is waited for.
 const CLOCK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A look at the database's clock that is no older tells whether a ride is from the future.
+const CLOCK_FRESH: Duration = Duration::from_secs(1);
 
 /// How often the group's offsets are written; they are for lag tools only.
 const GROUP_COMMIT_INTERVAL: Duration = Duration::from_secs(2);
@@ -230,8 +233,12 @@ impl Reader {
         result
     }
 
-    /// Asks the database's clock at once; `None` where it does not answer.
+    /// The database's clock, asked at once where that was not just done: a producer whose clock is
+    /// ahead must not cost a question a ride. `None` where it does not answer.
     fn ask_clock(&self) -> Option<Instant> {
+        if self.clock.is_fresh(CLOCK_FRESH) {
+            return self.clock.now();
+        }
         let asked = async { tokio::time::timeout(CLOCK_TIMEOUT, self.store.now()).await };
         let now = self.runtime.block_on(asked).ok()?.ok()?;
         self.clock.observe(now);
@@ -262,9 +269,15 @@ impl Reader {
         );
         let topic = self.kafka.ride_topic.clone();
         Asked::new(&self.runtime, async move {
-            // Rides are held against the database's clock from the first one on.
-            clock.observe(store.now().await?);
-            find_start(&store, &cluster, &topic, partitions.as_ref()).await
+            let start = async {
+                // Rides are held against the database's clock from the first one on.
+                clock.observe(store.now().await?);
+                find_start(&store, &cluster, &topic, partitions.as_ref()).await
+            };
+            // A server that is gone without a word is asked again.
+            tokio::time::timeout(TRANSACTION_TIMEOUT, start)
+                .await
+                .unwrap_or_else(|_| Err(timed_out().into()))
         })
     }
 }

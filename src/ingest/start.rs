@@ -65,10 +65,12 @@ pub(super) async fn find_start(
     partitions: Option<&BTreeSet<i32>>,
 ) -> Result<Start, StartError> {
     let source = source_now(cluster, topic).await?;
+    // Positions before the logs' ends: another consumer may move them on meanwhile, and then they
+    // would seem to be past the end.
+    let stored = store.positions(topic).await?;
     let logs = cluster.watermarks(topic).await?;
     let wanted =
         |partition: &i32| partitions.is_none_or(|partitions| partitions.contains(partition));
-    let stored = store.positions(topic).await?;
     // What belongs to another incarnation is an operator's to decide, before anything begins anew
     // beside it.
     if let Some(foreign) = stored.values().find(|position| position.source != source) {

@@ -1,7 +1,7 @@
 //! Postgres' clock, carried forward by this machine's monotonic one between two looks at it.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Instant as Monotonic;
+use std::time::{Duration, Instant as Monotonic};
 
 use chrono::DateTime;
 
@@ -17,6 +17,8 @@ pub struct DbClock {
     origin: Monotonic,
     /// Milliseconds of the database's clock at `origin`.
     offset_ms: AtomicI64,
+    /// Milliseconds since `origin` when it was observed last.
+    observed_ms: AtomicI64,
 }
 
 impl Default for DbClock {
@@ -24,6 +26,7 @@ impl Default for DbClock {
         Self {
             origin: Monotonic::now(),
             offset_ms: AtomicI64::new(UNKNOWN),
+            observed_ms: AtomicI64::new(UNKNOWN),
         }
     }
 }
@@ -40,6 +43,14 @@ impl DbClock {
         let elapsed = i64::try_from(elapsed).unwrap_or(i64::MAX / 2);
         self.offset_ms
             .store(now.timestamp_millis() - elapsed, Ordering::Relaxed);
+        self.observed_ms.store(elapsed, Ordering::Relaxed);
+    }
+
+    /// Whether it was observed within this time.
+    pub fn is_fresh(&self, within: Duration) -> bool {
+        let within = i64::try_from(within.as_millis()).unwrap_or(i64::MAX / 2);
+        let observed = self.observed_ms.load(Ordering::Relaxed);
+        observed != UNKNOWN && self.elapsed_ms() - observed <= within
     }
 
     /// The database's clock, if it was ever observed.

@@ -33,6 +33,11 @@ impl Store {
             let actor = actor.clone();
             Box::pin(async move {
                 let country_code = country_code.as_str();
+                // Waits for landings and starts that have read it, and they for this. By the table's
+                // lock, which has a queue: on the row alone, ever new readers would go first.
+                sqlx::query("lock table geo_config in exclusive mode")
+                    .execute(&mut *connection)
+                    .await?;
                 // Inserting first tells a new row from an old one under the row's lock, so that two
                 // who write a country at the same time both record what they replaced.
                 let inserted = sqlx::query_as!(

@@ -130,8 +130,11 @@ impl Store {
         self.run_tx("patch_promotion", move |connection| {
             let (patch, actor) = (patch.clone(), actor.clone());
             Box::pin(async move {
-                // Waits for starts that have read it, and they for this; not for rows that only
-                // refer to it.
+                // Waits for landings and starts that have read it, and they for this. By the table's
+                // lock, which has a queue: on the row alone, ever new readers would go first.
+                sqlx::query("lock table promotion in exclusive mode")
+                    .execute(&mut *connection)
+                    .await?;
                 let before = sqlx::query_as!(
                     Row,
                     "select promotion_id, promotion_key, title, conditions, missing_split, active, created_at, updated_at

@@ -17,8 +17,12 @@ use crate::wire::user::{
     Session, Split, User, UserParticipation,
 };
 
-/// Most receipts of a participation, and most quarantined records, in the operator's view.
-const MOST_SHOWN: i64 = 200;
+/// Most quarantined records in the operator's view; the quarantine's own list has all.
+const MOST_QUARANTINED: i64 = 200;
+
+/// Most receipts of a participation in the operator's view, newest first: as many as the highest
+/// target.
+const MOST_RECEIPTS: i64 = 10_000;
 
 /// Reads what decides a client's landing, as of the database's clock of this moment. To decide and
 /// then act on it, lock the client's pre-offers first, as a start does.
@@ -223,7 +227,7 @@ async fn user(connection: &mut PgConnection, user_id: UserId) -> Result<User> {
     )
     .fetch_all(&mut *connection)
     .await?;
-    let quarantine = quarantined_of(connection, user_id, MOST_SHOWN).await?;
+    let quarantine = quarantined_of(connection, user_id, MOST_QUARANTINED).await?;
     Ok(User {
         user_id,
         pre_offers,
@@ -265,7 +269,7 @@ async fn participations(
           where p.user_id = $1
           order by r.completed_at desc, r.ride_id desc",
         user_id,
-        MOST_SHOWN
+        MOST_RECEIPTS
     )
     .fetch_all(&mut *connection)
     .await?;

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use chrono::DateTime;
 use serde_json::{Map, Value};
 
-use crate::domain::promotion::FieldError;
+use crate::domain::promotion::{FieldError, is_integer};
 use crate::domain::{Instant, to_millis};
 
 /// Why a value is not what a field takes.
@@ -149,10 +149,10 @@ pub fn boolean(value: &Value) -> Result<bool, Refusal> {
         .ok_or_else(|| Refusal::WrongType("must be true or false".to_owned()))
 }
 
-/// A JSON integer within a range; `1.0` is none.
+/// A JSON integer within a range; `1.0` is none, and one beyond 64 bits is out of every range.
 pub fn integer(range: RangeInclusive<i64>) -> impl FnOnce(&Value) -> Result<i64, Refusal> {
     move |value| match value {
-        Value::Number(number) if !number.is_f64() => number
+        Value::Number(number) if is_integer(number) => number
             .as_i64()
             .filter(|number| range.contains(number))
             .ok_or_else(|| {

@@ -514,3 +514,58 @@ async fn a_client_is_answered_for_with_the_facts_that_decided() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_is_not_held_up_by_ever_new_landings() {
+    let world = World::new().await;
+    let service = world.service().roles("api").start().await;
+    let promotion = service.admin().open_promotion(&conditions(1)).await;
+    let read = [
+        format!(
+            "select from promotion where promotion_id = {} for share",
+            promotion.id
+        ),
+        "select from geo_config where country_code = 'MX' for share".to_owned(),
+    ];
+    let switches = [
+        (
+            Method::PATCH,
+            format!("/admin/v1/promotions/{}", promotion.id),
+            json!({ "active": false }),
+        ),
+        (
+            Method::PUT,
+            "/admin/v1/geo-config/MX".to_owned(),
+            json!({ "promotions_enabled": false }),
+        ),
+    ];
+    for (read, (method, path, body)) in read.into_iter().zip(switches) {
+        // A landing that has read the switch and not yet ended.
+        let mut landing = world.pool().begin().await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(read.clone()))
+            .execute(&mut *landing)
+            .await
+            .unwrap();
+        let api = service.admin().api;
+        let switched = tokio::spawn(async move {
+            let request = api.request(method, &path).json(&body);
+            api.send(request).await
+        });
+        waiting_for_a_lock(&world, 1).await;
+        // The next one comes after the switch, however many there are.
+        let mut next = world.pool().begin().await.unwrap();
+        sqlx::raw_sql("set local lock_timeout = '500ms'")
+            .execute(&mut *next)
+            .await
+            .unwrap();
+        let refused = sqlx::raw_sql(sqlx::AssertSqlSafe(read))
+            .execute(&mut *next)
+            .await
+            .expect_err("it waits");
+        let code = refused.as_database_error().and_then(|error| error.code());
+        assert_eq!(code.as_deref(), Some("55P03"), "{refused}");
+        next.rollback().await.unwrap();
+        landing.rollback().await.unwrap();
+        switched.await.unwrap().expect(200);
+    }
+}

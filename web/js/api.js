@@ -133,9 +133,11 @@ export class RidePromo {
 
   /** A call until it is answered: what passes is tried again, a few times. */
   async #json(method, path, options) {
+    // One call is one client's, however often it is tried and whoever signs in meanwhile.
+    const token = this.#token();
     for (let attempt = 1; ; attempt++) {
       try {
-        return await this.#exchange(method, path, options, (response) => this.#body(response));
+        return await this.#exchange(method, path, { ...options, token }, (response) => this.#body(response));
       } catch (error) {
         const passes = error instanceof Unreachable || (error instanceof Problem && error.passes);
         const tries = globalThis.navigator?.onLine === false ? TRIES.offline : TRIES.online;
@@ -148,7 +150,7 @@ export class RidePromo {
   }
 
   /** Sends, and reads the answer to its end, both within `timeout`. */
-  async #exchange(method, path, { headers, signal, timeout = TIMEOUT }, read) {
+  async #exchange(method, path, { headers, signal, token, timeout = TIMEOUT }, read) {
     const limit = new AbortController();
     const abort = () => limit.abort(signal.reason);
     if (signal?.aborted) abort();
@@ -156,7 +158,7 @@ export class RidePromo {
     const late = () => limit.abort(new DOMException("no answer in time", "TimeoutError"));
     const timer = setTimeout(late, timeout);
     try {
-      return await read(await this.#send(method, path, { headers, signal: limit.signal }));
+      return await read(await this.#send(method, path, { headers, token, signal: limit.signal }));
     } catch (error) {
       throw signal?.aborted ? signal.reason : error;
     } finally {
@@ -166,8 +168,7 @@ export class RidePromo {
   }
 
   /** Sends; answers what succeeded (or has not changed), throws the problem of what did not. */
-  async #send(method, path, { headers = {}, signal }) {
-    const token = this.#token();
+  async #send(method, path, { headers = {}, signal, token = this.#token() }) {
     let response;
     try {
       response = await this.#fetch(this.#base + path, {
@@ -182,7 +183,9 @@ export class RidePromo {
       throw new Unreachable(error);
     }
     if (response.ok || response.status === 304) return response;
-    throw new Problem(response, await response.json().catch(() => ({})));
+    const problem = new Problem(response, await response.json().catch(() => ({})));
+    problem.token = token;
+    throw problem;
   }
 
   async #body(response) {

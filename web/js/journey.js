@@ -65,6 +65,8 @@ export class Journey {
   async #open() {
     this.#follow(null);
     this.#home = { screen: "loading" };
+    // What is under way is of the token before, and nobody's to wait for.
+    this.#flights.clear();
     if (this.#token.get() === null) this.#go({ screen: "signIn" });
     else {
       this.#render();
@@ -122,15 +124,20 @@ export class Journey {
 
   /** Accepts the loan on the terms. */
   accept() {
-    return this.#once("accept", async () => {
-      const { promotion_id: promotionId } = this.#home.participation;
-      try {
-        const accepted = await this.#api.acceptReward(promotionId, this.#key);
-        this.#done(accepted.participation, accepted.application_id);
-      } catch (error) {
-        if (!(await this.#endedOtherwise(error))) throw error;
-      }
-    });
+    return this.#once("accept", async () => this.#accept(this.#home.participation.promotion_id));
+  }
+
+  async #accept(promotionId, again = false) {
+    try {
+      const accepted = await this.#api.acceptReward(promotionId, this.#key);
+      this.#done(accepted.participation, accepted.application_id);
+    } catch (error) {
+      if (await this.#endedOtherwise(error)) return;
+      if (error.slug !== "split-missing" || again) throw error;
+      // A landing makes the split anew where there is an offer; where there is none, nobody here can.
+      await this.land();
+      await this.#accept(promotionId, true);
+    }
   }
 
   /** The client has seen that it is over. */
@@ -181,7 +188,7 @@ export class Journey {
     if (!flight) {
       flight = work()
         .catch((error) => this.#refused(error))
-        .finally(() => this.#flights.delete(name));
+        .finally(() => this.#flights.get(name) === flight && this.#flights.delete(name));
       this.#flights.set(name, flight);
     }
     return flight;
@@ -190,6 +197,8 @@ export class Journey {
   /** Nothing goes on without a token; everything else is the button's to say. */
   #refused(error) {
     if (error.status !== 401) throw error;
+    // Another token has come since; it is not the one that was refused.
+    if (error.token !== this.#token.get()) return;
     this.#token.forget();
     this.#go({ screen: "signedOut" });
     // The app around this page may hand over a new one.
