@@ -548,6 +548,32 @@ mod tests {
         let text = json!({ "keys": [rsa, encrypts, other, secret, future] }).to_string();
         let keys = parse_keys(text.as_bytes(), Algorithm::Rs256).expect("keys");
         assert_eq!(keys.into_keys().collect::<Vec<_>>(), [Some("a".to_owned())]);
-        assert!(parse_keys(text.as_bytes(), Algorithm::Es256).is_err());
+        // No key is the issuer's word too; no key set is not.
+        let none = parse_keys(text.as_bytes(), Algorithm::Es256).expect("a set");
+        assert!(none.is_empty());
+        assert!(parse_keys(b"<html>", Algorithm::Es256).is_err());
+    }
+
+    #[test]
+    fn a_kid_that_no_key_has_means_the_only_key_without_one() {
+        let key = |kid: Option<&str>| json!({ "kty": "RSA", "kid": kid, "n": "AQAB", "e": "AQAB" });
+        let known = |keys: &[Value]| Known {
+            keys: Some(
+                parse_keys(
+                    json!({ "keys": keys }).to_string().as_bytes(),
+                    Algorithm::Rs256,
+                )
+                .expect("a set"),
+            ),
+            tried_at: None,
+        };
+        assert!(known(&[key(None)]).find(Some("a")).is_some());
+        assert!(known(&[key(Some("b"))]).find(Some("a")).is_none());
+        assert!(
+            known(&[key(None), key(Some("b"))])
+                .find(Some("a"))
+                .is_none()
+        );
+        assert!(known(&[key(Some("b"))]).find(None).is_some());
     }
 }
