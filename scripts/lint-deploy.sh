@@ -87,7 +87,7 @@ if [ ${#render[@]} -eq 0 ]; then
 elif ! has kubernetes-validate; then
   leave_out "kubernetes-validate (needs python3 with venv)"
 else
-  for dir in base migrate overlays/example; do
+  for dir in base migrate overlays/example overlays/example/migrate; do
     rendered="$scratch/${dir##*/}.yaml"
     "${render[@]}" "deploy/kubernetes/$dir" >"$rendered"
     # KEDA's own kind has no schema there: it warns, and goes on.
