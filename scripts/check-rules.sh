@@ -22,11 +22,9 @@ if [ -z "$promtool" ]; then
     trap 'rm -rf "$download"' EXIT
     # apt reads as an unprivileged user of its own
     chmod 755 "$download"
-    # a fresh machine knows no packages
-    if ! apt-cache show prometheus >/dev/null 2>&1; then
-      apt_get update
-    fi
-    if ! (cd "$download" && retry 300 apt-get download -q prometheus); then
+    fetch() { (cd "$download" && "$@" apt-get download -q prometheus); }
+    # a fresh machine knows no packages, or ones that are gone
+    if ! fetch timeout 300 && ! { apt_get update && fetch retry 300; }; then
       echo "could not fetch promtool with apt: install Prometheus' promtool, then run this again" >&2
       exit 1
     fi
