@@ -1,4 +1,4 @@
-# The two commands of the README, each complete on a machine that has Rust:
+# The two commands of the README, each complete on a machine that has Rust and make:
 #
 #   make demo    everything on this machine for a look around; ARGS="--duration PT60S" passes options
 #   make test    all tests, on a real Kafka, a real PostgreSQL and in a real browser

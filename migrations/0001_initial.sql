@@ -1,4 +1,4 @@
--- The whole model of contract.md section 1, with its invariants as constraints.
+-- The whole model of docs/contract.md, section 1, with its invariants as constraints.
 -- Instants are timestamptz cut to milliseconds by clock_ms() or by the caller; money is cents.
 
 create function clock_ms() returns timestamptz

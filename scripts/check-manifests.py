@@ -54,6 +54,16 @@ def main() -> int:
             faults.append(f"ScaledObject {name}: no Deployment {target}")
         elif "replicas" in deployment["spec"]:
             faults.append(f"ScaledObject {name}: Deployment {target} says replicas too")
+        for trigger in item["spec"]["triggers"]:
+            reference = trigger.get("authenticationRef")
+            if reference and reference["name"] not in by_kind.get("TriggerAuthentication", {}):
+                faults.append(f"ScaledObject {name}: no TriggerAuthentication {reference['name']}")
+    spaces = {item["metadata"].get("namespace") for item in objects if item["kind"] != "Namespace"}
+    if len(spaces) > 1:
+        faults.append(f"more than one namespace: {spaces}")
+    for space in by_kind.get("Namespace", {}):
+        if spaces != {space}:
+            faults.append(f"Namespace {space}: what is in it is in {spaces}")
     for owner, pod in pods.items():
         account = pod["spec"].get("serviceAccountName")
         if account and account not in by_kind.get("ServiceAccount", {}):

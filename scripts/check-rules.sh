@@ -6,6 +6,8 @@
 #   scripts/check-rules.sh [TARGET_DIR]
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/retry.sh
+. scripts/retry.sh
 target=${1:-target}
 
 promtool=$(command -v promtool || true)
@@ -20,14 +22,11 @@ if [ -z "$promtool" ]; then
     trap 'rm -rf "$download"' EXIT
     # apt reads as an unprivileged user of its own
     chmod 755 "$download"
-    if ! (cd "$download" && apt-get download -q prometheus); then
-      # a fresh machine knows no packages
-      as_root=()
-      if [ "$(id -u)" -ne 0 ]; then
-        as_root=(sudo -n)
-      fi
-      "${as_root[@]}" apt-get update -q
-      (cd "$download" && apt-get download -q prometheus)
+    fetch() { (cd "$download" && "$@" apt-get download -q prometheus); }
+    # a fresh machine knows no packages, or ones that are gone
+    if ! fetch timeout 300 && ! { apt_get update && fetch retry 300; }; then
+      echo "could not fetch promtool with apt: install Prometheus' promtool, then run this again" >&2
+      exit 1
     fi
     mkdir -p "$target/promtool"
     dpkg-deb --extract "$download"/prometheus_*.deb "$target/promtool"

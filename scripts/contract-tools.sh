@@ -7,6 +7,8 @@ set -euo pipefail
 
 dest=${1:?usage: scripts/contract-tools.sh DEST}
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/retry.sh
+. scripts/retry.sh
 mkdir -p "$dest"
 dest=$(cd "$dest" && pwd)
 exec 9>"$dest/.lock"
@@ -29,11 +31,47 @@ made() {
   cat "$@" | sha256sum >"$dest/$name.made-of"
 }
 
-sources=(tests/contracts/requirements.txt examples/subscriber/python/requirements.txt)
+# Debian 12 has 1.19. From the module proxy, as newer Go fetches it by itself.
+go_version=1.24.13
+go_sha256=d2b048367a3d1a748b87f756fa06df12ce3b419e1d5f2a3612acb8950d615f9f
+
+# Prints a Go that builds the example, which wants 1.24: this machine's, or one put into DEST/go.
+a_go() {
+  local version proxy module=golang.org/toolchain@v0.0.1-go$go_version.linux-amd64
+  version=$(go env GOVERSION 2>/dev/null | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
+  if [ "${version:-0}" -ge 24 ]; then
+    echo go
+    return
+  fi
+  if [ ! -x "$dest/go/bin/go" ]; then
+    [ "$(uname -sm)" = "Linux x86_64" ] || return 1
+    proxy=${GOPROXY:-}
+    proxy=${proxy%%[,|]*}
+    case $proxy in
+      http*) ;;
+      *) proxy=https://proxy.golang.org ;;
+    esac
+    echo "fetching Go $go_version ..." >&2
+    rm -rf "$dest/go" "$dest/go.new"
+    mkdir "$dest/go.new"
+    retry 300 curl --fail --silent --show-error --location --output "$dest/go.new/go.zip" \
+      "${proxy%/}/${module/@//@v/}.zip" || return 1
+    echo "$go_sha256  $dest/go.new/go.zip" | sha256sum --check --quiet >&2 || return 1
+    python3 -m zipfile -e "$dest/go.new/go.zip" "$dest/go.new" || return 1
+    # the archive of a module says nothing of what can be run
+    chmod +x "$dest/go.new/$module"/bin/* "$dest/go.new/$module"/pkg/tool/*/*
+    mv "$dest/go.new/$module" "$dest/go"
+    rm -r "$dest/go.new"
+  fi
+  echo "$dest/go/bin/go"
+}
+
+sources=(tests/contracts/requirements.txt examples/subscriber/python/requirements.txt
+  tests/contracts/constraints.txt)
 if fetch python "${sources[@]}"; then
   python3 -m venv "$dest/python"
-  "$dest/python/bin/pip" install --quiet --disable-pip-version-check \
-    -r "${sources[0]}" -r "${sources[1]}"
+  retry 600 "$dest/python/bin/pip" install --quiet --disable-pip-version-check \
+    -r "${sources[0]}" -r "${sources[1]}" -c "${sources[2]}"
   made python "${sources[@]}"
 fi
 
@@ -42,7 +80,7 @@ sources=(tests/contracts/asyncapi/package.json tests/contracts/asyncapi/package-
 if fetch asyncapi "${sources[@]}"; then
   mkdir "$dest/asyncapi"
   cp "${sources[@]}" "$dest/asyncapi"
-  npm ci --prefix "$dest/asyncapi" --ignore-scripts --no-audit --no-fund --loglevel=error
+  retry 300 npm ci --prefix "$dest/asyncapi" --ignore-scripts --no-audit --no-fund --loglevel=error
   made asyncapi "${sources[@]}"
 fi
 
@@ -50,12 +88,16 @@ sources=(examples/subscriber/java/pom.xml examples/subscriber/java/src/main/java
 if fetch subscriber-java "${sources[@]}"; then
   mkdir -p "$dest/subscriber-java"
   cp -r examples/subscriber/java/pom.xml examples/subscriber/java/src "$dest/subscriber-java"
-  mvn --batch-mode --quiet -Dstyle.color=never -f "$dest/subscriber-java/pom.xml" package
+  retry 600 mvn --batch-mode --quiet -Dstyle.color=never -f "$dest/subscriber-java/pom.xml" package
   made subscriber-java "${sources[@]}"
 fi
 
 sources=(examples/subscriber/go/go.mod examples/subscriber/go/go.sum examples/subscriber/go/main.go)
 if fetch subscriber-go "${sources[@]}"; then
-  go build -C examples/subscriber/go -mod=readonly -o "$dest/subscriber-go" .
+  if ! go_program=$(a_go); then
+    echo "please install Go 1.24 or newer, then run this again" >&2
+    exit 1
+  fi
+  retry 600 "$go_program" build -C examples/subscriber/go -mod=readonly -o "$dest/subscriber-go" .
   made subscriber-go "${sources[@]}"
 fi

@@ -5,6 +5,8 @@
 #   scripts/kafka-libs.sh DEST
 set -euo pipefail
 
+# shellcheck source=scripts/retry.sh
+. "$(dirname "$0")/retry.sh"
 dest=${1:?usage: scripts/kafka-libs.sh DEST}
 pom=$(cd "$(dirname "$0")/.." && pwd)/tests/kafka/pom.xml
 
@@ -21,7 +23,8 @@ if complete; then exit 0; fi
 echo "fetching Apache Kafka for the tests ..."
 rm -rf "$dest"
 mkdir -p "$dest"
-if ! mvn --batch-mode --quiet -Dstyle.color=never -f "$pom" dependency:copy-dependencies -DoutputDirectory="$(cd "$dest" && pwd)" >&2; then
+if ! retry 600 mvn --batch-mode --quiet -Dstyle.color=never -f "$pom" dependency:copy-dependencies \
+  -DoutputDirectory="$(cd "$dest" && pwd)" >&2; then
   echo "could not fetch Kafka's jars with Maven: check the network, then run this again" >&2
   exit 1
 fi

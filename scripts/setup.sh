@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Installs what `make demo`, `make test` or `make contracts` needs and this machine lacks, where that is allowed: on
-# Debian or Ubuntu, as root or with a sudo that asks for no password. Otherwise says in one line
-# what to install, and fails. Does nothing where everything is there.
+# Installs what `make demo`, `make test` or `make contracts` needs and this machine lacks, where that
+# is allowed: on Debian or Ubuntu, as root or with a sudo that asks for no password. Otherwise says
+# in one line what to install, and fails. Does nothing where everything is there.
 #
 #   scripts/setup.sh demo|test|contracts
 set -euo pipefail
+# shellcheck source=scripts/retry.sh
+. "$(dirname "$0")/retry.sh"
 
 purpose=${1:-}
 case $purpose in
@@ -32,14 +34,6 @@ has_java() {
   has java || return 1
   version=$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1)
   [ "${version:-0}" -ge 17 ]
-}
-
-# franz-go wants Go 1.24, which Debian has since 13; `go version` says go1.24.4.
-has_go() {
-  local version
-  has go || return 1
-  version=$(go env GOVERSION | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
-  [ "${version:-0}" -ge 24 ]
 }
 
 # The oldest Java that will do and that this release of the distribution has; $1 is jre or jdk.
@@ -92,7 +86,6 @@ missing() {
     has javac || java_package jdk
     # on Debian python3 comes without what venv needs
     python3 -c 'import ensurepip' >/dev/null 2>&1 || echo python3-venv
-    has_go || echo golang-go
   fi
 }
 
@@ -106,21 +99,37 @@ if [ "${#packages[@]}" -eq 0 ]; then
   exit 0
 fi
 
-as_root=()
-if [ "$(id -u)" -ne 0 ]; then
-  as_root=(sudo -n)
-fi
-if ! has apt-get || ! "${as_root[@]}" true 2>/dev/null; then
+if ! has apt-get || ! as_root true 2>/dev/null; then
   echo "please install these packages (Debian's names), then run this again: ${packages[*]}" >&2
   exit 1
 fi
 
 echo "installing what is missing: ${packages[*]}"
-"${as_root[@]}" apt-get update -q
+apt_get update
 # looked up again: a fresh machine knew no packages before the update
 mapfile -t packages < <(missing)
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-  apt-get install -q -y --no-install-recommends "${packages[@]}"
+install() { apt_get install -y --no-install-recommends "$@"; }
+
+# The server's package makes and starts a cluster of its own, which nobody here needs: not where this
+# machine has had none of its packages yet.
+clusters=/etc/postgresql-common/createcluster.conf
+restored=
+if [[ " ${packages[*]} " == *" postgresql "* ]] && [ ! -e "$clusters" ] && install postgresql-common; then
+  restored=$(mktemp)
+  cp "$clusters" "$restored"
+  echo 'create_main_cluster = false' | as_root tee -a "$clusters" >/dev/null
+fi
+installed=yes
+install "${packages[@]}" || installed=no
+if [ -n "$restored" ]; then
+  as_root cp "$restored" "$clusters"
+  rm "$restored"
+fi
+if [ "$installed" = no ]; then
+  echo "apt could not install these packages, please do, then run this again: ${packages[*]}" \
+    "(Ubuntu has Chromium as a snap only: install Google Chrome, or name a browser in RIDE_PROMO_TEST_BROWSER)" >&2
+  exit 1
+fi
 
 mapfile -t packages < <(missing)
 if [ "${#packages[@]}" -ne 0 ]; then

@@ -101,7 +101,7 @@ pub async fn run(
 }
 
 async fn position(connection: &mut PgConnection) -> Result<Option<i64>> {
-    let sum = "select sum(next_offset)::bigint from consumer_position where topic <> 'floor'";
+    let sum = "select sum(next_offset)::bigint from consumer_position";
     Ok(sqlx::query_scalar(sum).fetch_one(connection).await?)
 }
 
