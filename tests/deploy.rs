@@ -85,55 +85,83 @@ fn every_variable_that_is_set_somewhere_is_known() {
     assert!(seen.len() >= 8, "{seen:?}");
 }
 
+/// The arguments of each command of ours in the examples of a document.
+fn commands_of_document(text: &str) -> Vec<Vec<String>> {
+    let mut commands = Vec::new();
+    let mut in_code = false;
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_code = line.contains("```sh");
+            continue;
+        }
+        let line = line.trim_start_matches(['#', ' ']);
+        let Some(rest) = line.strip_prefix("ride-promo ").filter(|_| in_code) else {
+            continue;
+        };
+        let rest = rest.split(" #").next().unwrap_or(rest);
+        // What a shell puts in is not known here.
+        if !rest.contains('$') {
+            commands.push(words(rest));
+        }
+    }
+    commands
+}
+
+/// How files say what is run, each with whether the program is named there too, and not only its
+/// arguments: Kubernetes, Compose, its health check, the Dockerfile with its own, and systemd.
+const WAYS: [(&str, bool); 6] = [
+    ("args: [", false),
+    ("command: [", false),
+    ("test: [CMD, ", true),
+    ("CMD [\"ride-promo\", ", false),
+    ("CMD [", false),
+    ("ExecStart=", true),
+];
+
+/// The arguments of the command of ours that a line of a file runs, and which of [`WAYS`] it is.
+fn command_of_line(line: &str) -> Option<(&'static str, Vec<String>)> {
+    let mut ways = WAYS.iter();
+    let (way, named, rest) = ways.find_map(|(way, named)| {
+        let rest = line.trim_start().strip_prefix(way)?;
+        Some((*way, *named, rest))
+    })?;
+    let mut words = words(&rest.trim_end_matches(']').replace(',', " "));
+    if named {
+        if Path::new(words.first()?).file_name()? != "ride-promo" {
+            return None;
+        }
+        words.remove(0);
+    }
+    Some((way, words))
+}
+
 #[test]
 fn every_command_in_the_documents_and_files_is_one() {
-    let mut commands = 0;
+    let mut in_documents = 0;
+    let mut seen = BTreeSet::new();
     for (file, text) in texts() {
-        let mut in_code = !file.ends_with(".md");
-        for line in text.lines() {
-            if file.ends_with(".md") && line.trim_start().starts_with("```") {
-                in_code = line.contains("```sh");
-                continue;
-            }
-            let line = line.trim_start_matches(['#', ' ']);
-            let Some(rest) = line.strip_prefix("ride-promo ").filter(|_| in_code) else {
-                continue;
-            };
-            let rest = rest.split(" #").next().unwrap_or(rest);
-            // A sentence of a comment is none.
-            if !file.ends_with(".md") {
-                continue;
-            }
-            // What a shell puts in is not known here.
-            if rest.contains('$') {
-                continue;
-            }
-            let words = std::iter::once("ride-promo".to_owned()).chain(words(rest));
-            if let Err(error) = Cli::try_parse_from(words) {
-                panic!("{file}: {line}: {error}");
-            }
-            commands += 1;
-        }
-    }
-    for (file, key) in [
-        ("deploy/kubernetes/base", "args: ["),
-        ("deploy/kubernetes/migrate", "args: ["),
-    ] {
-        for file in below(file) {
-            for line in read(&file).lines() {
-                let Some((_, list)) = line.split_once(key) else {
-                    continue;
-                };
-                let list = list.trim_end_matches(']').split(", ").map(str::to_owned);
-                let words = std::iter::once("ride-promo".to_owned()).chain(list);
-                if let Err(error) = Cli::try_parse_from(words) {
-                    panic!("{file}: {line}: {error}");
-                }
-                commands += 1;
+        let commands = if file.ends_with(".md") {
+            let commands = commands_of_document(&text);
+            in_documents += commands.len();
+            commands
+        } else {
+            let found = text.lines().filter_map(command_of_line);
+            found
+                .map(|(way, command)| {
+                    seen.insert(way);
+                    command
+                })
+                .collect()
+        };
+        for command in commands {
+            let whole = std::iter::once("ride-promo".to_owned()).chain(command.iter().cloned());
+            if let Err(error) = Cli::try_parse_from(whole) {
+                panic!("{file}: {command:?}: {error}");
             }
         }
     }
-    assert!(commands >= 12, "{commands}");
+    assert!(in_documents >= 8, "{in_documents}");
+    assert_eq!(seen, WAYS.iter().map(|(way, _)| *way).collect());
 }
 
 /// The words of a command line, with quotes, up to where the shell goes on to something else.
@@ -221,8 +249,9 @@ fn the_image_is_built_from_everything_that_is_compiled_in() {
         .map(str::to_owned)
         .collect();
     let mut included = 0;
-    for file in below("src").iter().filter(|file| file.ends_with(".rs")) {
-        let text = read(file);
+    let sources = below("src");
+    for file in sources.into_iter().filter(|file| file.ends_with(".rs")) {
+        let text = read(&file);
         for macro_name in [
             "include_str!(",
             "include_bytes!(",
@@ -234,7 +263,7 @@ fn the_image_is_built_from_everything_that_is_compiled_in() {
                 let Some(path) = rest.split('"').nth(1) else {
                     continue;
                 };
-                let beside = Path::new(file).parent().expect("a directory").join(path);
+                let beside = Path::new(&file).parent().expect("a directory").join(path);
                 let mut parts: Vec<&str> = Vec::new();
                 for part in beside.iter().map(|part| part.to_str().expect("UTF-8")) {
                     match part {

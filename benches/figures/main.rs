@@ -13,6 +13,11 @@ mod processes;
 mod report;
 
 #[path = "../../tests/it/harness/mod.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the tests use all of it, the measurements some"
+)]
 mod harness;
 
 use std::collections::BTreeMap;

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { delimiter, join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { chromium } from "playwright-core";
 
 import { World } from "./world.mjs";
@@ -59,6 +60,17 @@ function browserPath() {
     }
   }
   throw new Error("no Chromium: scripts/setup.sh test installs it, or RIDE_PROMO_TEST_BROWSER names one");
+}
+
+/** Asks again and again until there is an answer, at most as long as anything may take. */
+export async function eventually(what, ask) {
+  const end = Date.now() + PATIENCE;
+  for (;;) {
+    const answer = await ask();
+    if (answer !== undefined) return answer;
+    if (Date.now() > end) throw new Error(`${what} did not come within ${PATIENCE} ms`);
+    await setTimeout(200);
+  }
 }
 
 /** A phone on which the pages are open. */

@@ -523,7 +523,7 @@ async fn a_body_that_falls_silent_is_given_up() {
     let world = World::new().await;
     let service = world
         .service()
-        .env("RIDE_PROMO__ADMIN__IMPORT_BODY_TIMEOUT", "PT1S")
+        .env("RIDE_PROMO__ADMIN__IMPORT_BODY_TIMEOUT", "PT3S")
         .start()
         .await;
     let admin = service.admin();
@@ -531,7 +531,7 @@ async fn a_body_that_falls_silent_is_given_up() {
     // It may take longer than the timeout, as long as something comes.
     let mut steady = SlowImport::begin(&admin).await;
     for user_id in 1..=5 {
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        tokio::time::sleep(Duration::from_millis(800)).await;
         steady.line(&promotion.pre_offer(user_id)).await;
     }
     steady.write("0\r\n\r\n").await;
@@ -963,11 +963,17 @@ async fn the_figures_come_without_kafka_too() {
     })
     .await;
     kafka.freeze();
-    let asked = std::time::Instant::now();
-    let stats = admin.stats().await;
-    let elapsed = asked.elapsed();
+    // Kafka's own calls give up after five seconds at the earliest; the quickest of a few answers
+    // tells that nobody waits for them, whatever else the machine does.
+    let mut quickest = Duration::MAX;
+    let mut stats = Value::Null;
+    for _ in 0..3 {
+        let asked = std::time::Instant::now();
+        stats = admin.stats().await;
+        quickest = quickest.min(asked.elapsed());
+    }
     kafka.thaw();
-    assert!(elapsed < Duration::from_secs(4), "{elapsed:?}");
+    assert!(quickest < Duration::from_secs(4), "{quickest:?}");
     assert_eq!(stats["ingest"]["lag"], Value::Null);
     let partitions = stats["ingest"]["partitions"].as_array().expect("a list");
     assert_eq!(partitions.len(), 4);

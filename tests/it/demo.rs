@@ -22,6 +22,9 @@ const STARTED: Duration = Duration::from_secs(120);
 /// Until it has ended after it was told to, or after its time.
 const ENDED: Duration = Duration::from_secs(120);
 
+/// Until something that its clients do all the time has been done.
+const PLAYED: Duration = Duration::from_secs(90);
+
 /// A demo that is running, with a directory for temporary files of its own.
 struct Demo {
     process: Process,
@@ -117,6 +120,13 @@ impl Demo {
     }
 }
 
+/// How many participations were counted again at the end.
+fn participations(output: &str) -> u32 {
+    let (_, rest) = output.split_once("Recount: ").expect("it counts again");
+    let count = rest.split(' ').next().unwrap_or_default();
+    count.parse().expect("a count")
+}
+
 /// The command lines of running processes in which the directory occurs: the supervisor's, initdb's
 /// and the server's.
 fn processes_that_name(dir: &Path) -> Vec<String> {
@@ -132,40 +142,6 @@ fn processes_that_name(dir: &Path) -> Vec<String> {
 #[tokio::test]
 async fn runs_by_itself_agrees_with_itself_and_leaves_nothing_behind() {
     let mut demo = Demo::start(&["--duration", "PT30S"]);
-    let (client, admin) = demo.running().await;
-
-    // Everything printed can be used as it is.
-    let token = demo.said(" TOKEN=").unwrap();
-    let start = demo.said("curl -X POST").unwrap();
-    let (_, path) = start.split_once(&client).unwrap();
-    let me = Api::new(&client).with_token(token);
-    let started = me.post(path).await;
-    assert_eq!(started.status, 201, "{}", started.text);
-    let operator = Api::new(&admin).with_token(demo.said("ADMIN_TOKEN=").unwrap());
-    let stats = operator.get("/admin/v1/stats").await;
-    assert_eq!(stats.status, 200, "{}", stats.text);
-    // Rides come for whoever has taken the token.
-    let progress = path.replace("/start", "/progress");
-    eventually(Duration::from_secs(20), || async {
-        let answer = me.get(&progress).await;
-        let body: Value = serde_json::from_str(&answer.text).unwrap_or_default();
-        match body["rides_completed"].as_i64() {
-            Some(rides) if rides > 0 => Ok(()),
-            _ => Err(answer.text),
-        }
-    })
-    .await;
-    // And the whole way to the loan.
-    eventually(Duration::from_secs(60), || async {
-        let answer = me.post("/v1/landing").await;
-        equal(answer.json()["screen"].clone(), json!("REWARD_READY"))
-    })
-    .await;
-    let get_reward = path.replace("/start", "/get_reward");
-    assert_eq!(me.get(&get_reward).await.status, 200);
-    let accepted = me.post(&path.replace("/start", "/accept_reward")).await;
-    assert_eq!(accepted.status, 200, "{}", accepted.text);
-
     let code = demo.ended().await;
     let output = demo.output();
     assert_eq!(code, 0, "{}", demo.everything());
@@ -202,9 +178,41 @@ async fn runs_by_itself_agrees_with_itself_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn ctrl_c_ends_it_cleanly() {
+async fn everything_it_prints_can_be_used_until_ctrl_c_ends_it_cleanly() {
     let mut demo = Demo::start(&[]);
-    demo.running().await;
+    let (client, admin) = demo.running().await;
+
+    let token = demo.said(" TOKEN=").unwrap();
+    let start = demo.said("curl -X POST").unwrap();
+    let (_, path) = start.split_once(&client).unwrap();
+    let me = Api::new(&client).with_token(token);
+    let started = me.post(path).await;
+    assert_eq!(started.status, 201, "{}", started.text);
+    let operator = Api::new(&admin).with_token(demo.said("ADMIN_TOKEN=").unwrap());
+    let stats = operator.get("/admin/v1/stats").await;
+    assert_eq!(stats.status, 200, "{}", stats.text);
+    // Rides come for whoever has taken the token.
+    let progress = path.replace("/start", "/progress");
+    eventually(PLAYED, || async {
+        let answer = me.get(&progress).await;
+        let body: Value = serde_json::from_str(&answer.text).unwrap_or_default();
+        match body["rides_completed"].as_i64() {
+            Some(rides) if rides > 0 => Ok(()),
+            _ => Err(answer.text),
+        }
+    })
+    .await;
+    // And the whole way to the loan.
+    eventually(PLAYED, || async {
+        let answer = me.post("/v1/landing").await;
+        equal(answer.json()["screen"].clone(), json!("REWARD_READY"))
+    })
+    .await;
+    let get_reward = path.replace("/start", "/get_reward");
+    assert_eq!(me.get(&get_reward).await.status, 200);
+    let accepted = me.post(&path.replace("/start", "/accept_reward")).await;
+    assert_eq!(accepted.status, 200, "{}", accepted.text);
+
     assert!(
         demo.leftovers().is_err(),
         "the test looks in the wrong place"
@@ -249,7 +257,9 @@ async fn uses_a_real_kafka_and_postgres_and_tidies_up_there() {
     ]);
     let code = demo.ended().await;
     assert_eq!(code, 0, "{}", demo.everything());
-    assert!(demo.output().contains("Every participation agrees"));
+    let output = demo.output();
+    assert!(output.contains("Every participation agrees"), "{output}");
+    assert!(participations(&output) > 0, "{output}");
     demo.leftovers().unwrap();
 
     let tables: i64 = sqlx::query_scalar(
@@ -293,7 +303,8 @@ async fn uses_a_real_kafka_and_postgres_and_tidies_up_there() {
 async fn fails_where_something_does_not_agree() {
     let world = World::builder().empty_database().build().await;
     let url = world.database_url();
-    let mut demo = Demo::start(&["--duration", "PT20S", "--database-url", &url]);
+    // It takes as long as this before it counts again; both are there in a third of it.
+    let mut demo = Demo::start(&["--duration", "PT45S", "--database-url", &url]);
     demo.running().await;
     let rest = demo.said("database ride_promo_demo_").unwrap();
     let run = rest.split(' ').next().unwrap();
@@ -302,7 +313,7 @@ async fn fails_where_something_does_not_agree() {
     let receipt = "delete from ride_receipt where ride_id in (
                        select ride_id from ride_receipt where verdict = 'COUNTED' limit 1)
                    returning user_id";
-    let user_id = eventually(Duration::from_secs(10), async || {
+    let user_id = eventually(PLAYED, async || {
         let deleted: Option<i64> = sqlx::query_scalar(receipt)
             .fetch_optional(&pool)
             .await
@@ -314,7 +325,7 @@ async fn fails_where_something_does_not_agree() {
     let split = "update cash_loan_account set status = 'EXPIRED' where split_id in (
                      select split_id from cash_loan_account where status = 'USED' limit 1)
                  returning user_id";
-    let rewarded = eventually(Duration::from_secs(20), async || {
+    let rewarded = eventually(PLAYED, async || {
         let updated: Option<i64> = sqlx::query_scalar(split)
             .fetch_optional(&pool)
             .await
@@ -357,7 +368,7 @@ async fn takes_the_rides_of_a_file() {
     assert_eq!(code, 0, "{}", demo.everything());
     assert!(output.contains("300 rides in"), "{output}");
     assert!(output.contains("1 rows are none"), "{output}");
-    assert!(output.contains("Recount: 60 participations"), "{output}");
+    assert_eq!(participations(&output), 60, "{output}");
     demo.leftovers().unwrap();
 }
 

@@ -175,13 +175,34 @@ async fn a_worker_that_slept_through_a_takeover_applies_nothing_twice() {
     };
 
     let sleeper = worker().start().await;
+    // It falls asleep in the middle of a batch that it has read: while it waits for one client.
+    let mut held = world.pool().begin().await.expect("a session");
+    sqlx::query("select from promotion_user where user_id = 1 for update")
+        .execute(&mut *held)
+        .await
+        .expect("nobody holds it");
     world.publish_all(rides(40)).await;
-    // In the middle of it, so that batches are read and not applied.
+    waiting_for_a_lock(&world, 1).await;
     sleeper.sigstop();
+    // The server gives up on it as on any client that has fallen silent, only sooner.
+    let given_up: i64 = sqlx::query_scalar(
+        "select count(pg_terminate_backend(pid)) from pg_stat_activity
+          where datname = current_database() and wait_event_type = 'Lock'",
+    )
+    .fetch_one(world.pool())
+    .await
+    .expect("its session is this user's");
+    assert_eq!(given_up, 1, "it was not in the middle of a batch");
+    held.rollback().await.expect("it was held");
     let successor = worker().start().await;
     world.rides_are_applied().await;
     world.publish_all(rides(20)).await;
     sleeper.sigcont();
+    // Awake, it applies its batch again, and finds that this is not its business any more.
+    eventually(Duration::from_secs(120), || async {
+        sleeper.log().contains("positions have moved")
+    })
+    .await;
     world.publish_all(rides(20)).await;
     world.rides_are_applied().await;
     world.events_are_published().await;

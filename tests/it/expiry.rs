@@ -169,7 +169,7 @@ async fn an_open_quarantined_ride_holds_its_client_and_nobody_else() {
     })
     .await;
     challenges
-        .start(&[1, 2, 3], now(), now() + TimeDelta::seconds(2))
+        .start(&[1, 2, 3], now(), now() + TimeDelta::seconds(6))
         .await;
     let mut unreadable = ride(1);
     unreadable["amount_cents"] = json!("6500");

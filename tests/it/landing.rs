@@ -113,7 +113,7 @@ async fn what_is_over_is_shown_until_acknowledged_and_another_promotion_may_foll
         .start()
         .await;
     let mut short = conditions(1);
-    short["challenge_period"] = json!("PT1S");
+    short["challenge_period"] = json!("PT5S");
     let first = service.admin().open_promotion(&short).await;
     let (client, _) = service.started_client(1, &first).await;
     let acknowledge = format!("/v1/promotions/{}/acknowledge", first.id);

@@ -24,6 +24,7 @@ mod landing;
 mod observability;
 mod operating;
 mod pages;
+mod poison;
 mod progress;
 mod quarantine;
 mod races;

@@ -165,8 +165,9 @@ async fn an_accept_that_was_in_time_wins_over_the_sweeper_that_comes_after_the_d
     let (_service, promotion, client) = completed(&world).await;
     let _sweeper = world.service().roles("sweep").start().await;
     let held = Held::split_of(&world, 1).await;
-    // Far enough ahead for the accept to be there before.
-    let deadline = set_reward_deadline(&world, "4 seconds").await;
+    // Far enough ahead for the accept to be there before, and for it to wait beyond it: the service
+    // gives a lock up after ten seconds.
+    let deadline = set_reward_deadline(&world, "6 seconds").await;
     let accept = post(&client, &promotion, "accept_reward");
     waiting(&world, 1).await;
     assert!(now() < deadline, "too slow a machine to tell anything");

@@ -527,7 +527,19 @@ async fn every_ride_published_after_its_clients_start_was_answered_counts_in_a_s
     };
     // A worker that joins in the middle learns of those it has not seen start.
     let joining = async {
-        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        let started = "select count(*) from promotion_user where promotion_id = any($1)";
+        eventually(Duration::from_secs(120), || async {
+            let started: i64 = sqlx::query_scalar(started)
+                .bind([promotion.id, by_sql.promotion_id])
+                .fetch_one(world.pool())
+                .await
+                .map_err(|error| error.to_string())?;
+            if usize::try_from(started).expect("a count") < everybody.len() / 3 {
+                return Err(format!("{started} have started"));
+            }
+            Ok(())
+        })
+        .await;
         small_batches().roles("ingest,relay").start().await
     };
     let ((), rounds, _worker) = tokio::join!(storm, noise, joining);

@@ -117,7 +117,23 @@ async fn a_topic_deleted_and_created_again_stops_ingest_and_expiry_until_positio
             now() - TimeDelta::seconds(1),
         )
         .await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // The second round from now has begun after the challenge was there.
+    let refusals = || {
+        let log = service.log();
+        let refusals = log.matches("nobody is expired: the position of partition");
+        refusals.count()
+    };
+    let before = refusals();
+    eventually(LIMIT, || async {
+        if refusals() < before + 2 {
+            return Err(format!("{} refusals", refusals() - before));
+        }
+        Ok(())
+    })
+    .await;
+    let readiness = service.readiness().await.expect("it answers").json();
+    let sweep = readiness["roles"]["sweep"].as_str().expect("a text");
+    assert!(sweep.contains("nobody is expired"), "{readiness}");
     assert_eq!(overdue.standing(2).await.status, "IN_PROGRESS");
 
     set_positions(&world, &["--all"], "beginning").await;

@@ -187,6 +187,7 @@ impl Kafka {
     }
 
     /// Its process id.
+    #[allow(dead_code, reason = "the measurements ask")]
     pub fn pid(&self) -> u32 {
         let process = self.process.lock().expect("nobody panics while holding it");
         process.as_ref().expect("the broker is running").pid()

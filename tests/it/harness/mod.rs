@@ -19,12 +19,6 @@
 //! Nothing here sleeps to let something happen: what takes time is waited for with [`eventually`],
 //! within a bound.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "a helper may wait for the next behaviour to be tested"
-)]
-
 mod authority;
 mod browser;
 mod challenges;
@@ -46,21 +40,21 @@ pub use self::{
     browser::{Journey, node},
     challenges::{Challenges, End, Standing, end_by_force},
     collector::{Collector, Span},
-    guide::{Block, block, blocks},
+    guide::block,
     http::{
-        Admin, Answer, Api, Client, Metrics, Promotion, SECRET, admin_token, client_claims,
-        client_token, conditions, token, unix_seconds,
+        Admin, Answer, Api, Client, Promotion, SECRET, admin_token, client_claims, client_token,
+        conditions, token, unix_seconds,
     },
     kafka::{KAFKA_PASSWORD, KAFKA_USER, Kafka, Outgoing, Record, TransactionEnd},
     postgres::{Postgres, url},
-    process::{Port, Process, Signal, new_dir, run_dir, tail},
-    proxy::{Cut, Fault, FaultProxy, StepFault},
+    process::{Port, Process, Signal, new_dir, tail},
+    proxy::{Cut, FaultProxy},
     service::{Cli, Output, Service, ServiceBuilder},
-    sse::{SseEvent, SseItem, SseStream},
+    sse::{SseItem, SseStream},
     trips::{Rules, Trip, Trips, Window, recount},
-    wait::{Attempt, equal, eventually},
+    wait::{equal, eventually},
     world::{
-        StatusRecord, World, WorldBuilder, assert_contiguous, by_key, instant, last_by_key, now,
-        ride, ride_at, waiting_for_a_lock,
+        StatusRecord, World, assert_contiguous, by_key, instant, last_by_key, now, ride, ride_at,
+        waiting_for_a_lock,
     },
 };

@@ -181,6 +181,7 @@ impl Postgres {
     }
 
     /// [`Postgres::stop`] and [`Postgres::start`].
+    #[allow(dead_code, reason = "the measurements do")]
     pub async fn restart(&self) {
         self.stop().await;
         self.start().await;
@@ -193,6 +194,7 @@ impl Postgres {
     }
 
     /// The id of its first process, whose children the others are.
+    #[allow(dead_code, reason = "the measurements ask")]
     pub fn pid(&self) -> u32 {
         let process = self.process.lock().expect("nobody panics while holding it");
         process.as_ref().expect("Postgres is running").pid()

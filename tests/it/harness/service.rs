@@ -202,6 +202,7 @@ impl Service {
     }
 
     /// Whether its process runs, frozen or not.
+    #[allow(dead_code, reason = "the measurements ask")]
     pub fn is_running(&self) -> bool {
         self.lock().try_wait().is_none()
     }

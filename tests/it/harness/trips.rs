@@ -86,19 +86,6 @@ impl Trips {
         for last in (1..lines.len()).rev() {
             lines.swap(last, random.below(last as u64 + 1) as usize);
         }
-        self.write(&lines)
-    }
-
-    /// Writes some of the rows, in their order.
-    pub fn part(&self, rows: std::ops::Range<usize>) -> PathBuf {
-        let lines: Vec<&str> = self.trips[rows]
-            .iter()
-            .map(|trip| trip.line.as_str())
-            .collect();
-        self.write(&lines)
-    }
-
-    fn write(&self, lines: &[&str]) -> PathBuf {
         let path = new_dir("trips").join(format!("{}.csv", Uuid::new_v4().simple()));
         fs::write(&path, lines.join("\n") + "\n").expect("the run's directory is ours");
         path

@@ -53,10 +53,14 @@ pub fn equal<T: PartialEq + Debug>(actual: T, expected: T) -> Result<T, String> 
     }
 }
 
+/// How much longer than the whole wait a single attempt may take, for a machine busy with others.
+const ATTEMPT_OVER_LIMIT: Duration = Duration::from_secs(60);
+
 /// Tries again and again, with short pauses that grow to 50 ms, until the attempt succeeds.
 ///
 /// # Panics
-/// After `limit`, at the caller's line, with what the last attempt saw.
+/// After `limit`, with the caller's line and what the last attempt saw; and where one attempt hangs,
+/// a minute later than that.
 ///
 /// ```ignore
 /// let done = eventually(Duration::from_secs(10), || async {
@@ -78,7 +82,11 @@ where
         let started = Instant::now();
         let mut pause = Duration::from_millis(2);
         loop {
-            match attempt().await.outcome() {
+            let answer = tokio::time::timeout(limit + ATTEMPT_OVER_LIMIT, attempt()).await;
+            let Ok(answer) = answer else {
+                panic!("{caller}: an attempt of a wait of {limit:?} hangs");
+            };
+            match answer.outcome() {
                 Ok(done) => return done,
                 Err(seen) if started.elapsed() > limit => {
                     panic!("{caller}: not within {limit:?}; last seen: {seen}")
