@@ -105,7 +105,8 @@ if ! has apt-get || ! as_root true 2>/dev/null; then
 fi
 
 echo "installing what is missing: ${packages[*]}"
-apt_get update
+# not all lists may matter here
+apt_get update || echo "apt's lists are not all up to date" >&2
 # looked up again: a fresh machine knew no packages before the update
 mapfile -t packages < <(missing)
 install() { apt_get install -y --no-install-recommends "$@"; }
@@ -113,21 +114,18 @@ install() { apt_get install -y --no-install-recommends "$@"; }
 # The server's package makes and starts a cluster of its own, which nobody here needs: not where this
 # machine has had none of its packages yet.
 clusters=/etc/postgresql-common/createcluster.conf
-restored=
 if [[ " ${packages[*]} " == *" postgresql "* ]] && [ ! -e "$clusters" ] && install postgresql-common; then
-  restored=$(mktemp)
-  cp "$clusters" "$restored"
+  before=$(mktemp)
+  cp "$clusters" "$before"
+  trap 'as_root cp "$before" "$clusters"; rm "$before"' EXIT
   echo 'create_main_cluster = false' | as_root tee -a "$clusters" >/dev/null
 fi
-installed=yes
-install "${packages[@]}" || installed=no
-if [ -n "$restored" ]; then
-  as_root cp "$restored" "$clusters"
-  rm "$restored"
-fi
-if [ "$installed" = no ]; then
-  echo "apt could not install these packages, please do, then run this again: ${packages[*]}" \
-    "(Ubuntu has Chromium as a snap only: install Google Chrome, or name a browser in RIDE_PROMO_TEST_BROWSER)" >&2
+if ! install "${packages[@]}"; then
+  hint=
+  if [[ " ${packages[*]} " == *" chromium "* ]]; then
+    hint=" (Ubuntu has Chromium as a snap only: install Google Chrome, or name a browser in RIDE_PROMO_TEST_BROWSER)"
+  fi
+  echo "apt could not install these packages, please do, then run this again: ${packages[*]}$hint" >&2
   exit 1
 fi
 
