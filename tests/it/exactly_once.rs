@@ -51,9 +51,12 @@ async fn real_rides_replayed_and_shuffled_count_once_while_workers_are_killed() 
         ..Rules::dollars(2, 700)
     };
     let expected = recount(&trips.trips, &windows, &rules);
-    assert!(
-        expected.values().any(|count| *count == 2) && expected.values().any(|count| *count == 1)
-    );
+    for rides in [1, 2] {
+        assert!(
+            expected.values().any(|count| *count == rides),
+            "the file is too short to tell anything: nobody has {rides} rides in half of its time"
+        );
+    }
     let challenges = Challenges::new(
         &world,
         &json!({ "target_rides": 2, "min_amount_cents": 700, "currency_code": "USD", "challenge_period": "P14D", "claim_period": "P7D" }),
