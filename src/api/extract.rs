@@ -204,10 +204,9 @@ impl Params {
     /// `limit` and `cursor`; `C` is what the list's cursors hold.
     pub fn paging<C: DeserializeOwned>(&self) -> Result<Paging<C>> {
         let limit = self.integer("limit", 1..=MAX_LIMIT)?;
-        let cursor = self.0.iter().find(|(found, _)| found == "cursor");
-        let after = match cursor {
+        let after = match self.text("cursor") {
             None => None,
-            Some((_, cursor)) => match decode_cursor(cursor) {
+            Some(cursor) => match decode_cursor(cursor) {
                 Some(after) => Some(after),
                 None => {
                     return Err(Problem::invalid_field(

@@ -46,6 +46,7 @@ schemathesis.openapi.media_type("text/csv", lines(csv_line, [",".join(HEADER)]))
 schemathesis.openapi.media_type("application/x-ndjson", lines(json_line | bad_line))
 
 
+
 # Cursors are opaque: only the service knows which are places in its lists.
 
 PLACES = {
@@ -58,20 +59,12 @@ PLACES = {
 }
 
 
-def cursor_of(place):
-    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
-
-
-def is_place(cursor, like):
-    """Whether it can be one that the service gave: nearly nothing that is made up is."""
+def is_place(cursor):
     try:
-        decoded = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        place = json.loads(decoded)
+        json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        return True
     except ValueError:
-        return False
-    # the service takes no other spelling of the same bytes
-    same = base64.urlsafe_b64encode(decoded).decode().rstrip("=") == cursor
-    return same and type(place) is type(like)
+        return cursor == ""
 
 
 def integers(value):
@@ -94,7 +87,7 @@ def before_call(context, case, kwargs):
     if case.meta is None or case.meta.generation.mode is not GenerationMode.POSITIVE:
         return
     place = PLACES.get(case.operation.definition.raw.get("operationId"))
-    if isinstance(query.get("cursor"), str) and not is_place(query["cursor"], place):
-        query["cursor"] = cursor_of(place)
+    if isinstance(query.get("cursor"), str) and not is_place(query["cursor"]):
+        query["cursor"] = base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
     if isinstance(case.body, (dict, list)):
         case.body = integers(case.body)

@@ -22,7 +22,7 @@ refusals!(ListProductsRefusals = admin, query);
     tag = "products",
     params(
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Most items of the page; 50 where not given"),
-        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]+$", description = "The `next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$", description = "The `next_cursor` of the page before"),
     ),
     responses(
         ListProductsRefusals,

@@ -54,7 +54,7 @@ refusals!(ListQuarantineRefusals = admin, query);
     params(
         ("status" = Option<QuarantineStatus>, Query, description = "Only of this status"),
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Most items of the page; 50 where not given"),
-        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]+$", description = "The `next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$", description = "The `next_cursor` of the page before"),
     ),
     responses(
         ListQuarantineRefusals,

@@ -34,7 +34,7 @@ refusals!(
     params(
         ("promotion_id" = i64, Path, minimum = 1, example = 1, description = "The promotion"),
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Most items of the page; 50 where not given"),
-        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]+$", description = "The `next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$", description = "The `next_cursor` of the page before"),
     ),
     responses(
         RidesRefusals,
