@@ -7,6 +7,7 @@
 #
 #   make contracts  what others build against, with their tools: Schemathesis over both OpenAPI
 #                   documents, AsyncAPI's parser, the example subscribers in Python, Java and Go
+#   make upgrade    from the release before, its program and its schema, to this one under traffic
 #   make lint    formatting, clippy, the documentation and the alerts, every warning an error
 #   make lint-deploy   the Dockerfile, deploy/ and the workflow, by the tools there are for them
 #   make deny    licences, advisories and banned crates (needs cargo-deny)
@@ -18,7 +19,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 export SQLX_OFFLINE := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test contracts lint lint-deploy deny bench
+.PHONY: help demo test upgrade contracts lint lint-deploy deny bench
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -33,6 +34,12 @@ test:
 	@scripts/kafka-libs.sh "$(TARGET_DIR)/kafka-libs"
 	@scripts/browser-libs.sh
 	cargo test --locked $(ARGS)
+
+upgrade:
+	@scripts/setup.sh test
+	@scripts/kafka-libs.sh "$(TARGET_DIR)/kafka-libs"
+	@scripts/previous-release.sh "$(TARGET_DIR)/previous-release"
+	cargo test --locked --test it upgrade:: -- --ignored $(ARGS)
 
 contracts:
 	@scripts/setup.sh contracts

@@ -21,7 +21,6 @@ use ride_promo::input::{self, Opened};
 use ride_promo::kafka::Cluster;
 use ride_promo::positions::{self, Decision};
 use ride_promo::progress::Progress;
-use ride_promo::store::schema::SchemaStatus;
 use ride_promo::store::{self, Store};
 use ride_promo::token::{self, TokenError};
 use ride_promo::{api, demo, doctor, healthcheck, import, replay, serve, telemetry};
@@ -301,7 +300,7 @@ fn examine(cli: &Cli, args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(cli.config_file(), Needs::ALL);
     let outcome = block_on(async {
         let schema = async |pool: &sqlx::PgPool| match store::schema::schema_status(pool).await {
-            Ok(status @ SchemaStatus::Current(_)) => Ok(status.to_string()),
+            Ok(status) if status.is_usable() => Ok(status.to_string()),
             Ok(status) => Err(status.to_string()),
             Err(error) => Err(error.to_string()),
         };

@@ -18,7 +18,7 @@ use crate::ingest::Ingest;
 use crate::kafka::Cluster;
 use crate::readiness::{Readiness, Role};
 use crate::relay::Relay;
-use crate::store::schema::{SchemaStatus, migrate, schema_status};
+use crate::store::schema::{migrate, schema_status};
 use crate::store::{Store, StoreError};
 use crate::sweep::Sweep;
 use crate::telemetry::{Metrics, traces};
@@ -276,7 +276,7 @@ async fn wait_for_servers(
             }
         }
         match schema_status(store.pool()).await {
-            Ok(SchemaStatus::Current(_)) => break,
+            Ok(status) if status.is_usable() => break,
             Ok(other) => anyhow::bail!("{other}"),
             Err(error @ StoreError::Unavailable(_)) => waiting.pause(&all, away(&error)).await,
             Err(error) => return Err(anyhow::Error::new(error).context("reading the schema")),

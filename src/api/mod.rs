@@ -133,11 +133,12 @@ impl Api {
             Arc::clone(&model),
             Arc::clone(&self.readiness),
         );
+        let endings = model::endings::listen(self.store.clone(), Arc::clone(&model));
         let forget = forget(Arc::clone(&rate_limit));
         let until = stop.clone();
         tokio::spawn(async move {
             until
-                .run_until_cancelled(async { tokio::join!(pulse, forget) })
+                .run_until_cancelled(async { tokio::join!(pulse, endings, forget) })
                 .await
         });
         let client: Router = client::router()

@@ -8,7 +8,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use super::{Report, TIMEOUT};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::store::schema::{RESET_LIVE_XIDS, foreign_live_xids};
+use crate::store::schema::{RESET_XIDS, foreign_xids};
 
 /// The oldest Postgres with what the schema uses (`xid8`, `pg_current_snapshot`).
 const OLDEST_POSTGRES: i32 = 130_000;
@@ -79,7 +79,7 @@ pub(super) async fn examine(
         Ok(Ok(finding)) => {
             report.ok("schema", &finding)?;
             // Only a schema that is ours can be asked.
-            live_xids(report, &pool).await?;
+            xids(report, &pool).await?;
         }
         Ok(Err(finding)) => report.fail("schema", &finding, "")?,
         Err(_) => report.fail(
@@ -93,14 +93,16 @@ pub(super) async fn examine(
 
 /// Whether the participations were written by this server: a dump brings another one's transaction
 /// ids along.
-async fn live_xids(report: &mut Report<'_>, pool: &PgPool) -> io::Result<()> {
+async fn xids(report: &mut Report<'_>, pool: &PgPool) -> io::Result<()> {
     const SUBJECT: &str = "participations";
-    match tokio::time::timeout(TIMEOUT, foreign_live_xids(pool)).await {
+    match tokio::time::timeout(TIMEOUT, foreign_xids(pool)).await {
         Ok(Ok(0)) => report.ok(SUBJECT, "all transaction ids are this server's"),
         Ok(Ok(count)) => report.fail(
             SUBJECT,
-            &format!("{count} have a live_xid from the future, as after a restore from a dump"),
-            &format!("run: {RESET_LIVE_XIDS}"),
+            &format!(
+                "{count} have a transaction id from the future, as after a restore from a dump"
+            ),
+            &format!("run: {RESET_XIDS}"),
         ),
         Ok(Err(error)) => report.fail(
             SUBJECT,

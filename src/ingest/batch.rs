@@ -23,6 +23,52 @@ struct Reading {
     to: i64,
 }
 
+/// How many records a batch may have, learned from the batches before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Size {
+    max_records: usize,
+    max_applied: usize,
+    /// What holds as many rides of participants as a transaction may have.
+    for_applied: usize,
+    /// What Postgres is known to take.
+    taken: usize,
+}
+
+impl Size {
+    pub(super) fn new(limits: &IngestConfig) -> Self {
+        Self {
+            max_records: limits.batch_max_records,
+            max_applied: limits.batch_max_applied,
+            for_applied: limits.batch_max_records,
+            taken: limits.batch_max_records,
+        }
+    }
+
+    pub(super) fn most_records(&self) -> usize {
+        self.for_applied.min(self.taken)
+    }
+
+    /// Learns from a durable batch of `rides`, of which `applied` were of participants: those are
+    /// what a transaction's length depends on, so the next batch is sized to hold a set number of
+    /// them.
+    pub(super) fn learn(&mut self, rides: usize, applied: u64) {
+        /// Fewer tell too little.
+        const LEAST_RIDES: usize = 100;
+        self.taken = self.taken.saturating_mul(2).min(self.max_records);
+        if rides < LEAST_RIDES {
+            return;
+        }
+        let applied = usize::try_from(applied).unwrap_or(usize::MAX).max(1);
+        self.for_applied = (rides.saturating_mul(self.max_applied) / applied)
+            .clamp(self.max_applied.min(self.max_records), self.max_records);
+    }
+
+    /// Learns from a batch of so many records that Postgres did not take.
+    pub(super) fn halve(&mut self, records: usize) {
+        self.taken = self.taken.min(records / 2).max(1);
+    }
+}
+
 /// Collects records into the next batch, and knows where each partition stands.
 #[derive(Debug)]
 pub(super) struct Builder {
@@ -35,8 +81,6 @@ pub(super) struct Builder {
     bytes: usize,
     /// When the first record of this batch was read.
     since: Option<Monotonic>,
-    /// How many records this batch may have, see [`Builder::learn`].
-    most_records: usize,
 }
 
 impl Builder {
@@ -64,7 +108,6 @@ impl Builder {
             tombstones: 0,
             bytes: 0,
             since: None,
-            most_records: limits.batch_max_records,
             limits,
         }
     }
@@ -141,8 +184,8 @@ impl Builder {
     }
 
     /// Has to be handed over before more is read.
-    pub(super) fn is_full(&self) -> bool {
-        self.rides.len() + self.quarantined.len() >= self.most_records
+    pub(super) fn is_full(&self, size: &Size) -> bool {
+        self.rides.len() + self.quarantined.len() >= size.most_records()
             || self.bytes >= self.limits.batch_max_bytes
     }
 
@@ -176,22 +219,5 @@ impl Builder {
             quarantined: std::mem::take(&mut self.quarantined),
             tombstones: std::mem::take(&mut self.tombstones),
         }
-    }
-
-    /// Learns from a batch of `rides`, of which `applied` were of participants: those are what a
-    /// transaction's length depends on, so the next batch is sized to hold a set number of them.
-    pub(super) fn learn(&mut self, rides: usize, applied: u64) {
-        /// Fewer tell too little.
-        const LEAST_RIDES: usize = 100;
-        if rides < LEAST_RIDES {
-            return;
-        }
-        let applied = usize::try_from(applied).unwrap_or(usize::MAX).max(1);
-        self.most_records = (rides.saturating_mul(self.limits.batch_max_applied) / applied).clamp(
-            self.limits
-                .batch_max_applied
-                .min(self.limits.batch_max_records),
-            self.limits.batch_max_records,
-        );
     }
 }

@@ -14,7 +14,7 @@ use crate::domain::promotion::Verdict;
 use crate::kafka::ClusterError;
 use crate::readiness::{Readiness, Role};
 use crate::store::clock::DbClock;
-use crate::store::rides::{Applied, Batch, Cause, Counts, Range, RideApplier};
+use crate::store::rides::{Applied, Batch, Cause, Counts, Incoming, Range, RideApplier};
 use crate::store::{Store, StoreError, TRANSACTION_TIMEOUT, timed_out};
 use crate::telemetry::IngestMetrics;
 use crate::telemetry::traces::{self, Operation};
@@ -27,6 +27,9 @@ const CLOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The first and the longest pause between two attempts to reach Postgres.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// How often a batch is tried that Postgres answers and does not take, before it is made smaller.
+const TRIES_OF_A_SIZE: u32 = 3;
 
 /// What the reader is told of a batch it handed over.
 #[derive(Debug)]
@@ -43,6 +46,11 @@ pub(super) enum Outcome {
     /// It was dropped without an effect, because somebody else has moved a position, or because it
     /// cannot be shown to be of the topic that the positions belong to: read the positions again.
     Dropped,
+    /// It was dropped without an effect, because Postgres does not take it: read fewer at once.
+    TooMuch {
+        /// How many records it had.
+        records: usize,
+    },
 }
 
 /// A batch on its way from the reader.
@@ -113,8 +121,9 @@ impl Committer {
         }
     }
 
-    /// Tries until the batch is durable or fenced. A commit whose answer was lost shows as fenced:
-    /// then the positions tell that it went through. `None` when stopped.
+    /// Tries until the batch is durable or fenced, and a single record for ever, because to go past
+    /// it would lose a ride. A commit whose answer was lost shows as fenced: then the positions tell
+    /// that it went through. `None` when stopped.
     async fn make_durable(
         &self,
         applier: &mut Option<RideApplier>,
@@ -165,10 +174,23 @@ impl Committer {
                     // The set of live clients dies with the session.
                     *applier = None;
                     failures += 1;
+                    let records = records(&batch);
+                    let alone = batch.rides.first().filter(|_| records == 1);
                     if failures == 1 || failures.is_multiple_of(30) {
-                        tracing::error!(%error, failures, "a batch of rides could not be applied, trying again");
+                        tracing::error!(
+                            %error,
+                            failures,
+                            ranges = ?batch.ranges,
+                            records,
+                            user_id = alone.map(|alone| alone.ride.user_id),
+                            ride_id = alone.map(|alone| tracing::field::display(alone.ride.ride_id)),
+                            "a batch of rides could not be applied, trying again"
+                        );
                     }
-                    self.readiness.set(Role::Ingest, Err(error.to_string()));
+                    self.readiness.set(Role::Ingest, Err(why(&error, alone)));
+                    if records > 1 && failures >= TRIES_OF_A_SIZE && !error.is_of_the_connection() {
+                        return Some(Outcome::TooMuch { records });
+                    }
                     tokio::select! {
                         () = tokio::time::sleep(backoff) => {}
                         () = self.hard_stop.cancelled() => return None,
@@ -260,6 +282,17 @@ async fn in_time(
     tokio::time::timeout(TRANSACTION_TIMEOUT, applied)
         .await
         .map_err(|_| timed_out())?
+}
+
+/// Why ingest is not ready; of a ride that stands alone, which one.
+fn why(error: &StoreError, alone: Option<&Incoming>) -> String {
+    match alone {
+        None => error.to_string(),
+        Some(Incoming { ride, .. }) => format!(
+            "ride {} of user {} cannot be applied: {error}",
+            ride.ride_id, ride.user_id
+        ),
+    }
 }
 
 /// How many records were read for a batch.

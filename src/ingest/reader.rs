@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::batch::Builder;
+use super::batch::{Builder, Size};
 use super::commit::{Outcome, Read};
 use super::start::{Start, StartError, find_start, source_now};
 use crate::config::{IngestConfig, KafkaConfig};
@@ -220,6 +220,7 @@ impl Reader {
         let mut session = Session {
             consumer,
             phase: Phase::Unassigned,
+            size: Size::new(&self.limits),
             in_flight: 0,
             blocked_since: None,
             paused: false,
@@ -286,6 +287,7 @@ impl Reader {
 struct Session {
     consumer: GroupConsumer,
     phase: Phase,
+    size: Size,
     in_flight: usize,
     /// Since when a full batch cannot be handed over.
     blocked_since: Option<Monotonic>,
@@ -323,7 +325,7 @@ impl Session {
         let mut wait = match &self.phase {
             Phase::Reading { builder, .. } if self.paused || builder.is_empty() => IDLE_WAIT,
             Phase::Reading { .. } if self.in_flight == 0 => Duration::ZERO,
-            Phase::Reading { builder, .. } if builder.is_full() => return Ok(false),
+            Phase::Reading { builder, .. } if builder.is_full(&self.size) => return Ok(false),
             Phase::Reading { .. } => BUSY_WAIT,
             _ => IDLE_WAIT,
         };
@@ -340,7 +342,7 @@ impl Session {
                         continue;
                     };
                     builder.push(&message, now, || reader.ask_clock());
-                    if builder.is_full() {
+                    if builder.is_full(&self.size) {
                         return Ok(false);
                     }
                 }
@@ -391,7 +393,7 @@ impl Session {
         let Phase::Reading { builder, .. } = &mut self.phase else {
             return Ok(());
         };
-        let full = builder.is_full();
+        let full = builder.is_full(&self.size);
         let most = if full { MOST_IN_FLIGHT } else { 1 };
         if self.in_flight < most {
             if !builder.is_empty() && (full || input_paused || builder.is_old()) {
@@ -443,9 +445,7 @@ impl Session {
                 applied,
             } => {
                 self.progress_at = Monotonic::now();
-                if let Phase::Reading { builder, .. } = &mut self.phase {
-                    builder.learn(rides, applied);
-                }
+                self.size.learn(rides, applied);
                 // A batch may become durable after its partitions went to somebody else.
                 let ours = self.partitions();
                 for range in ranges
@@ -462,6 +462,10 @@ impl Session {
                 }
             }
             Outcome::Dropped => self.start_again(reader),
+            Outcome::TooMuch { records } => {
+                self.size.halve(records);
+                self.start_again(reader);
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod clock;
 pub mod database;
+pub mod endings;
 pub mod expiry;
 pub mod geo;
 pub mod landing;
@@ -102,6 +103,21 @@ impl StoreError {
             .as_database_error()
             .and_then(|error| error.code())
             .is_some_and(|code| code == "40001" || code == "40P01")
+    }
+
+    /// Postgres could not be reached, whatever was asked of it. A time-out is none of these: less
+    /// at once may do.
+    pub fn is_of_the_connection(&self) -> bool {
+        let Self::Unavailable(error) = self else {
+            return false;
+        };
+        match error {
+            sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::TimedOut,
+            sqlx::Error::Database(error) => error
+                .code()
+                .is_some_and(|code| code.starts_with("08") || code.starts_with("57P")),
+            _ => true,
+        }
     }
 
     /// A unique index by that name refused a row.

@@ -15,6 +15,13 @@ const PARTITION_MONTHS: i32 = 12;
 pub enum SchemaStatus {
     /// Exactly the one known here, this version.
     Current(i64),
+    /// Migrated by a newer program, which says that this one can use it.
+    Compatible {
+        /// The last migration applied.
+        found: i64,
+        /// The newest one known here.
+        known: i64,
+    },
     /// Empty or behind: `migrate` first.
     Older {
         /// The last migration applied, if any.
@@ -22,7 +29,7 @@ pub enum SchemaStatus {
         /// The one needed.
         needed: i64,
     },
-    /// Migrated by a newer program, or with other migrations than ours.
+    /// Migrated by a program too new for this one, or with other migrations than ours.
     Newer {
         /// The last migration applied.
         found: i64,
@@ -31,10 +38,21 @@ pub enum SchemaStatus {
     },
 }
 
+impl SchemaStatus {
+    /// Whether this program can use it.
+    pub fn is_usable(self) -> bool {
+        matches!(self, Self::Current(_) | Self::Compatible { .. })
+    }
+}
+
 impl std::fmt::Display for SchemaStatus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Current(version) => write!(f, "schema version {version}"),
+            Self::Compatible { found, known } => write!(
+                f,
+                "schema version {found}, of a later release, which this one can use (it knows {known})"
+            ),
             Self::Older {
                 found: None,
                 needed,
@@ -82,42 +100,70 @@ pub async fn schema_status(pool: &PgPool) -> Result<SchemaStatus> {
         sqlx::query_as("select version, success, checksum from _sqlx_migrations order by version")
             .fetch_all(pool)
             .await?;
-    let found = applied.last().map(|(version, ..)| *version);
-    let foreign = applied.iter().any(|(version, success, checksum)| {
-        !success
-            || !MIGRATOR
-                .iter()
-                .any(|ours| ours.version == *version && *ours.checksum == **checksum)
-    });
-    Ok(match found {
-        Some(found) if foreign => SchemaStatus::Newer { found, known },
-        Some(found) if found == known => SchemaStatus::Current(known),
-        found => SchemaStatus::Older {
-            found,
+    let Some(found) = applied.last().map(|(version, ..)| *version) else {
+        return Ok(SchemaStatus::Older {
+            found: None,
             needed: known,
-        },
+        });
+    };
+    let ours = |version: &i64, checksum: &[u8]| {
+        MIGRATOR
+            .iter()
+            .any(|ours| ours.version == *version && *ours.checksum == *checksum)
+    };
+    let sound = applied.iter().all(|(version, success, checksum)| {
+        *success && (*version > known || ours(version, checksum))
+    });
+    Ok(if !sound {
+        SchemaStatus::Newer { found, known }
+    } else if found < known {
+        SchemaStatus::Older {
+            found: Some(found),
+            needed: known,
+        }
+    } else if found == known {
+        SchemaStatus::Current(known)
+    } else if works_since(pool, found)
+        .await?
+        .is_some_and(|since| since <= known)
+    {
+        SchemaStatus::Compatible { found, known }
+    } else {
+        SchemaStatus::Newer { found, known }
     })
 }
 
-/// How many challenges in progress carry a transaction id that this server has not given out yet,
-/// as after a restore from another server's dump. Ingest takes these for news with every batch;
-/// [`RESET_LIVE_XIDS`] puts it right, also while it runs.
-pub async fn foreign_live_xids(pool: &PgPool) -> Result<i64> {
+/// The oldest version whose programs can use this one, if it says.
+async fn works_since(pool: &PgPool, version: i64) -> Result<Option<i64>> {
+    Ok(sqlx::query_scalar!(
+        "select works_since from schema_compatibility where version = $1",
+        version
+    )
+    .fetch_optional(pool)
+    .await?)
+}
+
+/// How many participations carry a transaction id that this server has not given out yet, as after
+/// a restore from another server's dump. Ingest takes these for news with every batch, the API for
+/// endings with every question; [`RESET_XIDS`] puts it right, also while they run.
+pub async fn foreign_xids(pool: &PgPool) -> Result<i64> {
     // A row that is visible here was written by a transaction before this snapshot's end.
     Ok(sqlx::query_scalar!(
         r#"select count(*) as "count!" from promotion_user
-            where status = 'IN_PROGRESS' and live_xid >= pg_snapshot_xmax(pg_current_snapshot())"#
+            where (status = 'IN_PROGRESS' and live_xid >= pg_snapshot_xmax(pg_current_snapshot()))
+               or ended_xid >= pg_snapshot_xmax(pg_current_snapshot())"#
     )
     .fetch_one(pool)
     .await?)
 }
 
-/// What an operator runs where [`foreign_live_xids`] finds some.
-pub const RESET_LIVE_XIDS: &str = "update promotion_user set live_xid = pg_current_xact_id() \
-     where status = 'IN_PROGRESS' and live_xid >= pg_snapshot_xmax(pg_current_snapshot())";
+/// What an operator runs where [`foreign_xids`] finds some.
+pub const RESET_XIDS: &str = "update promotion_user set live_xid = pg_current_xact_id(), ended_xid = null \
+     where (status = 'IN_PROGRESS' and live_xid >= pg_snapshot_xmax(pg_current_snapshot())) \
+     or ended_xid >= pg_snapshot_xmax(pg_current_snapshot())";
 
 /// Applies every migration that is missing, one process at a time, and makes the coming months'
-/// receipt partitions.
+/// receipt partitions. A later release's schema that this one can use is left as it is.
 pub async fn migrate(store: &Store) -> anyhow::Result<()> {
     let mut connection = sqlx::ConnectOptions::connect(
         &store
@@ -126,7 +172,12 @@ pub async fn migrate(store: &Store) -> anyhow::Result<()> {
             .options([("statement_timeout", "0"), ("lock_timeout", "0")]),
     )
     .await?;
-    MIGRATOR.run(&mut connection).await?;
+    if !matches!(
+        schema_status(store.pool()).await?,
+        SchemaStatus::Compatible { .. }
+    ) {
+        MIGRATOR.run(&mut connection).await?;
+    }
     ensure_receipt_partitions(store).await?;
     Ok(())
 }

@@ -251,7 +251,7 @@ async fn transaction_ids_of_another_server_are_found_and_put_right() {
         .execute("update promotion_user set live_xid = '9000000000' where user_id > 1")
         .await;
     let found = Findings::of(world.command(&["doctor"])).await;
-    let cure = found.cure("participations", "2 have a live_xid from the future");
+    let cure = found.cure("participations", "2 have a transaction id from the future");
     world
         .execute(cure.strip_prefix("run: ").expect("a statement"))
         .await;

@@ -104,7 +104,7 @@ async fn a_dump_restored_into_a_new_cluster_goes_on_where_it_was_and_counts_noth
     // The doctor sees what a dump brings along, and says the guide's statement.
     let doctor = command(&["doctor"]).run().await;
     assert_eq!(doctor.status.code(), Some(1));
-    let found = "FAIL  participations: 20 have a live_xid from the future, as after a restore from a dump -> run: ";
+    let found = "FAIL  participations: 20 have a transaction id from the future, as after a restore from a dump -> run: ";
     let line = doctor
         .stdout
         .lines()

@@ -635,6 +635,52 @@ async fn no_version_goes_back_through_two_processes_and_with_kafka_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_accept_is_seen_at_once_through_every_process_whatever_tag_is_sent() {
+    let world = World::new().await;
+    let here = world.service().roles("ingest,sweep,api").start().await;
+    let elsewhere = world.service().roles("api").start().await;
+    let relay = world.service().roles("relay").start().await;
+    let promotion = here.admin().open_promotion(&conditions(1)).await;
+    let mut clients = Vec::new();
+    for user in CLIENT..CLIENT + 10 {
+        clients.push(here.started_client(user, &promotion).await.0);
+    }
+    world.events_are_published().await;
+    eventually(LIMIT, || async {
+        let metrics = elsewhere.metrics().await;
+        equal(metrics.sum("ride_promo_model_fresh", &[]), 1.0)
+    })
+    .await;
+    for client in &clients {
+        let there = elsewhere.client(client.user_id);
+        let unchanged = there.progress_since(promotion.id, "W/\"1\"").await;
+        assert_eq!(unchanged.status, 304);
+    }
+
+    // From here on the other process hears nothing by the topic, and does not know yet.
+    relay.sigstop();
+    world
+        .publish_all(
+            clients
+                .iter()
+                .map(|client| Outgoing::ride(&ride(client.user_id))),
+        )
+        .await;
+    world.rides_are_applied().await;
+    for client in &clients {
+        let accept = format!("/v1/promotions/{}/accept_reward", promotion.id);
+        let accepted = client.api.post(&accept).await.expect(200);
+        let told = &accepted["participation"];
+        let there = elsewhere.client(client.user_id);
+        for tag in ["W/\"1\"", "W/\"2\""] {
+            let read = there.progress_since(promotion.id, tag).await.expect(200);
+            assert_eq!(steady(read), steady(told.clone()), "{tag}");
+        }
+    }
+    relay.sigcont();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rides_are_listed_by_their_completion_newest_first_and_paged_without_loss() {
     let world = World::new().await;
     let service = world.service().start().await;

@@ -171,3 +171,56 @@ async fn servers_that_are_away_at_start_are_named_and_waited_for() {
     world.publish_all(one_ride_each()).await;
     everybody_has(&world, &challenges, 1).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_postgres_does_not_take_at_once_it_gets_in_parts_and_a_ride_that_stops_all_is_named() {
+    let world = World::builder().partitions(1).build().await;
+    let challenges = started(&world).await;
+    for _ in 0..20 {
+        world.publish_all(one_ride_each()).await;
+    }
+    let refused = ride(1);
+    world.publish_ride(&refused).await;
+    world.publish_all(one_ride_each()).await;
+    let ride_id = refused["ride_id"].as_str().expect("a text");
+    world
+        .execute(&format!(
+            "create function refuse() returns trigger language plpgsql as $$ begin
+                 if (select count(*) from fresh) > 10 then raise exception 'more than ten at once'; end if;
+                 if exists (select from fresh where ride_id = '{ride_id}') then raise exception 'not this one'; end if;
+                 return null;
+             end $$;
+             create trigger refuse after insert on ride_receipt referencing new table as fresh
+                 for each statement execute function refuse();"
+        ))
+        .await;
+
+    let service = world.service().start().await;
+    let named = format!("ride {ride_id} of user 1 cannot be applied: ");
+    eventually(LIMIT, || async {
+        match service.readiness().await {
+            Some(answer) if answer.text.contains(&named) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    assert!(service.log().contains("not this one"), "{}", service.log());
+    // What came before it is in, what comes after it waits: going on would lose it.
+    for standing in challenges.standings().await {
+        assert_eq!(standing.rides_completed, 20, "{standing:?}");
+    }
+
+    world.execute("drop trigger refuse on ride_receipt").await;
+    world.rides_are_applied().await;
+    service.wait_ready().await;
+    for standing in challenges.standings().await {
+        let rides = if standing.user_id == 1 { 22 } else { 21 };
+        assert_eq!(
+            (standing.rides_completed, standing.counted),
+            (rides, i64::from(rides)),
+            "{standing:?}"
+        );
+    }
+    world.events_are_published().await;
+    assert_contiguous(world.read_status_topic().await);
+}

@@ -1,4 +1,5 @@
-//! An upgrade while rides and clients come: migrate, then one process after the other.
+//! An upgrade while rides and clients come: migrate, then one process after the other. With the
+//! program of the release before as well (`make upgrade`), and back again where the schema allows it.
 
 use std::{
     sync::{
@@ -34,14 +35,45 @@ async fn expand(world: &World) {
     }
 }
 
+/// A later release than this one is not at hand: its migrations are.
 #[tokio::test(flavor = "multi_thread")]
 async fn migrating_and_replacing_every_process_under_traffic_loses_nothing() {
-    let world = Arc::new(World::new().await);
+    let world = World::new().await;
+    let old = [world.service().start().await, world.service().start().await];
+    upgrade(world, old, expand).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make upgrade"]
+async fn from_the_release_before_nothing_is_lost_under_traffic_either() {
+    let binary = std::env::current_exe().expect("it runs");
+    let target = binary.ancestors().nth(3).expect("target/debug/deps/it");
+    let before = target.join("previous-release/ride-promo");
+    let world = World::builder().empty_database().build().await;
+    let first = world.service().program(&before).argument("--migrate");
+    let old = [
+        first.start().await,
+        world.service().program(&before).start().await,
+    ];
+    let schema = "select max(version) from _sqlx_migrations";
+    let version = async |world: &World| -> i64 {
+        let version = sqlx::query_scalar(schema).fetch_one(world.pool()).await;
+        version.expect("the database answers")
+    };
+    let earlier = version(&world).await;
+    upgrade(world, old, async |world| {
+        assert!(version(world).await > earlier, "the schema is the same");
+    })
+    .await;
+}
+
+/// Migrates and replaces these two processes while rides come; `migrated` is called in between.
+async fn upgrade(world: World, old: [Service; 2], migrated: impl AsyncFnOnce(&World)) {
+    let world = Arc::new(world);
     let challenges = Challenges::new(&world, &conditions(10_000)).await;
     let users: Vec<i64> = USERS.collect();
     let hour = TimeDelta::hours(1);
     challenges.start(&users, now() - hour, now() + hour).await;
-    let old = [world.service().start().await, world.service().start().await];
     let promotion = old[0].admin().open_promotion(&conditions(3)).await;
 
     // Rides all the while, a round of one each every few milliseconds.
@@ -77,7 +109,7 @@ async fn migrating_and_replacing_every_process_under_traffic_loses_nothing() {
     rides_go_on().await;
     // The migrations of the release, under the processes of the one before.
     world.command(&["migrate"]).run().await.expect_success();
-    expand(&world).await;
+    migrated(&world).await;
     rides_go_on().await;
     for service in &old {
         service.wait_ready().await;
@@ -127,7 +159,7 @@ async fn a_schema_of_another_release_is_refused_at_the_start_and_does_not_stop_w
     let world = World::builder().empty_database().build().await;
     let refused = world.service().spawn();
     assert_eq!(refused.wait().await.code(), Some(1));
-    let needs = "the database has no schema, version 1 is needed: run `ride-promo migrate`";
+    let needs = "the database has no schema, version 2 is needed: run `ride-promo migrate`";
     assert!(refused.log().contains(needs), "{}", refused.log());
     // Two processes may apply them at once, and go on.
     let (first, second) = tokio::join!(
@@ -144,7 +176,7 @@ async fn a_schema_of_another_release_is_refused_at_the_start_and_does_not_stop_w
         .await;
     let refused = world.service().spawn();
     assert_eq!(refused.wait().await.code(), Some(1));
-    let newer = "the database's schema is version 9999, not one of those known here (up to 1)";
+    let newer = "the database's schema is version 9999, not one of those known here (up to 2)";
     assert!(refused.log().contains(newer), "{}", refused.log());
     let doctor = world.command(&["doctor"]).run().await;
     assert_eq!(doctor.status.code(), Some(1));
@@ -163,4 +195,67 @@ async fn a_schema_of_another_release_is_refused_at_the_start_and_does_not_stop_w
     let progress = client.progress(promotion.id).await.expect(200);
     assert_eq!(progress["rides_completed"], 1);
     first.wait_ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_schema_that_says_so_is_used_by_this_release_and_left_as_it_is() {
+    let world = World::new().await;
+    world
+        .execute(
+            "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+             values (9999, 'of a later release', true, '\\x00', 0)",
+        )
+        .await;
+    let allows = async |since: i64| {
+        world
+            .execute(&format!(
+                "insert into schema_compatibility values (9999, {since})
+                     on conflict (version) do update set works_since = {since}"
+            ))
+            .await;
+    };
+    let later = "schema version 9999, of a later release, which this one can use (it knows 2)";
+    allows(2).await;
+    let service = world.service().argument("--migrate").start().await;
+    let migrate = world.command(&["migrate"]).run().await;
+    assert!(migrate.stdout.contains(later), "{migrate:?}");
+    assert!(migrate.status.success());
+    let doctor = world.command(&["doctor"]).run().await;
+    assert!(
+        doctor.stdout.contains(&format!("ok    schema: {later}")),
+        "{}",
+        doctor.stdout
+    );
+    let promotion = service.admin().open_promotion(&conditions(1)).await;
+    service.started_client(1, &promotion).await;
+
+    // Where it asks for a newer program, or says nothing, that is the end of it.
+    allows(3).await;
+    for _ in 0..2 {
+        let refused = world.service().spawn();
+        assert_eq!(refused.wait().await.code(), Some(1));
+        let log = refused.log();
+        assert!(
+            log.contains("is version 9999, not one of those known here"),
+            "{log}"
+        );
+        let migrate = world.command(&["migrate"]).run().await;
+        assert_eq!(migrate.status.code(), Some(1), "{migrate:?}");
+        world
+            .execute("delete from schema_compatibility where version = 9999")
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_schema_version_since_the_second_says_which_releases_can_use_it() {
+    let world = World::new().await;
+    let silent: Vec<i64> = sqlx::query_scalar(
+        "select version from _sqlx_migrations
+          where version > 1 and version not in (select version from schema_compatibility)",
+    )
+    .fetch_all(world.pool())
+    .await
+    .expect("the database answers");
+    assert!(silent.is_empty(), "{silent:?}");
 }

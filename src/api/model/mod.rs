@@ -6,15 +6,17 @@
 //! answers only where it cannot contradict what its client has seen or was told:
 //!
 //! - The client names the version it has, and the model's is not older. So no version goes back.
-//! - The participation is `IN_PROGRESS`, which no call of a client ends, or is over for good. (A
-//!   `COMPLETED` one may have been accepted through another process, who answered so.)
-//! - While it is `IN_PROGRESS`, the model is shown to be fresh: within the last seconds, whatever
-//!   was committed had been published, and whatever was published had been read. Otherwise, with
-//!   Kafka away or behind, Postgres answers.
+//! - The participation is over for good; or it is live, and Postgres was asked since the question
+//!   came which participations have ended (see [`endings`]): what a client can do to one is to end
+//!   it, through any process.
+//! - While it is live, the model is shown to be fresh: within the last seconds, whatever was
+//!   committed had been published, and whatever was published had been read. Otherwise, with Kafka
+//!   away or behind, Postgres answers.
 //!
 //! A participation that is read from Postgres is entered before it is read, so that no event
 //! between the reading and the entering is lost: both are merged, the higher version stays.
 
+pub mod endings;
 pub mod tail;
 
 use std::collections::HashMap;
@@ -28,6 +30,7 @@ use opentelemetry::trace::SpanContext;
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 
+use self::endings::Endings;
 use crate::domain::participation::StatusName;
 use crate::domain::{PromotionId, UserId};
 use crate::store::clock::DbClock;
@@ -69,6 +72,7 @@ pub struct Model {
     /// The same for the relay's having published nearly everything.
     relay_proof: AtomicU64,
     fallback: Semaphore,
+    endings: Endings,
     metrics: Arc<Metrics>,
 }
 
@@ -91,6 +95,11 @@ struct Entry {
 }
 
 impl Entry {
+    /// Whether it is known to be over for good.
+    fn is_over(&self) -> bool {
+        matches!(&self.content, Content::Known { state, .. } if state.status.is_final())
+    }
+
     /// What answers with this version was caused by the event that brought it.
     fn link(&self, version: i32) {
         if let Some((of, cause)) = self.cause.as_deref()
@@ -129,6 +138,23 @@ impl Entries {
         }
     }
 
+    /// As [`Entries::get`], which does not count as a reading: the order of leaving stays.
+    fn peek(&self, key: &Key) -> Option<&Entry> {
+        match self.watched.get(key) {
+            Some(watched) => Some(&watched.entry),
+            None => self.recent.peek(key),
+        }
+    }
+
+    /// Drops what is known; a reading that is under way will not fill it.
+    fn forget(&mut self, key: &Key) {
+        self.recent.pop(key);
+        let awaited = self.awaited();
+        if let Some(watched) = self.watched.get_mut(key) {
+            watched.entry = awaited;
+        }
+    }
+
     fn awaited(&mut self) -> Entry {
         self.generations += 1;
         Entry {
@@ -162,6 +188,7 @@ impl Model {
             tail_proof: AtomicU64::new(0),
             relay_proof: AtomicU64::new(0),
             fallback: Semaphore::new(FALLBACK_READS),
+            endings: Endings::default(),
             metrics,
         })
     }
@@ -174,10 +201,17 @@ impl Model {
     /// Reads a participation for a client who says which version it has: from memory where that is
     /// allowed, else from Postgres.
     pub async fn read(&self, key: Key, seen: Option<i32>) -> store::Result<Option<Stored>> {
-        match self.answer(&key, seen) {
-            Some(stored) => Ok(Some(stored)),
-            None => self.load(key).await,
+        if let Some(stored) = self.answer(&key, seen) {
+            if stored.state.status.is_final() {
+                return Ok(Some(stored));
+            }
+            if self.endings.are_heard().await
+                && let Some(stored) = self.answer(&key, seen)
+            {
+                return Ok(Some(stored));
+            }
         }
+        self.load(key).await
     }
 
     /// As [`Model::read`], for those who wait and look whether something has changed. They asked
@@ -217,7 +251,8 @@ impl Model {
         })
     }
 
-    /// The model's answer, if it may give one.
+    /// The model's answer, if it may give one; one that is live only to who has then heard of every
+    /// ending.
     fn answer(&self, key: &Key, seen: Option<i32>) -> Option<Stored> {
         let seen = seen?;
         let now = self.clock.now()?;
@@ -232,8 +267,9 @@ impl Model {
             return None;
         };
         let allowed = match state.status {
-            StatusName::InProgress => fresh && confirmed.elapsed() < COMPARE_AFTER,
-            StatusName::Completed => false,
+            StatusName::InProgress | StatusName::Completed => {
+                fresh && confirmed.elapsed() < COMPARE_AFTER
+            }
             StatusName::Rewarded | StatusName::Expired => true,
         };
         (allowed && seen <= state.version).then(|| Stored {
@@ -347,21 +383,27 @@ impl Model {
         }
     }
 
+    /// Takes note that these have ended: what is known of them, or is being read, may be older.
+    fn ended(&self, keys: &[Key]) {
+        let mut entries = self.lock();
+        for key in keys {
+            if entries.peek(key).is_some_and(|entry| !entry.is_over()) {
+                entries.forget(key);
+                entries.changed(key);
+            }
+        }
+        self.count(&entries);
+    }
+
     /// Forgets everything: events may have been missed. Who waits reads Postgres at their next
     /// look, not all at once.
     fn forget(&self) {
         let mut entries = self.lock();
         entries.recent.clear();
-        let mut generations = entries.generations;
-        for watched in entries.watched.values_mut() {
-            generations += 1;
-            watched.entry = Entry {
-                generation: generations,
-                content: Content::Awaited(None),
-                cause: None,
-            };
+        let watched: Vec<Key> = entries.watched.keys().copied().collect();
+        for key in &watched {
+            entries.forget(key);
         }
-        entries.generations = generations;
         self.count(&entries);
     }
 

@@ -87,7 +87,7 @@ async fn answers_only_those_who_say_what_they_have_seen() {
 }
 
 #[tokio::test]
-async fn a_state_that_a_client_can_end_is_never_answered_nor_one_that_is_not_fresh() {
+async fn a_live_state_is_answered_while_it_is_fresh_and_a_final_one_for_ever() {
     let model = model();
     drop(model.begin(KEY).finish(stored(state(3))));
     assert_eq!(version(model.answer(&KEY, Some(3))), None, "not fresh yet");
@@ -96,13 +96,60 @@ async fn a_state_that_a_client_can_end_is_never_answered_nor_one_that_is_not_fre
     make_fresh(&model);
     assert_eq!(version(model.answer(&KEY, Some(3))), Some(3));
     model.apply(with_status(4, StatusName::Completed), None);
-    assert_eq!(
-        version(model.answer(&KEY, Some(3))),
-        None,
-        "may be accepted"
-    );
+    assert_eq!(version(model.answer(&KEY, Some(3))), Some(4));
+    let model = self::model();
+    let completed = with_status(4, StatusName::Completed);
+    drop(model.begin(KEY).finish(stored(completed)));
+    assert_eq!(version(model.answer(&KEY, Some(4))), None, "not fresh");
     model.apply(with_status(5, StatusName::Rewarded), None);
     assert_eq!(version(model.answer(&KEY, Some(3))), Some(5));
+}
+
+#[tokio::test]
+async fn what_has_ended_is_not_answered_from_memory_until_it_is_known_to_be_over() {
+    let model = fresh_model();
+    drop(model.begin(KEY).finish(stored(state(3))));
+    model.ended(&[KEY]);
+    assert_eq!(version(model.answer(&KEY, Some(3))), None);
+
+    // Nor what was being read meanwhile: it may be from before.
+    let reading = model.begin(KEY);
+    model.ended(&[KEY]);
+    drop(reading.finish(stored(state(3))));
+    assert_eq!(version(model.answer(&KEY, Some(3))), None);
+
+    // Who waits is told to look.
+    let mut watch = model.watch(KEY);
+    drop(model.begin(KEY).finish(stored(state(3))));
+    watch.changed().await;
+    model.ended(&[KEY]);
+    watch.changed().await;
+    assert_eq!(version(model.answer(&KEY, Some(3))), None);
+
+    let over = with_status(4, StatusName::Rewarded);
+    drop(model.begin(KEY).finish(stored(over)));
+    model.ended(&[KEY]);
+    assert_eq!(version(model.answer(&KEY, Some(3))), Some(4));
+}
+
+#[tokio::test]
+async fn endings_are_heard_only_by_a_question_that_began_later() {
+    let endings = Arc::new(Endings::default());
+    assert!(!endings.are_heard().await, "nobody asks");
+    endings.begin_session();
+    let on_its_way = endings.begin_question();
+    let mut hearing = tokio::spawn({
+        let endings = Arc::clone(&endings);
+        async move { endings.are_heard().await }
+    });
+    endings.is_wanted().await;
+    endings.answered(on_its_way);
+    let heard = tokio::time::timeout(Duration::from_millis(50), &mut hearing).await;
+    assert!(heard.is_err(), "it was asked before");
+    endings.answered(endings.begin_question());
+    assert!(hearing.await.expect("no panic"));
+    endings.end_session();
+    assert!(!endings.are_heard().await, "nobody asks any more");
 }
 
 #[tokio::test]

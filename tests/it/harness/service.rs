@@ -30,6 +30,7 @@ pub struct ServiceBuilder {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     dir: PathBuf,
+    program: PathBuf,
 }
 
 impl ServiceBuilder {
@@ -39,7 +40,14 @@ impl ServiceBuilder {
             arguments: Vec::new(),
             environment: environment(world),
             dir: world.new_dir("service"),
+            program: BINARY.into(),
         }
+    }
+
+    /// Another release's program.
+    pub fn program(mut self, program: &Path) -> Self {
+        program.clone_into(&mut self.program);
+        self
     }
 
     /// Only these roles, comma-separated; all where not called.
@@ -91,7 +99,7 @@ impl ServiceBuilder {
     pub fn spawn(self) -> Service {
         let api = Port::reserve();
         let admin = Port::reserve();
-        let mut command = command(self.environment, &self.dir);
+        let mut command = command(&self.program, self.environment, &self.dir);
         command
             .arg("serve")
             .args(self.roles.iter().flat_map(|roles| ["--roles", roles]))
@@ -314,8 +322,8 @@ fn authentication() -> [(String, String); 3] {
 }
 
 /// The binary, hearing nothing of the environment that the tests run in.
-fn command(environment: Vec<(String, String)>, dir: &Path) -> Command {
-    let mut command = Command::new(BINARY);
+fn command(program: &Path, environment: Vec<(String, String)>, dir: &Path) -> Command {
+    let mut command = Command::new(program);
     command
         .current_dir(dir)
         .env_clear()
@@ -384,7 +392,7 @@ impl Cli {
         dir: PathBuf,
         arguments: &[&str],
     ) -> Self {
-        let mut command = command(environment, &dir);
+        let mut command = command(Path::new(BINARY), environment, &dir);
         command.args(arguments);
         Self {
             command,
