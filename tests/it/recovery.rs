@@ -195,7 +195,7 @@ async fn what_postgres_does_not_take_at_once_it_gets_in_parts_and_a_ride_that_st
         ))
         .await;
 
-    let service = world.service().start().await;
+    let service = world.service().spawn();
     let named = format!("ride {ride_id} of user 1 cannot be applied: ");
     eventually(LIMIT, || async {
         match service.readiness().await {
