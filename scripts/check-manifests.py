@@ -36,6 +36,16 @@ def main() -> int:
             for port in container.get("ports", [])
         }
 
+    def environment(deployment):
+        """The names of the variables of its containers."""
+        names = set()
+        for container in deployment["spec"]["template"]["spec"]["containers"]:
+            names |= {variable["name"] for variable in container.get("env", [])}
+            for source in container.get("envFrom", []):
+                config = by_kind.get("ConfigMap", {}).get(source["configMapRef"]["name"], {})
+                names |= set(config.get("data", {}))
+        return names
+
     for name, item in by_kind.get("Deployment", {}).items():
         selects(f"Deployment {name}", item["spec"]["selector"]["matchLabels"])
     for name, item in by_kind.get("PodDisruptionBudget", {}).items():
@@ -54,10 +64,22 @@ def main() -> int:
             faults.append(f"ScaledObject {name}: no Deployment {target}")
         elif "replicas" in deployment["spec"]:
             faults.append(f"ScaledObject {name}: Deployment {target} says replicas too")
+        variables = environment(deployment) if deployment else set()
         for trigger in item["spec"]["triggers"]:
+            asked = {
+                value for key, value in trigger["metadata"].items() if key.endswith("FromEnv")
+            }
             reference = trigger.get("authenticationRef")
-            if reference and reference["name"] not in by_kind.get("TriggerAuthentication", {}):
-                faults.append(f"ScaledObject {name}: no TriggerAuthentication {reference['name']}")
+            if reference:
+                authentication = by_kind.get("TriggerAuthentication", {}).get(reference["name"])
+                if authentication is None:
+                    faults.append(
+                        f"ScaledObject {name}: no TriggerAuthentication {reference['name']}"
+                    )
+                else:
+                    asked |= {one["name"] for one in authentication["spec"].get("env", [])}
+            for variable in sorted(asked - variables):
+                faults.append(f"ScaledObject {name}: {target} has no variable {variable}")
     spaces = {item["metadata"].get("namespace") for item in objects if item["kind"] != "Namespace"}
     if len(spaces) > 1:
         faults.append(f"more than one namespace: {spaces}")
