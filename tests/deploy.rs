@@ -211,9 +211,11 @@ fn whoever_stops_the_service_waits_longer_than_it_takes() {
             continue;
         }
         let grace = number_after(&text, "terminationGracePeriodSeconds:");
+        // What is balanced goes on for a while before it is told to stop.
         let pause = number_after(&text, "seconds:");
-        assert_eq!((grace.len(), pause.len()), (1, 1), "{file}");
-        assert!(grace[0] >= pause[0] + budget + 5, "{file}: {grace:?}");
+        assert_eq!(grace.len(), 1, "{file}");
+        let least = pause.iter().sum::<u64>() + budget + 5;
+        assert!(grace[0] >= least, "{file}: {grace:?}");
     }
     let compose = number_after(&read("deploy/compose.yaml"), "stop_grace_period:");
     assert!(
