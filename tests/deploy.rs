@@ -243,6 +243,17 @@ fn the_image_is_built_with_the_toolchain_that_is_pinned() {
     );
 }
 
+/// Two builds at a time that end in one name fail where it is not there yet.
+#[test]
+fn compose_builds_the_image_in_one_service() {
+    let compose = read("deploy/compose.yaml");
+    let builds: Vec<&str> = compose
+        .lines()
+        .filter(|line| line.trim_start().starts_with("build:"))
+        .collect();
+    assert_eq!(builds, ["    build:"], "a service's own, nothing shared");
+}
+
 #[test]
 fn the_image_is_built_from_everything_that_is_compiled_in() {
     let ignored: Vec<String> = read(".dockerignore")
