@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::time::{Duration, Instant};
 
 use chrono::DateTime;
 use rdkafka::producer::{BaseProducer, Producer as _};
+use tokio::time::sleep;
 
 use super::{Report, TIMEOUT, names};
 use crate::config::{Config, KafkaConfig};
@@ -12,6 +14,9 @@ use crate::kafka::{
     Cluster, ClusterError, Operation, STATUS_COMPACTION_LAG_MS, broker_time, could_create,
     relay_transactional_id, transactional_producer,
 };
+
+/// Between two questions for what comes by itself.
+const RETRY: Duration = Duration::from_millis(200);
 
 /// Everything about Kafka.
 pub(super) async fn examine(
@@ -148,15 +153,31 @@ async fn group_rights(
     kafka: &KafkaConfig,
 ) -> io::Result<()> {
     let group = &kafka.group_id;
-    let allowed = match cluster.group_operations(group).await {
+    let subject = format!("kafka group {group}");
+    // A new cluster makes the topic it keeps groups in when it is asked for the first of them, and
+    // has no coordinator until then.
+    let late = Instant::now() + TIMEOUT;
+    let allowed = loop {
+        match cluster.group_operations(group).await {
+            Err(error) if error.is_transient() && Instant::now() < late => sleep(RETRY).await,
+            allowed => break allowed,
+        }
+    };
+    let allowed = match allowed {
         // Told so only by a user who may describe it, and the rights to it are not told then.
         Err(ClusterError::Refused { reason, .. }) if reason.contains("GroupIdNotFound") => {
             return report.ok("kafka group", &format!("{group} has no members yet"));
         }
+        Err(error) if error.is_transient() => {
+            return report.fail(
+                &subject,
+                &error.to_string(),
+                "check that __consumer_offsets can be created (its replication factor against the number of brokers) and that its brokers run",
+            );
+        }
         allowed => allowed,
     };
     let needed = [Operation::Read, Operation::Describe];
-    let subject = format!("kafka group {group}");
     rights(
         report,
         kafka,

@@ -337,6 +337,7 @@ impl Asker {
                 Code::Authentication
                 | Code::ClusterAuthorizationFailed
                 | Code::GroupAuthorizationFailed
+                | Code::GroupIdNotFound
                 | Code::InvalidArgument
                 | Code::InvalidTopic
                 | Code::IllegalSASLState

@@ -89,6 +89,18 @@ async fn everything_well_is_a_line_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_never_had_a_group_is_well() {
+    let kafka = Kafka::start_with_many_group_partitions().await;
+    let world = World::builder()
+        .kafka(&kafka)
+        .without_topics()
+        .build()
+        .await;
+    let found = Findings::of(world.command(&["doctor"])).await;
+    found.all_well();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_without_an_address_are_named_with_where_they_are_from() {
     let world = World::builder().without_topics().build().await;
     let doctor = world

@@ -62,7 +62,13 @@ impl Kafka {
 
     /// A broker of one's own, to stop, kill and freeze.
     pub async fn start_private() -> Arc<Self> {
-        Self::start_with(None).await
+        Self::start_with(None, "").await
+    }
+
+    /// A broker of one's own that is in no hurry with its first group: the topic that groups are kept
+    /// in is made then, and this one's has many partitions.
+    pub async fn start_with_many_group_partitions() -> Arc<Self> {
+        Self::start_with(None, "offsets.topic.num.partitions=200\n").await
     }
 
     /// A broker of one's own with a second listener, [`Kafka::secured_brokers`]: TLS with a
@@ -70,10 +76,11 @@ impl Kafka {
     /// what [`Kafka::allow`] has allowed. The tests' own clients use the first, and may do
     /// everything.
     pub async fn start_secured(authority: &Authority) -> Arc<Self> {
-        Self::start_with(Some(authority)).await
+        Self::start_with(Some(authority), "").await
     }
 
-    async fn start_with(authority: Option<&Authority>) -> Arc<Self> {
+    /// What `more` says comes last, and so counts.
+    async fn start_with(authority: Option<&Authority>, more: &str) -> Arc<Self> {
         let port = Port::reserve();
         let controller = Port::reserve();
         let secured = authority.map(|_| Port::reserve());
@@ -82,6 +89,7 @@ impl Kafka {
         if let Some(authority) = authority {
             properties.push_str(&security(authority, &dir));
         }
+        properties.push_str(more);
         fs::write(dir.join("server.properties"), properties).expect("the run's directory is ours");
         let kafka = Self {
             port,
