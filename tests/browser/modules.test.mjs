@@ -177,6 +177,27 @@ test("what passes is tried again, not before it is due, and what does not pass i
   assert.equal(gone.requests.length, 4);
 });
 
+test("what is answered to an older token is seen by nobody", async () => {
+  let token = "a";
+  const answers = [];
+  const fetch = () => new Promise((resolve) => answers.push(resolve));
+  const api = new RidePromo({ token: () => token, clock: new ServerClock(), fetch });
+  const seen = [];
+  const see = (answer) => answer.then((landing) => seen.push(landing.screen), (error) => seen.push(error.status));
+  see(api.landing());
+  see(api.landing());
+  see(api.poll(1));
+  token = "b";
+  const own = see(api.landing());
+  answers[0](json({ screen: "PROMO_PROGRESS", participation: participation(1) }));
+  answers[1](json({ type: "/problems/unauthorized" }, { status: 401 }));
+  answers[2](json(participation(1)));
+  await new Promise((resolve) => setTimeout(resolve));
+  answers[3](json({ screen: "NO_OFFER", server_time: SERVER_TIME }));
+  await own;
+  assert.deepEqual(seen, ["NO_OFFER"]);
+});
+
 test("a participation never goes back", () => {
   assert.ok(isNewer(participation(1), null));
   assert.ok(isNewer(participation(3), participation(2)));

@@ -149,8 +149,11 @@ export class RidePromo {
     }
   }
 
-  /** Sends, and reads the answer to its end, both within `timeout`. */
-  async #exchange(method, path, { headers, signal, token, timeout = TIMEOUT }, read) {
+  /**
+   * Sends, and reads the answer to its end, both within `timeout`. An answer to a token that is not
+   * the present one any more is nobody's: it never comes.
+   */
+  async #exchange(method, path, { headers, signal, token = this.#token(), timeout = TIMEOUT }, read) {
     const limit = new AbortController();
     const abort = () => limit.abort(signal.reason);
     if (signal?.aborted) abort();
@@ -164,6 +167,7 @@ export class RidePromo {
     } finally {
       clearTimeout(timer);
       signal?.removeEventListener("abort", abort);
+      if (token !== this.#token()) await new Promise(() => {});
     }
   }
 
@@ -183,9 +187,7 @@ export class RidePromo {
       throw new Unreachable(error);
     }
     if (response.ok || response.status === 304) return response;
-    const problem = new Problem(response, await response.json().catch(() => ({})));
-    problem.token = token;
-    throw problem;
+    throw new Problem(response, await response.json().catch(() => ({})));
   }
 
   async #body(response) {

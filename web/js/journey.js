@@ -197,8 +197,6 @@ export class Journey {
   /** Nothing goes on without a token; everything else is the button's to say. */
   #refused(error) {
     if (error.status !== 401) throw error;
-    // Another token has come since; it is not the one that was refused.
-    if (error.token !== this.#token.get()) return;
     this.#token.forget();
     this.#go({ screen: "signedOut" });
     // The app around this page may hand over a new one.
