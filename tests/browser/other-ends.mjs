@@ -12,9 +12,8 @@ await journey(async ({ world, phone }) => {
   ]);
 });
 
-/** Not done in time: it settles first, for as long as a ride may still be unread. */
-async function theChallengeIsOver(world, phone) {
-  const promotion = await world.promotion({ target_rides: 3, challenge_period: "PT15S" });
+/** A client who has started the promotion on their phone. */
+async function started(world, phone, promotion) {
   const user = await world.preOffer(world.user(), promotion);
   const mobile = await phone();
   await mobile.open(user);
@@ -22,6 +21,13 @@ async function theChallengeIsOver(world, phone) {
   await mobile.button("Get started").tap();
   await mobile.sees("progress");
   await mobile.mark();
+  return { user, mobile };
+}
+
+/** Not done in time: it settles first, for as long as a ride may still be unread. */
+async function theChallengeIsOver(world, phone) {
+  const promotion = await world.promotion({ target_rides: 3, challenge_period: "PT15S" });
+  const { user, mobile } = await started(world, phone, promotion);
   // Ended in time, however late it is on this machine.
   const { participations } = await world.known(user);
   const completed_at = participations[0].started_at;
@@ -57,13 +63,7 @@ async function theChallengeIsOver(world, phone) {
 /** Done, and not claimed in time: the countdown ends before the client's eyes. */
 async function theRewardExpires(world, phone) {
   const promotion = await world.promotion({ target_rides: 1, claim_period: "PT25S" });
-  const user = await world.preOffer(world.user(), promotion);
-  const mobile = await phone();
-  await mobile.open(user);
-  await mobile.sees("offer");
-  await mobile.button("Get started").tap();
-  await mobile.sees("progress");
-  await mobile.mark();
+  const { user, mobile } = await started(world, phone, promotion);
   await world.ride(user);
   await mobile.sees("ready");
   await mobile.button("Continue").tap();

@@ -1,6 +1,7 @@
 //! From the completed challenge to the loan: one transaction, however often it is asked for.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _};
@@ -41,20 +42,6 @@ async fn completed(world: &World, service: &Service, promotion: &Promotion, user
     client
 }
 
-async fn count(world: &World, sql: &'static str) -> i64 {
-    sqlx::query_scalar(sql)
-        .fetch_one(world.pool())
-        .await
-        .expect("the database answers")
-}
-
-async fn run(world: &World, sql: &'static str) {
-    sqlx::raw_sql(sql)
-        .execute(world.pool())
-        .await
-        .expect("it is allowed");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_whole_journey_and_thirty_accepts_at_once() {
     let world = World::new().await;
@@ -86,11 +73,9 @@ async fn the_whole_journey_and_thirty_accepts_at_once() {
 
     // Neither has any influence on who has started, nor has a pre-offer that is gone.
     service.admin().set_country("MX", false).await;
-    run(
-        &world,
-        "update promotion set active = false; delete from pre_offer",
-    )
-    .await;
+    world
+        .execute("update promotion set active = false; delete from pre_offer")
+        .await;
     let answers = futures::future::join_all((0..30).map(|_| accept(&client, &promotion))).await;
     let first = same(answers[0].expect(200));
     assert_eq!(first["sequence_id"], 8, "{first}");
@@ -115,7 +100,7 @@ async fn the_whole_journey_and_thirty_accepts_at_once() {
         "select count(*) from session where sequence_id = 8",
         "select count(*) from cash_loan_account where status = 'USED'",
     ] {
-        assert_eq!(count(&world, sql).await, 1, "{sql}");
+        assert_eq!(world.count(sql).await, 1, "{sql}");
     }
     eventually(LIMIT, || async {
         let kinds: Vec<String> = world
@@ -157,7 +142,7 @@ async fn a_reward_is_gone_at_its_deadline_before_anybody_has_written_so() {
     let service = world.service().roles("api,ingest,relay").start().await;
     let promotion = service.admin().open_promotion(&conditions(1)).await;
     let client = completed(&world, &service, &promotion, 1).await;
-    run(&world, "update promotion_user set completed_at = clock_ms() - interval '2 seconds', reward_deadline = clock_ms()").await;
+    world.execute("update promotion_user set completed_at = clock_ms() - interval '2 seconds', reward_deadline = clock_ms()").await;
     terms(&client, &promotion)
         .await
         .problem(410, "reward-expired");
@@ -166,7 +151,7 @@ async fn a_reward_is_gone_at_its_deadline_before_anybody_has_written_so() {
         .problem(410, "reward-expired");
     let landing = client.api.post("/v1/landing").await.expect(200);
     assert_eq!(landing["screen"], "REWARD_EXPIRED", "{landing}");
-    assert_eq!(count(&world, "select count(*) from application").await, 0);
+    assert_eq!(world.count("select count(*) from application").await, 0);
     let acknowledged = client.api.post(&path(&promotion, "acknowledge")).await;
     assert_eq!(acknowledged.status, 204);
     let landing = client.api.post("/v1/landing").await.expect(200);
@@ -179,15 +164,17 @@ async fn a_split_that_has_gone_is_made_again_or_the_accept_refused() {
     let service = world.service().start().await;
     let promotion = service.admin().open_promotion(&conditions(1)).await;
     let client = completed(&world, &service, &promotion, 1).await;
-    run(&world, "update cash_loan_account set valid_until = clock_ms(); delete from pre_offer; update promotion set missing_split = 'reject'").await;
+    world.execute("update cash_loan_account set valid_until = clock_ms(); delete from pre_offer; update promotion set missing_split = 'reject'").await;
     accept(&client, &promotion)
         .await
         .problem(409, "split-missing");
-    assert_eq!(count(&world, "select count(*) from application").await, 0);
-    run(&world, "update promotion set missing_split = 'create'").await;
+    assert_eq!(world.count("select count(*) from application").await, 0);
+    world
+        .execute("update promotion set missing_split = 'create'")
+        .await;
     accept(&client, &promotion).await.expect(200);
     let splits = "select count(*) from cash_loan_account where status in ('USED', 'EXPIRED')";
-    assert_eq!(count(&world, splits).await, 2);
+    assert_eq!(world.count(splits).await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -204,26 +191,30 @@ async fn a_commit_whose_answer_was_lost_is_found_by_the_retry() {
     assert_eq!(lost.fired(), 1);
     let first = same(accept(&client, &promotion).await.expect(200));
     assert_eq!(same(accept(&client, &promotion).await.expect(200)), first);
-    assert_eq!(count(&world, "select count(*) from application").await, 1);
+    assert_eq!(world.count("select count(*) from application").await, 1);
 }
 
-/// Clients who have completed the promotion, without the rides.
-async fn all_completed(
-    world: &World,
-    service: &Service,
-    promotion: &Promotion,
-    users: std::ops::Range<i64>,
-) {
+/// Clients who have started the promotion, through one service and another.
+async fn all_started(services: &[Service], promotion: &Promotion, users: Range<i64>) {
     let offers: Vec<Value> = users
         .clone()
         .map(|user_id| promotion.pre_offer(user_id))
         .collect();
-    service.admin().import_pre_offers(&offers).await;
-    stream::iter(users)
-        .for_each_concurrent(8, async |user_id| {
+    services[0].admin().import_pre_offers(&offers).await;
+    stream::iter(users.zip(services.iter().cycle()))
+        .for_each_concurrent(8, async |(user_id, service)| {
             let client = service.client(user_id);
             client.start(promotion.id).await.expect(201);
-            end_by_force(world, user_id, promotion.id, End::Completed).await;
+        })
+        .await;
+}
+
+/// Clients who have completed the promotion, without the rides.
+async fn all_completed(world: &World, service: &Service, promotion: &Promotion, users: Range<i64>) {
+    all_started(std::slice::from_ref(service), promotion, users.clone()).await;
+    stream::iter(users)
+        .for_each_concurrent(8, |user_id| {
+            end_by_force(world, user_id, promotion.id, End::Completed)
         })
         .await;
 }
@@ -257,17 +248,7 @@ async fn fifty_accepts_at_once_of_each_of_two_hundred_clients_make_one_loan_each
     ];
     let promotion = services[0].admin().open_promotion(&conditions(1)).await;
     let users: Vec<i64> = (1..=CLIENTS).collect();
-    let offers: Vec<Value> = users
-        .iter()
-        .map(|user_id| promotion.pre_offer(*user_id))
-        .collect();
-    services[0].admin().import_pre_offers(&offers).await;
-    stream::iter(&users)
-        .for_each_concurrent(8, async |user_id| {
-            let client = services[(user_id % 2) as usize].client(*user_id);
-            client.start(promotion.id).await.expect(201);
-        })
-        .await;
+    all_started(&services, &promotion, 1..CLIENTS + 1).await;
     let rides = users.iter().map(|user_id| Outgoing::ride(&ride(*user_id)));
     world.publish_all(rides.collect::<Vec<_>>()).await;
     world.rides_are_applied().await;
@@ -312,7 +293,7 @@ async fn fifty_accepts_at_once_of_each_of_two_hundred_clients_make_one_loan_each
            join active_pre_offer o using (active_pre_offer_id) join promotion_user p on p.user_id = o.user_id
           where a.user_id = s.user_id and c.user_id = s.user_id and o.user_id = s.user_id and c.status = 'USED'",
     ] {
-        assert_eq!(count(&world, sql).await, CLIENTS, "{sql}");
+        assert_eq!(world.count(sql).await, CLIENTS, "{sql}");
     }
     // However late, and through any process.
     for (user_id, answer) in first.iter().step_by(20) {
@@ -363,12 +344,12 @@ async fn a_connection_cut_at_any_step_leaves_all_or_nothing_and_the_retry_answer
             assert!(answer.header("retry-after").is_some(), "{step}: {problem}");
             let traces = eventually(LIMIT, || async {
                 // The server may not know yet that it is alone.
-                let held: i64 = count(
-                    &world,
-                    "select count(*) from pg_stat_activity where datname = current_database()
+                let held: i64 = world
+                    .count(
+                        "select count(*) from pg_stat_activity where datname = current_database()
                         and xact_start is not null and pid <> pg_backend_pid()",
-                )
-                .await;
+                    )
+                    .await;
                 equal(held, 0)?;
                 Ok::<_, String>(self::traces(&world, user_id).await)
             })
@@ -419,11 +400,9 @@ async fn a_crash_between_commit_and_answer_loses_and_repeats_nothing() {
     eventually(LIMIT, || async {
         equal(committed.fired(), 1)?;
         equal(
-            count(
-                &world,
-                "select count(*) from promotion_user where status = 'REWARDED'",
-            )
-            .await,
+            world
+                .count("select count(*) from promotion_user where status = 'REWARDED'")
+                .await,
             1,
         )
     })

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chrono::TimeDelta;
 use serde_json::json;
 
 use crate::harness::*;
@@ -155,13 +154,7 @@ async fn a_worker_that_slept_through_a_takeover_applies_nothing_twice() {
     .await
     .expect("the schema has the table");
     let users: Vec<i64> = (1..=50).collect();
-    challenges
-        .start(
-            &users,
-            now() - TimeDelta::hours(1),
-            now() + TimeDelta::hours(1),
-        )
-        .await;
+    challenges.start_an_hour_ago(&users).await;
     let worker = || {
         let service = world
             .service()

@@ -193,13 +193,7 @@ async fn an_unclaimed_reward_expires_by_the_clock_and_its_split_with_it() {
     let challenges = Challenges::new(&world, &quick("PT2S")).await;
     // Only the clock decides: rides that nobody reads hold no reward.
     let ingest = world.service().roles("ingest").start().await;
-    challenges
-        .start(
-            &[1],
-            now() - TimeDelta::hours(1),
-            now() + TimeDelta::hours(1),
-        )
-        .await;
+    challenges.start_an_hour_ago(&[1]).await;
     sqlx::raw_sql("insert into product (product_id, name, currency_code, term_days) values (80, 'Loan', 'MXN', 30)")
         .execute(world.pool())
         .await

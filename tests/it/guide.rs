@@ -72,8 +72,7 @@ async fn a_dump_restored_into_a_new_cluster_goes_on_where_it_was_and_counts_noth
         .await;
     let challenges = Challenges::new(&world, &conditions(10_000)).await;
     let users: Vec<i64> = USERS.collect();
-    let hour = TimeDelta::hours(1);
-    challenges.start(&users, now() - hour, now() + hour).await;
+    challenges.start_an_hour_ago(&users).await;
     let service = world.service().start().await;
     // A round is applied before the next comes: each is a version of its own.
     let rounds = async |from: i32, to: i32| {

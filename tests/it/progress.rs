@@ -411,10 +411,7 @@ async fn waits_are_bounded_per_client_and_in_all_and_reads_are_not_refused_for_t
         .start()
         .await;
     let challenges = Challenges::new(&world, &conditions(5)).await;
-    let hour = TimeDelta::hours(1);
-    challenges
-        .start(&[1, 2, 3], now() - hour, now() + hour)
-        .await;
+    challenges.start_an_hour_ago(&[1, 2, 3]).await;
     let promotion_id = challenges.promotion_id;
     let [one, two, three] = [1, 2, 3].map(|user_id| service.client(user_id));
     let retry_after = |answer: &Answer| -> u64 {
@@ -685,8 +682,7 @@ async fn rides_are_listed_by_their_completion_newest_first_and_paged_without_los
     let world = World::new().await;
     let service = world.service().start().await;
     let challenges = Challenges::new(&world, &conditions(1_000)).await;
-    let hour = TimeDelta::hours(1);
-    challenges.start(&[1, 2], now() - hour, now() + hour).await;
+    challenges.start_an_hour_ago(&[1, 2]).await;
     let promotion_id = challenges.promotion_id;
     let client = service.client(1);
     assert_eq!(

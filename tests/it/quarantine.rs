@@ -24,8 +24,7 @@ impl Desk {
         let world = World::builder().without_topics().build().await;
         let store = Store::new(&world.database_url(), 8).unwrap();
         let challenges = Challenges::new(&world, &conditions(3)).await;
-        let hour = TimeDelta::hours(1);
-        challenges.start(&[1, 2], now() - hour, now() + hour).await;
+        challenges.start_an_hour_ago(&[1, 2]).await;
         Self {
             world,
             store,

@@ -111,13 +111,6 @@ async fn waiting(world: &World, sessions: i64) {
     waiting_for_a_lock(world, sessions).await;
 }
 
-async fn count(world: &World, sql: &'static str) -> i64 {
-    sqlx::query_scalar(sql)
-        .fetch_one(world.pool())
-        .await
-        .expect("the database answers")
-}
-
 async fn statuses(world: &World, user_id: i64) -> Vec<String> {
     sqlx::query_scalar("select status from promotion_user where user_id = $1 order by promotion_id")
         .bind(user_id)
@@ -127,14 +120,14 @@ async fn statuses(world: &World, user_id: i64) -> Vec<String> {
 }
 
 async fn originations(world: &World) -> i64 {
-    let loans = count(world, "select count(*) from application").await;
+    let loans = world.count("select count(*) from application").await;
     for sql in [
         "select count(*) from active_pre_offer",
         "select count(*) from session",
         "select count(*) from cash_loan_account where status = 'USED'",
         "select count(*) from promotion_user where status = 'REWARDED'",
     ] {
-        assert_eq!(count(world, sql).await, loans, "{sql}");
+        assert_eq!(world.count(sql).await, loans, "{sql}");
     }
     loans
 }
@@ -187,7 +180,7 @@ async fn an_accept_that_was_in_time_wins_over_the_sweeper_that_comes_after_the_d
     assert_eq!(again["application_id"], answer["application_id"]);
     assert_eq!(statuses(&world, 1).await, ["REWARDED"]);
     let events = "select count(*) from event_outbox where type = 'promotion.expired'";
-    assert_eq!(count(&world, events).await, 0);
+    assert_eq!(world.count(events).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,9 +198,9 @@ async fn an_accept_that_comes_to_a_sweeper_at_work_is_too_late() {
     assert_eq!(statuses(&world, 1).await, ["EXPIRED"]);
     assert_eq!(originations(&world).await, 0);
     let splits = "select count(*) from cash_loan_account where status = 'EXPIRED'";
-    assert_eq!(count(&world, splits).await, 1);
+    assert_eq!(world.count(splits).await, 1);
     let events = "select count(*) from event_outbox where type = 'promotion.expired'";
-    assert_eq!(count(&world, events).await, 1);
+    assert_eq!(world.count(events).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -530,7 +523,7 @@ async fn landings_and_starts_beside_a_landing_share_its_split() {
     );
     done(started).await.expect(201);
     let all = "select count(*) from cash_loan_account";
-    assert_eq!(count(&world, all).await, 1);
+    assert_eq!(world.count(all).await, 1);
 
     // A participant's split that has run out, renewed by two landings at once.
     sqlx::query("update cash_loan_account set valid_until = clock_ms()")
@@ -542,10 +535,7 @@ async fn landings_and_starts_beside_a_landing_share_its_split() {
         assert_eq!(answer.expect(200)["screen"], "PROMO_PROGRESS");
     }
     let active = "select count(*) from cash_loan_account where status = 'ACTIVE'";
-    assert_eq!(
-        (count(&world, active).await, count(&world, all).await),
-        (1, 2)
-    );
+    assert_eq!((world.count(active).await, world.count(all).await), (1, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -587,7 +577,7 @@ async fn an_accept_that_comes_to_the_completing_ride_being_applied_is_answered_a
     held.let_go().await;
     done(accept).await.expect(200);
     let receipts = "select count(*) from ride_receipt where user_id = 2";
-    assert_eq!(count(&world, receipts).await, 1);
+    assert_eq!(world.count(receipts).await, 1);
     world.events_are_published().await;
     assert_contiguous(world.read_status_topic().await);
 }

@@ -14,13 +14,7 @@ const USERS: std::ops::RangeInclusive<i64> = 1..=20;
 async fn started(world: &World) -> Challenges {
     let challenges = Challenges::new(world, &conditions(10_000)).await;
     let users: Vec<i64> = USERS.collect();
-    challenges
-        .start(
-            &users,
-            now() - TimeDelta::hours(1),
-            now() + TimeDelta::hours(1),
-        )
-        .await;
+    challenges.start_an_hour_ago(&users).await;
     challenges
 }
 

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use chrono::TimeDelta;
-
 use crate::harness::*;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -11,13 +9,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 async fn started(world: &World, users: i64) -> (Challenges, Vec<i64>) {
     let challenges = Challenges::new(world, &conditions(10_000)).await;
     let users: Vec<i64> = (1..=users).collect();
-    challenges
-        .start(
-            &users,
-            now() - TimeDelta::hours(1),
-            now() + TimeDelta::hours(1),
-        )
-        .await;
+    challenges.start_an_hour_ago(&users).await;
     (challenges, users)
 }
 

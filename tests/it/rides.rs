@@ -42,10 +42,7 @@ impl Course {
 
     /// Starts clients in a window that began an hour ago and lasts another.
     async fn start(&self, users: &[i64]) {
-        let hour = TimeDelta::hours(1);
-        self.challenges
-            .start(users, now() - hour, now() + hour)
-            .await;
+        self.challenges.start_an_hour_ago(users).await;
     }
 
     /// Publishes records so that they are applied in one batch: readers of committed records see

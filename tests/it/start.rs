@@ -53,13 +53,6 @@ async fn set_status(pool: &PgPool, user_id: i64, status: &str) {
         .expect("a possible state");
 }
 
-async fn count(pool: &PgPool, of: &'static str) -> i64 {
-    sqlx::query_scalar(of)
-        .fetch_one(pool)
-        .await
-        .expect("a count")
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_answers_the_whole_participation_publishes_it_and_makes_a_split() {
     let world = World::new().await;
@@ -170,14 +163,11 @@ async fn starts_at_the_same_time_through_two_processes_make_one_participation() 
         }
         assert_eq!(statuses, BTreeMap::from([(200, 3), (201, 1), (409, 4)]));
     }
-    let pool = world.pool();
-    assert_eq!(count(pool, "select count(*) from promotion_user").await, 10);
+    assert_eq!(world.count("select count(*) from promotion_user").await, 10);
     assert_eq!(
-        count(
-            pool,
-            "select count(*) from cash_loan_account where status = 'ACTIVE'"
-        )
-        .await,
+        world
+            .count("select count(*) from cash_loan_account where status = 'ACTIVE'")
+            .await,
         10
     );
     world.events_are_published().await;
@@ -309,7 +299,7 @@ async fn every_reason_against_a_start_is_told_in_order() {
         let all = &[reason, "PROMOTION_INACTIVE", "PROMOTIONS_DISABLED"];
         refused(user_id, &inactive, all).await;
     }
-    let participations = count(world.pool(), "select count(*) from promotion_user").await;
+    let participations = world.count("select count(*) from promotion_user").await;
     assert_eq!(participations, 3, "a refused start leaves nothing");
 
     // After one that expired, another promotion may be started.

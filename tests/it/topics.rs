@@ -12,13 +12,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 async fn started(world: &World) -> Challenges {
     let challenges = Challenges::new(world, &conditions(100)).await;
-    challenges
-        .start(
-            &[1],
-            now() - TimeDelta::hours(1),
-            now() + TimeDelta::hours(1),
-        )
-        .await;
+    challenges.start_an_hour_ago(&[1]).await;
     challenges
 }
 

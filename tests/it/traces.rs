@@ -334,8 +334,7 @@ async fn a_batch_of_many_traces_has_a_bounded_number_of_spans_and_loses_no_trace
     let collector = Collector::start().await;
     let challenges = Challenges::new(&world, &conditions(10)).await;
     let users: Vec<i64> = (1..=300).collect();
-    let hour = chrono::TimeDelta::hours(1);
-    challenges.start(&users, now() - hour, now() + hour).await;
+    challenges.start_an_hour_ago(&users).await;
     let trace = |user: i64| format!("{:032x}", user + 0x1000);
     let rides = users.iter().map(|user| {
         Outgoing::ride(&ride(*user)).header(

@@ -1,10 +1,10 @@
 //! Participations written straight into the database: with windows in the past, or very many.
 
-use chrono::{DateTime, SubsecRound as _, Utc};
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use serde_json::{Value, json};
 use sqlx::{PgExecutor, PgPool};
 
-use super::World;
+use super::{World, now};
 
 /// A promotion whose participations a test writes itself.
 #[derive(Clone, Debug)]
@@ -115,6 +115,12 @@ impl Challenges {
     /// every instant, started event and all.
     pub async fn start(&self, users: &[i64], started_at: DateTime<Utc>, deadline: DateTime<Utc>) {
         self.start_on(&self.pool, users, started_at, deadline).await;
+    }
+
+    /// Starts these clients in a window that began an hour ago and lasts another.
+    pub async fn start_an_hour_ago(&self, users: &[i64]) {
+        let hour = TimeDelta::hours(1);
+        self.start(users, now() - hour, now() + hour).await;
     }
 
     /// [`Challenges::start`] in a transaction of the test's own, to be committed when it likes.

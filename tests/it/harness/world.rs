@@ -184,6 +184,15 @@ impl World {
         }
     }
 
+    /// The number that a statement selects.
+    pub async fn count(&self, sql: &str) -> i64 {
+        let counted = sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned()));
+        match counted.fetch_one(&self.pool).await {
+            Ok(count) => count,
+            Err(error) => panic!("{error}: {sql}"),
+        }
+    }
+
     /// The topic of rides.
     pub fn ride_topic(&self) -> &str {
         &self.ride_topic
