@@ -210,7 +210,8 @@ impl<P: FnMut(u64) + Send> Import<'_, P> {
     }
 
     async fn flush(&mut self, line: u64) -> Result<(), ImportError> {
-        if !self.batch.is_empty() {
+        // Without a good line too, where the audit has an entry: bad ones may have followed.
+        if !self.batch.is_empty() || self.journal.audit_id.is_some() {
             let batch = std::mem::take(&mut self.batch);
             let imported = self
                 .store

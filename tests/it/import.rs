@@ -97,6 +97,14 @@ async fn order(world: &World) -> Vec<String> {
     ids.map(|id| id.unwrap().to_owned()).collect()
 }
 
+/// What the only import came to, by the audit.
+async fn audited(world: &World) -> Value {
+    sqlx::query_scalar("select after from admin_audit where call = 'pre-offers:import'")
+        .fetch_one(world.pool())
+        .await
+        .unwrap()
+}
+
 #[tokio::test]
 async fn every_shape_of_an_export_is_the_same_pre_offer() {
     let (world, promotion) = world().await;
@@ -183,12 +191,18 @@ async fn bad_lines_are_named_and_the_others_go_in() {
     assert_eq!(rejections[0]["reason"], "must be a known product, got 81");
     assert_eq!(rejections[2]["reason"], "UNKNOWN_PROMOTION_KEY");
     assert_eq!(order(&world).await, ["last", "key", "past"]);
-    let audited: Value =
-        sqlx::query_scalar("select after from admin_audit where call = 'pre-offers:import'")
-            .fetch_one(world.pool())
-            .await
-            .unwrap();
-    assert_eq!(counts(&audited), counts(&report));
+    assert_eq!(counts(&audited(&world).await), counts(&report));
+}
+
+/// Bad lines after the last one that fills a batch are in the audit as well.
+#[tokio::test]
+async fn the_audit_counts_what_is_rejected_at_the_end() {
+    let (world, promotion) = world().await;
+    let mut lines: Vec<Value> = (1..=1_000).map(|user| promotion.pre_offer(user)).collect();
+    lines.extend([json!({}), json!({}), json!([])]);
+    let report = import(&world, "a.ndjson", &ndjson(&lines)).await;
+    assert_eq!(counts(&report), [1_003, 1_000, 0, 0, 0, 3], "{report}");
+    assert_eq!(counts(&audited(&world).await), counts(&report));
 }
 
 #[tokio::test]
