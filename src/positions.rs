@@ -78,13 +78,14 @@ pub async fn set(
     // A consumer that takes a partition from here on either reads the new position or is fenced
     // by its generation.
     store
-        .set_positions(&topic.source, offsets, &decision.actor, &decision.reason)
+        .set_positions(
+            &topic.source,
+            offsets,
+            gone,
+            &decision.actor,
+            &decision.reason,
+        )
         .await?;
-    if !gone.is_empty() {
-        store
-            .forget_positions(&kafka.ride_topic, &gone, &decision.actor, &decision.reason)
-            .await?;
-    }
     Ok(())
 }
 

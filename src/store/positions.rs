@@ -80,18 +80,22 @@ impl Store {
         Ok(())
     }
 
-    /// The operator's decision: sets positions in this incarnation of the topic, audited. A batch
-    /// that was read before cannot commit after, even if the offset recurs: the generation grows.
+    /// The operator's decision: sets positions in this incarnation of the topic, and forgets those
+    /// of partitions that are gone, audited. A batch that was read before cannot commit after, even
+    /// if the offset recurs: the generation grows.
     pub async fn set_positions(
         &self,
         source: &Source,
         offsets: BTreeMap<i32, i64>,
+        gone: BTreeSet<i32>,
         actor: &str,
         reason: &str,
     ) -> Result<()> {
+        let gone: Vec<i32> = gone.into_iter().collect();
         let (source, actor, reason) = (source.clone(), actor.to_owned(), reason.to_owned());
         self.run_tx("set_positions", move |connection| {
-            let (source, offsets, actor, reason) = (source.clone(), offsets.clone(), actor.clone(), reason.clone());
+            let (source, offsets, gone) = (source.clone(), offsets.clone(), gone.clone());
+            let (actor, reason) = (actor.clone(), reason.clone());
             Box::pin(async move {
                 for (partition, offset) in offsets {
                     let before = sqlx::query!(
@@ -125,39 +129,18 @@ impl Store {
                         "cluster_id": source.cluster_id, "topic_id": source.topic_id, "reason": reason });
                     super::audit::record(connection, &actor, "positions set", before, Some(after)).await?;
                 }
-                Ok(())
-            })
-        })
-        .await
-    }
-
-    /// The operator's decision on partitions that are not there any more: forgets their positions,
-    /// audited.
-    pub async fn forget_positions(
-        &self,
-        topic: &str,
-        partitions: &BTreeSet<i32>,
-        actor: &str,
-        reason: &str,
-    ) -> Result<()> {
-        let partitions: Vec<i32> = partitions.iter().copied().collect();
-        let (topic, actor, reason) = (topic.to_owned(), actor.to_owned(), reason.to_owned());
-        self.run_tx("forget_positions", move |connection| {
-            let (topic, partitions) = (topic.clone(), partitions.clone());
-            let (actor, reason) = (actor.clone(), reason.clone());
-            Box::pin(async move {
                 let forgotten = sqlx::query!(
                     "delete from consumer_position where topic = $1 and partition = any($2)
                      returning partition, cluster_id, topic_id, next_offset, generation",
-                    topic,
-                    &partitions
+                    source.topic,
+                    &gone
                 )
                 .fetch_all(&mut *connection)
                 .await?;
                 for row in forgotten {
-                    let before = json!({ "topic": topic, "partition": row.partition, "next_offset": row.next_offset,
+                    let before = json!({ "topic": source.topic, "partition": row.partition, "next_offset": row.next_offset,
                         "cluster_id": row.cluster_id, "topic_id": row.topic_id, "generation": row.generation });
-                    let after = json!({ "topic": topic, "partition": row.partition, "next_offset": null,
+                    let after = json!({ "topic": source.topic, "partition": row.partition, "next_offset": null,
                         "reason": reason });
                     super::audit::record(connection, &actor, "positions set", Some(before), Some(after)).await?;
                 }

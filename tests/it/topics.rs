@@ -241,3 +241,65 @@ async fn positions_cannot_be_set_under_a_consumer_that_owns_them_nor_outside_the
     world.publish(&Outgoing::ride(&ride(1)).partition(0)).await;
     counted(&challenges, 2).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn setting_all_positions_forgets_those_of_partitions_that_are_gone_or_does_nothing() {
+    let world = World::new().await;
+    sqlx::raw_sql(
+        "insert into consumer_position (topic, partition, cluster_id, topic_id, next_offset)
+         values ('other', 99, 'c', 't', 7);
+         create function refuse() returns trigger language plpgsql as $$ begin raise 'not now'; end $$;
+         create trigger refuse before delete on consumer_position for each row execute function refuse()",
+    )
+    .execute(world.pool())
+    .await
+    .unwrap();
+    sqlx::query("update consumer_position set topic = $1")
+        .bind(world.ride_topic())
+        .execute(world.pool())
+        .await
+        .unwrap();
+    let set = async || {
+        let command = [
+            "positions",
+            "set",
+            "--all",
+            "--to",
+            "end",
+            "--reason",
+            "why",
+        ];
+        world.command(&command).run().await
+    };
+    let state = async || -> (Vec<i32>, Vec<serde_json::Value>) {
+        let partitions =
+            "select coalesce(array_agg(partition order by partition), '{}') from consumer_position";
+        let audited = "select after from admin_audit order by audit_id";
+        (
+            sqlx::query_scalar(partitions)
+                .fetch_one(world.pool())
+                .await
+                .unwrap(),
+            sqlx::query_scalar(audited)
+                .fetch_all(world.pool())
+                .await
+                .unwrap(),
+        )
+    };
+    let failed = set().await;
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    assert_eq!(state().await, (vec![99], vec![]), "nothing was set");
+
+    sqlx::raw_sql("drop trigger refuse on consumer_position")
+        .execute(world.pool())
+        .await
+        .unwrap();
+    set().await.expect_success();
+    let (partitions, audited) = state().await;
+    assert_eq!(partitions, Vec::from_iter(0..world.partitions()));
+    assert_eq!(audited.len(), partitions.len() + 1);
+    assert_eq!(
+        audited.last().unwrap(),
+        &json!({ "topic": world.ride_topic(), "partition": 99, "next_offset": null, "reason": "why" })
+    );
+}
