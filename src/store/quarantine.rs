@@ -17,7 +17,7 @@ use crate::domain::ride::Ride;
 use crate::domain::{Instant, UserId};
 use crate::wire::format_instant;
 use crate::wire::quarantine::{QuarantineStatus, QuarantinedView};
-use crate::wire::ride_completed::{Fault, MAX_AHEAD, MAX_BYTES, Reason, decode};
+use crate::wire::ride_completed::{Fault, MAX_BYTES, Reason, decode};
 
 /// How many records one transaction of a bulk call resolves.
 const BATCH: i64 = 200;
@@ -219,11 +219,11 @@ impl Store {
         .await?)
     }
 
-    /// Judges a record again, or its correction, and resolves it in the same transaction.
+    /// Judges a record again, or what it should have said, and resolves it in the same transaction.
     pub async fn replay_quarantined(
         &self,
         quarantine_id: Uuid,
-        corrected: Option<Ride>,
+        corrected: Option<Vec<u8>>,
         actor: &str,
     ) -> Result<Replay> {
         let actor = actor.to_owned();
@@ -440,7 +440,7 @@ async fn now(connection: &mut PgConnection) -> Result<Instant> {
 async fn replay(
     connection: &mut PgConnection,
     quarantine_id: Uuid,
-    corrected: Option<Ride>,
+    corrected: Option<Vec<u8>>,
     actor: &str,
 ) -> Result<Replay> {
     let Some(record) = lock(connection, quarantine_id).await? else {
@@ -449,33 +449,20 @@ async fn replay(
     if record.status != QuarantineStatus::Open.as_str() {
         return Ok(Replay::AlreadyResolved);
     }
-    if let (Some(ride), Some(user_id)) = (&corrected, record.user_id)
+    let value = corrected.as_deref().unwrap_or(&record.value);
+    let ride = match decode(value, now(connection).await?) {
+        Ok(ride) => ride,
+        Err(rejected) => return Ok(Replay::StillBad(rejected.faults)),
+    };
+    if corrected.is_some()
+        && let Some(user_id) = record.user_id
         && ride.user_id != user_id
     {
         return Ok(Replay::OtherClient(user_id));
     }
-    let now = now(connection).await?;
-    let is_corrected = corrected.is_some();
-    let ride = match corrected {
-        Some(ride) if ride.completed_at - now > MAX_AHEAD => {
-            return Ok(Replay::StillBad(vec![Fault {
-                field: "completed_at",
-                reason: Reason::InFuture,
-                detail: format!(
-                    "must be at most 5 minutes ahead, got {}",
-                    format_instant(ride.completed_at)
-                ),
-            }]));
-        }
-        Some(ride) => ride,
-        None => match decode(&record.value, now) {
-            Ok(ride) => ride,
-            Err(rejected) => return Ok(Replay::StillBad(rejected.faults)),
-        },
-    };
     let applied = apply_one(connection, &ride, None).await?;
     let mut resolution = resolution_of(&applied, actor);
-    if is_corrected {
+    if corrected.is_some() {
         resolution["ride"] = ride_json(&ride);
     }
     resolve(

@@ -9,6 +9,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+use uuid::Uuid;
 
 use crate::harness::{
     Admin, Answer, Kafka, Service, World, client_token, conditions, equal, eventually, instant,
@@ -809,8 +810,16 @@ async fn a_quarantined_ride_is_replayed_corrected_or_dismissed() {
     assert_eq!(replayed["outcome"], "APPLIED");
     assert_eq!(replayed["receipt"]["counted"], true);
     assert_eq!(replayed["receipt"]["ride_id"], negative["ride_id"]);
-    let answer = api.post_json(&replay, &correction).await;
-    answer.problem(409, "already-resolved");
+    // Resolved is resolved, whatever the correction says.
+    for correction in [&correction, &json!({ "ride": still_bad })] {
+        let answer = api.post_json(&replay, correction).await;
+        answer.problem(409, "already-resolved");
+    }
+    let unknown = json!({ "quarantine_id": Uuid::nil() });
+    let answer = api
+        .post_json(&path(&unknown, "replay"), &json!({ "ride": still_bad }))
+        .await;
+    answer.problem(404, "not-found");
     let answer = api
         .post_json(&path(&item, "dismiss"), &json!({ "reason": "x" }))
         .await;

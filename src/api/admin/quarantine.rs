@@ -15,7 +15,6 @@ use crate::api::extract::{JsonObject, OptionalJsonObject, Page, Params, PathPara
 use crate::api::problem::{Problem, Result};
 use crate::api::refusals::refusals;
 use crate::domain::promotion::FieldError;
-use crate::domain::ride::Ride;
 use crate::domain::{Instant, UserId};
 use crate::store::Store;
 use crate::store::participations;
@@ -26,7 +25,7 @@ use crate::wire::quarantine::{QuarantineStatus, QuarantinedView};
 use crate::wire::receipt::Receipt;
 #[allow(unused_imports, reason = "named in the schema")]
 use crate::wire::ride_completed::RideCompleted;
-use crate::wire::ride_completed::{Fault, Reason, decode};
+use crate::wire::ride_completed::{Fault, Reason};
 
 /// Where many are replayed.
 pub const REPLAY_ALL_PATH: &str = "/admin/v1/quarantine:replay";
@@ -166,14 +165,12 @@ pub async fn replay(
     PathParam(quarantine_id): PathParam<Uuid>,
     OptionalJsonObject(body): OptionalJsonObject,
 ) -> Result<Json<Replayed>> {
-    let store = &state.store;
     let correction = Correction::from_json(&body).map_err(Problem::invalid_request)?;
-    let corrected = match &correction.ride {
-        None => None,
-        Some(ride) => Some(read_ride(store, ride).await?),
-    };
+    // Read as a record of the topic would be, faults and all, once the record is known to be open.
+    let corrected = correction.ride.map(|ride| ride.to_string().into_bytes());
     let is_corrected = corrected.is_some();
-    let replayed = store
+    let replayed = state
+        .store
         .replay_quarantined(quarantine_id, corrected, &admin.actor)
         .await?;
     match replayed {
@@ -187,12 +184,6 @@ pub async fn replay(
         Replay::AlreadyResolved => Err(Problem::already_resolved()),
         Replay::NotFound => Err(Problem::not_found()),
     }
-}
-
-/// A correction is read as a record of the topic would be, faults and all.
-async fn read_ride(store: &Store, ride: &Value) -> Result<Ride> {
-    let now = store.now().await?;
-    decode(ride.to_string().as_bytes(), now).map_err(|rejected| bad_ride("ride", &rejected.faults))
 }
 
 /// A record has no JSON types to be malformed by: whatever is wrong with a ride leaves it open.
