@@ -38,7 +38,8 @@ pub enum Reason {
 pub struct Facts {
     /// A participation is `REWARDED`, in any promotion.
     pub rewarded: bool,
-    /// A participation is live, in any promotion.
+    /// A participation is live, in any promotion; one past its reward's deadline is not, whether
+    /// that is written already or not.
     pub live: bool,
     /// The newbie pre-offer to consider. For the landing the most recently imported valid one of a
     /// promotion not yet taken part in, mapped before unmapped; for a start the most recently
@@ -222,10 +223,13 @@ impl ClientFacts {
         let valid = self.newbie.as_ref().filter(|found| self.is_valid(found));
         Facts {
             rewarded: matches!(status, Some(Status::Rewarded { .. })),
-            live: matches!(
-                status,
-                Some(Status::InProgress { .. } | Status::Completed { .. })
-            ),
+            live: match status {
+                Some(Status::InProgress { .. }) => true,
+                Some(Status::Completed {
+                    reward_deadline, ..
+                }) => self.now < reward_deadline,
+                _ => false,
+            },
             pre_offer: match (&self.newbie, valid) {
                 (None, _) => PreOfferFound::No,
                 (Some(_), None) => PreOfferFound::Expired,
@@ -431,9 +435,9 @@ mod tests {
                 [Screen::PromoOffer, Screen::RegularOffer, Screen::NoOffer],
             ),
             (
-                "past the reward's deadline and acknowledged, but live until it is written",
+                "past the reward's deadline and acknowledged, not yet written",
                 acknowledged(too_late),
-                [Screen::NoOffer, Screen::RegularOffer, Screen::NoOffer],
+                [Screen::PromoOffer, Screen::RegularOffer, Screen::NoOffer],
             ),
             (
                 "challenge over, and its pre-offer too",
@@ -529,6 +533,13 @@ mod tests {
             (
                 ClientFacts {
                     latest: latest(completed(now())),
+                    ..eligible()
+                },
+                vec![],
+            ),
+            (
+                ClientFacts {
+                    latest: latest(completed(now() + TimeDelta::milliseconds(1))),
                     ..changed(|found| {
                         found.promotion_active = Some(false);
                         found.promotions_enabled = None;

@@ -86,6 +86,26 @@ impl Store {
     }
 }
 
+/// Expires the client's reward, if it was not claimed in time, where a start may not wait for the
+/// sweeper. Answers how many expired.
+pub(super) async fn expire_reward_of(
+    connection: &mut PgConnection,
+    user_id: UserId,
+) -> Result<u64> {
+    let overdue = sqlx::query_scalar!(
+        "select promotion_id from promotion_user
+          where user_id = $1 and status = 'COMPLETED' and reward_deadline <= clock_timestamp()",
+        user_id
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let keys = overdue
+        .into_iter()
+        .map(|promotion_id| (user_id, promotion_id))
+        .unzip();
+    expire(connection, ExpiredReason::RewardNotClaimed, keys).await
+}
+
 /// Locks these participations in key order and expires those that still are what the reason says;
 /// a ride or an accept that was first wins.
 async fn expire(

@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
 
+use super::expiry::expire_reward_of;
 use super::{Result, Store, StoreError};
 use crate::domain::eligibility::{self, Facts, PreOfferFound, Reason, failed_rules};
 use crate::domain::participation::StatusName;
@@ -51,7 +52,12 @@ impl Stored {
 #[derive(Clone, Debug)]
 pub enum Started {
     /// It began now.
-    Started(Stored),
+    Started {
+        /// The participation.
+        participation: Stored,
+        /// How many rewards that were not claimed in time had to be expired first.
+        expired_rewards: u64,
+    },
     /// It runs already.
     AlreadyInProgress(Stored),
     /// It is past that.
@@ -322,7 +328,8 @@ async fn start(
     };
     let standing = sqlx::query!(
         r#"select coalesce(bool_or(status = 'REWARDED'), false) as "rewarded!",
-                  coalesce(bool_or(status in ('IN_PROGRESS', 'COMPLETED')), false) as "live!",
+                  coalesce(bool_or(status = 'IN_PROGRESS' or (status = 'COMPLETED' and reward_deadline > clock_timestamp())),
+                           false) as "live!",
                   clock_ms() as "now!"
              from promotion_user where user_id = $1"#,
         user_id
@@ -351,6 +358,8 @@ async fn start(
             "conditions of promotion {promotion_id}: {errors:?}"
         ))
     })?;
+    // What the rules take for over is written to be over first; a client has one live participation.
+    let expired_rewards = expire_reward_of(connection, user_id).await?;
     let started_at = standing.now;
     let terms_id = freeze_terms(connection, promotion_id, &promotion.conditions).await?;
     let reward = Json(Reward {
@@ -390,7 +399,10 @@ async fn start(
     )
     .await?;
     match load(connection, user_id, promotion_id).await? {
-        Some(started) => Ok(Started::Started(started)),
+        Some(participation) => Ok(Started::Started {
+            participation,
+            expired_rewards,
+        }),
         None => Err(StoreError::Corrupt(format!(
             "participation ({user_id}, {promotion_id}) vanished while it was started"
         ))),

@@ -156,6 +156,37 @@ async fn a_reward_is_gone_at_its_deadline_before_anybody_has_written_so() {
     assert_eq!(acknowledged.status, 204);
     let landing = client.api.post("/v1/landing").await.expect(200);
     assert_eq!(landing["screen"], "NO_OFFER", "{landing}");
+    let progress = client.progress(promotion.id).await.expect(200);
+    assert_eq!(progress["status"], "COMPLETED", "{progress}");
+
+    // Nor does another promotion wait for that.
+    let other = service.admin().open_promotion(&conditions(1)).await;
+    service.eligible_client(1, &other).await;
+    let landing = client.api.post("/v1/landing").await.expect(200);
+    assert_eq!(landing["screen"], "PROMO_OFFER", "{landing}");
+    assert_eq!(landing["promotion"]["promotion_id"], other.id);
+    client.start(other.id).await.expect(201);
+    let progress = client.progress(promotion.id).await.expect(200);
+    assert_eq!(progress["status"], "EXPIRED", "{progress}");
+    assert_eq!(progress["expired_reason"], "REWARD_NOT_CLAIMED");
+    let user = service.admin().user(1).await;
+    let splits = user["splits"].as_array().expect("splits").iter();
+    let splits: Vec<&str> = splits
+        .filter_map(|split| split["status"].as_str())
+        .collect();
+    assert_eq!(splits, ["ACTIVE", "EXPIRED"], "{user}");
+    let expired = [("reason", "REWARD_NOT_CLAIMED")];
+    let metrics = service.metrics().await;
+    assert_eq!(metrics.sum("ride_promo_expired_total", &expired), 1.0);
+    world.events_are_published().await;
+    let kinds: Vec<String> = world
+        .status_of(1, promotion.id)
+        .await
+        .iter()
+        .map(|record| record.kind().to_owned())
+        .collect();
+    let last = kinds.last().map(String::as_str);
+    assert_eq!(last, Some("promotion.expired"), "{kinds:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -182,21 +182,9 @@ async fn every_row_of_eligibility() {
             &["ANOTHER_CHALLENGE_LIVE"],
             &["ANOTHER_CHALLENGE_LIVE"],
         ),
-        // Past its deadline it is live until somebody writes that it is not.
-        row(
-            Ended(End::TooLate),
-            good(),
-            "REWARD_EXPIRED",
-            &["ANOTHER_CHALLENGE_LIVE"],
-            &["ANOTHER_CHALLENGE_LIVE"],
-        ),
-        row(
-            Seen(End::TooLate),
-            good(),
-            "NO_OFFER",
-            &["ANOTHER_CHALLENGE_LIVE"],
-            &["ANOTHER_CHALLENGE_LIVE"],
-        ),
+        // Past its deadline it is over, whether somebody has written that already or not.
+        row(Ended(End::TooLate), good(), "REWARD_EXPIRED", &[], &[]),
+        row(Seen(End::TooLate), good(), "PROMO_OFFER", &[], &[]),
         // A second chance, once the client has seen that the first is over.
         row(Seen(End::NotCompleted), good(), "PROMO_OFFER", &[], &[]),
         row(Seen(End::NotClaimed), good(), "PROMO_OFFER", &[], &[]),

@@ -203,6 +203,49 @@ async fn an_accept_that_comes_to_a_sweeper_at_work_is_too_late() {
     assert_eq!(world.count(events).await, 1);
 }
 
+/// A start in another promotion ends a reward that is overdue, and it may be the accept's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_comes_to_an_accept_in_time_is_refused() {
+    let world = World::new().await;
+    let (service, promotion, client) = completed(&world).await;
+    let other = service.admin().open_promotion(&conditions(1)).await;
+    service.eligible_client(1, &other).await;
+    let held = Held::split_of(&world, 1).await;
+    // As above.
+    let deadline = set_reward_deadline(&world, "6 seconds").await;
+    let accept = post(&client, &promotion, "accept_reward");
+    waiting(&world, 1).await;
+    assert!(now() < deadline, "too slow a machine to tell anything");
+    tokio::time::sleep((deadline - now()).to_std().unwrap_or_default()).await;
+    let start = post(&client, &other, "start");
+    waiting(&world, 2).await;
+    held.let_go().await;
+    done(accept).await.expect(200);
+    let problem = done(start).await.problem(409, "not-eligible");
+    assert_eq!(problem["reasons"], json!(["ALREADY_REWARDED"]));
+    assert_eq!(statuses(&world, 1).await, ["REWARDED"]);
+    assert_eq!(originations(&world).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accept_that_comes_to_a_start_in_another_promotion_is_too_late() {
+    let world = World::new().await;
+    let (service, promotion, client) = completed(&world).await;
+    let other = service.admin().open_promotion(&conditions(1)).await;
+    service.eligible_client(1, &other).await;
+    set_reward_deadline(&world, "0 seconds").await;
+    let held = Held::place_of_split(&world, 1, &other).await;
+    let start = post(&client, &other, "start");
+    waiting(&world, 1).await;
+    let accept = post(&client, &promotion, "accept_reward");
+    waiting(&world, 2).await;
+    held.let_go().await;
+    done(start).await.expect(201);
+    done(accept).await.problem(410, "reward-expired");
+    assert_eq!(statuses(&world, 1).await, ["EXPIRED", "IN_PROGRESS"]);
+    assert_eq!(originations(&world).await, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_accept_whose_lock_comes_after_the_deadline_is_too_late() {
     let world = World::new().await;

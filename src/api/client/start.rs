@@ -10,6 +10,7 @@ use crate::api::extract::{OptionalJsonObject, PathParam};
 use crate::api::problem::{Problem, Result};
 use crate::api::refusals::{self, refusals};
 use crate::domain::PromotionId;
+use crate::domain::participation::ExpiredReason;
 use crate::store::participations::Started;
 use crate::wire::participation::Participation;
 
@@ -59,7 +60,12 @@ pub async fn start(
         .start(client.user_id, promotion_id, traceparent)
         .await?;
     match started {
-        Started::Started(stored) => {
+        Started::Started {
+            participation: stored,
+            expired_rewards,
+        } => {
+            let reason = ExpiredReason::RewardNotClaimed.as_str();
+            state.metrics.sweep.expired.add(reason, expired_rewards);
             state.outbox_wake.send_replace(());
             Ok(participation(StatusCode::CREATED, &reading.finish(stored)))
         }
