@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, KafkaConfig};
 use crate::ingest::Ingest;
 use crate::kafka::Cluster;
 use crate::readiness::{Readiness, Role};
@@ -89,61 +89,76 @@ pub async fn serve(
         stop.clone(),
     ));
 
-    let waited = tokio::select! {
-        biased;
-        () = stop.cancelled() => None,
-        waited = wait_for_servers(&config, &roles, &store, &cluster, &readiness, apply_migrations) => Some(waited),
-        Some(error) = listeners.ended() => return Err(error),
-    };
     let mut inputs = Tasks::default();
     let mut relay = Tasks::default();
-    match waited {
-        None => {}
-        Some(Err(error)) => return Err(error),
-        Some(Ok(())) => {
-            for role in &roles {
-                match role {
-                    Role::Api => {}
-                    Role::Ingest => {
-                        let ingest = Ingest {
-                            kafka: config.kafka.clone(),
-                            limits: config.ingest.clone(),
-                            store: store.clone(),
-                            cluster: cluster.clone(),
-                            metrics: Arc::clone(&metrics),
-                            readiness: Arc::clone(&readiness),
-                            outbox_wake: outbox_wake.clone(),
-                        };
-                        inputs.spawn(
-                            "the role ingest",
-                            ingest.run(stop_inputs.clone(), hard_stop.clone()),
-                        );
-                    }
-                    Role::Sweep => {
-                        let sweep = Sweep {
-                            kafka: config.kafka.clone(),
-                            limits: config.sweep.clone(),
-                            store: store.clone(),
-                            cluster: cluster.clone(),
-                            metrics: Arc::clone(&metrics),
-                            readiness: Arc::clone(&readiness),
-                            outbox_wake: outbox_wake.clone(),
-                        };
-                        inputs.spawn("the role sweep", sweep.run(stop_inputs.clone()));
-                    }
-                    Role::Relay => {
-                        let relaying = Relay {
-                            kafka: config.kafka.clone(),
-                            limits: config.relay.clone(),
-                            store: store.clone(),
-                            metrics: Arc::clone(&metrics),
-                            readiness: Arc::clone(&readiness),
-                            wake: outbox_wake.subscribe(),
-                            failing: Arc::default(),
-                        };
-                        relay.spawn("the role relay", relaying.run(stop_relay.clone()));
-                    }
-                }
+    let sweep = Arc::new(Sweep {
+        kafka: config.kafka.clone(),
+        limits: config.sweep.clone(),
+        store: store.clone(),
+        cluster: cluster.clone(),
+        metrics: Arc::clone(&metrics),
+        readiness: Arc::clone(&readiness),
+        outbox_wake: outbox_wake.clone(),
+        rewards_failing: Mutex::default(),
+    });
+    let with_postgres = tokio::select! {
+        biased;
+        () = stop.cancelled() => false,
+        waited = wait_for_postgres(&store, &readiness, apply_migrations) => {
+            waited?;
+            true
+        }
+        Some(error) = listeners.ended() => return Err(error),
+    };
+    // What needs no Kafka does not wait for it.
+    if with_postgres && roles.contains(&Role::Sweep) {
+        let rewards = Arc::clone(&sweep).expire_rewards(stop_inputs.clone());
+        inputs.spawn("the role sweep", rewards);
+    }
+    let with_kafka = with_postgres
+        && tokio::select! {
+            biased;
+            () = stop.cancelled() => false,
+            waited = wait_for_kafka(&config.kafka, &roles, &cluster, &readiness) => {
+                waited?;
+                true
+            }
+            Some(error) = inputs.ended() => return Err(error),
+            Some(error) = listeners.ended() => return Err(error),
+        };
+    for role in roles.iter().filter(|_| with_kafka) {
+        match role {
+            Role::Api => {}
+            Role::Ingest => {
+                let ingest = Ingest {
+                    kafka: config.kafka.clone(),
+                    limits: config.ingest.clone(),
+                    store: store.clone(),
+                    cluster: cluster.clone(),
+                    metrics: Arc::clone(&metrics),
+                    readiness: Arc::clone(&readiness),
+                    outbox_wake: outbox_wake.clone(),
+                };
+                inputs.spawn(
+                    "the role ingest",
+                    ingest.run(stop_inputs.clone(), hard_stop.clone()),
+                );
+            }
+            Role::Sweep => {
+                let challenges = Arc::clone(&sweep).expire_challenges(stop_inputs.clone());
+                inputs.spawn("the role sweep", challenges);
+            }
+            Role::Relay => {
+                let relaying = Relay {
+                    kafka: config.kafka.clone(),
+                    limits: config.relay.clone(),
+                    store: store.clone(),
+                    metrics: Arc::clone(&metrics),
+                    readiness: Arc::clone(&readiness),
+                    wake: outbox_wake.subscribe(),
+                    failing: Arc::default(),
+                };
+                relay.spawn("the role relay", relaying.run(stop_relay.clone()));
             }
         }
     }
@@ -238,21 +253,13 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("a panic without a message")
 }
 
-/// Waits until Postgres answers with the schema known here, and Kafka with the topics; says which
-/// of them is away, at what address.
-async fn wait_for_servers(
-    config: &Config,
-    roles: &[Role],
+/// Waits until Postgres answers with the schema known here; says that it is away, at what address.
+async fn wait_for_postgres(
     store: &Store,
-    cluster: &Cluster,
     readiness: &Readiness,
     apply_migrations: bool,
 ) -> anyhow::Result<()> {
-    let mut waiting = Waiting {
-        readiness,
-        said: String::new(),
-        backoff: BACKOFF.0,
-    };
+    let mut waiting = Waiting::new(readiness);
     let all = [Role::Api, Role::Ingest, Role::Relay, Role::Sweep];
     let options = store.options();
     let address = format!("Postgres at {}:{}", options.get_host(), options.get_port());
@@ -276,25 +283,36 @@ async fn wait_for_servers(
             }
         }
         match schema_status(store.pool()).await {
-            Ok(status) if status.is_usable() => break,
+            Ok(status) if status.is_usable() => return Ok(()),
             Ok(other) => anyhow::bail!("{other}"),
             Err(error @ StoreError::Unavailable(_)) => waiting.pause(&all, away(&error)).await,
             Err(error) => return Err(anyhow::Error::new(error).context("reading the schema")),
         }
     }
+}
+
+/// Waits until Kafka answers with the topics; says that it is away, at what address.
+async fn wait_for_kafka(
+    kafka: &KafkaConfig,
+    roles: &[Role],
+    cluster: &Cluster,
+    readiness: &Readiness,
+) -> anyhow::Result<()> {
+    let mut waiting = Waiting::new(readiness);
     // The client API works without Kafka, so it does not wait for it.
     readiness.set(Role::Api, Err("starting".to_owned()));
-    waiting.backoff = BACKOFF.0;
     loop {
         // Whether anybody is there is known sooner than whether the topics can be made.
-        let ensured = match cluster.has_topic(&config.kafka.ride_topic).await {
-            Ok(_) => cluster.ensure_topics(&config.kafka).await.map(drop),
+        let ensured = match cluster.has_topic(&kafka.ride_topic).await {
+            Ok(_) => cluster.ensure_topics(kafka).await.map(drop),
             Err(error) => Err(error),
         };
         match ensured {
             Ok(()) => return Ok(()),
             Err(error) if error.is_transient() => {
-                waiting.pause(&all[1..], error.to_string()).await;
+                waiting
+                    .pause(&[Role::Ingest, Role::Relay, Role::Sweep], error.to_string())
+                    .await;
             }
             // The client API works without Kafka, whatever keeps it from us.
             Err(error) if roles == [Role::Api] => {
@@ -322,7 +340,15 @@ struct Waiting<'a> {
     backoff: Duration,
 }
 
-impl Waiting<'_> {
+impl<'a> Waiting<'a> {
+    fn new(readiness: &'a Readiness) -> Self {
+        Self {
+            readiness,
+            said: String::new(),
+            backoff: BACKOFF.0,
+        }
+    }
+
     async fn pause(&mut self, roles: &[Role], why: String) {
         if why != self.said {
             tracing::warn!("waiting: {why}");

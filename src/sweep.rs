@@ -3,9 +3,12 @@
 //! A barrier is a moment together with the ends of all partitions asked for after it. Once the
 //! recorded positions have passed those ends, every ride published up to that moment was applied,
 //! and a challenge whose deadline and lateness lie before it can gain no more rides in time.
+//!
+//! Rewards need no proof, only the database's clock. They are expired beside, so that neither Kafka
+//! nor very many challenges keep them waiting.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -26,8 +29,12 @@ use crate::telemetry::Metrics;
 /// How often the coming months' receipt partitions are seen to.
 const PARTITIONS_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long a round may take: a server that is gone without a word is given up then.
+/// How long the proof, or one batch, may take: a server that is gone without a word is given up
+/// then. There may be many batches.
 const STEP_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How many batches a round may have: between two rounds it is said how things stand.
+const MOST_BATCHES: usize = 100;
 
 /// How often what is held back is counted.
 const COUNT_INTERVAL: Duration = Duration::from_secs(10);
@@ -48,6 +55,8 @@ pub struct Sweep {
     pub readiness: Arc<Readiness>,
     /// Told after commits that left events in the outbox.
     pub outbox_wake: watch::Sender<()>,
+    /// Why rewards cannot be expired at the moment.
+    pub rewards_failing: Mutex<Option<String>>,
 }
 
 /// A moment, and what must be read to have read everything published up to it.
@@ -110,45 +119,20 @@ fn check_positions(
 }
 
 impl Sweep {
-    /// Expires what may be expired until stopped.
-    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut barrier = None;
-        let mut proven = None;
-        let mut began = None;
-        let mut tick = tokio::time::interval(self.limits.interval);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    /// Expires rewards, and sees to the coming months' receipts, until stopped. Postgres must be
+    /// there; Kafka need not.
+    pub async fn expire_rewards(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut tick = self.tick();
         let mut partitions_due = tokio::time::Instant::now();
-        let mut count_due = tokio::time::Instant::now();
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
                 () = stop.cancelled() => return Ok(()),
             }
-            let step = self.step(&mut barrier, &mut proven, &stop);
-            let step = tokio::time::timeout(STEP_TIMEOUT, step).await;
-            let state = match step.context("a server does not answer").flatten() {
-                Ok(()) => Ok(()),
-                Err(error) => {
-                    tracing::warn!(
-                        error = format!("{error:#}"),
-                        "sweeping failed, trying again"
-                    );
-                    Err(format!("{error:#}"))
-                }
-            };
-            self.readiness.set(Role::Sweep, state);
+            let reason = ExpiredReason::RewardNotClaimed;
+            let expired = self.expire_all(reason, &stop, |limit| self.store.expire_rewards(limit));
+            *self.rewards() = told(expired.await).err();
             let now = tokio::time::Instant::now();
-            if now >= count_due {
-                count_due = now + COUNT_INTERVAL;
-                let count = self.count(proven, &mut began);
-                let count = tokio::time::timeout(STEP_TIMEOUT, count).await;
-                if let Err(error) = count.context("postgres does not answer").flatten() {
-                    tracing::debug!(
-                        error = format!("{error:#}"),
-                        "what is held back could not be counted"
-                    );
-                }
-            }
             if now >= partitions_due {
                 partitions_due = now + PARTITIONS_INTERVAL;
                 if let Err(error) = ensure_receipt_partitions(&self.store).await {
@@ -158,50 +142,84 @@ impl Sweep {
         }
     }
 
-    /// One round: rewards by the clock alone; challenges once a barrier has passed. Neither keeps
-    /// the other from its work.
-    async fn step(
+    /// Expires challenges, and says how all the sweeping is going, until stopped. The topics must be
+    /// there.
+    pub async fn expire_challenges(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut barrier = None;
+        let mut proven = None;
+        let mut began = None;
+        let mut tick = self.tick();
+        let mut count_due = tokio::time::Instant::now();
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = stop.cancelled() => return Ok(()),
+            }
+            let challenges = told(self.round(&mut barrier, &mut proven, &stop).await);
+            let rewards = self.rewards().clone();
+            let state = rewards.map_or(Ok(()), Err).and(challenges);
+            self.readiness.set(Role::Sweep, state);
+            let now = tokio::time::Instant::now();
+            if now >= count_due {
+                count_due = now + COUNT_INTERVAL;
+                let count = self.count(proven, &mut began);
+                if let Err(error) = in_time(count).await {
+                    tracing::debug!(
+                        error = format!("{error:#}"),
+                        "what is held back could not be counted"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Why rewards cannot be expired at the moment.
+    fn rewards(&self) -> MutexGuard<'_, Option<String>> {
+        // Whoever panicked left a whole text behind.
+        self.rewards_failing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tick(&self) -> tokio::time::Interval {
+        let mut tick = tokio::time::interval(self.limits.interval);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        tick
+    }
+
+    /// Expires challenges where a barrier has passed; it stays until none is left that it allows.
+    async fn round(
         &self,
         barrier: &mut Option<Barrier>,
         proven: &mut Option<Instant>,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
-        let rewards = self.expire_rewards(stop).await;
-        let challenges = self.expire_challenges(barrier, proven, stop).await;
-        rewards.and(challenges)
-    }
-
-    async fn expire_rewards(&self, stop: &CancellationToken) -> anyhow::Result<()> {
-        let limit = i64::try_from(self.limits.batch_max)?;
-        while !stop.is_cancelled() {
-            let expired = self.store.expire_rewards(limit).await?;
-            self.expired(ExpiredReason::RewardNotClaimed, expired);
-            if expired < self.limits.batch_max as u64 {
-                break;
-            }
+        let Some(passed) = in_time(self.pass(barrier)).await? else {
+            return Ok(());
+        };
+        *proven = Some(passed);
+        let due = passed - self.lateness();
+        let batch = |limit| self.store.expire_challenges(due, limit);
+        let reason = ExpiredReason::ChallengeNotCompleted;
+        if self.expire_all(reason, stop, batch).await? {
+            *barrier = None;
         }
         Ok(())
     }
 
-    async fn expire_challenges(
-        &self,
-        barrier: &mut Option<Barrier>,
-        proven: &mut Option<Instant>,
-        stop: &CancellationToken,
-    ) -> anyhow::Result<()> {
+    /// Takes a barrier where there is none, and answers its moment once it has passed.
+    async fn pass(&self, barrier: &mut Option<Barrier>) -> anyhow::Result<Option<Instant>> {
         let topic = &self.kafka.ride_topic;
         // Asked anew each time: the topic may have been replaced since the barrier was taken, and
         // then its ends say nothing any more.
         let identity = self.cluster.identity(topic).await?;
-        let pending = match barrier
-            .take()
-            .filter(|pending| pending.identity == identity)
-        {
+        barrier.take_if(|pending| pending.identity != identity);
+        let pending = match barrier {
             Some(pending) => pending,
             None => {
                 let at = self.store.now().await?;
                 let ends = self.cluster.end_offsets(topic).await?;
-                Barrier { at, identity, ends }
+                barrier.insert(Barrier { at, identity, ends })
             }
         };
         let positions = self.store.positions(topic).await?;
@@ -209,21 +227,34 @@ impl Sweep {
         check_positions(topic, &pending.identity, &positions, &logs)?;
         if let Some(why) = pending.is_held_by(&positions) {
             tracing::debug!(why, barrier = %pending.at, "expiry is held back");
-            *barrier = Some(pending);
-            return Ok(());
+            return Ok(None);
         }
-        *proven = Some(pending.at);
-        let due = pending.at - self.lateness();
+        Ok(Some(pending.at))
+    }
+
+    /// Batch by batch; answers whether none is left, or else the round has had its share.
+    async fn expire_all<F>(
+        &self,
+        reason: ExpiredReason,
+        stop: &CancellationToken,
+        batch: impl Fn(i64) -> F,
+    ) -> anyhow::Result<bool>
+    where
+        F: Future<Output = crate::store::Result<u64>>,
+    {
         let limit = i64::try_from(self.limits.batch_max)?;
-        while !stop.is_cancelled() {
-            let expired = self.store.expire_challenges(due, limit).await?;
-            self.expired(ExpiredReason::ChallengeNotCompleted, expired);
-            // Fewer than the limit can also mean that others were faster: then the next round sees.
-            if expired < self.limits.batch_max as u64 {
+        for _ in 0..MOST_BATCHES {
+            if stop.is_cancelled() {
                 break;
             }
+            let expired = in_time(async { Ok(batch(limit).await?) }).await?;
+            self.expired(reason, expired);
+            // Fewer than the limit can also mean that others were faster: then the next round sees.
+            if expired < self.limits.batch_max as u64 {
+                return Ok(true);
+            }
         }
-        Ok(())
+        Ok(false)
     }
 
     fn expired(&self, reason: ExpiredReason, count: u64) {
@@ -258,4 +289,21 @@ impl Sweep {
         // The configuration bounds it far inside the range.
         TimeDelta::from_std(self.limits.allowed_lateness).unwrap_or(TimeDelta::MAX)
     }
+}
+
+/// Within [`STEP_TIMEOUT`].
+async fn in_time<T>(step: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::time::timeout(STEP_TIMEOUT, step)
+        .await
+        .context("a server does not answer")
+        .flatten()
+}
+
+/// Logs a failure, and hands it on as readiness tells it.
+fn told<T>(result: anyhow::Result<T>) -> Result<T, String> {
+    result.map_err(|error| {
+        let error = format!("{error:#}");
+        tracing::warn!(error, "sweeping failed, trying again");
+        error
+    })
 }

@@ -117,6 +117,63 @@ async fn a_commit_whose_answer_was_lost_is_found_and_not_repeated() {
     assert!(metrics.sum("ride_promo_ingest_fenced_batches_total", &[]) >= 1.0);
 }
 
+/// Rewards need no Kafka, challenges do.
+#[tokio::test(flavor = "multi_thread")]
+async fn rewards_expire_in_time_where_kafka_is_away_at_start() {
+    let kafka = Kafka::start_private().await;
+    let world = World::builder().kafka(&kafka).build().await;
+    let challenges = Challenges::new(&world, &conditions(1)).await;
+    challenges.start_an_hour_ago(&[1, 2]).await;
+    let overdue = now() - TimeDelta::minutes(1);
+    challenges
+        .start(&[3], overdue - TimeDelta::minutes(1), overdue)
+        .await;
+    end_by_force(&world, 1, challenges.promotion_id, End::TooLate).await;
+    kafka.stop().await;
+    let service = world
+        .service()
+        .roles("ingest,relay,sweep")
+        .lateness("PT0S")
+        .spawn();
+    let expires = async |user_id: i64| {
+        eventually(LIMIT, || async {
+            equal(
+                challenges.standing(user_id).await.status,
+                "EXPIRED".to_owned(),
+            )
+        })
+        .await;
+    };
+    expires(1).await;
+    end_by_force(&world, 2, challenges.promotion_id, End::TooLate).await;
+    expires(2).await;
+    let late = world
+        .count(
+            "select (extract(epoch from expired_at - reward_deadline) * 1000)::bigint
+               from promotion_user where user_id = 2",
+        )
+        .await;
+    assert!((0..5_000).contains(&late), "{late} ms");
+    eventually(LIMIT, || async {
+        match service.readiness().await {
+            Some(answer) if answer.text.contains(&kafka.brokers()) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    assert_eq!(challenges.standing(3).await.status, "IN_PROGRESS");
+
+    kafka.start().await;
+    service.wait_ready().await;
+    expires(3).await;
+    world.events_are_published().await;
+    for user_id in 1..=3 {
+        let events = world.status_of(user_id, challenges.promotion_id).await;
+        let last = events.last().map(StatusRecord::kind);
+        assert_eq!(last, Some("promotion.expired"), "{user_id}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_that_are_away_at_start_are_named_and_waited_for() {
     let kafka = Kafka::start_private().await;
