@@ -313,6 +313,8 @@ mod tests {
     fn reads_limits_and_cursors_and_names_what_is_wrong() {
         let paging: Paging<(i64, String)> = params("other=1").paging().expect("first page");
         assert_eq!((paging.limit, paging.after), (50, None));
+        let paging: Paging<(i64, String)> = params("cursor=").paging().expect("first page");
+        assert_eq!((paging.limit, paging.after), (50, None));
         let cursor = encode_cursor(&(7, "a/b"));
         let paging: Paging<(i64, String)> = params(&format!("limit=200&cursor={cursor}"))
             .paging()

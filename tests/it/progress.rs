@@ -742,6 +742,8 @@ async fn rides_are_listed_by_their_completion_newest_first_and_paged_without_los
     }
     let (first, next) = page(String::new()).await;
     assert_eq!((first.len(), &first[..]), (50, &all[..50]));
+    // Whoever walks the list may begin without a cursor or with an empty one.
+    assert_eq!(page("?cursor=".to_owned()).await.0, first);
     // A ride that comes in between moves nothing on the pages after.
     world.publish_ride(&ride(1)).await;
     world.rides_are_applied().await;

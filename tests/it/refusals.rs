@@ -231,8 +231,15 @@ async fn every_call_of_a_client_refuses_what_it_must() {
             whole(&answer, 413, "too-large", &[], &what);
         }
     }
-    for query in ["limit=0", "limit=201", "cursor=x"] {
-        let path = format!("/v1/promotions/{}/rides?{query}", promotion.id);
+    for (call, query) in [
+        ("rides", "limit=0"),
+        ("rides", "limit=201"),
+        ("rides", "limit="),
+        ("rides", "cursor=x"),
+        ("progress", "wait=31"),
+        ("progress", "wait="),
+    ] {
+        let path = format!("/v1/promotions/{}/{call}?{query}", promotion.id);
         let answer = client.api.get(&path).await;
         let problem = whole(&answer, 422, "invalid-request", &["errors"], query);
         let errors = problem["errors"].as_array().expect("a list");
