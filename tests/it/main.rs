@@ -10,6 +10,7 @@
 
 mod admin;
 mod claim;
+mod completions;
 mod contracts;
 mod demo;
 mod doctor;
