@@ -114,8 +114,8 @@ impl Store {
     ) -> Result<Accepted> {
         // A repeat is answered without a lock, so that many of them do not stand in line for it:
         // what is rewarded stays so. Everything else is decided under the lock.
-        if let Some(rewarded) = self.rewarded(user_id, promotion_id).await? {
-            return Ok(rewarded);
+        if let Some(repeated) = self.repeated(user_id, promotion_id).await? {
+            return Ok(repeated);
         }
         self.run_tx("accept_reward", move |connection| {
             let traceparent = traceparent.clone();
@@ -126,21 +126,16 @@ impl Store {
         .await
     }
 
-    /// What accepting once gave, if it did.
-    async fn rewarded(
+    /// The answer to a repeat, if it is one.
+    async fn repeated(
         &self,
         user_id: UserId,
         promotion_id: PromotionId,
     ) -> Result<Option<Accepted>> {
         let mut connection = self.pool().acquire().await?;
-        let found = load(&mut connection, user_id, promotion_id).await?;
-        match found.filter(|found| found.state.status == StatusName::Rewarded) {
+        match load(&mut connection, user_id, promotion_id).await? {
             None => Ok(None),
-            Some(participation) => Ok(Some(Accepted::Rewarded {
-                origination: origination_of(&mut connection, user_id).await?,
-                participation,
-                repeated: true,
-            })),
+            Some(found) => repeated(&mut connection, &found).await,
         }
     }
 
@@ -192,6 +187,18 @@ fn rewardable(state: &State, now: Instant) -> std::result::Result<Status, NoRewa
     }
 }
 
+/// What accepting gave, where that was earlier.
+async fn repeated(connection: &mut PgConnection, found: &Stored) -> Result<Option<Accepted>> {
+    if found.state.status != StatusName::Rewarded {
+        return Ok(None);
+    }
+    Ok(Some(Accepted::Rewarded {
+        origination: origination_of(connection, found.state.user_id).await?,
+        participation: found.clone(),
+        repeated: true,
+    }))
+}
+
 struct Split {
     split_id: Uuid,
     pre_offer_id: Uuid,
@@ -218,13 +225,8 @@ async fn accept(
     // Read after the lock, by the clock after the lock: the deadline's last millisecond is decided
     // once, here or in the sweeper.
     let found = must_be_there(load(connection, user_id, promotion_id).await?)?;
-    if found.state.status == StatusName::Rewarded {
-        let origination = origination_of(connection, user_id).await?;
-        return Ok(Accepted::Rewarded {
-            origination,
-            participation: found,
-            repeated: true,
-        });
+    if let Some(repeated) = repeated(connection, &found).await? {
+        return Ok(repeated);
     }
     let rewarded_at = match rewardable(&found.state, found.now) {
         Ok(Status::Rewarded { rewarded_at }) => rewarded_at,
