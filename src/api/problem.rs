@@ -9,7 +9,7 @@ use std::time::Duration;
 use utoipa::ToSchema;
 
 use crate::domain::eligibility::Reason;
-use crate::domain::promotion::FieldError;
+use crate::domain::fields::FieldError;
 use crate::store::StoreError;
 
 /// The media type of every refusal.

@@ -2,6 +2,7 @@
 //! HTTP in here, so every rule can be tested by itself and read in one place.
 
 pub mod eligibility;
+pub mod fields;
 pub mod participation;
 pub mod period;
 pub mod promotion;

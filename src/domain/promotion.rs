@@ -3,9 +3,10 @@
 use chrono::NaiveDate;
 use chrono_tz::Tz;
 use serde::Serialize;
-use serde_json::{Map, Number, Value, json};
+use serde_json::{Value, json};
 
 use super::Instant;
+use super::fields::{FieldError, Fields, Refusal, integer, parsed, shown, string};
 use super::period::Period;
 use super::reward::{CountryCode, CurrencyCode};
 use super::ride::Ride;
@@ -57,38 +58,6 @@ pub struct Conditions {
     pub day_boundary_timezone: Option<Tz>,
 }
 
-/// What is wrong with one field of an input.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct FieldError {
-    /// The field's path, such as `conditions.target_rides`.
-    pub field: String,
-    /// What it should have been, and what it was.
-    pub reason: String,
-    /// It is of another JSON type (the whole request is malformed), not just a bad value.
-    #[serde(skip)]
-    pub wrong_type: bool,
-}
-
-impl FieldError {
-    /// A value out of form or range.
-    pub fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            reason: reason.into(),
-            wrong_type: false,
-        }
-    }
-
-    /// A value of the wrong JSON type.
-    pub fn wrong_type(field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            reason: reason.into(),
-            wrong_type: true,
-        }
-    }
-}
-
 impl Conditions {
     /// Reads and checks conditions, reporting everything that is wrong, each with its path under
     /// `conditions`. Unknown fields are errors, so that no rule is silently ignored.
@@ -96,72 +65,50 @@ impl Conditions {
         let Value::Object(object) = value else {
             return Err(vec![FieldError::wrong_type(
                 "conditions",
-                format!("must be an object, got {value}"),
+                format!("must be an object, got {}", shown(&value.to_string())),
             )]);
         };
-        let mut fields = Fields {
-            object,
-            errors: Vec::new(),
-        };
-        let target_rides = fields.required("target_rides", |v| {
-            integer(v, 1, i64::from(MAX_TARGET_RIDES))
-        });
-        let min_amount_cents = fields.required("min_amount_cents", |v| integer(v, 0, i64::MAX));
-        let currency_code = fields.required("currency_code", text_of::<CurrencyCode>);
+        let mut fields = Fields::under("conditions.", object);
+        let target_rides = fields.required("target_rides", integer(1..=MAX_TARGET_RIDES.into()));
+        let min_amount_cents = fields.required("min_amount_cents", integer(0..=i64::MAX));
+        let currency_code = fields.required("currency_code", parsed);
         let challenge_period = fields.required("challenge_period", period);
         let claim_period = fields.required("claim_period", period);
-        let country_codes = fields.optional("country_codes", |v| list(v, text_of::<CountryCode>));
-        let city_ids = fields.optional("city_ids", |v| list(v, |v| integer(v, 0, i64::MAX)));
-        let service_types = fields.optional("service_types", |v| list(v, service_type));
-        let max_rides_per_day = fields.optional("max_rides_per_day", |v| {
-            integer(v, 1, i64::from(MAX_TARGET_RIDES))
-        });
-        let day_boundary_timezone = fields.optional("day_boundary_timezone", |v| {
-            text(v)?.parse::<Tz>().map_err(|_| {
-                Problem::Invalid(format!(
-                    "must be an IANA time zone such as America/Mexico_City, got {v}"
-                ))
-            })
-        });
+        let country_codes = fields.optional("country_codes", list(parsed));
+        let city_ids = fields.optional("city_ids", list(integer(0..=i64::MAX)));
+        let service_types = fields.optional("service_types", list(service_type));
+        let max_rides_per_day =
+            fields.optional("max_rides_per_day", integer(1..=MAX_TARGET_RIDES.into()));
+        let day_boundary_timezone = fields.optional("day_boundary_timezone", time_zone);
         if fields.has("max_rides_per_day") && !fields.has("day_boundary_timezone") {
-            fields.invalid(
+            fields.refuse(
                 "day_boundary_timezone",
                 "is required with max_rides_per_day",
             );
         }
-        for name in object.keys() {
-            if !FIELDS.contains(&name.as_str()) {
-                fields.invalid(name, "is not a known condition");
-            }
-        }
-        let errors = fields.errors;
-        match (
-            target_rides,
-            min_amount_cents,
-            currency_code,
-            challenge_period,
-            claim_period,
-        ) {
-            (
-                Some(target_rides),
-                Some(min_amount_cents),
-                Some(currency_code),
-                Some(challenge_period),
-                Some(claim_period),
-            ) if errors.is_empty() => Ok(Self {
-                target_rides: small(target_rides),
-                min_amount_cents,
-                currency_code,
-                challenge_period,
-                claim_period,
-                country_codes,
-                city_ids,
-                service_types,
-                max_rides_per_day: max_rides_per_day.map(small),
-                day_boundary_timezone,
-            }),
-            _ => Err(errors),
-        }
+        let required = target_rides
+            .zip(min_amount_cents)
+            .zip(currency_code)
+            .zip(challenge_period.zip(claim_period));
+        fields.finish(required.map(
+            |(
+                ((target_rides, min_amount_cents), currency_code),
+                (challenge_period, claim_period),
+            )| {
+                Self {
+                    target_rides: small(target_rides),
+                    min_amount_cents,
+                    currency_code,
+                    challenge_period,
+                    claim_period,
+                    country_codes,
+                    city_ids,
+                    service_types,
+                    max_rides_per_day: max_rides_per_day.map(small),
+                    day_boundary_timezone,
+                }
+            },
+        ))
     }
 
     /// The document as it is stored and shown.
@@ -181,142 +128,51 @@ impl Conditions {
     }
 }
 
-const FIELDS: [&str; 10] = [
-    "target_rides",
-    "min_amount_cents",
-    "currency_code",
-    "challenge_period",
-    "claim_period",
-    "country_codes",
-    "city_ids",
-    "service_types",
-    "max_rides_per_day",
-    "day_boundary_timezone",
-];
-
 /// At most 10,000, see the bounds given to [`integer`].
 fn small(number: i64) -> u32 {
     u32::try_from(number).unwrap_or(MAX_TARGET_RIDES)
 }
 
-enum Problem {
-    WrongType(String),
-    Invalid(String),
-}
-
-struct Fields<'a> {
-    object: &'a Map<String, Value>,
-    errors: Vec<FieldError>,
-}
-
-impl Fields<'_> {
-    fn has(&self, name: &str) -> bool {
-        self.object.get(name).is_some_and(|value| !value.is_null())
-    }
-
-    fn invalid(&mut self, name: &str, reason: &str) {
-        self.errors
-            .push(FieldError::invalid(format!("conditions.{name}"), reason));
-    }
-
-    fn required<T>(
-        &mut self,
-        name: &str,
-        read: impl FnOnce(&Value) -> Result<T, Problem>,
-    ) -> Option<T> {
-        if !self.has(name) {
-            self.invalid(name, "is required");
-        }
-        self.optional(name, read)
-    }
-
-    fn optional<T>(
-        &mut self,
-        name: &str,
-        read: impl FnOnce(&Value) -> Result<T, Problem>,
-    ) -> Option<T> {
-        let value = self.object.get(name).filter(|value| !value.is_null())?;
-        let field = format!("conditions.{name}");
-        match read(value) {
-            Ok(read) => Some(read),
-            Err(Problem::WrongType(reason)) => {
-                self.errors.push(FieldError::wrong_type(field, reason));
-                None
-            }
-            Err(Problem::Invalid(reason)) => {
-                self.errors.push(FieldError::invalid(field, reason));
-                None
-            }
-        }
-    }
-}
-
-/// Whether a JSON number is an integer, one beyond 64 bits too: that arrives as a float, and is out
-/// of range rather than of the wrong type. `1.0` is none.
-pub fn is_integer(number: &Number) -> bool {
-    !number.is_f64()
-        || number
-            .as_f64()
-            .is_some_and(|number| number.abs() >= 2_f64.powi(63))
-}
-
-fn integer(value: &Value, least: i64, most: i64) -> Result<i64, Problem> {
-    match value {
-        Value::Number(number) if is_integer(number) => number
-            .as_i64()
-            .filter(|number| (least..=most).contains(number))
-            .ok_or_else(|| {
-                Problem::Invalid(format!("must be from {least} to {most}, got {value}"))
-            }),
-        _ => Err(Problem::WrongType(format!(
-            "must be an integer, got {value}"
-        ))),
-    }
-}
-
-fn text(value: &Value) -> Result<&str, Problem> {
-    value
-        .as_str()
-        .ok_or_else(|| Problem::WrongType(format!("must be a string, got {value}")))
-}
-
-fn text_of<T: std::str::FromStr<Err: std::fmt::Display>>(value: &Value) -> Result<T, Problem> {
-    text(value)?
-        .parse()
-        .map_err(|error: T::Err| Problem::Invalid(format!("{error}, got {value}")))
-}
-
-fn period(value: &Value) -> Result<Period, Problem> {
-    let period: Period = text_of(value)?;
+fn period(value: &Value) -> Result<Period, Refusal> {
+    let period: Period = parsed(value)?;
     if period.seconds() == 0 {
-        return Err(Problem::Invalid(format!(
-            "must be at least PT1S, got {value}"
-        )));
+        return Err(Refusal::Invalid("must be at least PT1S".to_owned()));
     }
     Ok(period)
 }
 
-fn service_type(value: &Value) -> Result<String, Problem> {
-    let text = text(value)?;
+fn time_zone(value: &Value) -> Result<Tz, Refusal> {
+    string(value)?.parse().map_err(|_| {
+        Refusal::Invalid("must be an IANA time zone such as America/Mexico_City".to_owned())
+    })
+}
+
+fn service_type(value: &Value) -> Result<String, Refusal> {
+    let text = string(value)?;
     if is_service_type(text) {
         Ok(text.to_owned())
     } else {
-        Err(Problem::Invalid(format!(
-            "must be 1 to 64 printable characters, got {value}"
-        )))
+        Err(Refusal::Invalid(
+            "must be 1 to 64 printable characters".to_owned(),
+        ))
     }
 }
 
-fn list<T>(value: &Value, item: impl Fn(&Value) -> Result<T, Problem>) -> Result<Vec<T>, Problem> {
-    let items = value
-        .as_array()
-        .ok_or_else(|| Problem::WrongType(format!("must be a list, got {value}")))?;
-    if items.is_empty() {
-        return Err(Problem::Invalid(
-            "must not be empty; leave it out for no restriction".to_owned(),
-        ));
+/// Items of a narrowing; none at all would let no ride count.
+fn list<T>(
+    item: impl Fn(&Value) -> Result<T, Refusal>,
+) -> impl Fn(&Value) -> Result<Vec<T>, Refusal> {
+    move |value| {
+        let items = value
+            .as_array()
+            .ok_or_else(|| Refusal::WrongType("must be a list".to_owned()))?;
+        if items.is_empty() {
+            return Err(Refusal::Invalid(
+                "must not be empty; leave it out for no restriction".to_owned(),
+            ));
+        }
+        items.iter().map(&item).collect()
     }
-    items.iter().map(item).collect()
 }
 
 /// 1 to 64 printable characters (contract 4.1).

@@ -5,8 +5,8 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::fields::{self, Fields, Refusal, boolean, integer, parsed, string, text};
-use crate::domain::promotion::{Conditions, FieldError};
+use crate::domain::fields::{FieldError, Fields, Refusal, boolean, integer, parsed, string, text};
+use crate::domain::promotion::Conditions;
 use crate::domain::reward::CurrencyCode;
 use crate::domain::split::MissingSplit;
 
@@ -292,7 +292,7 @@ fn conditions(value: &Value) -> Result<Value, Vec<FieldError>> {
 }
 
 fn https_url(value: &Value) -> Result<String, Refusal> {
-    let text = fields::string(value)?;
+    let text = string(value)?;
     let is_https =
         || reqwest::Url::parse(text).is_ok_and(|url| url.scheme() == "https" && url.has_host());
     // A URL's parser forgives blanks around and line breaks within; clients might not.

@@ -2,7 +2,6 @@
 
 pub mod admin;
 pub mod debs2015;
-pub mod fields;
 pub mod landing;
 pub mod participation;
 pub mod pre_offer;

@@ -8,6 +8,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::domain::fields::shown;
 use crate::domain::reward::{CountryCode, CurrencyCode};
 use crate::domain::{Instant, UserId, to_millis};
 
@@ -586,15 +587,6 @@ fn instant(cell: Cell<'_>) -> Result<Instant, String> {
     DateTime::parse_from_rfc3339(&with_offset)
         .map(|instant| to_millis(instant.to_utc()))
         .map_err(|_| cell.not("must be an instant like 2026-11-22T18:04:05Z"))
-}
-
-/// A value as an error shows it: not more than somebody can read.
-fn shown(text: &str) -> Cow<'_, str> {
-    const MOST: usize = 100;
-    match text.char_indices().nth(MOST) {
-        None => Cow::Borrowed(text),
-        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use crate::domain::fields::shown;
 use crate::domain::promotion::is_service_type;
 use crate::domain::reward::{CountryCode, CurrencyCode};
 use crate::domain::ride::Ride;
@@ -446,15 +447,6 @@ fn string<T, E: Display>(
     let text: Cow<'_, str> = serde_json::from_str(raw)
         .map_err(|error| (Reason::InvalidValue, format!("{error}, got {}", shown(raw))))?;
     read(&text).map_err(|error| (Reason::InvalidValue, format!("{error}, got {}", shown(raw))))
-}
-
-/// A value as an error shows it: not more than somebody can read.
-fn shown(raw: &str) -> Cow<'_, str> {
-    const MOST: usize = 100;
-    match raw.char_indices().nth(MOST) {
-        None => Cow::Borrowed(raw),
-        Some((end, _)) => Cow::Owned(format!("{}…", &raw[..end])),
-    }
 }
 
 #[cfg(test)]

@@ -14,13 +14,12 @@ use crate::api::auth::Admin;
 use crate::api::extract::{JsonObject, OptionalJsonObject, Page, Params, PathParam};
 use crate::api::problem::{Problem, Result};
 use crate::api::refusals::refusals;
-use crate::domain::promotion::FieldError;
+use crate::domain::fields::{FieldError, Fields, Refusal, instant, string, text};
 use crate::domain::{Instant, UserId};
 use crate::store::Store;
 use crate::store::participations;
 use crate::store::quarantine::{BulkResolved, Dismissal, Quarantined, Replay, Selection};
 use crate::store::rides::AppliedOne;
-use crate::wire::fields::{Fields, Refusal, instant, string, text};
 use crate::wire::quarantine::{QuarantineStatus, QuarantinedView};
 use crate::wire::receipt::Receipt;
 #[allow(unused_imports, reason = "named in the schema")]

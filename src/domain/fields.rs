@@ -1,17 +1,50 @@
 //! Reads the fields of a JSON object one by one, so that everything that is wrong with a body is
 //! named at once.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use chrono::DateTime;
-use serde_json::{Map, Value};
+use serde::Serialize;
+use serde_json::{Map, Number, Value};
 
-use crate::domain::promotion::{FieldError, is_integer};
-use crate::domain::{Instant, to_millis};
+use super::{Instant, to_millis};
 
-/// Why a value is not what a field takes.
+/// What is wrong with one field of an input.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FieldError {
+    /// The field's path, such as `conditions.target_rides`.
+    pub field: String,
+    /// What it should have been, and what it was.
+    pub reason: String,
+    /// It is of another JSON type (the whole request is malformed), not just a bad value.
+    #[serde(skip)]
+    pub wrong_type: bool,
+}
+
+impl FieldError {
+    /// A value out of form or range.
+    pub fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            reason: reason.into(),
+            wrong_type: false,
+        }
+    }
+
+    /// A value of the wrong JSON type.
+    pub fn wrong_type(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            reason: reason.into(),
+            wrong_type: true,
+        }
+    }
+}
+
+/// Why a value is not what a field takes: what it should have been.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// Another JSON type.
@@ -24,6 +57,8 @@ pub enum Refusal {
 /// an error in the end, so that nothing is silently ignored.
 #[derive(Debug)]
 pub struct Fields<'a> {
+    /// What the object's own path is, up to its dot.
+    path: &'static str,
     object: &'a Map<String, Value>,
     asked: Vec<&'static str>,
     errors: Vec<FieldError>,
@@ -32,7 +67,13 @@ pub struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// Begins to read.
     pub fn of(object: &'a Map<String, Value>) -> Self {
+        Self::under("", object)
+    }
+
+    /// Begins to read an object within another; `path` leads to its fields, as in `conditions.`.
+    pub fn under(path: &'static str, object: &'a Map<String, Value>) -> Self {
         Self {
+            path,
             object,
             asked: Vec::new(),
             errors: Vec::new(),
@@ -103,15 +144,17 @@ impl<'a> Fields<'a> {
     /// Adds an error about a field.
     pub fn refuse(&mut self, name: &'static str, reason: impl Into<String>) {
         self.asked.push(name);
-        self.errors.push(FieldError::invalid(name, reason));
+        self.errors
+            .push(FieldError::invalid(self.path_of(name), reason));
     }
 
     /// What was read, if all of it is right.
     pub fn finish<T>(mut self, read: Option<T>) -> Result<T, Vec<FieldError>> {
         for name in self.object.keys() {
             if !self.asked.contains(&name.as_str()) {
+                let path = self.path_of(name);
                 self.errors
-                    .push(FieldError::invalid(name, "is not a known field"));
+                    .push(FieldError::invalid(path, "is not a known field"));
             }
         }
         match read {
@@ -131,15 +174,40 @@ impl<'a> Fields<'a> {
         value: &'a Value,
         read: impl FnOnce(&'a Value) -> Result<T, Refusal>,
     ) -> Option<T> {
-        match read(value) {
+        let refusal = match read(value) {
             Ok(value) => return Some(value),
-            Err(Refusal::WrongType(reason)) => {
-                self.errors.push(FieldError::wrong_type(name, reason));
-            }
-            Err(Refusal::Invalid(reason)) => self.errors.push(FieldError::invalid(name, reason)),
-        }
+            Err(refusal) => refusal,
+        };
+        let (path, value) = (self.path_of(name), value.to_string());
+        let got = |reason: String| format!("{reason}, got {}", shown(&value));
+        self.errors.push(match refusal {
+            Refusal::WrongType(reason) => FieldError::wrong_type(path, got(reason)),
+            Refusal::Invalid(reason) => FieldError::invalid(path, got(reason)),
+        });
         None
     }
+
+    fn path_of(&self, name: &str) -> String {
+        format!("{}{name}", self.path)
+    }
+}
+
+/// A value as an error shows it: not more than somebody can read.
+pub fn shown(value: &str) -> Cow<'_, str> {
+    const MOST: usize = 100;
+    match value.char_indices().nth(MOST) {
+        None => Cow::Borrowed(value),
+        Some((end, _)) => Cow::Owned(format!("{}…", &value[..end])),
+    }
+}
+
+/// Whether a JSON number is an integer, one beyond 64 bits too: that arrives as a float, and is out
+/// of range rather than of the wrong type. `1.0` is none.
+fn is_integer(number: &Number) -> bool {
+    !number.is_f64()
+        || number
+            .as_f64()
+            .is_some_and(|number| number.abs() >= 2_f64.powi(63))
 }
 
 /// `true` or `false`.
@@ -150,7 +218,7 @@ pub fn boolean(value: &Value) -> Result<bool, Refusal> {
 }
 
 /// A JSON integer within a range; `1.0` is none, and one beyond 64 bits is out of every range.
-pub fn integer(range: RangeInclusive<i64>) -> impl FnOnce(&Value) -> Result<i64, Refusal> {
+pub fn integer(range: RangeInclusive<i64>) -> impl Fn(&Value) -> Result<i64, Refusal> {
     move |value| match value {
         Value::Number(number) if is_integer(number) => number
             .as_i64()
