@@ -80,6 +80,9 @@ pub enum ExpiredReason {
 }
 
 impl ExpiredReason {
+    /// Every reason.
+    pub const ALL: [Self; 2] = [Self::ChallengeNotCompleted, Self::RewardNotClaimed];
+
     /// The contract's word.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -93,7 +96,7 @@ impl std::str::FromStr for ExpiredReason {
     type Err = UnknownWord;
 
     fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        [Self::ChallengeNotCompleted, Self::RewardNotClaimed]
+        Self::ALL
             .into_iter()
             .find(|reason| reason.as_str() == word)
             .ok_or_else(|| UnknownWord(word.to_owned()))

@@ -12,49 +12,19 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-/// The verdicts of contract 2, as labels.
-pub const VERDICTS: [&str; 8] = [
-    "COUNTED",
-    "BEFORE_START",
-    "AFTER_DEADLINE",
-    "WRONG_CURRENCY",
-    "BELOW_MIN_AMOUNT",
-    "OUTSIDE_AREA",
-    "WRONG_SERVICE_TYPE",
-    "DAILY_LIMIT_REACHED",
-];
-
-/// The quarantine reasons of contract 4.1, as labels.
-pub const QUARANTINE_REASONS: [&str; 7] = [
-    "NOT_JSON",
-    "MISSING_FIELD",
-    "WRONG_TYPE",
-    "INVALID_VALUE",
-    "NEGATIVE_AMOUNT",
-    "IN_FUTURE",
-    "TOO_LARGE",
-];
-
-/// The expiry reasons of contract 3, as labels.
-pub const EXPIRED_REASONS: [&str; 2] = ["CHALLENGE_NOT_COMPLETED", "REWARD_NOT_CLAIMED"];
+use crate::domain::participation::ExpiredReason;
+use crate::domain::promotion::Verdict;
+use crate::wire::promotion_status::event_type;
+use crate::wire::ride_completed::Reason;
 
 /// What holds expiry back, as labels.
-pub const HELD_BACK_CAUSES: [&str; 2] = ["lag", "quarantine"];
-
-/// The types of status changes (contract 4.2), as labels.
-pub const TRANSITIONS: [&str; 5] = [
-    "promotion.started",
-    "promotion.progressed",
-    "promotion.completed",
-    "promotion.rewarded",
-    "promotion.expired",
-];
+const HELD_BACK_CAUSES: [&str; 2] = ["lag", "quarantine"];
 
 /// What became of spans that left the queue, as labels.
-pub const SPAN_RESULTS: [&str; 2] = ["exported", "failed"];
+const SPAN_RESULTS: [&str; 2] = ["exported", "failed"];
 
 /// How an accept can end, as labels.
-pub const ACCEPT_RESULTS: [&str; 5] = ["rewarded", "repeated", "refused", "unavailable", "failed"];
+const ACCEPT_RESULTS: [&str; 5] = ["rewarded", "repeated", "refused", "unavailable", "failed"];
 
 /// Metrics of one name and one label whose values are known beforehand. There from the start at
 /// zero, so that a rate over the first one is right.
@@ -308,7 +278,12 @@ impl Metrics {
                     "rides_consumed_total",
                     "Records whose position was committed",
                 ),
-                judged: family("rides_judged_total", "Rides judged", "verdict", &VERDICTS),
+                judged: family(
+                    "rides_judged_total",
+                    "Rides judged",
+                    "verdict",
+                    &Verdict::ALL.map(Verdict::as_str),
+                ),
                 duplicate: make.counter("rides_duplicate_total", "Rides that were recorded before"),
                 duplicate_differing: make.counter(
                     "rides_duplicate_differing_total",
@@ -322,7 +297,7 @@ impl Metrics {
                     "rides_quarantined_total",
                     "Records quarantined",
                     "reason",
-                    &QUARANTINE_REASONS,
+                    &Reason::ALL.map(Reason::as_str),
                 ),
                 tombstones: make.counter("tombstones_total", "Records with a null value, skipped"),
                 batch_seconds: make.histogram(
@@ -363,7 +338,7 @@ impl Metrics {
                     "transitions_total",
                     "Status changes published",
                     "type",
-                    &TRANSITIONS,
+                    &event_type::ALL,
                 ),
                 transactions: make
                     .counter("relay_transactions_total", "Kafka transactions committed"),
@@ -401,7 +376,7 @@ impl Metrics {
                     "expired_total",
                     "Participations expired",
                     "reason",
-                    &EXPIRED_REASONS,
+                    &ExpiredReason::ALL.map(ExpiredReason::as_str),
                 ),
             },
             api: ApiMetrics {

@@ -23,6 +23,9 @@ pub mod event_type {
     pub const REWARDED: &str = "promotion.rewarded";
     /// Time ran out.
     pub const EXPIRED: &str = "promotion.expired";
+
+    /// Every type.
+    pub const ALL: [&str; 5] = [STARTED, PROGRESSED, COMPLETED, REWARDED, EXPIRED];
 }
 
 /// The words of [`event_type`], for the schema.
