@@ -8,10 +8,10 @@ use std::time::{Duration, Instant as Monotonic};
 use anyhow::{Context as _, bail};
 
 use crate::config::KafkaConfig;
+use crate::domain::source::Source;
 use crate::kafka::{Cluster, ClusterError, Watermarks};
 use crate::store::Store;
 use crate::store::positions::Position;
-use crate::store::rides::Source;
 
 /// How long a consumer that is just leaving its group is waited for.
 const LEAVING_PATIENCE: Duration = Duration::from_secs(2);
@@ -98,13 +98,8 @@ struct Topic {
 impl Topic {
     async fn look(kafka: &KafkaConfig, cluster: &Cluster) -> Result<Self, ClusterError> {
         let topic = kafka.ride_topic.as_str();
-        let identity = cluster.identity(topic).await?;
         Ok(Self {
-            source: Source {
-                topic: topic.to_owned(),
-                cluster_id: identity.cluster_id,
-                topic_id: identity.topic_id,
-            },
+            source: cluster.source(topic).await?,
             logs: cluster.watermarks(topic).await?,
         })
     }

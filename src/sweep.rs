@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{KafkaConfig, SweepConfig};
 use crate::domain::Instant;
 use crate::domain::participation::ExpiredReason;
-use crate::kafka::{Cluster, TopicIdentity, Watermarks};
+use crate::domain::source::Source;
+use crate::kafka::{Cluster, Watermarks};
 use crate::readiness::{Readiness, Role};
 use crate::store::Store;
 use crate::store::positions::Position;
@@ -64,7 +65,7 @@ pub struct Sweep {
 struct Barrier {
     at: Instant,
     /// The topic that the ends are of.
-    identity: TopicIdentity,
+    source: Source,
     ends: BTreeMap<i32, i64>,
 }
 
@@ -91,15 +92,14 @@ impl Barrier {
 /// Positions prove nothing where they are not of this topic, or not within its log as it was after
 /// they were read: past its end they would count as read what was never there.
 fn check_positions(
-    topic: &str,
-    identity: &TopicIdentity,
+    source: &Source,
     positions: &BTreeMap<i32, Position>,
     logs: &BTreeMap<i32, Watermarks>,
 ) -> anyhow::Result<()> {
+    let topic = &source.topic;
     for (partition, position) in positions {
-        let source = &position.source;
         anyhow::ensure!(
-            source.cluster_id == identity.cluster_id && source.topic_id == identity.topic_id,
+            position.source == *source,
             "nobody is expired: the position of partition {partition} belongs to another topic of the name {topic}. See \
              `ride-promo positions`"
         );
@@ -212,19 +212,19 @@ impl Sweep {
         let topic = &self.kafka.ride_topic;
         // Asked anew each time: the topic may have been replaced since the barrier was taken, and
         // then its ends say nothing any more.
-        let identity = self.cluster.identity(topic).await?;
-        barrier.take_if(|pending| pending.identity != identity);
+        let source = self.cluster.source(topic).await?;
+        barrier.take_if(|pending| pending.source != source);
         let pending = match barrier {
             Some(pending) => pending,
             None => {
                 let at = self.store.now().await?;
                 let ends = self.cluster.end_offsets(topic).await?;
-                barrier.insert(Barrier { at, identity, ends })
+                barrier.insert(Barrier { at, source, ends })
             }
         };
         let positions = self.store.positions(topic).await?;
         let logs = self.cluster.watermarks(topic).await?;
-        check_positions(topic, &pending.identity, &positions, &logs)?;
+        check_positions(&pending.source, &positions, &logs)?;
         if let Some(why) = pending.is_held_by(&positions) {
             tracing::debug!(why, barrier = %pending.at, "expiry is held back");
             return Ok(None);

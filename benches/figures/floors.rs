@@ -10,8 +10,9 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 use ride_promo::domain::promotion::Verdict;
 use ride_promo::domain::ride::Ride;
+use ride_promo::domain::source::Source;
 use ride_promo::store::Store;
-use ride_promo::store::rides::{Applied, Batch, Incoming, Range, RideApplier, Source};
+use ride_promo::store::rides::{Applied, Batch, Incoming, Range, RideApplier};
 use ride_promo::wire::ride_completed::decode;
 
 use crate::input::clock;

@@ -8,6 +8,7 @@ pub mod period;
 pub mod promotion;
 pub mod reward;
 pub mod ride;
+pub mod source;
 pub mod split;
 
 use chrono::{DateTime, Utc};

@@ -9,8 +9,9 @@ use rdkafka::message::BorrowedMessage;
 
 use crate::config::IngestConfig;
 use crate::domain::Instant;
+use crate::domain::source::Source;
 use crate::kafka;
-use crate::store::rides::{Batch, Incoming, Quarantined, Range, Source};
+use crate::store::rides::{Batch, Incoming, Quarantined, Range};
 use crate::wire::ride_completed::{Reason, decode, user_id_of_key};
 
 /// Where one partition stands for the reader.

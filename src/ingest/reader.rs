@@ -20,13 +20,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::{Builder, Size};
 use super::commit::{Outcome, Read};
-use super::start::{Start, StartError, find_start, source_now};
+use super::start::{Start, StartError, find_start};
 use crate::config::{IngestConfig, KafkaConfig};
 use crate::domain::Instant;
-use crate::kafka::{self, Cluster, ClusterError, TopicIdentity};
+use crate::domain::source::Source;
+use crate::kafka::{self, Cluster, ClusterError};
 use crate::readiness::{Readiness, Role};
 use crate::store::clock::DbClock;
-use crate::store::rides::{Batch, Source};
+use crate::store::rides::Batch;
 use crate::store::{Store, TRANSACTION_TIMEOUT, timed_out};
 use crate::telemetry::Metrics;
 
@@ -249,13 +250,9 @@ impl Reader {
     /// The batch, and the question whether what was read is of the topic that it seems to be of.
     fn checked(&self, batch: Batch) -> Read {
         let (cluster, source) = (self.cluster.clone(), Arc::clone(&batch.source));
-        let of_our_topic = self.runtime.spawn(async move {
-            let identity = TopicIdentity {
-                cluster_id: source.cluster_id.clone(),
-                topic_id: source.topic_id.clone(),
-            };
-            cluster.is_still(&source.topic, &identity).await
-        });
+        let of_our_topic = self
+            .runtime
+            .spawn(async move { cluster.is_still(&source).await });
         Read {
             batch,
             of_our_topic,
@@ -642,7 +639,7 @@ impl Session {
             Err(_) => {
                 let (cluster, topic) = (reader.cluster.clone(), reader.kafka.ride_topic.clone());
                 self.check = Ok(Asked::new(&reader.runtime, async move {
-                    let source = source_now(&cluster, &topic).await?;
+                    let source = cluster.source(&topic).await?;
                     let ends = cluster.end_offsets(&topic).await?;
                     Ok(Check { source, ends })
                 }));

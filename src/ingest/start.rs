@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::domain::source::Source;
 use crate::kafka::{Cluster, ClusterError, Watermarks};
-use crate::store::rides::Source;
 use crate::store::{Store, StoreError};
 
 /// The positions to read from, all of one incarnation of the topic.
@@ -45,16 +45,6 @@ impl From<ClusterError> for StartError {
     }
 }
 
-/// The topic as it is now.
-pub(super) async fn source_now(cluster: &Cluster, topic: &str) -> Result<Source, ClusterError> {
-    let identity = cluster.identity(topic).await?;
-    Ok(Source {
-        topic: topic.to_owned(),
-        cluster_id: identity.cluster_id,
-        topic_id: identity.topic_id,
-    })
-}
-
 /// Reads the positions of these partitions, or of all where none are named; a partition that has
 /// none begins at its log's start. Stops where a position belongs to another incarnation of the
 /// topic or is not within its log: never a silent skip.
@@ -64,7 +54,7 @@ pub(super) async fn find_start(
     topic: &str,
     partitions: Option<&BTreeSet<i32>>,
 ) -> Result<Start, StartError> {
-    let source = source_now(cluster, topic).await?;
+    let source = cluster.source(topic).await?;
     // Positions before the logs' ends: another consumer may move them on meanwhile, and then they
     // would seem to be past the end.
     let stored = store.positions(topic).await?;

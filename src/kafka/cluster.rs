@@ -15,10 +15,11 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::clients;
-use super::describe::{self, DescribeError, Operation, TopicIdentity};
+use super::describe::{self, DescribeError, Operation};
 use super::group;
 use super::log::{log_error, log_line};
 use crate::config::KafkaConfig;
+use crate::domain::source::Source;
 
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -233,28 +234,24 @@ impl Cluster {
         self.asker.client.context().last_failure()
     }
 
-    /// Which cluster and which topic of this name it is.
-    pub async fn identity(&self, topic: &str) -> Result<TopicIdentity, ClusterError> {
+    /// The topic of this name as it is now.
+    pub async fn source(&self, topic: &str) -> Result<Source, ClusterError> {
         let topic = topic.to_owned();
-        self.ask(move |asker| asker.identity(&topic)).await
+        self.ask(move |asker| asker.source(&topic)).await
     }
 
     /// Whether the topic of this name is still that one. One question where its id is known, which
     /// no topic of any cluster has again; a topic that is gone is not.
-    pub async fn is_still(
-        &self,
-        topic: &str,
-        identity: &TopicIdentity,
-    ) -> Result<bool, ClusterError> {
-        let (topic, identity) = (topic.to_owned(), identity.clone());
+    pub async fn is_still(&self, source: &Source) -> Result<bool, ClusterError> {
+        let source = source.clone();
         let now = self.ask(move |asker| {
-            if identity.cluster_id.starts_with(MOCK_CLUSTER) {
+            if source.cluster_id.starts_with(MOCK_CLUSTER) {
                 return Ok(true);
             }
-            if identity.topic_id.is_empty() {
-                return Ok(asker.identity(&topic)? == identity);
+            if source.topic_id.is_empty() {
+                return Ok(asker.source(&source.topic)? == source);
             }
-            Ok(asker.topic_id(&topic)? == identity.topic_id)
+            Ok(asker.topic_id(&source.topic)? == source.topic_id)
         });
         match now.await {
             Err(ClusterError::NoSuchTopic { .. }) => Ok(false),
@@ -493,19 +490,17 @@ impl Asker {
         Ok(owned)
     }
 
-    fn identity(&self, topic: &str) -> Result<TopicIdentity, ClusterError> {
+    fn source(&self, topic: &str) -> Result<Source, ClusterError> {
         // The cluster's id is the one of the latest metadata: have some that is new.
         self.metadata(topic)?;
         let cluster_id = describe::cluster_id(self.client(), TIMEOUT).unwrap_or_default();
-        if cluster_id.starts_with(MOCK_CLUSTER) {
-            let topic_id = String::new();
-            return Ok(TopicIdentity {
-                cluster_id,
-                topic_id,
-            });
-        }
-        let topic_id = self.topic_id(topic)?;
-        Ok(TopicIdentity {
+        let topic_id = if cluster_id.starts_with(MOCK_CLUSTER) {
+            String::new()
+        } else {
+            self.topic_id(topic)?
+        };
+        Ok(Source {
+            topic: topic.to_owned(),
             cluster_id,
             topic_id,
         })

@@ -19,17 +19,6 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka_sys as sys;
 
-/// A cluster and a topic, by what never comes again.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct TopicIdentity {
-    /// The cluster's id; empty where a broker has none.
-    pub cluster_id: String,
-    /// The topic's id as Kafka's own tools write it, 22 characters of base64url; empty where
-    /// there is none (a broker from before Kafka 2.8, librdkafka's in-process cluster). Watermarks
-    /// must be compared then.
-    pub topic_id: String,
-}
-
 /// Why librdkafka did not tell.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum DescribeError {

@@ -19,7 +19,7 @@ pub use clients::{
     consumer, producer, relay_transactional_id, tail_consumer, transactional_producer,
 };
 pub use cluster::{BrokerAddress, Cluster, ClusterError, ClusterInfo, Watermarks};
-pub use describe::{Operation, TopicIdentity};
+pub use describe::Operation;
 pub use log::{LogContext, log_error, log_line};
 pub use topics::{EnsuredTopics, STATUS_COMPACTION_LAG_MS, could_create, delete_topics};
 pub use traceparent::{is_traceparent, traceparent_of};

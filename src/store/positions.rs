@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
-use super::rides::Source;
 use super::{Result, Store};
 use crate::domain::Instant;
+use crate::domain::source::Source;
 
 /// A stored position.
 #[derive(Clone, Debug, PartialEq, Eq)]

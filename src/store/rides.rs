@@ -17,6 +17,7 @@ use super::{Result, Store, StoreError, span};
 use crate::domain::participation::{Challenge, Outcome, Status};
 use crate::domain::promotion::{Conditions, Verdict};
 use crate::domain::ride::Ride;
+use crate::domain::source::Source;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::wire::ride_completed::Reason;
 
@@ -95,17 +96,6 @@ pub struct Range {
     pub from: i64,
     /// The position after it.
     pub to: i64,
-}
-
-/// Which incarnation of which topic positions belong to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// The topic's name.
-    pub topic: String,
-    /// The Kafka cluster's id.
-    pub cluster_id: String,
-    /// The topic's id; empty where the broker knows none.
-    pub topic_id: String,
 }
 
 /// What is applied together. Rides are in offset order within their partitions.

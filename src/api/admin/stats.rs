@@ -114,7 +114,7 @@ fn ingest(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::rides::Source;
+    use crate::domain::source::Source;
 
     #[test]
     fn lag_counts_partitions_never_read_and_is_unknown_without_kafka() {
