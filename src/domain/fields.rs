@@ -6,11 +6,10 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use chrono::DateTime;
 use serde::Serialize;
 use serde_json::{Map, Number, Value};
 
-use super::{Instant, to_millis};
+use super::{Instant, parse_instant};
 
 /// What is wrong with one field of an input.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -263,9 +262,8 @@ pub fn parsed<T: FromStr<Err: Display>>(value: &Value) -> Result<T, Refusal> {
 
 /// RFC 3339 with any offset, finer digits cut off.
 pub fn instant(value: &Value) -> Result<Instant, Refusal> {
-    DateTime::parse_from_rfc3339(string(value)?)
-        .map(|instant| to_millis(instant.to_utc()))
-        .map_err(|_| Refusal::Invalid("must be an RFC 3339 instant".to_owned()))
+    parse_instant(string(value)?)
+        .ok_or_else(|| Refusal::Invalid("must be an RFC 3339 instant".to_owned()))
 }
 
 #[cfg(test)]

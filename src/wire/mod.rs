@@ -14,14 +14,15 @@ pub mod schemas;
 pub mod stats;
 pub mod user;
 
-use chrono::{DateTime, SecondsFormat};
+use chrono::SecondsFormat;
 use serde::Serializer;
 
-use crate::domain::{Instant, to_millis};
+use crate::domain::{Instant, parse_instant};
 
 /// RFC 3339 in UTC with exactly three fraction digits, for `#[serde(with = "wire::instant")]`.
 pub mod instant {
-    use super::{DateTime, Instant, Serializer, format_instant, to_millis};
+    use super::{Instant, Serializer, format_instant, parse_instant};
+    use serde::de::Error;
     use serde::{Deserialize, Deserializer};
 
     /// Writes an instant as the contract does.
@@ -32,14 +33,14 @@ pub mod instant {
     /// Reads RFC 3339 with any offset, finer digits cut off.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Instant, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let instant = DateTime::parse_from_rfc3339(&text).map_err(serde::de::Error::custom)?;
-        Ok(to_millis(instant.to_utc()))
+        parse_instant(&text).ok_or_else(|| Error::custom("must be an RFC 3339 instant"))
     }
 }
 
 /// The same for an instant that may be `null`.
 pub mod optional_instant {
-    use super::{DateTime, Instant, Serializer, format_instant, to_millis};
+    use super::{Instant, Serializer, format_instant, parse_instant};
+    use serde::de::Error;
     use serde::{Deserialize, Deserializer};
 
     /// Writes an instant as the contract does, or `null`.
@@ -60,8 +61,9 @@ pub mod optional_instant {
         let Some(text) = Option::<String>::deserialize(deserializer)? else {
             return Ok(None);
         };
-        let instant = DateTime::parse_from_rfc3339(&text).map_err(serde::de::Error::custom)?;
-        Ok(Some(to_millis(instant.to_utc())))
+        let instant = parse_instant(&text);
+        let instant = instant.ok_or_else(|| Error::custom("must be an RFC 3339 instant"))?;
+        Ok(Some(instant))
     }
 }
 

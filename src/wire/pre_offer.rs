@@ -3,14 +3,13 @@
 use std::borrow::Cow;
 use std::fmt::{self, Display};
 
-use chrono::DateTime;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::domain::fields::shown;
 use crate::domain::reward::{CountryCode, CurrencyCode};
-use crate::domain::{Instant, UserId, to_millis};
+use crate::domain::{Instant, UserId, parse_instant};
 
 /// The most rejections that a report lists.
 pub const MAX_REJECTIONS: usize = 1_000;
@@ -584,9 +583,8 @@ fn instant(cell: Cell<'_>) -> Result<Instant, String> {
         Some(start) => Cow::Owned(format!("{start}Z")),
         None => text,
     };
-    DateTime::parse_from_rfc3339(&with_offset)
-        .map(|instant| to_millis(instant.to_utc()))
-        .map_err(|_| cell.not("must be an instant like 2026-11-22T18:04:05Z"))
+    parse_instant(&with_offset)
+        .ok_or_else(|| cell.not("must be an instant like 2026-11-22T18:04:05Z"))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::domain::fields::shown;
 use crate::domain::promotion::is_service_type;
 use crate::domain::reward::{CountryCode, CurrencyCode};
 use crate::domain::ride::Ride;
-use crate::domain::{Instant, UserId, to_millis};
+use crate::domain::{Instant, UserId, parse_instant};
 
 /// The largest value that is looked into.
 pub const MAX_BYTES: usize = 64 * 1024;
@@ -222,13 +222,11 @@ fn user_id(number: i64) -> Result<UserId, &'static str> {
 }
 
 fn completed_at(text: &str) -> Result<Instant, &'static str> {
-    let instant = DateTime::parse_from_rfc3339(text)
-        .map_err(|_| "must be an RFC 3339 instant")?
-        .to_utc();
+    let instant = parse_instant(text).ok_or("must be an RFC 3339 instant")?;
     if instant.year() < 2000 {
         return Err("must be in the year 2000 or later");
     }
-    Ok(to_millis(instant))
+    Ok(instant)
 }
 
 fn city_id(number: i64) -> Result<i64, &'static str> {

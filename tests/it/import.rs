@@ -379,6 +379,20 @@ async fn over_http_every_shape_is_read_and_every_bad_line_numbered() {
             .unwrap();
     assert_eq!(rate, "15.5");
 
+    // Instants that have no form in RFC 3339 once they are in UTC, or never had one.
+    let mut text = String::new();
+    for valid_until in [
+        "9999-12-31T23:59:59-00:01",
+        "0000-01-01T00:00:00+00:01",
+        "2099-11-22T18:04:05\u{2212}06:00",
+    ] {
+        line["valid_until"] = json!(valid_until);
+        text.push_str(&format!("{line}\n"));
+    }
+    let report = post(&service, &[], text.into_bytes()).await.expect(200);
+    let bad = [1, 2, 3].map(|line| (line, "valid_until".to_owned(), false));
+    assert_eq!(listed(&report), bad, "{report}");
+
     // What is no CSV at all, or is packed as nobody unpacks it.
     let headless = post(&service, &[("content-type", "text/csv")], b"{}\n".to_vec()).await;
     let problem = headless.problem(422, "invalid-request");

@@ -129,6 +129,13 @@ fn every_kind() -> Vec<Poison> {
         ("completed_at", json!("yesterday"), OF_BODY),
         ("completed_at", json!("2026-11-22"), OF_BODY),
         ("completed_at", json!("1999-12-31T23:59:59.999Z"), OF_BODY),
+        // A minus as typographers have it, and a second that no minute but a day's last may have.
+        (
+            "completed_at",
+            json!("2026-11-22T18:04:05\u{2212}06:00"),
+            OF_BODY,
+        ),
+        ("completed_at", json!("2026-11-22T18:04:60Z"), OF_BODY),
         ("amount_cents", beyond.clone(), OF_BODY),
         ("currency_code", json!("mxn"), OF_BODY),
         ("currency_code", json!("MX"), OF_BODY),
