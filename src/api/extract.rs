@@ -2,6 +2,7 @@
 //! the page every list answers.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,8 +14,8 @@ use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::StreamExt;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
@@ -126,13 +127,85 @@ impl<S: Send + Sync> FromRequest<S> for OptionalJsonObject {
 
 fn object(bytes: &[u8]) -> Result<JsonObject> {
     match serde_json::from_slice(bytes) {
-        Ok(Value::Object(fields)) => Ok(JsonObject(fields)),
+        Ok(Unambiguous(Value::Object(fields))) => Ok(JsonObject(fields)),
         Ok(_) => Err(Problem::malformed_request(
             "The body must be a JSON object.",
         )),
-        Err(error) => Err(Problem::malformed_request(format!(
-            "The body is not JSON: {error}."
-        ))),
+        Err(error) => {
+            // Its text is JSON, but it says a thing twice.
+            let what = if error.is_data() {
+                "ambiguous"
+            } else {
+                "not JSON"
+            };
+            Err(Problem::malformed_request(format!(
+                "The body is {what}: {error}."
+            )))
+        }
+    }
+}
+
+/// Any JSON in which no object has a name twice: serde_json keeps the last of such values, and the
+/// others would be silently ignored.
+struct Unambiguous(Value);
+
+impl<'de> Deserialize<'de> for Unambiguous {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(UnambiguousVisitor).map(Self)
+    }
+}
+
+struct UnambiguousVisitor;
+
+impl<'de> Visitor<'de> for UnambiguousVisitor {
+    type Value = Value;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> std::result::Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, number: i64) -> std::result::Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_u64<E>(self, number: u64) -> std::result::Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_f64<E>(self, number: f64) -> std::result::Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_str<E>(self, text: &str) -> std::result::Result<Value, E> {
+        Ok(text.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(Unambiguous(value)) = list.next_element()? {
+            values.push(value);
+        }
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> std::result::Result<Value, A::Error> {
+        let mut fields = Map::new();
+        while let Some(name) = object.next_key::<String>()? {
+            if fields.contains_key(&name) {
+                return Err(A::Error::custom(format!("{name} is there more than once")));
+            }
+            let Unambiguous(value) = object.next_value()?;
+            fields.insert(name, value);
+        }
+        Ok(Value::Object(fields))
     }
 }
 

@@ -333,6 +333,39 @@ async fn wrong_json_types_are_malformed() {
 }
 
 #[tokio::test]
+async fn a_field_that_is_there_twice_is_refused_and_not_silently_ignored() {
+    let (_world, service) = service().await;
+    let api = service.admin().api;
+    let good = promotion("key").to_string();
+    for (name, again) in [
+        ("title", r#""title":"Another","#),
+        ("target_rides", r#""target_rides":1,"#),
+        // Also as the same name may be written otherwise.
+        ("active", r#""active":false,"\u0061ctive":true,"#),
+    ] {
+        let member = format!("\"{name}\":");
+        let twice = match good.find(&member) {
+            Some(at) => format!("{}{again}{}", &good[..at], &good[at..]),
+            None => format!("{{{again}{}", &good[1..]),
+        };
+        let request = api.request(Method::POST, "/admin/v1/promotions");
+        let answer = api.send(request.body(twice)).await;
+        let problem = answer.problem(400, "malformed-request");
+        let detail = problem["detail"].as_str().expect("a detail");
+        assert!(detail.contains(name), "{problem}");
+    }
+    let list = api.get("/admin/v1/promotions").await.expect(200);
+    assert_eq!(list["items"], json!([]));
+    // The same name in two objects is no repetition.
+    let mut body = promotion("key");
+    body["conditions"]["title"] = json!("Title");
+    assert_eq!(
+        named(&api.post_json("/admin/v1/promotions", &body).await),
+        ["conditions.title"]
+    );
+}
+
+#[tokio::test]
 async fn products_and_countries_are_written_and_listed() {
     let (_world, service) = service().await;
     let admin = service.admin();
@@ -802,6 +835,14 @@ async fn a_quarantined_ride_is_replayed_corrected_or_dismissed() {
     answer.problem(400, "malformed-request");
     let answer = api.post_json(&replay, &json!({ "rides": {} })).await;
     assert_eq!(named(&answer), ["rides"]);
+    let twice = json!({ "ride": ride(7) }).to_string();
+    let twice = twice.replacen(
+        "\"amount_cents\":",
+        "\"amount_cents\":1,\"amount_cents\":",
+        1,
+    );
+    let request = api.request(Method::POST, &replay).body(twice);
+    api.send(request).await.problem(400, "malformed-request");
 
     let mut corrected = ride(7);
     corrected["ride_id"] = negative["ride_id"].clone();
