@@ -432,7 +432,10 @@ where
         }
         // It goes into the audit as it is.
         let subject = verified.subject;
-        if subject.chars().count() > MOST_SUBJECT || subject.chars().any(char::is_control) {
+        let is_name = !subject.trim().is_empty()
+            && subject.chars().count() <= MOST_SUBJECT
+            && !subject.chars().any(char::is_control);
+        if !is_name {
             return Err(Problem::unauthorized("The token's sub is no name."));
         }
         Ok(Self { actor: subject })

@@ -153,6 +153,7 @@ fn bad_tokens() -> Vec<(&'static str, String)> {
         ("no aud", with("aud", Value::Null)),
         ("another aud", with("aud", json!("somebody"))),
         ("no sub", with("sub", Value::Null)),
+        ("blank sub", with("sub", json!(" "))),
         (
             "alg none",
             // {"alg":"none","typ":"JWT"}
