@@ -7,9 +7,8 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use axum::body::BodyDataStream;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::header::{CONTENT_LENGTH, EXPECT};
+use axum::http::header::CONTENT_LENGTH;
 use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -20,12 +19,6 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::problem::{Problem, Result};
-
-/// How much of a body that is too large is taken in before it is refused.
-const MOST_DRAINED_BYTES: usize = 4 << 20;
-
-/// How long that may take.
-const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How large a body may be and how long it may take. The server puts it into every request; a
 /// handler of larger bodies reads the request itself.
@@ -50,25 +43,17 @@ impl Default for BodyRules {
 async fn body(request: Request) -> Result<Vec<u8>> {
     let rules: BodyRules = request.extensions().get().copied().unwrap_or_default();
     let too_large = || Problem::too_large(rules.limit_bytes);
-    // Whoever waits to be told to go on is not told.
-    let waits = request.headers().contains_key(EXPECT);
     let announced = request.headers().get(CONTENT_LENGTH);
     let announced: Option<u64> = announced.and_then(|length| length.to_str().ok()?.parse().ok());
-    let is_too_large = announced.is_some_and(|length| length > rules.limit_bytes as u64);
-    if is_too_large && waits {
+    if announced.is_some_and(|length| length > rules.limit_bytes as u64) {
         return Err(too_large());
     }
     let mut chunks = request.into_body().into_data_stream();
-    if is_too_large {
-        drain(&mut chunks).await;
-        return Err(too_large());
-    }
     let read = async {
         let mut body = Vec::new();
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|_| Problem::malformed_request("The body broke off."))?;
             if body.len() + chunk.len() > rules.limit_bytes {
-                drain(&mut chunks).await;
                 return Err(too_large());
             }
             body.extend_from_slice(&chunk);
@@ -78,22 +63,6 @@ async fn body(request: Request) -> Result<Vec<u8>> {
     tokio::time::timeout(rules.timeout, read)
         .await
         .unwrap_or_else(|_| Err(Problem::request_timeout()))
-}
-
-/// Takes in what is left of a body that is too large, as far as it comes at once: a connection that
-/// is closed on somebody who is still sending may lose them the answer.
-async fn drain(chunks: &mut BodyDataStream) {
-    let drained = async {
-        let mut bytes = 0;
-        while let Some(Ok(chunk)) = chunks.next().await {
-            bytes += chunk.len();
-            if bytes > MOST_DRAINED_BYTES {
-                break;
-            }
-        }
-    };
-    // What does not come in time is given up.
-    let _ = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;
 }
 
 /// A body that is a JSON object; its fields are the handler's to check, so that each can be named.

@@ -11,17 +11,19 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::{Body, BodyDataStream, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{CONNECTION, EXPECT};
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use futures::FutureExt;
+use futures::{FutureExt, Stream, StreamExt};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,6 +50,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The largest head of a request, and what a connection buffers at most.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// How much is taken in of a body that its handler has left.
+const MOST_DRAINED_BYTES: usize = 4 << 20;
+
+/// How long that may take.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How one listener serves.
 #[derive(Clone, Debug)]
@@ -115,6 +123,9 @@ async fn around(State(frame): State<Arc<Frame>>, mut request: Request, next: Nex
         status = tracing::field::Empty,
     );
     request.extensions_mut().insert(settings.body);
+    // Whoever waits to be told to go on is not told to where nobody reads.
+    let waits = request.headers().contains_key(EXPECT);
+    let (request, left) = lend_body(request);
     let context = traced.clone().unwrap_or_default();
     let answered = AssertUnwindSafe(opentelemetry::trace::FutureExt::with_context(
         next.run(request),
@@ -156,7 +167,78 @@ async fn around(State(frame): State<Arc<Frame>>, mut request: Request, next: Nex
         response.status(),
         started.elapsed(),
     );
+    if let Some(mut left) = left
+        && let Ok(chunks) = left.try_recv()
+        && (waits || !drain(chunks).await)
+    {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
     response
+}
+
+/// The request with its body lent out, and where what its handler leaves of the body comes back to.
+fn lend_body(request: Request) -> (Request, Option<oneshot::Receiver<BodyDataStream>>) {
+    if request.body().is_end_stream() {
+        return (request, None);
+    }
+    let (back, left) = oneshot::channel();
+    let lend = |body: Body| {
+        Body::from_stream(Lent {
+            chunks: Some(body.into_data_stream()),
+            back: Some(back),
+        })
+    };
+    (request.map(lend), Some(left))
+}
+
+/// A body that comes back when it is dropped before its end.
+struct Lent {
+    chunks: Option<BodyDataStream>,
+    back: Option<oneshot::Sender<BodyDataStream>>,
+}
+
+impl Stream for Lent {
+    type Item = Result<Bytes, axum::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(chunks) = &mut self.chunks else {
+            return Poll::Ready(None);
+        };
+        let polled = chunks.poll_next_unpin(context);
+        if let Poll::Ready(None | Some(Err(_))) = polled {
+            self.chunks = None;
+        }
+        polled
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let (Some(chunks), Some(back)) = (self.chunks.take(), self.back.take()) {
+            // Nobody takes it back where the connection is gone.
+            let _ = back.send(chunks);
+        }
+    }
+}
+
+/// Takes in the rest of a body, as far as it comes at once, and says whether that was all: a
+/// connection that is closed on somebody who is still sending may lose them the answer, and whoever
+/// shares it their next request.
+async fn drain(mut chunks: BodyDataStream) -> bool {
+    let drained = async {
+        let mut bytes = 0;
+        while let Some(chunk) = chunks.next().await {
+            let Ok(chunk) = chunk else { return false };
+            bytes += chunk.len();
+            if bytes > MOST_DRAINED_BYTES {
+                return false;
+            }
+        }
+        true
+    };
+    let drained = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;
+    drained.unwrap_or(false)
 }
 
 /// The caller's own id for the request, if it is one to be repeated in a log, else a new one.

@@ -7,6 +7,8 @@ use std::time::Duration;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::harness::*;
 
@@ -605,4 +607,82 @@ async fn every_call_of_an_operator_refuses_what_it_must() {
         whole(&answer, 404, "not-found", &[], path);
     }
     assert_eq!(everything(&world).await, before, "no refusal had an effect");
+}
+
+/// A body that comes after its head finds the refusal made already; whoever shares the connection, as
+/// behind a proxy, goes on all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_body_does_not_cost_the_next_request_its_connection() {
+    let world = World::new().await;
+    let service = world.service().roles("api").start().await;
+    let good = client_token(CLIENT);
+    for (path, token, status) in [
+        ("/v1/landing", "a.b.c", "401"),
+        ("/v1/nothing", good.as_str(), "404"),
+        ("/v1/promotions/1/progress", good.as_str(), "405"),
+    ] {
+        let connect = async || {
+            let connection = TcpStream::connect(service.api().address()).await;
+            connection.expect("a listener")
+        };
+        let head = |method: &str, path: &str, token: &str, length: usize| {
+            format!(
+                "{method} {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\
+                 content-length: {length}\r\n\r\n"
+            )
+        };
+        let refused = head("POST", path, token, 2);
+        let mut connection = connect().await;
+        connection
+            .write_all(refused.as_bytes())
+            .await
+            .expect("written");
+        // So that a refusal that waits for nothing is out already.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        connection.write_all(b"{}").await.expect("written");
+        let answer = answer_on(&mut connection).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
+        let next = head("POST", "/v1/landing", &good, 0);
+        connection
+            .write_all(next.as_bytes())
+            .await
+            .expect("written");
+        let answer = answer_on(&mut connection).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 200"),
+            "after {status}: {answer}"
+        );
+
+        // One that does not come at all leaves no room for another request, and that is said.
+        let mut connection = connect().await;
+        connection
+            .write_all(refused.as_bytes())
+            .await
+            .expect("written");
+        let answer = answer_on(&mut connection).await.to_lowercase();
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    }
+}
+
+/// The next answer of a connection that stays open; what there is when it is closed.
+async fn answer_on(connection: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    let whole = |answer: &[u8]| {
+        let text = String::from_utf8_lossy(answer);
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let length = head.to_lowercase().lines().find_map(|line| {
+            let value = line.strip_prefix("content-length:")?;
+            value.trim().parse::<usize>().ok()
+        })?;
+        (body.len() >= length).then_some(())
+    };
+    while whole(&answer).is_none() {
+        if connection.read_buf(&mut answer).await.unwrap_or(0) == 0 {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&answer).into_owned()
 }
