@@ -76,7 +76,7 @@ async fn everything_well_is_a_line_each() {
     found.ok("postgres privileges", "may read, write and create tables");
     found.ok("postgres durability", "on");
     found.ok("clock", "Postgres is ");
-    found.ok("schema", "schema version 1");
+    found.ok("schema", "schema version 2");
     found.ok("participations", "all transaction ids are this server's");
 
     // Nothing is left of the record that told the broker's clock, and without it there is none.
