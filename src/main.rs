@@ -23,7 +23,7 @@ use ride_promo::positions::{self, Decision};
 use ride_promo::progress::Progress;
 use ride_promo::store::{self, Store};
 use ride_promo::token::{self, TokenError};
-use ride_promo::{api, demo, doctor, healthcheck, import, replay, serve, telemetry};
+use ride_promo::{api, causes, demo, doctor, healthcheck, import, replay, serve, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         Err(error) => {
             let misconfigured = error.downcast_ref::<ConfigError>().is_some();
             // Nobody is left to tell when stderr is closed.
-            let _ = writeln!(io::stderr(), "ride-promo: {error:#}");
+            let _ = writeln!(io::stderr(), "ride-promo: {}", causes::in_words(&error));
             ExitCode::from(if misconfigured { 2 } else { 1 })
         }
     }

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::causes;
 use crate::config::{KafkaConfig, RelayConfig};
 use crate::kafka;
 use crate::readiness::{Readiness, Role};
@@ -100,7 +101,7 @@ impl Relay {
                 return;
             };
             self.metrics.relay.failures.inc();
-            let error = format!("{error:#}");
+            let error = causes::in_words(&error);
             tracing::warn!(shard, error, "relaying failed, taking the shard again");
             self.report(shard, Some(error));
             backoff = (backoff * 2).min(BACKOFF.1);
@@ -205,7 +206,7 @@ impl Relay {
         let publisher = Arc::clone(publisher);
         let published = tokio::task::spawn_blocking(move || publisher.publish(&events)).await?;
         if let Some(traced) = traced {
-            traced.end(published.as_ref().err().map(|error| format!("{error:#}")));
+            traced.end(published.as_ref().err().map(causes::in_words));
         }
         published?;
         // If this fails they are published again, with the same ids and versions.

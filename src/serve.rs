@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::causes;
 use crate::config::{Config, KafkaConfig};
 use crate::ingest::Ingest;
 use crate::kafka::Cluster;
@@ -240,7 +241,7 @@ impl Tasks {
     async fn drain(&mut self) {
         while let Some(ended) = self.0.join_next().await {
             if let Err(error) = ended.map_err(Into::into).and_then(|(_, result)| result) {
-                tracing::error!(error = format!("{error:#}"), "not stopped well");
+                tracing::error!(error = causes::in_words(&error), "not stopped well");
             }
         }
     }
@@ -276,7 +277,7 @@ async fn wait_for_postgres(
             match migrate(store).await {
                 Ok(()) => migrated = true,
                 Err(error) if is_away(&error) => {
-                    waiting.pause(&all, away(&format!("{error:#}"))).await;
+                    waiting.pause(&all, away(&causes::in_words(&error))).await;
                     continue;
                 }
                 Err(error) => return Err(error.context("applying migrations")),
@@ -400,7 +401,7 @@ mod tests {
         let mut tasks = Tasks::default();
         tasks.spawn("the role sweep", task);
         let error = tasks.ended().await.expect("it ended");
-        format!("{error:#}")
+        causes::in_words(&error)
     }
 
     #[tokio::test]

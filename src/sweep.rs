@@ -16,6 +16,7 @@ use chrono::TimeDelta;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::causes;
 use crate::config::{KafkaConfig, SweepConfig};
 use crate::domain::Instant;
 use crate::domain::participation::ExpiredReason;
@@ -165,7 +166,7 @@ impl Sweep {
                 let count = self.count(proven, &mut began);
                 if let Err(error) = in_time(count).await {
                     tracing::debug!(
-                        error = format!("{error:#}"),
+                        error = causes::in_words(&error),
                         "what is held back could not be counted"
                     );
                 }
@@ -302,7 +303,7 @@ async fn in_time<T>(step: impl Future<Output = anyhow::Result<T>>) -> anyhow::Re
 /// Logs a failure, and hands it on as readiness tells it.
 fn told<T>(result: anyhow::Result<T>) -> Result<T, String> {
     result.map_err(|error| {
-        let error = format!("{error:#}");
+        let error = causes::in_words(&error);
         tracing::warn!(error, "sweeping failed, trying again");
         error
     })

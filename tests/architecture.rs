@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// What every part but `domain`, `wire` and `store` may use: it knows nothing of the business.
 const PLUMBING: &[&str] = &[
+    "causes",
     "clock",
     "config",
     "input",

@@ -17,6 +17,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::limit::RateLimit;
 use super::problem::{Problem, Result};
+use crate::causes;
 use crate::clock::Clock;
 use crate::config::{Algorithm, AuthConfig};
 use crate::domain::UserId;
@@ -283,7 +284,7 @@ impl KeySet {
         match fetched {
             Ok(keys) => known.keys = Some(keys),
             Err(error) => tracing::warn!(
-                error = format!("{error:#}"),
+                error = causes::in_words(&error),
                 "the key set of tokens cannot be read"
             ),
         }

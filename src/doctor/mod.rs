@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use jsonwebtoken::jwk::JwkSet;
 use sqlx::postgres::PgPool;
 
+use crate::causes;
 use crate::config::{AuthConfig, Config, ConfigError};
 
 /// How long any one thing may take.
@@ -121,7 +122,10 @@ async fn auth(report: &mut Report<'_>, section: &str, auth: &AuthConfig) -> io::
         ),
         Err(error) => report.fail(
             section,
-            &format!("{location} is no JSON Web Key Set: {error:#}"),
+            &format!(
+                "{location} is no JSON Web Key Set: {}",
+                causes::in_words(&error)
+            ),
             &format!("check {section}.jwks and whether it can be reached from here"),
         ),
     }

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::batch::{Builder, Size};
 use super::commit::{Outcome, Read};
 use super::start::{Start, StartError, find_start};
+use crate::causes;
 use crate::config::{IngestConfig, KafkaConfig};
 use crate::domain::Instant;
 use crate::domain::source::Source;
@@ -200,10 +201,11 @@ impl Reader {
         while !self.stop.is_cancelled() {
             if let Err(error) = self.read() {
                 tracing::error!(
-                    error = format!("{error:#}"),
+                    error = causes::in_words(&error),
                     "reading rides failed, starting again"
                 );
-                self.readiness.set(Role::Ingest, Err(format!("{error:#}")));
+                self.readiness
+                    .set(Role::Ingest, Err(causes::in_words(&error)));
                 std::thread::sleep(RETRY_INTERVAL);
             }
         }
