@@ -275,3 +275,48 @@ async fn what_postgres_does_not_take_at_once_it_gets_in_parts_and_a_ride_that_st
     world.events_are_published().await;
     assert_contiguous(world.read_status_topic().await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_postgres_stands_still_the_partitions_are_kept_and_memory_does_not_grow() {
+    /// The group takes the partitions from who has not polled for so long.
+    const POLL_EVERY: Duration = Duration::from_secs(6);
+    const MIB: f64 = 1024.0 * 1024.0;
+    let world = World::new().await;
+    let challenges = started(&world).await;
+    let proxy = FaultProxy::start(world.postgres().address());
+    let service = world
+        .service()
+        .roles("ingest,relay")
+        .through(&proxy, &world)
+        .config_toml(&format!(
+            "[kafka.properties]\n\"max.poll.interval.ms\" = \"{0}\"\n\"session.timeout.ms\" = \"{0}\"\n",
+            POLL_EVERY.as_millis()
+        ))
+        .start()
+        .await;
+    let memory = async || {
+        let metrics = service.metrics().await;
+        metrics.sum("process_resident_memory_bytes", &[]) / MIB
+    };
+    world.publish_all(one_ride_each()).await;
+    everybody_has(&world, &challenges, 1).await;
+
+    proxy.pause();
+    let before = memory().await;
+    // 120 MiB of strangers' rides, and after them one of everybody's.
+    let mut stranger = ride(1_000);
+    stranger["note"] = "x".repeat(2_000).into();
+    let stranger = Outgoing::ride(&stranger);
+    world
+        .publish_all(std::iter::repeat_n(stranger, 60_000).chain(one_ride_each()))
+        .await;
+    tokio::time::sleep(POLL_EVERY + Duration::from_secs(2)).await;
+    let grown = memory().await - before;
+    assert!(grown < 60.0, "by {grown:.0} MiB");
+
+    proxy.resume();
+    everybody_has(&world, &challenges, 2).await;
+    let log = service.log();
+    assert_eq!(log.matches("partitions assigned").count(), 1, "{log}");
+    assert!(!log.contains("partitions revoked"), "{log}");
+}
