@@ -38,8 +38,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             let misconfigured = error.downcast_ref::<ConfigError>().is_some();
-            // Nobody is left to tell when stderr is closed.
-            let _ = writeln!(io::stderr(), "ride-promo: {}", causes::in_words(&error));
+            telemetry::say_failure(&format!("ride-promo: {}", causes::in_words(&error)));
             ExitCode::from(if misconfigured { 2 } else { 1 })
         }
     }

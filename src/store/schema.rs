@@ -1,5 +1,6 @@
 //! The schema's version: applied by `migrate`, demanded by `serve`.
 
+use sqlx::ConnectOptions as _;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgPool;
 
@@ -165,13 +166,13 @@ pub const RESET_XIDS: &str = "update promotion_user set live_xid = pg_current_xa
 /// Applies every migration that is missing, one process at a time, and makes the coming months'
 /// receipt partitions. A later release's schema that this one can use is left as it is.
 pub async fn migrate(store: &Store) -> anyhow::Result<()> {
-    let mut connection = sqlx::ConnectOptions::connect(
-        &store
-            .options()
-            .clone()
-            .options([("statement_timeout", "0"), ("lock_timeout", "0")]),
-    )
-    .await?;
+    let options = store
+        .options()
+        .clone()
+        .options([("statement_timeout", "0"), ("lock_timeout", "0")])
+        // A migration may take its time; warned of as slow, its whole text would be in the log.
+        .disable_statement_logging();
+    let mut connection = options.connect().await?;
     if !matches!(
         schema_status(store.pool()).await?,
         SchemaStatus::Compatible { .. }

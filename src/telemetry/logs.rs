@@ -1,5 +1,10 @@
 //! The log, on stderr.
 
+use std::io::{self, Write};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -8,7 +13,7 @@ use crate::config::{LogConfig, LogFormat};
 /// Sends log lines to stderr, as configured; those of the `log` crate as well. A second call
 /// changes nothing (tests start several services in one process).
 pub fn init_logs(config: &LogConfig) {
-    init_logs_to(config, std::io::stderr);
+    init_logs_to(config, Stderr::find());
 }
 
 /// As [`init_logs`], past whatever else is drawn on the terminal.
@@ -29,4 +34,80 @@ where
             builder.with_ansi(terminal).try_init()
         }
     };
+}
+
+/// Says on stderr why a command failed; there may be no log yet.
+pub fn say_failure(text: &str) {
+    let mut stderr = Stderr::find().at(Level::ERROR);
+    // Nobody is left to tell when stderr is closed.
+    let _ = stderr.write_all(format!("{text}\n").as_bytes());
+}
+
+/// Stderr, and whether it is systemd's journal. That reads a line's priority from its beginning
+/// (`sd-daemon(3)`) and takes it off, so that `journalctl -p warning` finds what is one.
+#[derive(Clone, Copy, Debug)]
+struct Stderr {
+    journal: bool,
+}
+
+impl Stderr {
+    fn find() -> Self {
+        // The journal's socket by device and inode: the variable outlives a redirection.
+        let journal = std::env::var("JOURNAL_STREAM").is_ok_and(|stream| {
+            let stderr = io::stderr().as_fd().try_clone_to_owned();
+            let found = stderr.and_then(|stderr| std::fs::File::from(stderr).metadata());
+            found.is_ok_and(|found| stream == format!("{}:{}", found.dev(), found.ino()))
+        });
+        Self { journal }
+    }
+
+    fn at(self, level: Level) -> Lines {
+        Lines {
+            priority: match level {
+                _ if !self.journal => "",
+                Level::ERROR => "<3>",
+                Level::WARN => "<4>",
+                Level::INFO => "<6>",
+                Level::DEBUG | Level::TRACE => "<7>",
+            },
+        }
+    }
+}
+
+impl MakeWriter<'_> for Stderr {
+    type Writer = Lines;
+
+    fn make_writer(&self) -> Lines {
+        self.at(Level::INFO)
+    }
+
+    fn make_writer_for(&self, event: &Metadata<'_>) -> Lines {
+        self.at(*event.level())
+    }
+}
+
+/// What is written at once: whole lines of one priority.
+struct Lines {
+    priority: &'static str,
+}
+
+impl Write for Lines {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        if self.priority.is_empty() {
+            io::stderr().write_all(lines)?;
+        } else {
+            // In one piece, or those of several threads would mix.
+            let mut prefixed = Vec::with_capacity(self.priority.len() + lines.len());
+            for line in lines.split_inclusive(|byte| *byte == b'\n') {
+                prefixed.extend_from_slice(self.priority.as_bytes());
+                prefixed.extend_from_slice(line);
+            }
+            io::stderr().write_all(&prefixed)?;
+        }
+        Ok(lines.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

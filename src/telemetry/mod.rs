@@ -4,5 +4,5 @@ mod logs;
 mod metrics;
 pub mod traces;
 
-pub use logs::{init_logs, init_logs_to};
+pub use logs::{init_logs, init_logs_to, say_failure};
 pub use metrics::*;

@@ -1,6 +1,11 @@
 //! What whoever started the process is told: systemd by `sd_notify`, a container by `healthcheck`.
 
-use std::{io, os::unix::net::UnixDatagram, time::Duration};
+use std::{
+    fs, io,
+    os::unix::{fs::MetadataExt as _, net::UnixDatagram},
+    process::Command,
+    time::Duration,
+};
 
 use crate::harness::*;
 
@@ -93,6 +98,72 @@ async fn systemd_is_told_when_it_is_ready_that_it_turns_and_that_it_stops() {
         .filter(|line| *line == "READY=1")
         .count();
     assert_eq!(ready, 1);
+}
+
+/// What the program writes to its log with these settings; the journal is this file, or another.
+fn logged(file: &std::path::Path, is_the_journal: bool, environment: &[(&str, &str)]) -> String {
+    let log = fs::File::create(file).expect("ours");
+    let found = log.metadata().expect("ours");
+    let inode = if is_the_journal {
+        found.ino()
+    } else {
+        found.ino() + 1
+    };
+    let ran = Command::new(env!("CARGO_BIN_EXE_ride-promo"))
+        .arg("serve")
+        .env_clear()
+        .env("JOURNAL_STREAM", format!("{}:{inode}", found.dev()))
+        .env("RIDE_PROMO__AUTH__ALGORITHM", "HS256")
+        .env("RIDE_PROMO__AUTH__HS256_SECRET", SECRET)
+        .env("KAFKA_BROKERS", "127.0.0.1:1")
+        .envs(environment.iter().copied())
+        .stderr(log)
+        .status();
+    assert!(!ran.expect("it runs").success());
+    fs::read_to_string(file).expect("ours")
+}
+
+#[tokio::test]
+async fn the_journal_is_told_the_priority_of_each_line() {
+    let world = World::builder()
+        .without_topics()
+        .empty_database()
+        .build()
+        .await;
+    let log = world.new_dir("journal").join("log");
+    // It warns of the one and fails for the other.
+    let url = world.database_url();
+    let fails = [
+        ("DATABASE_URL", &*url),
+        ("RIDE_PROMO__LOG__LEVEL", "debug,nonsense=nonsense=nonsense"),
+    ];
+    let misconfigured = logged(&log, true, &fails);
+    assert!(
+        misconfigured.lines().count() > 1
+            && misconfigured.lines().all(|line| line.starts_with("<3>")),
+        "{misconfigured}"
+    );
+    let fails = [("DATABASE_URL", &*url), ("RIDE_PROMO__LOG__LEVEL", "debug")];
+    let lines = logged(&log, true, &fails);
+    for line in lines.lines() {
+        let (priority, line) = line.split_at(3);
+        let level = match priority {
+            "<3>" if line.starts_with("ride-promo: the database has no schema") => continue,
+            "<3>" => "ERROR",
+            "<4>" => "WARN",
+            "<6>" => "INFO",
+            "<7>" => "DEBUG",
+            _ => panic!("{priority}{line}"),
+        };
+        let line: serde_json::Value = serde_json::from_str(line).expect("an object a line");
+        assert_eq!(line["level"], level);
+    }
+    for priority in ["<3>", "<7>"] {
+        assert!(lines.contains(priority), "{lines}");
+    }
+    // Redirected to elsewhere it is a log like any other.
+    let lines = logged(&log, false, &fails);
+    assert!(!lines.contains("<3>") && lines.starts_with('{'), "{lines}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -259,3 +259,26 @@ async fn every_schema_version_since_the_second_says_which_releases_can_use_it() 
     .expect("the database answers");
     assert!(silent.is_empty(), "{silent:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_takes_its_time_is_nothing_to_warn_of() {
+    let world = World::builder()
+        .without_topics()
+        .empty_database()
+        .build()
+        .await;
+    // Who makes a table of the same name has to wait for this.
+    let mut other = world.pool().begin().await.expect("a transaction");
+    sqlx::raw_sql("create table promotion ()")
+        .execute(&mut *other)
+        .await
+        .expect("an empty database");
+    let migrate = tokio::spawn(world.command(&["migrate"]).run());
+    waiting_for_a_lock(&world, 1).await;
+    // A statement is slow from one second on.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    other.rollback().await.expect("a transaction");
+    let migrated = migrate.await.expect("it ends");
+    assert_eq!(migrated.stderr, "");
+    assert!(migrated.expect_success().starts_with("schema version "));
+}
