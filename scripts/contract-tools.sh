@@ -66,12 +66,11 @@ a_go() {
   echo "$dest/go/bin/go"
 }
 
-sources=(tests/contracts/requirements.txt examples/subscriber/python/requirements.txt
-  tests/contracts/constraints.txt)
+sources=(tests/contracts/requirements.txt tests/contracts/constraints.txt)
 if fetch python "${sources[@]}"; then
   python3 -m venv "$dest/python"
   retry 600 "$dest/python/bin/pip" install --quiet --disable-pip-version-check \
-    -r "${sources[0]}" -r "${sources[1]}" -c "${sources[2]}"
+    -r "${sources[0]}" -c "${sources[1]}"
   made python "${sources[@]}"
 fi
 
@@ -84,20 +83,24 @@ if fetch asyncapi "${sources[@]}"; then
   made asyncapi "${sources[@]}"
 fi
 
-sources=(examples/subscriber/java/pom.xml examples/subscriber/java/src/main/java/Subscriber.java)
-if fetch subscriber-java "${sources[@]}"; then
-  mkdir -p "$dest/subscriber-java"
-  cp -r examples/subscriber/java/pom.xml examples/subscriber/java/src "$dest/subscriber-java"
-  retry 600 mvn --batch-mode --quiet -Dstyle.color=never -f "$dest/subscriber-java/pom.xml" package
-  made subscriber-java "${sources[@]}"
-fi
-
-sources=(examples/subscriber/go/go.mod examples/subscriber/go/go.sum examples/subscriber/go/main.go)
-if fetch subscriber-go "${sources[@]}"; then
+# As docs/subscriber-guide.md builds them, in a copy; the tests run its commands there, which then
+# find everything at hand.
+mapfile -t sources < <(find examples/subscriber -type f -not -path '*/target/*' -not -path '*/.venv/*' | sort)
+if fetch subscribers "${sources[@]}"; then
   if ! go_program=$(a_go); then
     echo "please install Go 1.24 or newer, then run this again" >&2
     exit 1
   fi
-  retry 600 "$go_program" build -C examples/subscriber/go -mod=readonly -o "$dest/subscriber-go" .
-  made subscriber-go "${sources[@]}"
+  mkdir "$dest/subscribers"
+  for source in "${sources[@]}"; do
+    install -D -m 644 "$source" "$dest/subscribers/$source"
+  done
+  (
+    cd "$dest/subscribers"
+    python3 -m venv .venv
+    retry 600 .venv/bin/pip install --quiet --disable-pip-version-check -r examples/subscriber/python/requirements.txt
+    retry 600 mvn --batch-mode --quiet -Dstyle.color=never -f examples/subscriber/java/pom.xml package
+    retry 600 "$go_program" build -C examples/subscriber/go -mod=readonly -o /dev/null .
+  )
+  made subscribers "${sources[@]}"
 fi

@@ -14,6 +14,8 @@ use crate::harness::*;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
+const PAGE: &str = "docs/subscriber-guide.md";
+
 /// Where `scripts/contract-tools.sh` puts what it fetches.
 fn tools() -> PathBuf {
     let binary = std::env::current_exe().expect("it runs");
@@ -209,21 +211,18 @@ async fn every_example_of_a_subscriber_keeps_the_newest_version() {
             )
         })
         .collect();
-    let tools = tools();
-    let mut python = Command::new(tools.join("python/bin/python"));
-    python.arg(repository("examples/subscriber/python/subscriber.py"));
-    let mut java = Command::new("java");
-    java.arg("-jar")
-        .arg(tools.join("subscriber-java/target/subscriber.jar"));
-    let go = Command::new(tools.join("subscriber-go"));
-    for mut subscriber in [python, java, go] {
-        subscriber
-            .arg("--once")
-            .env("KAFKA_BROKERS", world.kafka().brokers())
-            .env("STATUS_TOPIC", topic);
-        let (ended_well, said) = run(&mut subscriber).await;
-        assert!(ended_well, "{subscriber:?}: {said}");
-        assert_eq!(said, expected, "{subscriber:?}");
+    // The page's commands, where the script has put the examples and what they are built with.
+    let shell = Shell::new(&world)
+        .within(&tools().join("subscribers"))
+        .env("STATUS_TOPIC", topic);
+    let path = format!("PATH={}:$PATH", tools().join("go/bin").display());
+    for commands in [
+        block(PAGE, "python"),
+        block(PAGE, "java"),
+        block(PAGE, "go"),
+    ] {
+        let said = shell.run(&format!("{path}\n{commands}")).await;
+        assert!(said.ends_with(&expected), "{commands}\n{said}");
     }
 }
 

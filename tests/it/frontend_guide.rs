@@ -1,61 +1,14 @@
 //! The guides, followed literally: their commands, in their order, against a running service.
 
-use std::{fs, path::Path, process::Stdio, time::Duration};
+use std::time::Duration;
 
 use serde_json::json;
-use tokio::process::Command;
 
 use crate::harness::*;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The commands of a page: its blocks marked `sh`.
-fn commands(page: &str) -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("docs")
-        .join(page);
-    let text = fs::read_to_string(path).expect("the page is there");
-    let blocks = text.split("```sh\n").skip(1);
-    blocks
-        .map(|rest| rest.split("```").next().unwrap_or_default().to_owned())
-        .collect()
-}
-
-/// A reader's shell: every block runs in a new one that knows the variables of those before.
-struct Shell {
-    dir: std::path::PathBuf,
-}
-
-impl Shell {
-    fn new(world: &World, variables: &[(&str, &str)]) -> Self {
-        let dir = world.new_dir("guide");
-        let exports: String = variables
-            .iter()
-            .map(|(name, value)| format!("export {name}='{value}'\n"))
-            .collect();
-        fs::write(dir.join("variables"), exports).expect("the directory is ours");
-        Self { dir }
-    }
-
-    /// Runs a block; answers what it printed.
-    async fn run(&self, block: &str) -> String {
-        let script = format!("set -a; . ./variables\n{block}\nexport -p > variables\n");
-        let mut bash = Command::new("bash");
-        bash.arg("-c")
-            .arg(script)
-            .current_dir(&self.dir)
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
-        let output = tokio::time::timeout(LIMIT, bash.output()).await;
-        let output = output.expect("it ends").expect("bash is there");
-        assert!(output.status.success(), "{block}\n{output:?}");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        // --fail-with-body and --show-error leave a line for what failed
-        let failed = errors.contains("curl: (") && !block.contains("--max-time");
-        assert!(!failed, "{block}\n{errors}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-}
+const PAGE: &str = "docs/frontend-guide.md";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frontend_can_be_written_by_its_guide() {
@@ -63,28 +16,14 @@ async fn a_frontend_can_be_written_by_its_guide() {
     let service = world.service().start().await;
     let promotion = service.admin().open_promotion(&conditions(2)).await;
     let client = service.eligible_client(48_151, &promotion).await;
-    let blocks = commands("frontend-guide.md");
-    let [
-        set,
-        landing,
-        start,
-        poll,
-        long_poll,
-        stream,
-        rides,
-        reward,
-        acknowledge,
-        error,
-    ] = &blocks[..]
-    else {
-        panic!("other commands than this test knows: {blocks:#?}");
-    };
     // the reader's own address and token
-    assert!(set.contains("export API=") && set.contains("export TOKEN="));
-    let api = format!("http://{}", service.api().address());
-    let shell = Shell::new(&world, &[("API", &api), ("TOKEN", &client_token(48_151))]);
-    let shows = async |block: &str, what: &[&str]| {
-        let said = shell.run(block).await;
+    let variables = block(PAGE, "variables");
+    assert!(variables.contains("export API=") && variables.contains("export TOKEN="));
+    let shell = Shell::new(&world)
+        .env("API", format!("http://{}", service.api().address()))
+        .env("TOKEN", client_token(48_151));
+    let shows = async |block: String, what: &[&str]| {
+        let said = shell.run(&block).await;
         for what in what {
             assert!(
                 said.contains(what),
@@ -93,10 +32,16 @@ async fn a_frontend_can_be_written_by_its_guide() {
         }
     };
 
-    shows(landing, &[r#""screen":"PROMO_OFFER""#]).await;
-    shows(start, &[r#""status":"IN_PROGRESS""#, r#""version":1"#]).await;
-    shows(poll, &["304\n"]).await;
-    shows(long_poll, &["304\n"]).await;
+    shows(block(PAGE, "landing"), &[r#""screen":"PROMO_OFFER""#]).await;
+    shows(
+        block(PAGE, "start"),
+        &[r#""status":"IN_PROGRESS""#, r#""version":1"#],
+    )
+    .await;
+    shows(block(PAGE, "poll"), &["304\n"]).await;
+    shows(block(PAGE, "long-poll"), &["304\n"]).await;
+    // 28: curl ends it, by --max-time
+    let stream = format!("{} || test $? = 28", block(PAGE, "stream").trim_end());
     shows(stream, &["event: participation\n", "id: 1\n", "data: {"]).await;
 
     let mut cheap = ride(48_151);
@@ -105,7 +50,7 @@ async fn a_frontend_can_be_written_by_its_guide() {
     world.publish_ride(&ride(48_151)).await;
     world.rides_are_applied().await;
     shows(
-        rides,
+        block(PAGE, "rides"),
         &[r#""verdict":"COUNTED""#, r#""verdict":"BELOW_MIN_AMOUNT""#],
     )
     .await;
@@ -117,7 +62,7 @@ async fn a_frontend_can_be_written_by_its_guide() {
     })
     .await;
     shows(
-        reward,
+        block(PAGE, "reward"),
         &[
             r#""reward_deadline":"2"#,
             r#""application_id""#,
@@ -125,9 +70,9 @@ async fn a_frontend_can_be_written_by_its_guide() {
         ],
     )
     .await;
-    shows(acknowledge, &["409\n"]).await;
+    shows(block(PAGE, "acknowledge"), &["409\n"]).await;
     shows(
-        error,
+        block(PAGE, "error"),
         &[
             r#""type":"/problems/invalid-request""#,
             r#""field":"limit""#,

@@ -106,9 +106,12 @@ async fn linked_answer(
 async fn one_trace_from_the_ride_to_the_status_change_and_the_answer() {
     let world = World::new().await;
     let collector = Collector::start().await;
+    let page = block("docs/tracing.md", "endpoint");
+    let set = page.split_whitespace().nth(1);
+    let (variable, _) = set.and_then(|set| set.split_once('=')).expect("sets one");
     let service = world
         .service()
-        .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint())
+        .env(variable, collector.endpoint())
         .env(
             "OTEL_RESOURCE_ATTRIBUTES",
             "deployment.environment.name=test",

@@ -117,13 +117,13 @@ impl Kafka {
     /// Runs Kafka's own `kafka-acls.sh` with these arguments, against the listener that everything
     /// is allowed on.
     pub async fn acls(&self, arguments: &[&str]) {
-        self.tool("org.apache.kafka.tools.AclCommand", arguments, None)
+        self.tool("org.apache.kafka.tools.AclCommand", arguments)
             .await;
     }
 
     /// Runs one of Kafka's own tools, a class of its jars, with `--bootstrap-server` set; answers
     /// what it printed.
-    pub async fn tool(&self, class: &str, arguments: &[&str], input: Option<&Path>) -> String {
+    async fn tool(&self, class: &str, arguments: &[&str]) -> String {
         let log = self
             .dir
             .join(format!("tool-{}.log", Uuid::new_v4().simple()));
@@ -131,10 +131,7 @@ impl Kafka {
         command
             .args([class, "--bootstrap-server", &self.brokers()])
             .args(arguments);
-        let mut tool = match input {
-            None => Process::spawn(class, command, &log, Signal::Kill),
-            Some(input) => Process::spawn_reading(class, command, input, &log),
-        };
+        let mut tool = Process::spawn(class, command, &log, Signal::Kill);
         let status = tool.wait(PATIENCE).await;
         let output = tail(&log, u64::MAX);
         assert!(
@@ -709,7 +706,7 @@ fn java(dir: &Path) -> Command {
 }
 
 /// The directory of Kafka's jars, next to what Cargo builds; fetched where they are missing.
-fn libs() -> &'static Path {
+pub(super) fn libs() -> &'static Path {
     static LIBS: std::sync::LazyLock<PathBuf> = std::sync::LazyLock::new(|| {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
             .parent()

@@ -40,7 +40,7 @@ pub use self::{
     browser::{Journey, node},
     challenges::{Challenges, End, Standing, end_by_force},
     collector::{Collector, Span},
-    guide::block,
+    guide::{Shell, block, blocks},
     http::{
         Admin, Answer, Api, Client, Promotion, SECRET, admin_token, client_claims, client_token,
         conditions, token, unix_seconds,

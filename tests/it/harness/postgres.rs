@@ -96,40 +96,6 @@ impl Postgres {
         fs::write(&rules, "hostssl all all 127.0.0.1/32 trust\n").expect("ours");
     }
 
-    /// Copies a database into a file, as `pg_dump --format=custom` does.
-    pub async fn dump(&self, database: &str, file: &Path) {
-        let mut command = server_command("pg_dump", &self.dir);
-        command
-            .args(["--format=custom", "--no-password", "--dbname"])
-            .arg(self.url(database));
-        self.run("pg_dump", command, &[], file).await;
-    }
-
-    /// Restores a dump into a database that is empty, as `pg_restore` does.
-    pub async fn restore(&self, database: &str, file: &Path) {
-        let mut command = server_command("pg_restore", &self.dir);
-        command
-            .args(["--exit-on-error", "--no-password", "--dbname"])
-            .arg(self.url(database));
-        let log = self.dir.join("pg_restore.log");
-        self.run("pg_restore", command, &[file], &log).await;
-    }
-
-    /// Runs a client program to its end, with this file as its input and its output to that one.
-    async fn run(&self, name: &str, command: Command, input: &[&Path], output: &Path) {
-        let log = self.dir.join(format!("{name}.err"));
-        let mut process = match input {
-            [file] => Process::spawn_reading(name, command, file, &log),
-            _ => Process::spawn_split(name, command, output, &log),
-        };
-        let status = process.wait(PATIENCE).await;
-        assert!(
-            status.is_some_and(|status| status.success()),
-            "{name}: {status:?}\n{}",
-            tail(&log, 4_000)
-        );
-    }
-
     /// `host:port`, for a [`FaultProxy`](super::FaultProxy) in front of it.
     pub fn address(&self) -> String {
         self.port.address()
@@ -335,6 +301,11 @@ fn server_command(program: &str, dir: &Path) -> Command {
         command.uid(user.uid).gid(user.gid);
     }
     command
+}
+
+/// Where `psql`, `pg_dump` and the like are, of the version that runs.
+pub(super) fn programs() -> &'static PathBuf {
+    &PROGRAMS
 }
 
 /// Where the server's programs are: Debian keeps them off the path, a directory per major version.

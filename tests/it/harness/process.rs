@@ -160,15 +160,6 @@ impl Process {
         )
     }
 
-    /// The same as [`Process::spawn`] for a command that reads a file.
-    pub fn spawn_reading(name: &str, command: Command, input: &Path, log: &Path) -> Self {
-        let output = append_to(log);
-        let errors = output.try_clone().expect("a second handle of the log");
-        let input = File::open(input).expect("the file to be read");
-        let outputs = [output, errors].map(Stdio::from);
-        Self::spawn_between(name, command, input.into(), outputs, Signal::Kill)
-    }
-
     /// The same for a command that is spoken with over its standard input and output.
     pub fn spawn_talking(
         name: &str,

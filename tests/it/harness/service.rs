@@ -20,7 +20,8 @@ use super::{
 /// How long a service may take to become ready, and to end when it is told to.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-const BINARY: &str = env!("CARGO_BIN_EXE_ride-promo");
+/// The program.
+pub(super) const BINARY: &str = env!("CARGO_BIN_EXE_ride-promo");
 
 /// A service to be started; from [`World::service`].
 #[derive(Debug)]
@@ -289,7 +290,7 @@ impl Drop for Service {
 }
 
 /// The environment of every command of the product in this world.
-fn environment(world: &World) -> Vec<(String, String)> {
+pub(super) fn environment(world: &World) -> Vec<(String, String)> {
     let variables = [
         ("DATABASE_URL", world.database_url()),
         ("KAFKA_BROKERS", world.kafka().brokers()),
