@@ -3,16 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant as Monotonic};
 
-use rdkafka::ClientContext;
 use rdkafka::client::Client;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 
 use super::clients;
 use super::describe::{self, DescribeError, Operation};
@@ -23,6 +22,9 @@ use crate::domain::source::Source;
 
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A client that nobody has answered for so long is replaced by a new one.
+const RENEW_AFTER: Duration = Duration::from_secs(10);
 
 /// The ids of librdkafka's in-process cluster begin with it. It has no controller, so a question
 /// for a topic's description waits for one in vain; nor can a topic of it be created anew.
@@ -110,38 +112,65 @@ pub struct ClusterInfo {
 }
 
 /// A client that asks. Cheap to clone; connects with the first question, and again by itself.
+/// librdkafka alone would not always: where a broker answers that there are none, as one may that was
+/// fenced and is only just coming back, it may forget them all and never ask again
+/// (librdkafka#5301).
 ///
 /// Every answer comes from a broker at the moment of asking. The calls of librdkafka block, so
 /// they run on tokio's blocking threads; a plain thread uses `Handle::block_on`.
 #[derive(Clone)]
 pub struct Cluster {
-    asker: Arc<Asker>,
+    config: Arc<ClientConfig>,
+    brokers: String,
+    /// Who asks now, the same for all clones.
+    asker: Arc<Mutex<Arc<Asker>>>,
 }
 
 impl Cluster {
     /// A client for the configured brokers. Contacts nobody; an error means that librdkafka takes
     /// the settings one by one but not together.
     pub fn new(kafka: &KafkaConfig) -> Result<Self, ClusterError> {
-        let client = clients::metadata(kafka)
-            .create_with_context(AskerContext::default())
-            .map_err(|error| ClusterError::Refused {
-                brokers: kafka.brokers.clone(),
-                reason: error.to_string(),
-            })?;
-        let brokers = kafka.brokers.clone();
+        let config = clients::metadata(kafka);
+        let asker = Asker::new(&config, &kafka.brokers)?;
         Ok(Self {
-            asker: Arc::new(Asker { client, brokers }),
+            config: Arc::new(config),
+            brokers: kafka.brokers.clone(),
+            asker: Arc::new(Mutex::new(Arc::new(asker))),
         })
+    }
+
+    fn asker(&self) -> Arc<Asker> {
+        let asker = self.asker.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&asker)
+    }
+
+    /// Takes a new client, unless somebody has already.
+    fn renew(&self, given_up: &Arc<Asker>) {
+        let mut asker = self.asker.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&asker, given_up) {
+            return;
+        }
+        match Asker::new(&self.config, &self.brokers) {
+            Ok(new) => {
+                tracing::info!("Kafka has not answered for a while, asking with a new client");
+                *asker = Arc::new(new);
+            }
+            Err(error) => tracing::warn!(%error, "no new client to ask Kafka with"),
+        }
     }
 
     async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Asker) -> Result<T, ClusterError> + Send + 'static,
     ) -> Result<T, ClusterError> {
-        let asker = Arc::clone(&self.asker);
+        let cluster = self.clone();
         tokio::task::spawn_blocking(move || {
+            let asker = cluster.asker();
             let answer = question(&asker);
             asker.serve_events();
+            if asker.is_given_up(!matches!(answer, Err(ClusterError::Unreachable { .. }))) {
+                cluster.renew(&asker);
+            }
             answer
         })
         .await?
@@ -231,7 +260,7 @@ impl Cluster {
     /// Why the last connection failed that did, in librdkafka's words: what a question that was not
     /// answered does not tell.
     pub fn last_failure(&self) -> Option<String> {
-        self.asker.client.context().last_failure()
+        self.asker().client.context().last_failure()
     }
 
     /// The topic of this name as it is now.
@@ -296,9 +325,37 @@ impl ConsumerContext for AskerContext {}
 struct Asker {
     client: BaseConsumer<AskerContext>,
     brokers: String,
+    /// When the first of the questions was asked that were not answered, and none since.
+    unanswered_since: Mutex<Option<Monotonic>>,
 }
 
 impl Asker {
+    fn new(config: &ClientConfig, brokers: &str) -> Result<Self, ClusterError> {
+        let client = config
+            .create_with_context(AskerContext::default())
+            .map_err(|error| ClusterError::Refused {
+                brokers: brokers.to_owned(),
+                reason: error.to_string(),
+            })?;
+        Ok(Self {
+            client,
+            brokers: brokers.to_owned(),
+            unanswered_since: Mutex::new(None),
+        })
+    }
+
+    /// Takes note of a question's outcome; whether nobody has answered for too long now.
+    fn is_given_up(&self, answered: bool) -> bool {
+        let mut since = self
+            .unanswered_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if answered {
+            *since = None;
+        }
+        !answered && since.get_or_insert_with(Monotonic::now).elapsed() >= RENEW_AFTER
+    }
+
     fn client(&self) -> &Client<AskerContext> {
         self.client.client()
     }
@@ -522,6 +579,142 @@ impl Asker {
                 reason: format!("no description of {name} in time"),
             },
             DescribeError::Refused(code) => self.failed_with(name, Some(*code), &code.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    const TOPIC: &str = "rides";
+
+    /// So many that librdkafka is still reading the answer when its connections close.
+    const PARTITIONS: i32 = 2_000;
+
+    /// As much of a broker as tells where a topic's partitions are. A real one says that there are
+    /// no brokers only in the moment in which it comes back, which no test can choose.
+    struct Broker {
+        port: u16,
+        /// Whether it says that there are no brokers.
+        fenced: Arc<AtomicBool>,
+    }
+
+    impl Broker {
+        fn start() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let port = listener.local_addr().expect("bound").port();
+            let fenced = Arc::new(AtomicBool::new(false));
+            let says = Arc::clone(&fenced);
+            thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    let says = Arc::clone(&says);
+                    // It ends with the connection.
+                    thread::spawn(move || serve(stream, port, &says));
+                }
+            });
+            Self { port, fenced }
+        }
+    }
+
+    fn serve(mut stream: TcpStream, port: u16, fenced: &AtomicBool) -> io::Result<()> {
+        loop {
+            let mut length = [0; 4];
+            stream.read_exact(&mut length)?;
+            let mut request = vec![0; u32::from_be_bytes(length) as usize];
+            stream.read_exact(&mut request)?;
+            let (api, correlation) = (&request[..4], &request[4..8]);
+            let mut answer = correlation.to_vec();
+            match api {
+                [0, 18, 0, version] => {
+                    // In version 0, the only one there is (35: an unsupported version).
+                    let error: i16 = if *version == 0 { 0 } else { 35 };
+                    answer.extend(error.to_be_bytes());
+                    answer.extend(2_i32.to_be_bytes());
+                    for number in [3_i16, 0, 4, 18, 0, 0] {
+                        answer.extend(number.to_be_bytes());
+                    }
+                }
+                [0, 3, 0, 4] => answer.extend(metadata(port, fenced.load(Ordering::SeqCst))),
+                _ => return Err(io::ErrorKind::Unsupported.into()),
+            }
+            let length = u32::try_from(answer.len()).expect("it is short");
+            stream.write_all(&[&length.to_be_bytes()[..], &answer].concat())?;
+        }
+    }
+
+    /// The body of a metadata response, version 4: one broker or none, one topic.
+    fn metadata(port: u16, fenced: bool) -> Vec<u8> {
+        let mut body = Vec::new();
+        let int = |body: &mut Vec<u8>, number: i32| body.extend(number.to_be_bytes());
+        let short = |body: &mut Vec<u8>, number: i16| body.extend(number.to_be_bytes());
+        let text = |body: &mut Vec<u8>, text: &str| {
+            let length = i16::try_from(text.len()).expect("it is short");
+            body.extend(length.to_be_bytes());
+            body.extend(text.as_bytes());
+        };
+        int(&mut body, 0); // throttled for
+        int(&mut body, i32::from(!fenced)); // brokers
+        if !fenced {
+            int(&mut body, 1);
+            text(&mut body, "127.0.0.1");
+            int(&mut body, port.into());
+            short(&mut body, -1); // no rack
+        }
+        text(&mut body, "a cluster");
+        int(&mut body, -1); // no controller
+        int(&mut body, 1); // topics
+        short(&mut body, 0);
+        text(&mut body, TOPIC);
+        body.push(0); // not internal
+        int(&mut body, PARTITIONS);
+        for partition in 0..PARTITIONS {
+            short(&mut body, if fenced { 5 } else { 0 }); // no leader
+            int(&mut body, partition);
+            int(&mut body, if fenced { -1 } else { 1 });
+            for _ in ["replicas", "in sync"] {
+                int(&mut body, 1);
+                int(&mut body, 1);
+            }
+        }
+        body
+    }
+
+    #[tokio::test]
+    async fn a_client_that_lost_all_brokers_is_replaced() {
+        let broker = Broker::start();
+        let cluster = Cluster::new(&KafkaConfig {
+            brokers: format!("127.0.0.1:{}", broker.port),
+            ride_topic: TOPIC.into(),
+            status_topic: "status".into(),
+            group_id: "group".into(),
+            create_topics: false,
+            partitions: 1,
+            replication_factor: 1,
+            properties: BTreeMap::new(),
+        })
+        .expect("a client");
+        // Which of librdkafka's threads comes first decides; mostly it is lost in the first round.
+        for _ in 0..50 {
+            let asked = cluster.partitions(TOPIC).await;
+            assert_eq!(asked.expect("an answer").len(), 2_000);
+            broker.fenced.store(true, Ordering::SeqCst);
+            let _ = cluster.partitions(TOPIC).await;
+            broker.fenced.store(false, Ordering::SeqCst);
+            let mut unanswered = 0;
+            while let Err(error) = cluster.partitions(TOPIC).await {
+                assert!(error.is_transient(), "{error}");
+                unanswered += 1;
+                assert!(unanswered < 10, "still: {error}");
+            }
+            if unanswered > 0 {
+                return;
+            }
         }
     }
 }
