@@ -164,8 +164,8 @@ pub struct Config {
 pub struct DatabaseConfig {
     /// `postgres://user:password@host:port/database`; empty where it was not needed.
     pub url: Secret,
-    /// The most connections this process opens for its pool; ingest, relay and sweep hold a
-    /// few of their own besides.
+    /// The most connections this process opens for its pool; ingest, relay and api hold one
+    /// of their own besides.
     pub max_connections: u32,
 }
 
