@@ -19,6 +19,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::problem::{Problem, Result};
+use crate::domain::fields::shown;
 
 /// How large a body may be and how long it may take. The server puts it into every request; a
 /// handler of larger bodies reads the request itself.
@@ -169,6 +170,7 @@ impl<'de> Visitor<'de> for UnambiguousVisitor {
         let mut fields = Map::new();
         while let Some(name) = object.next_key::<String>()? {
             if fields.contains_key(&name) {
+                let name = shown(&name);
                 return Err(A::Error::custom(format!("{name} is there more than once")));
             }
             let Unambiguous(value) = object.next_value()?;

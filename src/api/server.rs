@@ -123,8 +123,6 @@ async fn around(State(frame): State<Arc<Frame>>, mut request: Request, next: Nex
         status = tracing::field::Empty,
     );
     request.extensions_mut().insert(settings.body);
-    // Whoever waits to be told to go on is not told to where nobody reads.
-    let waits = request.headers().contains_key(EXPECT);
     let (request, left) = lend_body(request);
     let context = traced.clone().unwrap_or_default();
     let answered = AssertUnwindSafe(opentelemetry::trace::FutureExt::with_context(
@@ -168,7 +166,7 @@ async fn around(State(frame): State<Arc<Frame>>, mut request: Request, next: Nex
         started.elapsed(),
     );
     if let Some(mut left) = left
-        && let Ok(chunks) = left.try_recv()
+        && let Ok(Left { chunks, waits }) = left.try_recv()
         && (waits || !drain(chunks).await)
     {
         let close = HeaderValue::from_static("close");
@@ -178,30 +176,41 @@ async fn around(State(frame): State<Arc<Frame>>, mut request: Request, next: Nex
 }
 
 /// The request with its body lent out, and where what its handler leaves of the body comes back to.
-fn lend_body(request: Request) -> (Request, Option<oneshot::Receiver<BodyDataStream>>) {
+fn lend_body(request: Request) -> (Request, Option<oneshot::Receiver<Left>>) {
     if request.body().is_end_stream() {
         return (request, None);
     }
+    let waits = request.headers().contains_key(EXPECT);
     let (back, left) = oneshot::channel();
     let lend = |body: Body| {
         Body::from_stream(Lent {
             chunks: Some(body.into_data_stream()),
+            waits,
             back: Some(back),
         })
     };
     (request.map(lend), Some(left))
 }
 
+/// What is left of a body.
+struct Left {
+    chunks: BodyDataStream,
+    /// Its sender waits to be told to go on, which only reading would do.
+    waits: bool,
+}
+
 /// A body that comes back when it is dropped before its end.
 struct Lent {
     chunks: Option<BodyDataStream>,
-    back: Option<oneshot::Sender<BodyDataStream>>,
+    waits: bool,
+    back: Option<oneshot::Sender<Left>>,
 }
 
 impl Stream for Lent {
     type Item = Result<Bytes, axum::Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.waits = false;
         let Some(chunks) = &mut self.chunks else {
             return Poll::Ready(None);
         };
@@ -216,8 +225,9 @@ impl Stream for Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         if let (Some(chunks), Some(back)) = (self.chunks.take(), self.back.take()) {
+            let waits = self.waits;
             // Nobody takes it back where the connection is gone.
-            let _ = back.send(chunks);
+            let _ = back.send(Left { chunks, waits });
         }
     }
 }
@@ -472,6 +482,46 @@ mod tests {
             let right = answer.starts_with(&format!("HTTP/1.1 {status}"));
             assert!(right && answer.contains(contains), "{head}: {answer}");
         }
+        shutdown.cancel();
+        serving.await.expect("it ends");
+    }
+
+    #[tokio::test]
+    async fn who_waits_to_be_told_to_go_on_and_is_not_loses_the_connection_and_who_is_keeps_it() {
+        let part = async |request: Request| {
+            let mut chunks = request.into_body().into_data_stream();
+            assert!(chunks.next().await.is_some());
+        };
+        let router = Router::new()
+            .route("/slow/untimed", post(part))
+            .route("/none", post(async || ()));
+        let (address, shutdown, serving) = serve(router).await;
+        let begin = async |path: &str| {
+            let mut stream = TcpStream::connect(address).await.expect("a connection");
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).await.expect("written");
+            stream
+        };
+        let mut answer = String::new();
+        let mut refused = begin("/none").await;
+        let closed = refused.read_to_string(&mut answer).await;
+        closed.expect("it is closed");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains("connection: close"), "{answer}");
+
+        let mut read = begin("/slow/untimed").await;
+        let mut go_on = [0; 25];
+        read.read_exact(&mut go_on).await.expect("it is told");
+        assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+        let rest = b"bodyGET /nothing HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        read.write_all(rest).await.expect("written");
+        answer.clear();
+        let closed = read.read_to_string(&mut answer).await;
+        closed.expect("it is closed");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains("HTTP/1.1 404"), "{answer}");
         shutdown.cancel();
         serving.await.expect("it ends");
     }

@@ -186,7 +186,10 @@ impl Builder {
 
     /// Has to be handed over before more is read.
     pub(super) fn is_full(&self, size: &Size) -> bool {
-        self.rides.len() + self.quarantined.len() >= size.most_records()
+        // Tombstones too: otherwise a ride that stops everything would never be alone with some
+        // before it.
+        let tombstones = usize::try_from(self.tombstones).unwrap_or(usize::MAX);
+        self.rides.len() + self.quarantined.len() + tombstones >= size.most_records()
             || self.bytes >= self.limits.batch_max_bytes
     }
 

@@ -230,6 +230,14 @@ async fn what_postgres_does_not_take_at_once_it_gets_in_parts_and_a_ride_that_st
     for _ in 0..20 {
         world.publish_all(one_ride_each()).await;
     }
+    // What is nothing keeps it no company.
+    for _ in 0..3 {
+        let tombstone = Outgoing {
+            value: None,
+            ..Outgoing::ride(&ride(1))
+        };
+        world.publish(&tombstone).await;
+    }
     let refused = ride(1);
     world.publish_ride(&refused).await;
     world.publish_all(one_ride_each()).await;
