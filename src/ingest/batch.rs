@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant as Monotonic;
+use std::time::{Duration, Instant as Monotonic};
 
 use rdkafka::Message;
 use rdkafka::message::BorrowedMessage;
@@ -24,6 +24,9 @@ struct Reading {
     to: i64,
 }
 
+/// The first and the longest pause before a batch may be larger again than one that was too much.
+const GROW_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+
 /// How many records a batch may have, learned from the batches before.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size {
@@ -33,6 +36,10 @@ pub(super) struct Size {
     for_applied: usize,
     /// What Postgres is known to take.
     taken: usize,
+    /// How long it stays so, longer after each attempt at more that failed.
+    pause: Duration,
+    grows_at: Monotonic,
+    has_grown: bool,
 }
 
 impl Size {
@@ -42,6 +49,9 @@ impl Size {
             max_applied: limits.batch_max_applied,
             for_applied: limits.batch_max_records,
             taken: limits.batch_max_records,
+            pause: GROW_AFTER.0,
+            grows_at: Monotonic::now(),
+            has_grown: false,
         }
     }
 
@@ -49,13 +59,22 @@ impl Size {
         self.for_applied.min(self.taken)
     }
 
-    /// Learns from a durable batch of `rides`, of which `applied` were of participants: those are
-    /// what a transaction's length depends on, so the next batch is sized to hold a set number of
-    /// them.
-    pub(super) fn learn(&mut self, rides: usize, applied: u64) {
+    /// Learns from a durable batch of so many records, of whose `rides` that many were `applied`,
+    /// which is to say of participants: those are what a transaction's length depends on, so the
+    /// next batch is sized to hold a set number of them.
+    pub(super) fn learn(&mut self, records: usize, rides: usize, applied: u64) {
         /// Fewer tell too little.
         const LEAST_RIDES: usize = 100;
-        self.taken = self.taken.saturating_mul(2).min(self.max_records);
+        if self.taken < self.max_records
+            && records >= self.taken
+            && Monotonic::now() >= self.grows_at
+        {
+            self.taken = self.taken.saturating_mul(2).min(self.max_records);
+            self.has_grown = true;
+        } else if self.taken == self.max_records {
+            self.pause = GROW_AFTER.0;
+            self.has_grown = false;
+        }
         if rides < LEAST_RIDES {
             return;
         }
@@ -66,7 +85,11 @@ impl Size {
 
     /// Learns from a batch of so many records that Postgres did not take.
     pub(super) fn halve(&mut self, records: usize) {
+        if std::mem::take(&mut self.has_grown) {
+            self.pause = (self.pause * 2).min(GROW_AFTER.1);
+        }
         self.taken = self.taken.min(records / 2).max(1);
+        self.grows_at = Monotonic::now() + self.pause;
     }
 }
 

@@ -38,9 +38,11 @@ pub(super) enum Outcome {
     Committed {
         /// What it covered.
         ranges: Vec<Range>,
-        /// How many rides it had.
+        /// How many records it had.
+        records: usize,
+        /// How many of them were rides.
         rides: usize,
-        /// How many of them were of participants.
+        /// How many of those were of participants.
         applied: u64,
     },
     /// It was dropped without an effect, because somebody else has moved a position, or because it
@@ -85,6 +87,7 @@ impl Committer {
         outcomes: SyncSender<Outcome>,
     ) {
         let mut applier = None;
+        let mut given_up = Vec::new();
         // Loads the clients while the group is being joined; the first batch tries again.
         if let Err(error) = self.session(&mut applier).await {
             tracing::debug!(%error, "no session yet");
@@ -98,8 +101,21 @@ impl Committer {
                     continue;
                 }
             };
+            // One that was read behind a batch that was given up cannot be applied before that is.
+            if follows(&read.batch.ranges, &given_up) {
+                given_up.clear();
+                if outcomes.send(Outcome::Dropped).is_err() {
+                    return;
+                }
+                continue;
+            }
+            let ranges = read.batch.ranges.clone();
             let Some(outcome) = self.take(&mut applier, read).await else {
                 return;
+            };
+            given_up = match outcome {
+                Outcome::TooMuch { .. } => ranges,
+                _ => Vec::new(),
             };
             // The reader takes outcomes in each of its rounds; if it is gone there is nobody to tell.
             if outcomes.send(outcome).is_err() {
@@ -160,8 +176,9 @@ impl Committer {
                         self.outbox_wake.send_replace(());
                     }
                     return Some(Outcome::Committed {
-                        ranges: batch.ranges,
+                        records: records(&batch),
                         rides: batch.rides.len(),
+                        ranges: batch.ranges,
                         applied,
                     });
                 }
@@ -188,7 +205,7 @@ impl Committer {
                         );
                     }
                     self.readiness.set(Role::Ingest, Err(why(&error, alone)));
-                    if records > 1 && failures >= TRIES_OF_A_SIZE && !error.is_of_the_connection() {
+                    if records > 1 && failures >= TRIES_OF_A_SIZE && error.may_be_too_much() {
                         return Some(Outcome::TooMuch { records });
                     }
                     tokio::select! {
@@ -293,6 +310,15 @@ fn why(error: &StoreError, alone: Option<&Incoming>) -> String {
             ride.ride_id, ride.user_id
         ),
     }
+}
+
+/// Whether one of these ranges begins where one of those ends.
+fn follows(ranges: &[Range], those: &[Range]) -> bool {
+    ranges.iter().any(|range| {
+        those
+            .iter()
+            .any(|that| that.partition == range.partition && that.to == range.from)
+    })
 }
 
 /// How many records were read for a batch.

@@ -440,11 +440,12 @@ impl Session {
         match outcome {
             Outcome::Committed {
                 ranges,
+                records,
                 rides,
                 applied,
             } => {
                 self.progress_at = Monotonic::now();
-                self.size.learn(rides, applied);
+                self.size.learn(records, rides, applied);
                 // A batch may become durable after its partitions went to somebody else.
                 let ours = self.partitions();
                 for range in ranges

@@ -151,8 +151,7 @@ async fn expire(
     let expired = sqlx::query!(
         "with expired as (
              update promotion_user p
-                set status = 'EXPIRED', version = p.version + 1, expired_at = $4, expired_reason = $5,
-                    ended_xid = pg_current_xact_id()
+                set status = 'EXPIRED', version = p.version + 1, expired_at = $4, expired_reason = $5
                from unnest($1::bigint[], $2::bigint[], $3::uuid[]) v (user_id, promotion_id, event_id)
               where p.user_id = v.user_id and p.promotion_id = v.promotion_id and p.status = $6
           returning p.*, v.event_id)

@@ -105,18 +105,18 @@ impl StoreError {
             .is_some_and(|code| code == "40001" || code == "40P01")
     }
 
-    /// Postgres could not be reached, whatever was asked of it. A time-out is none of these: less
-    /// at once may do.
-    pub fn is_of_the_connection(&self) -> bool {
-        let Self::Unavailable(error) = self else {
-            return false;
-        };
-        match error {
-            sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::TimedOut,
-            sqlx::Error::Database(error) => error
-                .code()
-                .is_some_and(|code| code.starts_with("08") || code.starts_with("57P")),
-            _ => true,
+    /// Postgres answered, or began to and took too long: it may take less at once.
+    pub fn may_be_too_much(&self) -> bool {
+        match self {
+            Self::Unexpected(_) | Self::Corrupt(_) | Self::Task(_) => true,
+            Self::Unavailable(sqlx::Error::Io(error)) => {
+                error.kind() == std::io::ErrorKind::TimedOut
+            }
+            // The statement's time-out.
+            Self::Unavailable(error) => error
+                .as_database_error()
+                .and_then(|error| error.code())
+                .is_some_and(|code| code == "57014"),
         }
     }
 

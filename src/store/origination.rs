@@ -313,8 +313,7 @@ async fn accept(
     .execute(&mut *connection)
     .await?;
     sqlx::query!(
-        "update promotion_user
-            set status = 'REWARDED', version = version + 1, rewarded_at = $3, ended_xid = pg_current_xact_id()
+        "update promotion_user set status = 'REWARDED', version = version + 1, rewarded_at = $3
           where user_id = $1 and promotion_id = $2 and status = 'COMPLETED'",
         user_id,
         promotion_id,

@@ -664,6 +664,17 @@ async fn an_accept_is_seen_at_once_through_every_process_whatever_tag_is_sent() 
         )
         .await;
     world.rides_are_applied().await;
+    // A release that knows nothing of this ends one in its own way.
+    let of_another_release = clients.pop().expect("there are ten").user_id;
+    world
+        .execute(&format!(
+            "update promotion_user set status = 'EXPIRED', version = version + 1, expired_at = reward_deadline,
+                    expired_reason = 'REWARD_NOT_CLAIMED' where user_id = {of_another_release}"
+        ))
+        .await;
+    let there = elsewhere.client(of_another_release);
+    let read = there.progress_since(promotion.id, "W/\"1\"").await;
+    assert_eq!(read.expect(200)["status"], "EXPIRED");
     for client in &clients {
         let accept = format!("/v1/promotions/{}/accept_reward", promotion.id);
         let accepted = client.api.post(&accept).await.expect(200);
