@@ -15,7 +15,7 @@ use crate::kafka::ClusterError;
 use crate::readiness::{Readiness, Role};
 use crate::store::clock::DbClock;
 use crate::store::rides::{Applied, Batch, Cause, Counts, Incoming, Range, RideApplier};
-use crate::store::{Store, StoreError, TRANSACTION_TIMEOUT, timed_out};
+use crate::store::{Store, StoreError, TRANSACTION_TIMEOUT, within};
 use crate::telemetry::IngestMetrics;
 use crate::telemetry::traces::{self, Operation};
 
@@ -50,6 +50,8 @@ pub(super) enum Outcome {
     Dropped,
     /// It was dropped without an effect, because Postgres does not take it: read fewer at once.
     TooMuch {
+        /// What it covered.
+        ranges: Vec<Range>,
         /// How many records it had.
         records: usize,
     },
@@ -109,12 +111,11 @@ impl Committer {
                 }
                 continue;
             }
-            let ranges = read.batch.ranges.clone();
             let Some(outcome) = self.take(&mut applier, read).await else {
                 return;
             };
-            given_up = match outcome {
-                Outcome::TooMuch { .. } => ranges,
+            given_up = match &outcome {
+                Outcome::TooMuch { ranges, .. } => ranges.clone(),
                 _ => Vec::new(),
             };
             // The reader takes outcomes in each of its rounds; if it is gone there is nobody to tell.
@@ -206,7 +207,10 @@ impl Committer {
                     }
                     self.readiness.set(Role::Ingest, Err(why(&error, alone)));
                     if records > 1 && failures >= TRIES_OF_A_SIZE && error.may_be_too_much() {
-                        return Some(Outcome::TooMuch { records });
+                        return Some(Outcome::TooMuch {
+                            ranges: batch.ranges,
+                            records,
+                        });
                     }
                     tokio::select! {
                         () = tokio::time::sleep(backoff) => {}
@@ -233,7 +237,7 @@ impl Committer {
                 self.group_id.clone(),
             )],
         ) else {
-            return in_time(applier.apply(batch)).await;
+            return within(TRANSACTION_TIMEOUT, applier.apply(batch)).await;
         };
         let context = traced.context();
         let mut carry = |cause: &Cause<'_>| {
@@ -243,7 +247,7 @@ impl Committer {
             ];
             traced.carry(cause.traceparent, ids)
         };
-        let applied = in_time(applier.apply_traced(batch, &mut carry))
+        let applied = within(TRANSACTION_TIMEOUT, applier.apply_traced(batch, &mut carry))
             .with_context(context)
             .await;
         traced.end(match &applied {
@@ -263,9 +267,7 @@ impl Committer {
             Some(session) => Ok(session),
             none => {
                 let session =
-                    tokio::time::timeout(TRANSACTION_TIMEOUT, RideApplier::connect(&self.store))
-                        .await
-                        .map_err(|_| timed_out())??;
+                    within(TRANSACTION_TIMEOUT, RideApplier::connect(&self.store)).await?;
                 Ok(none.insert(session))
             }
         }
@@ -279,10 +281,7 @@ impl Committer {
                 None => self.store.now().await,
             }
         };
-        let now = tokio::time::timeout(CLOCK_TIMEOUT, look)
-            .await
-            .unwrap_or_else(|_| Err(timed_out()));
-        match now {
+        match within(CLOCK_TIMEOUT, look).await {
             Ok(now) => self.clock.observe(now),
             Err(error) => {
                 tracing::debug!(%error, "postgres did not tell its clock");
@@ -290,15 +289,6 @@ impl Committer {
             }
         }
     }
-}
-
-/// Dropped on time-out together with its connection, see [`Committer::make_durable`].
-async fn in_time(
-    applied: impl Future<Output = Result<Applied, StoreError>>,
-) -> Result<Applied, StoreError> {
-    tokio::time::timeout(TRANSACTION_TIMEOUT, applied)
-        .await
-        .map_err(|_| timed_out())?
 }
 
 /// Why ingest is not ready; of a ride that stands alone, which one.

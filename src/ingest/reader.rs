@@ -29,7 +29,7 @@ use crate::kafka::{self, Cluster, ClusterError};
 use crate::readiness::{Readiness, Role};
 use crate::store::clock::DbClock;
 use crate::store::rides::Batch;
-use crate::store::{Store, TRANSACTION_TIMEOUT, timed_out};
+use crate::store::{Store, TRANSACTION_TIMEOUT, within};
 use crate::telemetry::Metrics;
 
 /// How many records are read between two looks at everything else.
@@ -200,12 +200,9 @@ impl Reader {
     pub(super) fn run(mut self) {
         while !self.stop.is_cancelled() {
             if let Err(error) = self.read() {
-                tracing::error!(
-                    error = causes::in_words(&error),
-                    "reading rides failed, starting again"
-                );
-                self.readiness
-                    .set(Role::Ingest, Err(causes::in_words(&error)));
+                let error = causes::in_words(&error);
+                tracing::error!(error, "reading rides failed, starting again");
+                self.readiness.set(Role::Ingest, Err(error));
                 std::thread::sleep(RETRY_INTERVAL);
             }
         }
@@ -274,10 +271,7 @@ impl Reader {
                 clock.observe(store.now().await?);
                 find_start(&store, &cluster, &topic, partitions.as_ref()).await
             };
-            // A server that is gone without a word is asked again.
-            tokio::time::timeout(TRANSACTION_TIMEOUT, start)
-                .await
-                .unwrap_or_else(|_| Err(timed_out().into()))
+            within(TRANSACTION_TIMEOUT, start).await
         })
     }
 }
@@ -462,7 +456,7 @@ impl Session {
                 }
             }
             Outcome::Dropped => self.start_again(reader),
-            Outcome::TooMuch { records } => {
+            Outcome::TooMuch { records, .. } => {
                 self.size.halve(records);
                 self.start_again(reader);
             }

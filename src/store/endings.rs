@@ -1,15 +1,13 @@
 //! Which participations ended since one last asked, through whatever process: exactly, by Postgres'
 //! own account of what became visible.
 
-use sqlx::ConnectOptions as _;
 use sqlx::postgres::PgConnection;
 
 use super::{Result, Store};
 use crate::domain::{PromotionId, UserId};
 
-/// A database session that tells of endings. It dies at its first error, because after a crash or a
-/// failover Postgres hands out the same transaction ids again; a new one knows nothing of what came
-/// before it.
+/// A database session that tells of endings, to be given up at its first error. A new one knows
+/// nothing of what came before it.
 #[derive(Debug)]
 pub struct EndingFeed {
     connection: PgConnection,
@@ -20,20 +18,7 @@ pub struct EndingFeed {
 impl EndingFeed {
     /// Opens a session that tells of what ends from now on.
     pub async fn connect(store: &Store) -> Result<Self> {
-        let mut connection = store
-            .options()
-            .clone()
-            .application_name("ride-promo endings")
-            .options([
-                // Once planned, and by the index however few rows there are.
-                ("plan_cache_mode", "force_generic_plan"),
-                ("enable_seqscan", "off"),
-            ])
-            .connect()
-            .await?;
-        let snapshot = sqlx::query_scalar!(r#"select pg_current_snapshot()::text as "snapshot!""#)
-            .fetch_one(&mut connection)
-            .await?;
+        let (connection, snapshot) = store.session_from_now("ride-promo endings").await?;
         Ok(Self {
             connection,
             snapshot,

@@ -28,7 +28,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use opentelemetry::trace::FutureExt as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{Acquire, PgConnection};
+use sqlx::{Acquire, ConnectOptions as _, PgConnection};
 use tracing::Instrument as _;
 
 use crate::domain::Instant;
@@ -175,6 +175,29 @@ impl Store {
         &self.options
     }
 
+    /// A session of its own that will tell what becomes visible from now on, and the `pg_snapshot`
+    /// it begins from: what is loaded after it and committed in between is told once more. It dies
+    /// with its first error, since after a crash or a failover Postgres hands out the same
+    /// transaction ids again.
+    async fn session_from_now(&self, name: &str) -> Result<(PgConnection, String)> {
+        let mut connection = self
+            .options
+            .clone()
+            .application_name(name)
+            .options([
+                // Planned once, and by the indexes: with custom plans Postgres chooses a sequential
+                // scan for large batches, and for a table with few rows.
+                ("plan_cache_mode", "force_generic_plan"),
+                ("enable_seqscan", "off"),
+            ])
+            .connect()
+            .await?;
+        let snapshot = sqlx::query_scalar!(r#"select pg_current_snapshot()::text as "snapshot!""#)
+            .fetch_one(&mut connection)
+            .await?;
+        Ok((connection, snapshot))
+    }
+
     /// The one clock that decides everything.
     pub async fn now(&self) -> Result<Instant> {
         Ok(sqlx::query_scalar!(r#"select clock_ms() as "now!""#)
@@ -232,7 +255,17 @@ where
     }
 }
 
-/// Postgres did not answer in time.
-pub fn timed_out() -> StoreError {
+/// The answer, or that it did not come within this time: a server may be gone without a word. What
+/// was asked is dropped then; a session that it was asked on must be given up.
+pub async fn within<T, E: From<StoreError>>(
+    limit: Duration,
+    answer: impl Future<Output = std::result::Result<T, E>>,
+) -> std::result::Result<T, E> {
+    tokio::time::timeout(limit, answer)
+        .await
+        .unwrap_or_else(|_| Err(timed_out().into()))
+}
+
+fn timed_out() -> StoreError {
     StoreError::Unavailable(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))
 }

@@ -7,7 +7,7 @@ use sqlx::types::Json;
 use sqlx::{ConnectOptions, Connection};
 use uuid::Uuid;
 
-use super::{Result, Store, StoreError, TRANSACTION_TIMEOUT, timed_out};
+use super::{Result, Store, StoreError, TRANSACTION_TIMEOUT, within};
 use crate::domain::Instant;
 use crate::domain::reward::Reward;
 use crate::wire::participation::State;
@@ -20,10 +20,7 @@ const SHARD_LOCKS: i32 = 0x5250_524c;
 async fn in_time<T>(
     answer: impl Future<Output = std::result::Result<T, sqlx::Error>>,
 ) -> Result<T> {
-    match tokio::time::timeout(TRANSACTION_TIMEOUT, answer).await {
-        Ok(answer) => Ok(answer?),
-        Err(_elapsed) => Err(timed_out()),
-    }
+    within(TRANSACTION_TIMEOUT, async { Ok(answer.await?) }).await
 }
 
 /// An event in the outbox.

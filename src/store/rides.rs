@@ -8,8 +8,8 @@ use chrono::NaiveDate;
 use futures::TryStreamExt as _;
 use hashbrown::HashSet;
 use serde_json::Value;
+use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions, Connection};
 use uuid::Uuid;
 
 use super::participations::Receipt;
@@ -192,22 +192,9 @@ pub struct RideApplier {
 impl RideApplier {
     /// Opens a session and loads the clients with a challenge in progress.
     pub async fn connect(store: &Store) -> Result<Self> {
-        let mut connection = store
-            .options()
-            .clone()
-            .application_name("ride-promo ingest")
-            .options([
-                // With custom plans Postgres chooses a sequential scan for large batches.
-                ("plan_cache_mode", "force_generic_plan"),
-                ("enable_seqscan", "off"),
-            ])
-            .connect()
-            .await?;
-        // The snapshot comes first: who starts between the two is loaded, and is news once more. In
-        // pieces, because one array of everybody would be held several times over.
-        let snapshot = sqlx::query_scalar!(r#"select pg_current_snapshot()::text as "snapshot!""#)
-            .fetch_one(&mut connection)
-            .await?;
+        let (mut connection, snapshot) = store.session_from_now("ride-promo ingest").await?;
+        // Who has started since the snapshot is loaded, and is news once more. In pieces, because one
+        // array of everybody would be held several times over.
         let mut live = HashSet::new();
         let mut pieces = sqlx::query_scalar!(
             r#"select array_agg(user_id) as "users!" from promotion_user

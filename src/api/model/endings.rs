@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Model;
 use crate::store::endings::EndingFeed;
-use crate::store::{self, Store, timed_out};
+use crate::store::{self, Store, within};
 
 /// How long a read waits for an answer that is not its own before it asks Postgres itself.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -106,7 +106,7 @@ pub async fn listen(store: Store, model: Arc<Model>) {
 
 async fn follow(store: &Store, model: &Model, backoff: &mut Duration) -> store::Result<Infallible> {
     let endings = &model.endings;
-    let mut feed = in_time(EndingFeed::connect(store)).await?;
+    let mut feed = within(ANSWER_TIMEOUT, EndingFeed::connect(store)).await?;
     // What was entered before the session began may have ended unheard.
     model.forget();
     endings.begin_session();
@@ -114,17 +114,11 @@ async fn follow(store: &Store, model: &Model, backoff: &mut Duration) -> store::
     loop {
         let began = Instant::now();
         let question = endings.begin_question();
-        let ended = in_time(feed.next()).await?;
+        let ended = within(ANSWER_TIMEOUT, feed.next()).await?;
         model.ended(&ended);
         endings.answered(question);
         // However many read, Postgres is busy with this for half of the time at most.
         sleep(began.elapsed()).await;
         let _ = timeout(ASK_AT_LEAST_EVERY, endings.is_wanted()).await;
     }
-}
-
-async fn in_time<T>(answer: impl Future<Output = store::Result<T>>) -> store::Result<T> {
-    timeout(ANSWER_TIMEOUT, answer)
-        .await
-        .unwrap_or_else(|_| Err(timed_out()))
 }
