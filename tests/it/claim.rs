@@ -103,12 +103,7 @@ async fn the_whole_journey_and_thirty_accepts_at_once() {
         assert_eq!(world.count(sql).await, 1, "{sql}");
     }
     eventually(LIMIT, || async {
-        let kinds: Vec<String> = world
-            .status_of(1, promotion.id)
-            .await
-            .iter()
-            .map(|record| record.kind().to_owned())
-            .collect();
+        let kinds = world.kinds_of(1, promotion.id).await;
         equal(
             kinds,
             [
@@ -179,12 +174,7 @@ async fn a_reward_is_gone_at_its_deadline_before_anybody_has_written_so() {
     let metrics = service.metrics().await;
     assert_eq!(metrics.sum("ride_promo_expired_total", &expired), 1.0);
     world.events_are_published().await;
-    let kinds: Vec<String> = world
-        .status_of(1, promotion.id)
-        .await
-        .iter()
-        .map(|record| record.kind().to_owned())
-        .collect();
+    let kinds = world.kinds_of(1, promotion.id).await;
     let last = kinds.last().map(String::as_str);
     assert_eq!(last, Some("promotion.expired"), "{kinds:?}");
 }
@@ -457,11 +447,6 @@ async fn a_crash_between_commit_and_answer_loses_and_repeats_nothing() {
     );
     assert_eq!(traces(&world, 1).await[..5], [1; 5]);
     world.events_are_published().await;
-    let kinds: Vec<String> = world
-        .status_of(1, promotion.id)
-        .await
-        .iter()
-        .map(|record| record.kind().to_owned())
-        .collect();
+    let kinds = world.kinds_of(1, promotion.id).await;
     assert_eq!(kinds, ["promotion.started", "promotion.rewarded"]);
 }

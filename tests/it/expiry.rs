@@ -91,12 +91,7 @@ async fn nobody_is_expired_while_a_completing_ride_is_unread() {
     let _ingest = world.service().roles("ingest").start().await;
     becomes(&challenges, 1, "COMPLETED").await;
     becomes(&challenges, 2, "EXPIRED").await;
-    let kinds: Vec<String> = world
-        .status_of(2, challenges.promotion_id)
-        .await
-        .iter()
-        .map(|record| record.kind().to_owned())
-        .collect();
+    let kinds = world.kinds_of(2, challenges.promotion_id).await;
     assert_eq!(kinds, ["promotion.started", "promotion.expired"]);
 }
 

@@ -357,6 +357,15 @@ impl World {
         records.into_iter().map(StatusRecord::of).collect()
     }
 
+    /// The types of one participation's status changes, in the order of their offsets.
+    pub async fn kinds_of(&self, user_id: i64, promotion_id: i64) -> Vec<String> {
+        let records = self.status_of(user_id, promotion_id).await;
+        records
+            .iter()
+            .map(|record| record.kind().to_owned())
+            .collect()
+    }
+
     /// The status changes of one participation, in the order of their offsets.
     pub async fn status_of(&self, user_id: i64, promotion_id: i64) -> Vec<StatusRecord> {
         let key = format!("{user_id}:{promotion_id}");
