@@ -18,6 +18,7 @@ pub mod progress;
 pub mod readiness;
 pub mod relay;
 pub mod replay;
+pub mod ride_file;
 pub mod serve;
 pub mod store;
 pub mod supervisor;

@@ -23,7 +23,9 @@ use ride_promo::positions::{self, Decision};
 use ride_promo::progress::Progress;
 use ride_promo::store::{self, Store};
 use ride_promo::token::{self, TokenError};
-use ride_promo::{api, causes, demo, doctor, healthcheck, import, replay, serve, telemetry};
+use ride_promo::{
+    api, causes, demo, doctor, healthcheck, import, replay, ride_file, serve, telemetry,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -174,8 +176,8 @@ fn replay_rides(cli: &Cli, args: &ReplayRidesArgs) -> anyhow::Result<ExitCode> {
     let config = configured(cli, Needs::KAFKA)?;
     let options = replay::Options {
         format: match args.format {
-            RideFormat::Ndjson => replay::Format::Ndjson,
-            RideFormat::Debs2015 => replay::Format::Debs2015,
+            RideFormat::Ndjson => ride_file::Format::Ndjson,
+            RideFormat::Debs2015 => ride_file::Format::Debs2015,
         },
         speed: match args.speed {
             Some(Speed::Times(factor)) => replay::Speed::Times(factor),

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta};
+use chrono::TimeDelta;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
@@ -26,9 +26,9 @@ use crate::clock::Clock;
 use crate::config::KafkaConfig;
 use crate::domain::Instant;
 use crate::domain::ride::Ride;
-use crate::input::{self, Line, Lines, MAX_LINE_BYTES};
 use crate::kafka;
-use crate::wire::{debs2015, format_instant, ride_completed};
+use crate::ride_file::{self, Format, Row};
+use crate::wire::format_instant;
 
 /// `ce_type` of a ride.
 const CE_TYPE: &str = "ride.completed";
@@ -44,15 +44,6 @@ const QUEUE_PAUSE: Duration = Duration::from_millis(5);
 
 /// How many rides are handed to the producer before other tasks get their turn.
 const YIELD_EVERY: u64 = 256;
-
-/// How rides are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// A ride-completed event (contract 4.1) a line.
-    Ndjson,
-    /// Taxi trips of the DEBS 2015 Grand Challenge.
-    Debs2015,
-}
 
 /// How fast rides follow each other.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -129,76 +120,6 @@ pub enum ReplayError {
     /// The producer cannot go on.
     #[error("kafka: {0}")]
     Kafka(#[from] KafkaError),
-}
-
-/// A row of a file of rides.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// Counted from 1.
-    pub line: u64,
-    /// The ride with its original instant, or what is wrong with the row.
-    pub ride: Result<Ride, String>,
-}
-
-/// The rides of a text, plain or gzip, one after the other and in bounded memory.
-pub struct Rides<'a> {
-    lines: Lines<input::Input<'a>>,
-    format: Format,
-    not_after: Instant,
-}
-
-/// Reads a text as rides. One that ends more than five minutes after `not_after` is malformed, as
-/// it would be on the topic; `None` allows any.
-pub async fn rides<'a, R>(
-    reader: R,
-    format: Format,
-    not_after: Option<Instant>,
-) -> io::Result<Rides<'a>>
-where
-    R: AsyncRead + Send + Unpin + 'a,
-{
-    Ok(Rides {
-        lines: Lines::new(input::gunzipped(reader).await?),
-        format,
-        not_after: not_after.unwrap_or(DateTime::<chrono::Utc>::MAX_UTC),
-    })
-}
-
-impl Rides<'_> {
-    /// The next row that is not blank; `None` at the end.
-    pub async fn next(&mut self) -> io::Result<Option<Row>> {
-        loop {
-            let line = self.lines.number() + 1;
-            let ride = match self.lines.next().await? {
-                None => return Ok(None),
-                Some(Line::TooLong) => Err(format!("must be at most {MAX_LINE_BYTES} bytes long")),
-                Some(Line::Whole(bytes)) if bytes.trim_ascii().is_empty() => continue,
-                Some(Line::Whole(bytes)) => read_row(bytes, self.format, self.not_after),
-            };
-            return Ok(Some(Row { line, ride }));
-        }
-    }
-
-    /// How many lines have been read.
-    fn lines_read(&self) -> u64 {
-        self.lines.number()
-    }
-}
-
-fn read_row(bytes: &[u8], format: Format, not_after: Instant) -> Result<Ride, String> {
-    let ride = match format {
-        Format::Ndjson => {
-            ride_completed::decode(bytes, not_after).map_err(|rejected| rejected.detail)
-        }
-        Format::Debs2015 => std::str::from_utf8(bytes)
-            .map_err(|error| format!("must be UTF-8: {error}"))
-            .and_then(debs2015::ride),
-    }?;
-    if ride.completed_at - not_after > ride_completed::MAX_AHEAD {
-        let completed_at = format_instant(ride.completed_at);
-        return Err(format!("must not be in the future, is of {completed_at}"));
-    }
-    Ok(ride)
 }
 
 #[derive(Serialize)]
@@ -320,7 +241,7 @@ where
     // Where times are moved to now, what a ride says of the future does not matter.
     let not_after = options.keep_times.then(|| clock.now());
     let at_start = |source| ReplayError::Unreadable { line: 0, source };
-    let mut rides = rides(reader, options.format, not_after)
+    let mut rides = ride_file::open(reader, options.format, not_after)
         .await
         .map_err(at_start)?;
     let mut pace = Pace {
@@ -524,6 +445,8 @@ impl Publisher {
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+
     use super::*;
 
     fn at(text: &str) -> Instant {
@@ -593,7 +516,7 @@ mod tests {
             r#"{"ride_id":"0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11","user_id":1,"completed_at":"2999-01-01T00:00:00.000Z","amount_cents":0,"currency_code":"MXN"}"#,
         );
         for (not_after, good) in [(Some(at("2026-11-22T18:04:00Z")), 2), (None, 3)] {
-            let mut rides = rides(text.as_bytes(), Format::Ndjson, not_after)
+            let mut rides = ride_file::open(text.as_bytes(), Format::Ndjson, not_after)
                 .await
                 .expect("memory");
             let mut read = Vec::new();
@@ -612,18 +535,5 @@ mod tests {
                 assert_eq!(written, source);
             }
         }
-    }
-
-    #[tokio::test]
-    async fn a_file_of_trips_is_read_past_its_bad_rows() {
-        let text = "a,b\n\n07290D3599E7A0D62097A346EFCC1FB5,E7750A37CAB07D0DFF0AF7E3573AC141,2013-01-01 00:00:00,2013-01-01 00:02:00,120,0.44,-73.956528,40.716976,-73.962440,40.715008,CSH,3.50,0.50,0.50,0.00,0.00,4.50\r\n\u{feff}";
-        let mut rides = rides(text.as_bytes(), Format::Debs2015, None)
-            .await
-            .expect("memory");
-        let mut read = Vec::new();
-        while let Some(row) = rides.next().await.expect("memory") {
-            read.push((row.line, row.ride.is_ok()));
-        }
-        assert_eq!(read, [(1, false), (3, true), (4, false)]);
     }
 }

@@ -18,6 +18,9 @@ const PLUMBING: &[&str] = &[
     "token",
 ];
 
+/// What stands between `wire` and the commands: reading files of rides.
+const READERS: &[&str] = &["ride_file"];
+
 /// The roles and the commands: each stands on the store, none on another.
 const WORKERS: &[&str] = &[
     "api",
@@ -98,6 +101,7 @@ fn every_module_has_its_rule() {
     let ruled: BTreeSet<&str> = ["domain", "wire", "store"]
         .iter()
         .chain(PLUMBING)
+        .chain(READERS)
         .chain(WORKERS)
         .chain(ASSEMBLY)
         .copied()
@@ -176,7 +180,10 @@ fn may_use(module: &str, used: &str) -> bool {
         "wire" => used == "domain",
         "store" => ["wire", "domain"].contains(&used),
         _ if PLUMBING.contains(&module) => plumbing,
-        _ if WORKERS.contains(&module) => plumbing || ["store", "wire", "domain"].contains(&used),
+        _ if READERS.contains(&module) => plumbing || ["wire", "domain"].contains(&used),
+        _ if WORKERS.contains(&module) => {
+            plumbing || READERS.contains(&used) || ["store", "wire", "domain"].contains(&used)
+        }
         _ => ASSEMBLY.contains(&module),
     }
 }

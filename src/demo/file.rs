@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use crate::domain::ride::Ride;
-use crate::replay::{self, Format};
+use crate::ride_file::{self, Format};
 
 /// The most rides that are taken; more would neither fit into memory for certain nor into a run.
 const MOST_RIDES: usize = 100_000;
@@ -29,7 +29,7 @@ pub(super) async fn read(path: &Path) -> anyhow::Result<Rides> {
     };
     let reading = || format!("reading {}", path.display());
     let format = format_of(open().await?).await.with_context(reading)?;
-    let mut rows = replay::rides(open().await?, format, None)
+    let mut rows = ride_file::open(open().await?, format, None)
         .await
         .with_context(reading)?;
     let mut read = Rides {
