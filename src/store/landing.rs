@@ -6,9 +6,11 @@ use super::participations::{PreOffer, Stored, ensure_active_split, load, newest_
 use super::users::eligibility_facts;
 use super::{Result, Store, StoreError, timed_out};
 use crate::domain::eligibility::{self, ClientFacts, Screen};
-use crate::domain::reward::CountryCode;
+use crate::domain::participation::Status;
+use crate::domain::reward::{CountryCode, Reward};
 use crate::domain::{Instant, PromotionId, UserId};
-use crate::wire::landing::{LandingOffer, LandingPromotion};
+use crate::wire::landing::{LandingApplication, LandingOffer, LandingPromotion};
+use crate::wire::reward::Origination;
 
 /// How often the locks are taken while imports bring other pre-offers to the front.
 const MOST_TRIES: u32 = 10;
@@ -24,6 +26,8 @@ pub struct Landing {
     pub participation: Option<Stored>,
     /// The offer it is about.
     pub offer: Option<LandingOffer>,
+    /// The application of a client who was rewarded, on whichever screen.
+    pub application: Option<LandingApplication>,
     /// The moment of the decision, by the database's clock.
     pub now: Instant,
 }
@@ -42,11 +46,20 @@ impl Store {
 async fn landing(connection: &mut PgConnection, user_id: UserId) -> Result<Landing> {
     let facts = locked_facts(connection, user_id).await?;
     let screen = facts.screen();
+    let was_rewarded = facts
+        .latest
+        .is_some_and(|latest| matches!(latest.status, Status::Rewarded { .. }));
+    let application = if was_rewarded {
+        Some(application(connection, user_id).await?)
+    } else {
+        None
+    };
     let landing = Landing {
         screen,
         promotion: None,
         participation: None,
         offer: None,
+        application,
         now: facts.now,
     };
     match screen {
@@ -189,6 +202,42 @@ async fn promotion(
         promotion_key: row.promotion_key,
         title: row.title,
         conditions: started.map_or(row.conditions, |stored| (*stored.conditions).clone()),
+    })
+}
+
+/// The application of a client whose participation is `REWARDED`. A client is rewarded at most once,
+/// so there is exactly one; what accepting writes is written in one transaction.
+async fn application(connection: &mut PgConnection, user_id: UserId) -> Result<LandingApplication> {
+    let row = sqlx::query!(
+        "select a.application_id, s.session_id, s.sequence_id, a.active_pre_offer_id, a.status, a.created_at,
+                o.product_id, o.amount_cents, o.currency_code, o.repayment_rate
+           from application a
+           join session s using (application_id)
+           join active_pre_offer o using (active_pre_offer_id)
+          where a.user_id = $1",
+        user_id
+    )
+    .fetch_one(connection)
+    .await?;
+    let currency_code = row
+        .currency_code
+        .parse()
+        .map_err(|error| StoreError::Corrupt(format!("application of {user_id}: {error}")))?;
+    Ok(LandingApplication {
+        origination: Origination {
+            application_id: row.application_id,
+            session_id: row.session_id,
+            sequence_id: row.sequence_id,
+            active_pre_offer_id: row.active_pre_offer_id,
+        },
+        status: row.status,
+        created_at: row.created_at,
+        reward: Reward {
+            product_id: row.product_id,
+            amount_cents: row.amount_cents,
+            currency_code,
+            repayment_rate: row.repayment_rate,
+        },
     })
 }
 

@@ -6,9 +6,11 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::participation::Participation;
+use super::reward::Origination;
 use crate::domain::eligibility::Screen;
 #[allow(unused_imports, reason = "named in the schema")]
 use crate::domain::promotion::Conditions;
+use crate::domain::reward::Reward;
 
 /// The screen to show, and what belongs on it; `null` is what does not.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
@@ -24,6 +26,10 @@ pub struct Landing {
     /// The loan offered, by `PROMO_OFFER` and `REGULAR_OFFER`; `null` on the other screens.
     #[schema(required)]
     pub offer: Option<LandingOffer>,
+    /// The loan application of a client who was rewarded, whatever the screen; `null` for everyone
+    /// else. It does not change the screen: `NO_OFFER` or `REGULAR_OFFER`.
+    #[schema(required)]
+    pub application: Option<LandingApplication>,
     /// The server's clock.
     #[serde(with = "crate::wire::instant")]
     pub server_time: DateTime<Utc>,
@@ -63,4 +69,20 @@ pub struct LandingOffer {
     /// The end of its validity, exclusive.
     #[serde(with = "crate::wire::instant")]
     pub valid_until: DateTime<Utc>,
+}
+
+/// What accepting a reward created, as its client sees it afterwards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct LandingApplication {
+    /// The ids, the same as in the response to `accept_reward`.
+    #[serde(flatten)]
+    pub origination: Origination,
+    /// The status this service wrote: `CREATED`. The origination flow continues elsewhere.
+    #[schema(example = "CREATED")]
+    pub status: String,
+    /// When the reward was accepted.
+    #[serde(with = "crate::wire::instant")]
+    pub created_at: DateTime<Utc>,
+    /// The loan terms that were accepted.
+    pub reward: Reward,
 }

@@ -37,6 +37,7 @@ async fn an_offer_makes_one_split_however_often_it_is_shown() {
     for landing in landings {
         assert_eq!(landing["screen"], "PROMO_OFFER", "{landing}");
         assert_eq!(landing["participation"], Value::Null);
+        assert_eq!(landing.get("application"), Some(&Value::Null));
         assert_eq!(landing["promotion"]["promotion_id"], promotion.id);
         assert_eq!(landing["promotion"]["conditions"], conditions(1));
         assert_eq!(landing["offer"]["amount_cents"], 100_000);
@@ -80,7 +81,7 @@ async fn who_has_no_promotion_goes_the_regular_way() {
     let client = service.client(1);
     let landing = land(&client).await;
     assert_eq!(landing["screen"], "NO_OFFER", "{landing}");
-    for member in ["promotion", "participation", "offer"] {
+    for member in ["promotion", "participation", "offer", "application"] {
         assert_eq!(landing.get(member), Some(&Value::Null), "{member}");
     }
     let mut regular = promotion.pre_offer(1);
@@ -101,6 +102,72 @@ async fn who_has_no_promotion_goes_the_regular_way() {
         .post("/v1/landing")
         .await
         .problem(401, "unauthorized");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rewarded_client_sees_the_application_on_whichever_screen() {
+    let world = World::new().await;
+    let service = world.service().start().await;
+    let promotion = service.admin().open_promotion(&conditions(1)).await;
+    let (client, _) = service.started_client(1, &promotion).await;
+    let landing = land(&client).await;
+    assert_eq!(landing["screen"], "PROMO_PROGRESS", "{landing}");
+    assert_eq!(landing.get("application"), Some(&Value::Null));
+    world.publish_ride(&ride(1)).await;
+    eventually(TimeDelta::seconds(20).to_std().unwrap(), || async {
+        let landing = land(&client).await;
+        assert_eq!(landing.get("application"), Some(&Value::Null));
+        equal(landing["screen"].clone(), json!("REWARD_READY"))
+    })
+    .await;
+    let accept = format!("/v1/promotions/{}/accept_reward", promotion.id);
+    let accepted = client.api.post(&accept).await.expect(200);
+
+    let mut expected = json!({
+        "status": "CREATED",
+        "created_at": accepted["participation"]["rewarded_at"],
+        "reward": accepted["participation"]["reward"],
+    });
+    for id in [
+        "application_id",
+        "session_id",
+        "sequence_id",
+        "active_pre_offer_id",
+    ] {
+        expected[id] = accepted[id].clone();
+    }
+    let landing = land(&client).await;
+    assert_eq!(landing["screen"], "NO_OFFER", "{landing}");
+    assert_eq!(landing["application"], expected);
+    for member in ["promotion", "participation", "offer"] {
+        assert_eq!(landing.get(member), Some(&Value::Null), "{member}");
+    }
+
+    // A newbie pre-offer for another promotion changes nothing. Neither do later changes of the
+    // pre-offer and of the product: the application says what was accepted.
+    let second = service.admin().open_promotion(&conditions(1)).await;
+    service.eligible_client(1, &second).await;
+    world
+        .execute("update pre_offer set amount_cents = 1, repayment_rate = '99'; update product set name = 'Renamed'")
+        .await;
+    let landing = land(&client).await;
+    assert_eq!(landing["screen"], "NO_OFFER", "{landing}");
+    assert_eq!(landing["application"], expected);
+
+    // One of another segment decides the screen as before, beside the application.
+    let mut regular = promotion.pre_offer(1);
+    regular["segment"] = json!("regular");
+    service.admin().import_pre_offers(&[regular]).await;
+    let landing = land(&client).await;
+    assert_eq!(landing["screen"], "REGULAR_OFFER", "{landing}");
+    assert_eq!(landing["application"], expected);
+    assert!(landing["offer"].is_object(), "{landing}");
+
+    // Another client sees nothing of it.
+    let other = service.eligible_client(2, &second).await;
+    let landing = land(&other).await;
+    assert_eq!(landing["screen"], "PROMO_OFFER", "{landing}");
+    assert_eq!(landing.get("application"), Some(&Value::Null));
 }
 
 #[tokio::test(flavor = "multi_thread")]

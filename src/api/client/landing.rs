@@ -17,7 +17,7 @@ refusals!(LandingRefusals = client, body);
 /// Decides what the client sees
 ///
 /// The screen to show, with what belongs on it. Where it offers a promotion, the decision to show it
-/// is recorded; repeating it is safe.
+/// is recorded; repeating it is safe. A client who was rewarded also gets their `application`.
 #[utoipa::path(
     post,
     path = "/v1/landing",
@@ -39,6 +39,7 @@ pub async fn landing(
         promotion: landing.promotion,
         participation: landing.participation.map(|stored| stored.view()),
         offer: landing.offer,
+        application: landing.application,
         server_time: landing.now,
     };
     Ok(([(CACHE_CONTROL, "no-store")], Json(landing)))
