@@ -28,10 +28,11 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
  && strip --strip-debug /out/ride-promo
 
 FROM debian:12-slim
-# librdkafka's TLS, its compression, and the authorities that sign the world's certificates.
+# librdkafka's TLS, its compression, the authorities that sign the world's certificates, and the
+# newest rules of time zones.
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install -y --no-install-recommends ca-certificates libssl3 zlib1g \
+ && apt-get install -y --no-install-recommends ca-certificates libssl3 tzdata zlib1g \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=build /out/ride-promo /usr/local/bin/ride-promo
 # A number, so that Kubernetes can see that it is not root.

@@ -77,7 +77,7 @@ fn uncapped(target: impl Strategy<Value = u32>) -> impl Strategy<Value = Conditi
 fn capped(target: impl Strategy<Value = u32>) -> impl Strategy<Value = Conditions> {
     (uncapped(target), 1_u32..4).prop_map(|(conditions, most)| Conditions {
         max_rides_per_day: Some(most),
-        day_boundary_timezone: Some(chrono_tz::America::New_York),
+        day_boundary_timezone: Some("America/New_York".parse().expect("a zone")),
         ..conditions
     })
 }

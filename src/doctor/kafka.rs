@@ -232,26 +232,27 @@ fn grant(kafka: &KafkaConfig, resource: &str, operations: &[&str]) -> String {
 /// Kafka tells nobody its time. Nothing of a ride's or a reward's fate hangs on it, but a topic's
 /// retention does.
 async fn clock(report: &mut Report<'_>, kafka: &KafkaConfig, asked: bool) -> io::Result<()> {
+    const SUBJECT: &str = "kafka clock";
     if !asked {
         return report.ok(
-            "clock",
-            "the brokers' is not looked at: it takes a record, which doctor --broker-clock writes to a topic it makes and deletes",
+            SUBJECT,
+            "not read: that takes a record, which doctor --broker-clock writes to a topic it makes and deletes",
         );
     }
     let time = match broker_time(kafka).await {
         Ok(time) => time,
         Err(error) => {
             return report.fail(
-                "clock",
-                &format!("the brokers' cannot be told: {error}"),
+                SUBJECT,
+                &format!("cannot be read: {error}"),
                 "leave out --broker-clock, or allow Create, Write and Delete on the topics ride-promo-doctor-*",
             );
         }
     };
     match DateTime::from_timestamp_millis(time.there_ms) {
-        Some(there) => super::compare_clocks(report, "Kafka", there, time.before, time.after),
+        Some(there) => super::compare_clocks(report, SUBJECT, there, time.before, time.after),
         None => report.fail(
-            "clock",
+            SUBJECT,
             "the broker's time is out of range",
             "set its clock",
         ),

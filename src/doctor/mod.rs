@@ -13,6 +13,7 @@ use sqlx::postgres::PgPool;
 
 use crate::causes;
 use crate::config::{AuthConfig, Config, ConfigError};
+use crate::domain::time_zone::Database;
 
 /// How long any one thing may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -54,6 +55,7 @@ pub async fn run(
     for warning in &config.warnings {
         report.ok("config", &format!("note: {warning}"))?;
     }
+    time_zones(&mut report, &Database::used())?;
     auth(&mut report, "auth", &config.auth).await?;
     if config.admin_auth != config.auth {
         auth(&mut report, "admin_auth", &config.admin_auth).await?;
@@ -90,10 +92,44 @@ impl Report<'_> {
 /// A clock that is this far off is wrong: tokens would be taken or refused at the wrong time.
 const LARGEST_CLOCK_DIFFERENCE_MS: i64 = 2_000;
 
+/// Which rules of time zones are used: those of the operating system's tz database, or the ones in
+/// this program (contract 2).
+fn time_zones(report: &mut Report<'_>, database: &Database) -> io::Result<()> {
+    const SUBJECT: &str = "time zones";
+    let built_in = Database::BUILT_IN_VERSION;
+    match database {
+        Database::BuiltIn => report.ok(
+            SUBJECT,
+            &format!(
+                "tz database {built_in} of this program: the system has none (TZDIR, /usr/share/zoneinfo)"
+            ),
+        ),
+        Database::System { directory, version } => {
+            let directory = directory.display();
+            match version.as_deref() {
+                None => report.ok(
+                    SUBJECT,
+                    &format!("tz database of unknown version in {directory}"),
+                ),
+                // Versions are a year and a letter: 2025b, 2026a.
+                Some(version) if version < built_in => report.ok(
+                    SUBJECT,
+                    &format!(
+                        "note: tz database {version} in {directory}, older than {built_in}: update the package tzdata, local days may begin at the wrong hour"
+                    ),
+                ),
+                Some(version) => {
+                    report.ok(SUBJECT, &format!("tz database {version} in {directory}"))
+                }
+            }
+        }
+    }
+}
+
 /// Compares another machine's clock with this one's, which was read `before` and `after` it.
 fn compare_clocks(
     report: &mut Report<'_>,
-    whose: &str,
+    subject: &str,
     there: DateTime<Utc>,
     before: DateTime<Utc>,
     after: DateTime<Utc>,
@@ -102,11 +138,11 @@ fn compare_clocks(
     let half = (after - before) / 2;
     let difference = (there - (before + half)).num_milliseconds();
     let uncertainty = half.num_milliseconds() + 1;
-    let finding = format!("{whose} is {difference} ms ahead of this machine, ±{uncertainty} ms");
+    let finding = format!("{difference} ms ahead of this machine, ±{uncertainty} ms");
     if difference.abs() > LARGEST_CLOCK_DIFFERENCE_MS + uncertainty {
-        report.fail("clock", &finding, "let both machines follow NTP")
+        report.fail(subject, &finding, "let both machines follow NTP")
     } else {
-        report.ok("clock", &finding)
+        report.ok(subject, &finding)
     }
 }
 
@@ -158,8 +194,14 @@ mod tests {
                 out: &mut out,
                 failed: false,
             };
-            compare_clocks(&mut report, "Postgres", at(there), at(before), at(after))
-                .expect("a vector takes everything");
+            compare_clocks(
+                &mut report,
+                "postgres clock",
+                at(there),
+                at(before),
+                at(after),
+            )
+            .expect("a vector takes everything");
             let failed = report.failed;
             (failed, String::from_utf8(out).expect("text"))
         };
@@ -168,7 +210,7 @@ mod tests {
             (failed, &*line),
             (
                 false,
-                "ok    clock: Postgres is 0 ms ahead of this machine, ±11 ms\n"
+                "ok    postgres clock: 0 ms ahead of this machine, ±11 ms\n"
             )
         );
         assert!(!says(3_020, 1_000, 1_020).0, "within the uncertainty");
@@ -177,7 +219,7 @@ mod tests {
             (failed, &*line),
             (
                 true,
-                "FAIL  clock: Postgres is -2510 ms ahead of this machine, ±11 ms -> let both machines follow NTP\n"
+                "FAIL  postgres clock: -2510 ms ahead of this machine, ±11 ms -> let both machines follow NTP\n"
             )
         );
     }

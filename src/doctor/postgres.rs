@@ -1,6 +1,7 @@
 //! What `doctor` asks Postgres: the connection, rights, durability, schema, the clock.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _};
@@ -24,14 +25,7 @@ pub(super) async fn examine(
         Ok(options) => options,
         Err(error) => return report.fail("postgres", &error.to_string(), "check DATABASE_URL"),
     };
-    let place = format!(
-        "{}:{}/{}",
-        options.get_host(),
-        options.get_port(),
-        options
-            .get_database()
-            .unwrap_or_else(|| options.get_username())
-    );
+    let place = place(&options);
     // A connection of its own first: a pool goes on trying and then only says that time is up.
     let connected = match tokio::time::timeout(TIMEOUT, options.connect()).await {
         Ok(Ok(connection)) => connection.close().await,
@@ -89,6 +83,24 @@ pub(super) async fn examine(
         )?,
     }
     Ok(())
+}
+
+/// Where the server is and which database is meant: `host:port/database`, or the socket's file.
+fn place(options: &PgConnectOptions) -> String {
+    let port = options.get_port();
+    let database = options
+        .get_database()
+        .unwrap_or_else(|| options.get_username());
+    let host = options.get_host();
+    // As sqlx decides: a host that is a path is a socket's directory too.
+    let socket = options.get_socket().map(PathBuf::as_path);
+    match socket.or_else(|| host.starts_with('/').then(|| Path::new(host))) {
+        Some(directory) => {
+            let file = directory.join(format!(".s.PGSQL.{port}"));
+            format!("socket {}, database {database}", file.display())
+        }
+        None => format!("{host}:{port}/{database}"),
+    }
 }
 
 /// Whether the participations were written by this server: a dump brings another one's transaction
@@ -257,7 +269,7 @@ async fn clock(report: &mut Report<'_>, pool: &PgPool) -> io::Result<Result<(), 
         Err(error) => return Ok(Err(error)),
     };
     let after = Clock::System.now();
-    super::compare_clocks(report, "Postgres", there, before, after)?;
+    super::compare_clocks(report, "postgres clock", there, before, after)?;
     Ok(Ok(()))
 }
 

@@ -10,6 +10,7 @@ pub mod reward;
 pub mod ride;
 pub mod source;
 pub mod split;
+pub mod time_zone;
 
 use chrono::{DateTime, Datelike as _, Timelike as _, Utc};
 

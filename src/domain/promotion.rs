@@ -1,7 +1,6 @@
 //! A promotion's conditions and the judgement of one ride against them (contract 2).
 
 use chrono::NaiveDate;
-use chrono_tz::Tz;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -10,6 +9,7 @@ use super::fields::{FieldError, Fields, Refusal, integer, parsed, shown, string}
 use super::period::Period;
 use super::reward::{CountryCode, CurrencyCode};
 use super::ride::Ride;
+use super::time_zone::TimeZone;
 
 /// The most rides a promotion may ask for.
 pub const MAX_TARGET_RIDES: u32 = 10_000;
@@ -55,7 +55,7 @@ pub struct Conditions {
     /// Where a day begins and ends: a time zone of the IANA database.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = "time-zone", example = "America/Mexico_City")]
-    pub day_boundary_timezone: Option<Tz>,
+    pub day_boundary_timezone: Option<TimeZone>,
 }
 
 impl Conditions {
@@ -79,7 +79,7 @@ impl Conditions {
         let service_types = fields.optional("service_types", list(service_type));
         let max_rides_per_day =
             fields.optional("max_rides_per_day", integer(1..=MAX_TARGET_RIDES.into()));
-        let day_boundary_timezone = fields.optional("day_boundary_timezone", time_zone);
+        let day_boundary_timezone = fields.optional("day_boundary_timezone", parsed);
         if fields.has("max_rides_per_day") && !fields.has("day_boundary_timezone") {
             fields.refuse(
                 "day_boundary_timezone",
@@ -120,11 +120,8 @@ impl Conditions {
     /// The local day of a ride where rides per day are capped, else `None`.
     pub fn day_of(&self, ride: &Ride) -> Option<NaiveDate> {
         self.max_rides_per_day?;
-        Some(
-            ride.completed_at
-                .with_timezone(&self.day_boundary_timezone?)
-                .date_naive(),
-        )
+        let zone = self.day_boundary_timezone.as_ref()?;
+        Some(zone.local(ride.completed_at).date())
     }
 }
 
@@ -139,12 +136,6 @@ fn period(value: &Value) -> Result<Period, Refusal> {
         return Err(Refusal::Invalid("must be at least PT1S".to_owned()));
     }
     Ok(period)
-}
-
-fn time_zone(value: &Value) -> Result<Tz, Refusal> {
-    string(value)?.parse().map_err(|_| {
-        Refusal::Invalid("must be an IANA time zone such as America/Mexico_City".to_owned())
-    })
 }
 
 fn service_type(value: &Value) -> Result<String, Refusal> {

@@ -1,12 +1,14 @@
 //! Taxi trips in the format of the DEBS 2015 Grand Challenge, read as rides: comma-separated, no
 //! header, 17 cells, of which four matter here.
 
-use chrono::{Datelike, LocalResult, NaiveDateTime, TimeDelta, TimeZone};
-use chrono_tz::America::New_York;
+use std::sync::LazyLock;
+
+use chrono::{Datelike, NaiveDateTime};
 use uuid::{Uuid, uuid};
 
 use crate::domain::reward::{CountryCode, CurrencyCode};
 use crate::domain::ride::Ride;
+use crate::domain::time_zone::TimeZone;
 use crate::domain::{Instant, UserId};
 
 /// Under which a row's text names its ride; never changes, so that a second replay is the same
@@ -19,6 +21,9 @@ const CELLS: usize = 17;
 const HACK_LICENSE: usize = 1;
 const DROPOFF_DATETIME: usize = 3;
 const FARE_AMOUNT: usize = 11;
+
+/// `Some`: the database in the program has it where the system's lacks it.
+static NEW_YORK: LazyLock<Option<TimeZone>> = LazyLock::new(|| "America/New_York".parse().ok());
 
 /// How much of the driver's licence, a 128-bit number in hex, makes a client: 60 bits, so that it
 /// is never negative.
@@ -75,19 +80,7 @@ fn new_york(text: &str) -> Option<Instant> {
     if text.len() != 19 || local.year() < 2000 {
         return None;
     }
-    let instant = match New_York.from_local_datetime(&local) {
-        LocalResult::Single(instant) | LocalResult::Ambiguous(instant, _) => instant,
-        LocalResult::None => {
-            // Gaps in New York are an hour long.
-            let hour = TimeDelta::hours(1);
-            let before = local.checked_sub_signed(hour)?;
-            New_York
-                .from_local_datetime(&before)
-                .latest()?
-                .checked_add_signed(hour)?
-        }
-    };
-    Some(instant.to_utc())
+    NEW_YORK.as_ref()?.instant(local)
 }
 
 /// Dollars in decimal, as whole cents and without rounding.

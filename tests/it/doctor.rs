@@ -70,19 +70,19 @@ async fn everything_well_is_a_line_each() {
     found.ok(world.status_topic(), "4 partitions, compacted");
     found.ok(world.status_topic(), "may Read, Write, Describe");
     found.ok("kafka transactions", "can be used");
-    found.ok("clock", "Kafka is ");
+    found.ok("kafka clock", "ms ahead of this machine");
     found.ok("postgres", "version ");
     found.ok("postgres tls", "not encrypted");
     found.ok("postgres privileges", "may read, write and create tables");
     found.ok("postgres durability", "on");
-    found.ok("clock", "Postgres is ");
+    found.ok("postgres clock", "ms ahead of this machine");
     found.ok("schema", "schema version 2");
     found.ok("participations", "all transaction ids are this server's");
 
     // Nothing is left of the record that told the broker's clock, and without it there is none.
     let found = Findings::of(world.command(&["doctor"])).await;
     found.all_well();
-    found.ok("clock", "doctor --broker-clock");
+    found.ok("kafka clock", "doctor --broker-clock");
     let topics = world.kafka().topics().await;
     let left = topics.iter().find(|topic| topic.contains("doctor"));
     assert_eq!(left, None);
@@ -98,6 +98,20 @@ async fn a_cluster_that_never_had_a_group_is_well() {
         .await;
     let found = Findings::of(world.command(&["doctor"])).await;
     found.all_well();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_behind_a_socket_is_named_by_the_sockets_file() {
+    let world = World::builder().without_topics().build().await;
+    for url in [
+        "postgres:///rides?host=/run/nowhere&port=5433",
+        "postgres://u@%2Frun%2Fnowhere:5433/rides",
+    ] {
+        let doctor = world.command(&["doctor"]).env("DATABASE_URL", url);
+        let found = Findings::of(doctor).await;
+        let file = "socket /run/nowhere/.s.PGSQL.5433, database rides: ";
+        found.cure("postgres", file);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -385,7 +399,7 @@ async fn kafka_and_postgres_over_tls_with_a_password_and_no_more_rights_than_nee
         &world, &kafka, &postgres, &authority,
     ))
     .await;
-    let cure = refused.cure("clock", "the brokers' cannot be told");
+    let cure = refused.cure("kafka clock", "cannot be read");
     assert!(cure.contains("ride-promo-doctor-*"), "{cure}");
 
     // What is wrong with a connection is said, and what to look at.

@@ -37,6 +37,7 @@ mod rides;
 mod smoke;
 mod start;
 mod supervisor;
+mod time_zones;
 mod topics;
 mod traces;
 mod upgrade;
