@@ -2,6 +2,7 @@
 //! which; what the service itself is configured with is in `config.example.toml`.
 
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config;
+use crate::domain::promotion::MAX_TARGET_RIDES;
+use crate::domain::{Instant, parse_instant};
 use crate::positions::PositionTarget;
 use crate::readiness::Role;
 
@@ -66,6 +69,8 @@ pub enum Command {
     /// Publish historical data
     #[command(subcommand)]
     Replay(ReplayCommand),
+    /// Compute what a promotion would have come to on past rides
+    BackTest(BackTestArgs),
     /// Show or set the positions in the ride topic
     #[command(subcommand)]
     Positions(PositionsCommand),
@@ -188,6 +193,90 @@ pub struct ReplayRidesArgs {
     /// Publish the original instants instead of ones moved to the present
     #[arg(long, env = "RIDE_PROMO_REPLAY_KEEP_TIMES", value_parser = FalseyValueParser::new())]
     pub keep_times: bool,
+}
+
+/// `back-test`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("source").required(true).multiple(true))]
+pub struct BackTestArgs {
+    /// The promotion's conditions, a JSON document
+    #[arg(long, value_name = "FILE", env = "RIDE_PROMO_BACK_TEST_CONDITIONS")]
+    pub conditions: PathBuf,
+
+    /// The rides, in the order in which they were published; - for standard input. Without it the
+    /// ride topic is read
+    #[arg(
+        long,
+        value_name = "FILE",
+        group = "source",
+        env = "RIDE_PROMO_BACK_TEST_RIDES"
+    )]
+    pub rides: Option<PathBuf>,
+
+    /// Format of the rides
+    #[arg(long, value_enum, default_value_t, env = "RIDE_PROMO_BACK_TEST_FORMAT")]
+    pub format: RideFormat,
+
+    /// Only rides completed at or after this instant, RFC 3339
+    #[arg(
+        long,
+        value_name = "INSTANT",
+        group = "source",
+        env = "RIDE_PROMO_BACK_TEST_FROM",
+        value_parser = instant
+    )]
+    pub from: Option<Instant>,
+
+    /// Only rides completed before this instant, RFC 3339
+    #[arg(
+        long,
+        value_name = "INSTANT",
+        env = "RIDE_PROMO_BACK_TEST_TO",
+        value_parser = instant
+    )]
+    pub to: Option<Instant>,
+
+    /// Only these clients: a file with a user_id a line
+    #[arg(long, value_name = "FILE", env = "RIDE_PROMO_BACK_TEST_USERS")]
+    pub users: Option<PathBuf>,
+
+    /// A row for each target_rides from FIRST to LAST, instead of the one of the conditions
+    #[arg(
+        long,
+        value_name = "FIRST..LAST",
+        env = "RIDE_PROMO_BACK_TEST_TARGETS",
+        value_parser = targets
+    )]
+    pub targets: Option<RangeInclusive<u32>>,
+
+    /// What one completion costs, in cents of the conditions' currency
+    #[arg(
+        long,
+        value_name = "N",
+        env = "RIDE_PROMO_BACK_TEST_REWARD_CENTS",
+        value_parser = clap::value_parser!(i64).range(1..)
+    )]
+    pub reward_cents: Option<i64>,
+
+    /// Form of the report
+    #[arg(long, value_enum, default_value_t, env = "RIDE_PROMO_BACK_TEST_OUTPUT")]
+    pub output: ReportForm,
+
+    /// Also draw completion rate and cost over target_rides into this file
+    #[arg(long, value_name = "FILE", env = "RIDE_PROMO_BACK_TEST_SVG")]
+    pub svg: Option<PathBuf>,
+}
+
+/// The form of a report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ReportForm {
+    /// Aligned columns
+    #[default]
+    Table,
+    /// One JSON object
+    Json,
+    /// Comma-separated with a header
+    Csv,
 }
 
 /// How rides are written.
@@ -316,6 +405,25 @@ fn positive_duration(text: &str) -> Result<Duration, String> {
         })
 }
 
+fn instant(text: &str) -> Result<Instant, String> {
+    parse_instant(text)
+        .ok_or_else(|| "expected an RFC 3339 instant such as 2026-11-01T00:00:00Z".to_owned())
+}
+
+fn targets(text: &str) -> Result<RangeInclusive<u32>, String> {
+    let target = |text: &str| {
+        text.parse::<u32>()
+            .ok()
+            .filter(|target| (1..=MAX_TARGET_RIDES).contains(target))
+    };
+    text.split_once("..")
+        .and_then(|(first, last)| Some(target(first)?..=target(last)?))
+        .filter(|targets| !targets.is_empty())
+        .ok_or_else(|| {
+            format!("expected FIRST..LAST such as 5..40, both from 1 to {MAX_TARGET_RIDES}")
+        })
+}
+
 fn speed(text: &str) -> Result<Speed, String> {
     if text == "max" {
         return Ok(Speed::Max);
@@ -373,6 +481,8 @@ mod tests {
             "ride-promo demo --duration PT60S --rides f",
             "ride-promo import pre-offers -",
             "ride-promo replay rides f --format debs2015 --speed max --keep-times",
+            "ride-promo back-test --conditions c --rides f --format debs2015 --targets 5..40",
+            "ride-promo back-test --conditions c --from 2026-11-01T00:00:00Z --to 2026-11-15T00:00:00Z",
             "ride-promo positions show",
             "ride-promo positions set --partition 3 --to 17 --reason new",
             "ride-promo positions set --all --to beginning --reason new",
@@ -406,6 +516,11 @@ mod tests {
             "ride-promo positions set --all --to -5 --reason r",
             "ride-promo positions set --all --to end",
             "ride-promo replay rides f --speed 0",
+            "ride-promo back-test --conditions c",
+            "ride-promo back-test --rides f",
+            "ride-promo back-test --conditions c --rides f --targets 40..5",
+            "ride-promo back-test --conditions c --rides f --targets 0..5",
+            "ride-promo back-test --conditions c --from yesterday",
             "ride-promo completions tcsh-no",
         ] {
             let error = parse(line).expect_err(line);

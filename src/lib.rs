@@ -1,6 +1,7 @@
 //! Ride Promo: turns completed rides into progress towards a loan.
 
 pub mod api;
+pub mod back_test;
 pub mod causes;
 pub mod cli;
 pub mod clock;

@@ -11,9 +11,9 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 
 use ride_promo::cli::{
-    Cli, Command, DemoArgs, DoctorArgs, HealthcheckArgs, ImportCommand, ImportFormat,
-    ImportPreOffersArgs, OpenapiArgs, PositionsCommand, ReplayCommand, ReplayRidesArgs, RideFormat,
-    ServeArgs, Speed, TokenArgs,
+    BackTestArgs, Cli, Command, DemoArgs, DoctorArgs, HealthcheckArgs, ImportCommand, ImportFormat,
+    ImportPreOffersArgs, OpenapiArgs, PositionsCommand, ReplayCommand, ReplayRidesArgs, ReportForm,
+    RideFormat, ServeArgs, Speed, TokenArgs,
 };
 use ride_promo::clock::Clock;
 use ride_promo::config::{Config, ConfigError, Needs, Problem};
@@ -24,13 +24,16 @@ use ride_promo::progress::Progress;
 use ride_promo::store::{self, Store};
 use ride_promo::token::{self, TokenError};
 use ride_promo::{
-    api, causes, demo, doctor, healthcheck, import, replay, ride_file, serve, telemetry,
+    api, back_test, causes, demo, doctor, healthcheck, import, replay, ride_file, serve, telemetry,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// How long blocking calls that are still under way at the end may take.
 const BLOCKED_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Of how many malformed rows of a back-test the fault is shown; all are counted.
+const MAX_FAULTS_SHOWN: usize = 20;
 
 fn main() -> ExitCode {
     // Before anything that might use TLS. An error means that one is installed, which is as good.
@@ -39,7 +42,8 @@ fn main() -> ExitCode {
     match run(&cli) {
         Ok(code) => code,
         Err(error) => {
-            let misconfigured = error.downcast_ref::<ConfigError>().is_some();
+            let misconfigured = error.downcast_ref::<ConfigError>().is_some()
+                || error.downcast_ref::<back_test::UsageError>().is_some();
             telemetry::say_failure(&format!("ride-promo: {}", causes::in_words(&error)));
             ExitCode::from(if misconfigured { 2 } else { 1 })
         }
@@ -53,6 +57,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo(args),
         Command::Import(ImportCommand::PreOffers(args)) => import_pre_offers(cli, args),
         Command::Replay(ReplayCommand::Rides(args)) => replay_rides(cli, args),
+        Command::BackTest(args) => back_test(cli, args),
         Command::Positions(command) => positions(cli, command),
         Command::Token(args) => issue_token(cli, args),
         Command::Doctor(args) => examine(cli, args),
@@ -175,10 +180,7 @@ fn import_pre_offers(cli: &Cli, args: &ImportPreOffersArgs) -> anyhow::Result<Ex
 fn replay_rides(cli: &Cli, args: &ReplayRidesArgs) -> anyhow::Result<ExitCode> {
     let config = configured(cli, Needs::KAFKA)?;
     let options = replay::Options {
-        format: match args.format {
-            RideFormat::Ndjson => ride_file::Format::Ndjson,
-            RideFormat::Debs2015 => ride_file::Format::Debs2015,
-        },
+        format: ride_format(args.format),
         speed: match args.speed {
             Some(Speed::Times(factor)) => replay::Speed::Times(factor),
             None if !args.keep_times => replay::Speed::Times(1.0),
@@ -224,6 +226,99 @@ fn replay_rides(cli: &Cli, args: &ReplayRidesArgs) -> anyhow::Result<ExitCode> {
         );
         Ok(ExitCode::SUCCESS)
     })
+}
+
+fn ride_format(format: RideFormat) -> ride_file::Format {
+    match format {
+        RideFormat::Ndjson => ride_file::Format::Ndjson,
+        RideFormat::Debs2015 => ride_file::Format::Debs2015,
+    }
+}
+
+fn back_test(cli: &Cli, args: &BackTestArgs) -> anyhow::Result<ExitCode> {
+    let needs = match args.rides {
+        Some(_) => Needs::NOTHING,
+        None => Needs::KAFKA,
+    };
+    let config = configured(cli, needs)?;
+    let text = std::fs::read_to_string(&args.conditions)
+        .with_context(|| format!("reading {}", args.conditions.display()))?;
+    let conditions =
+        back_test::conditions(&text).with_context(|| format!("{}", args.conditions.display()))?;
+    let output = match args.output {
+        ReportForm::Table => back_test::Output::Table,
+        ReportForm::Json => back_test::Output::Json,
+        ReportForm::Csv => back_test::Output::Csv,
+    };
+    block_on(async {
+        let stop = CancellationToken::new();
+        stop_on_signal(stop.clone())?;
+        let users = match &args.users {
+            Some(file) => Some(back_test::users(open(file).await?).await?),
+            None => None,
+        };
+        let question = back_test::Question {
+            conditions,
+            targets: args.targets.clone(),
+            reward_cents: args.reward_cents,
+            scope: back_test::Scope {
+                from: args.from,
+                to: args.to,
+                users,
+            },
+        };
+        let report = match (&args.rides, args.from) {
+            (Some(rides), _) => back_test_on_file(&question, rides, args.format, &stop).await?,
+            (None, from) => {
+                let mut progress = Progress::of_unknown_length("rides");
+                // clap requires one of the two.
+                let from = from.context("--from is required without --rides")?;
+                let report = tokio::task::spawn_blocking(move || {
+                    let report =
+                        back_test::on_topic(&question, &config.kafka, from, &stop, |rides| {
+                            progress.set(rides)
+                        });
+                    progress.finish();
+                    report
+                });
+                report.await??
+            }
+        };
+        if let Some(file) = &args.svg {
+            std::fs::write(file, back_test::svg(&report))
+                .with_context(|| format!("writing {}", file.display()))?;
+        }
+        answer(report.render(output)?.as_bytes())
+    })
+}
+
+async fn back_test_on_file(
+    question: &back_test::Question,
+    rides: &Path,
+    format: RideFormat,
+    stop: &CancellationToken,
+) -> anyhow::Result<back_test::Report> {
+    let file = open(rides).await?;
+    let mut progress = Progress::through(&file, "rides");
+    let mut faults = Vec::new();
+    let report = back_test::on_file(
+        question,
+        file,
+        ride_format(format),
+        stop,
+        |rides| progress.set(rides),
+        |line, reason| {
+            if faults.len() < MAX_FAULTS_SHOWN {
+                faults.push(format!("line {line} skipped: {reason}"));
+            }
+        },
+    )
+    .await;
+    for fault in faults {
+        progress.note(&fault);
+    }
+    progress.finish();
+    report
 }
 
 async fn open(file: &Path) -> anyhow::Result<Opened> {

@@ -31,9 +31,18 @@ pub struct Progress {
 impl Progress {
     /// Of work through this file, counted in `unit` ("lines", "rides").
     pub fn through(file: &Opened, unit: &'static str) -> Self {
+        Self::new(unit, file.bytes_total, Arc::clone(&file.bytes_read))
+    }
+
+    /// Of work whose length is not known beforehand.
+    pub fn of_unknown_length(unit: &'static str) -> Self {
+        Self::new(unit, None, Arc::default())
+    }
+
+    fn new(unit: &'static str, bytes_total: Option<u64>, bytes_read: Arc<AtomicU64>) -> Self {
         let now = Instant::now();
         let bar = std::io::stderr().is_terminal().then(|| {
-            let (bar, template) = match file.bytes_total {
+            let (bar, template) = match bytes_total {
                 Some(total) => (
                     ProgressBar::new(total),
                     "{bar:30} {percent:>3}%  {msg}  {eta} left",
@@ -50,8 +59,8 @@ impl Progress {
         });
         Self {
             unit,
-            bytes_total: file.bytes_total,
-            bytes_read: Arc::clone(&file.bytes_read),
+            bytes_total,
+            bytes_read,
             began: now,
             shown: now,
             bar,

@@ -24,6 +24,7 @@ const READERS: &[&str] = &["ride_file"];
 /// The roles and the commands: each stands on the store, none on another.
 const WORKERS: &[&str] = &[
     "api",
+    "back_test",
     "doctor",
     "healthcheck",
     "import",

@@ -9,6 +9,7 @@
 )]
 
 mod admin;
+mod back_test;
 mod claim;
 mod completions;
 mod contracts;

@@ -1,0 +1,350 @@
+//! Every client's challenge, judged ride by ride as ingest judges it, and the tallies that answer
+//! for each target at once.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::RangeInclusive;
+
+use chrono::TimeDelta;
+use hashbrown::HashMap as FastMap;
+use uuid::Uuid;
+
+use super::report::{DaysToCompletion, NearMisses, Row};
+use crate::domain::participation::{Challenge, Outcome};
+use crate::domain::promotion::{Conditions, Verdict};
+use crate::domain::ride::Ride;
+use crate::domain::{Instant, UserId};
+
+/// A repetition of a ride is recognised while the client's newest ride was completed at most this
+/// much later. Older ids are forgotten, so that memory does not grow with the rides.
+const DUPLICATES_WITHIN: TimeDelta = TimeDelta::days(7);
+
+/// How many rides short of the target still is a near miss.
+const NEAR_MISS: u32 = 3;
+
+/// Which rides of the input are of the period, and of which clients.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    /// Rides completed before this are passed over.
+    pub from: Option<Instant>,
+    /// Rides completed at or after this are passed over.
+    pub to: Option<Instant>,
+    /// Only these clients, where given.
+    pub users: Option<HashSet<UserId>>,
+}
+
+impl Scope {
+    fn covers(&self, ride: &Ride) -> bool {
+        self.from.is_none_or(|from| ride.completed_at >= from)
+            && self.to.is_none_or(|to| ride.completed_at < to)
+            && self
+                .users
+                .as_ref()
+                .is_none_or(|users| users.contains(&ride.user_id))
+    }
+}
+
+/// All clients of a back-test. Feed it rides in the order in which they were published.
+pub struct Clients<'a> {
+    /// With the largest target that is asked about: a client who reached a smaller one rides on.
+    conditions: &'a Conditions,
+    targets: RangeInclusive<u32>,
+    scope: Scope,
+    clients: FastMap<UserId, Client<'a>>,
+    /// `by_count[n][verdict]`: verdicts on rides of clients of whom `n` rides had counted. They are
+    /// verdicts for every target above `n`; for the others the challenge was completed.
+    by_count: Vec<[u64; Verdict::ALL.len()]>,
+    /// Minutes from the start to the ride that counted as the n-th, by target.
+    minutes: BTreeMap<u32, BTreeMap<u32, u64>>,
+    duplicates: u64,
+    outside: u64,
+    first: Option<Instant>,
+    last: Option<Instant>,
+}
+
+struct Client<'a> {
+    challenge: Challenge<'a>,
+    /// Rides that may come again.
+    recent: Vec<(Instant, Uuid)>,
+    newest: Instant,
+}
+
+impl<'a> Clients<'a> {
+    /// No client yet. `conditions` ask for the last of `targets`.
+    pub fn new(conditions: &'a Conditions, targets: RangeInclusive<u32>, scope: Scope) -> Self {
+        let counts = conditions.target_rides as usize + 1;
+        Self {
+            conditions,
+            targets,
+            scope,
+            clients: FastMap::new(),
+            by_count: vec![[0; Verdict::ALL.len()]; counts],
+            minutes: BTreeMap::new(),
+            duplicates: 0,
+            outside: 0,
+            first: None,
+            last: None,
+        }
+    }
+
+    /// Rides that were recognised as repetitions.
+    pub fn duplicates(&self) -> u64 {
+        self.duplicates
+    }
+
+    /// Rides outside of the period, or of other clients than those asked about.
+    pub fn outside(&self) -> u64 {
+        self.outside
+    }
+
+    /// The first and the last `completed_at` of the rides in scope.
+    pub fn period(&self) -> Option<(Instant, Instant)> {
+        self.first.zip(self.last)
+    }
+
+    /// Applies one ride. The client's first one starts their challenge.
+    pub fn apply(&mut self, ride: &Ride) {
+        if !self.scope.covers(ride) {
+            self.outside += 1;
+            return;
+        }
+        let completed_at = ride.completed_at;
+        self.first = Some(
+            self.first
+                .map_or(completed_at, |first| first.min(completed_at)),
+        );
+        self.last = Some(
+            self.last
+                .map_or(completed_at, |last| last.max(completed_at)),
+        );
+        let conditions = self.conditions;
+        let client = self
+            .clients
+            .entry(ride.user_id)
+            .or_insert_with(|| Client::started(conditions, completed_at));
+        if client.challenge.is_complete() {
+            return;
+        }
+        if client.has_seen(ride) {
+            self.duplicates += 1;
+            return;
+        }
+        let counted_before = client.challenge.rides_completed;
+        let Outcome::Judged(judgement) = client.challenge.apply(ride) else {
+            return;
+        };
+        // Repetitions are recognised by `recent`, which forgets; this would not.
+        client.challenge.recorded.clear();
+        self.by_count[counted_before as usize][judgement.verdict as usize] += 1;
+        if judgement.verdict != Verdict::Counted {
+            return;
+        }
+        let counted = client.challenge.rides_completed;
+        if self.targets.contains(&counted) {
+            let minutes = (completed_at - client.challenge.started_at).num_minutes();
+            let minutes = u32::try_from(minutes).unwrap_or(0);
+            *self
+                .minutes
+                .entry(counted)
+                .or_default()
+                .entry(minutes)
+                .or_default() += 1;
+        }
+        if client.challenge.is_complete() {
+            client.recent = Vec::new();
+            client.challenge.counted_per_day = HashMap::new();
+        }
+    }
+
+    /// The outcome for each target. `reward_cents` is what one completion costs.
+    pub fn rows(&self, reward_cents: Option<i64>) -> Vec<Row> {
+        let counts = self.by_count.len();
+        let mut ended_with = vec![0_u64; counts];
+        let mut open_with = vec![0_u64; counts];
+        for client in self.clients.values() {
+            let counted = client.challenge.rides_completed as usize;
+            ended_with[counted] += 1;
+            let is_open = self
+                .last
+                .is_some_and(|last| last < client.challenge.challenge_deadline);
+            open_with[counted] += u64::from(is_open);
+        }
+        self.targets
+            .clone()
+            .map(|target| {
+                let short = |missing: u32| {
+                    target
+                        .checked_sub(missing)
+                        .map_or(0, |counted| ended_with[counted as usize])
+                };
+                let until_target = ..target as usize;
+                let none = BTreeMap::new();
+                let minutes = self.minutes.get(&target).unwrap_or(&none);
+                let completed: u64 = minutes.values().sum();
+                Row {
+                    target_rides: target,
+                    clients: self.clients.len() as u64,
+                    completed,
+                    still_open: open_with[until_target].iter().sum(),
+                    days_to_completion: DaysToCompletion::of(minutes),
+                    near_misses: NearMisses([1, 2, NEAR_MISS].map(short)),
+                    verdicts: Verdict::ALL.map(|verdict| {
+                        let of_count =
+                            |verdicts: &[u64; Verdict::ALL.len()]| verdicts[verdict as usize];
+                        (
+                            verdict,
+                            self.by_count[until_target].iter().map(of_count).sum(),
+                        )
+                    }),
+                    cost_cents: reward_cents.map(|cents| {
+                        cents.saturating_mul(i64::try_from(completed).unwrap_or(i64::MAX))
+                    }),
+                }
+            })
+            .collect()
+    }
+}
+
+impl<'a> Client<'a> {
+    fn started(conditions: &'a Conditions, started_at: Instant) -> Self {
+        Self {
+            challenge: Challenge {
+                conditions,
+                started_at,
+                challenge_deadline: started_at + conditions.challenge_period.delta(),
+                rides_completed: 0,
+                recorded: HashMap::new(),
+                counted_per_day: HashMap::new(),
+            },
+            recent: Vec::new(),
+            newest: started_at,
+        }
+    }
+
+    /// Whether this ride was seen before; remembers it.
+    fn has_seen(&mut self, ride: &Ride) -> bool {
+        self.newest = self.newest.max(ride.completed_at);
+        let horizon = self.newest - DUPLICATES_WITHIN;
+        if self
+            .recent
+            .iter()
+            .any(|(_, ride_id)| *ride_id == ride.ride_id)
+        {
+            return true;
+        }
+        if self.recent.len() == self.recent.capacity() {
+            self.recent
+                .retain(|(completed_at, _)| *completed_at >= horizon);
+        }
+        self.recent.push((ride.completed_at, ride.ride_id));
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    const TARGETS: RangeInclusive<u32> = 1..=6;
+
+    fn conditions(target: u32, max_rides_per_day: Option<u32>) -> Conditions {
+        let mut document = json!({ "target_rides": target, "min_amount_cents": 2, "currency_code": "MXN",
+            "challenge_period": "P3D", "claim_period": "P7D" });
+        if let Some(most) = max_rides_per_day {
+            document["max_rides_per_day"] = json!(most);
+            document["day_boundary_timezone"] = json!("America/Mexico_City");
+        }
+        Conditions::from_json(&document).expect("valid conditions")
+    }
+
+    prop_compose! {
+        /// A ride of one of three clients, within six days, some too cheap, some repeated.
+        fn a_ride()(id in 0_u128..60, user_id in 1_i64..4, hours in 0_i64..144, amount_cents in 0_i64..6) -> Ride {
+            Ride {
+                ride_id: Uuid::from_u128(id),
+                user_id,
+                completed_at: "2026-11-01T00:00:00Z".parse::<Instant>().expect("an instant") + TimeDelta::hours(hours),
+                amount_cents,
+                currency_code: "MXN".parse().expect("a currency"),
+                country_code: None,
+                city_id: None,
+                service_type: None,
+            }
+        }
+    }
+
+    /// Each client's challenge with exactly this target, as ingest would apply the rides: the
+    /// counts of completed challenges and of verdicts.
+    fn as_ingest_does(conditions: &Conditions, rides: &[Ride]) -> (u64, [u64; Verdict::ALL.len()]) {
+        let mut challenges: HashMap<UserId, Challenge<'_>> = HashMap::new();
+        let mut verdicts = [0; Verdict::ALL.len()];
+        for ride in rides {
+            let challenge = challenges
+                .entry(ride.user_id)
+                .or_insert_with(|| Client::started(conditions, ride.completed_at).challenge);
+            if let Outcome::Judged(judgement) = challenge.apply(ride) {
+                verdicts[judgement.verdict as usize] += 1;
+            }
+        }
+        let completed = challenges
+            .values()
+            .filter(|challenge| challenge.is_complete());
+        (completed.count() as u64, verdicts)
+    }
+
+    proptest! {
+        #[test]
+        fn one_pass_over_all_targets_is_a_pass_for_each(
+            rides in prop::collection::vec(a_ride(), 0..80),
+            max_rides_per_day in prop::option::of(1_u32..3),
+        ) {
+            let widest = conditions(*TARGETS.end(), max_rides_per_day);
+            let mut clients = Clients::new(&widest, TARGETS, Scope::default());
+            for ride in &rides {
+                clients.apply(ride);
+            }
+            for row in clients.rows(Some(7)) {
+                let one = conditions(row.target_rides, max_rides_per_day);
+                let (completed, verdicts) = as_ingest_does(&one, &rides);
+                prop_assert_eq!(row.completed, completed);
+                prop_assert_eq!(row.verdicts.map(|(_, rides)| rides), verdicts);
+                prop_assert_eq!(row.cost_cents, Some(7 * completed as i64));
+            }
+        }
+    }
+
+    #[test]
+    fn a_repetition_is_recognised_for_seven_days() {
+        let widest = conditions(6, None);
+        let ride = |id: u128, day: i64| Ride {
+            ride_id: Uuid::from_u128(id),
+            user_id: 1,
+            completed_at: "2026-11-01T00:00:00Z"
+                .parse::<Instant>()
+                .expect("an instant")
+                + TimeDelta::days(day),
+            amount_cents: 5,
+            currency_code: "MXN".parse().expect("a currency"),
+            country_code: None,
+            city_id: None,
+            service_type: None,
+        };
+        let mut clients = Clients::new(&widest, TARGETS, Scope::default());
+        for (id, day) in [(0, 0), (1, 7), (0, 0)] {
+            clients.apply(&ride(id, day));
+        }
+        assert_eq!(clients.duplicates(), 1);
+        // Much later, the ids of then are forgotten.
+        for id in 100..200 {
+            clients.apply(&ride(id, 30));
+        }
+        let remembered = &clients.clients[&1].recent;
+        assert!(
+            remembered
+                .iter()
+                .all(|(_, ride_id)| ride_id.as_u128() >= 100)
+        );
+    }
+}

@@ -1,0 +1,132 @@
+//! The ride topic's history as a source: read from a moment on to the ends as they are at the
+//! beginning of the run. It joins no group and commits nothing.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant as Monotonic};
+
+use anyhow::{Context as _, bail};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::KafkaConfig;
+use crate::domain::Instant;
+use crate::kafka::{self, LogContext};
+use crate::wire::ride_completed::MAX_AHEAD;
+
+/// How long the broker may take for metadata and offsets.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A read that yields nothing for this long fails.
+const STALLED_AFTER: Duration = Duration::from_secs(60);
+
+/// How often the loop looks whether it should stop.
+const POLL: Duration = Duration::from_millis(100);
+
+type Consumer = BaseConsumer<LogContext>;
+
+/// Hands every record that was published from `from` on to `each`, in offset order within a
+/// partition; tombstones are passed over. Blocks; call it on a thread of its own.
+///
+/// Rides are published after they were completed, or at most [`MAX_AHEAD`] before; later records
+/// are all read, since a ride may arrive late.
+pub fn read(
+    config: &KafkaConfig,
+    from: Instant,
+    stop: &CancellationToken,
+    mut each: impl FnMut(&[u8]),
+) -> anyhow::Result<()> {
+    let topic = config.ride_topic.as_str();
+    let consumer: Consumer = kafka::tail_consumer(config)
+        .set("queued.max.messages.kbytes", "65536")
+        .create_with_context(LogContext { role: "back-test" })
+        .context("creating the consumer")?;
+    let mut reading = assign(&consumer, topic, from)?;
+    let mut progress_at = Monotonic::now();
+    while !reading.is_empty() {
+        if stop.is_cancelled() {
+            bail!("interrupted before the end of the topic");
+        }
+        match consumer.poll(POLL) {
+            Some(Ok(message)) => {
+                progress_at = Monotonic::now();
+                if let Some(value) = message.payload() {
+                    each(value);
+                }
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                progress_at = Monotonic::now();
+                reading.remove(&partition);
+            }
+            Some(Err(error)) if is_lasting(&error) => {
+                return Err(error).with_context(|| format!("reading the topic {topic}"));
+            }
+            Some(Err(error)) => tracing::debug!(%error, "reading the ride topic"),
+            None if progress_at.elapsed() > STALLED_AFTER => {
+                bail!("the topic {topic} yielded nothing for {STALLED_AFTER:?}");
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Assigns every partition at its first record from `from` on; returns those that have one.
+fn assign(consumer: &Consumer, topic: &str, from: Instant) -> anyhow::Result<BTreeSet<i32>> {
+    let metadata = consumer
+        .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
+        .with_context(|| format!("asking for the topic {topic}"))?;
+    let partitions: Vec<i32> = metadata
+        .topics()
+        .iter()
+        .filter(|found| found.error().is_none())
+        .flat_map(|found| found.partitions().iter().map(|partition| partition.id()))
+        .collect();
+    if partitions.is_empty() {
+        bail!("there is no topic {topic}");
+    }
+    let earliest = (from - MAX_AHEAD).timestamp_millis().max(0);
+    let mut wanted = TopicPartitionList::new();
+    for partition in partitions {
+        wanted.add_partition_offset(topic, partition, Offset::Offset(earliest))?;
+    }
+    let found = consumer
+        .offsets_for_times(wanted, REQUEST_TIMEOUT)
+        .context("asking for the offsets of a time")?;
+    let mut assignment = TopicPartitionList::new();
+    let mut reading = BTreeSet::new();
+    for element in found.elements() {
+        element
+            .error()
+            .with_context(|| format!("partition {} of {topic}", element.partition()))?;
+        // No record is that late: the end.
+        if let Offset::Offset(_) = element.offset() {
+            assignment.add_partition_offset(topic, element.partition(), element.offset())?;
+            reading.insert(element.partition());
+        }
+    }
+    consumer
+        .assign(&assignment)
+        .context("assigning partitions")?;
+    Ok(reading)
+}
+
+/// Errors that do not pass by themselves.
+fn is_lasting(error: &KafkaError) -> bool {
+    use rdkafka::types::RDKafkaErrorCode as Code;
+
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::Fatal
+                | Code::AutoOffsetReset
+                | Code::OffsetOutOfRange
+                | Code::UnknownPartition
+                | Code::UnknownTopic
+                | Code::UnknownTopicOrPartition
+                | Code::TopicAuthorizationFailed
+        )
+    )
+}
