@@ -29,7 +29,7 @@ use crate::store::outbox::{Pending, ShardLease};
 use crate::telemetry::Metrics;
 use crate::telemetry::traces::{self, Operation};
 use crate::wire::format_instant;
-use crate::wire::promotion_status::SOURCE;
+use crate::wire::promotion_status::{EventType, SOURCE};
 
 /// How long a Kafka call of a transaction may take.
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(30);
@@ -195,12 +195,9 @@ impl Relay {
             return Ok(0);
         }
         let ids: Vec<i64> = events.iter().map(|event| event.id).collect();
-        let mut transitions: BTreeMap<String, u64> = BTreeMap::new();
+        let mut transitions: BTreeMap<EventType, u64> = BTreeMap::new();
         for Pending { event, .. } in &events {
-            match transitions.get_mut(&event.event_type) {
-                Some(count) => *count += 1,
-                None => drop(transitions.insert(event.event_type.clone(), 1)),
-            }
+            *transitions.entry(event.event_type).or_default() += 1;
         }
         let traced = self.trace(&mut events);
         let publisher = Arc::clone(publisher);
@@ -213,7 +210,10 @@ impl Relay {
         lease.delete(&ids).await?;
         self.metrics.relay.published.inc_by(ids.len() as u64);
         for (event_type, count) in &transitions {
-            self.metrics.relay.transitions.add(event_type, *count);
+            self.metrics
+                .relay
+                .transitions
+                .add(event_type.as_str(), *count);
         }
         self.metrics.relay.transactions.inc();
         self.metrics
@@ -231,7 +231,7 @@ impl Relay {
             let state = &pending.event.state;
             let ids = [
                 KeyValue::new("messaging.message.id", pending.event.event_id.to_string()),
-                KeyValue::new("ride_promo.event.type", pending.event.event_type.clone()),
+                KeyValue::new("ride_promo.event.type", pending.event.event_type.as_str()),
                 KeyValue::new("ride_promo.user_id", state.user_id),
                 KeyValue::new("ride_promo.promotion_id", state.promotion_id),
             ];
@@ -318,7 +318,7 @@ impl Publisher {
         for (name, text) in [
             ("ce_specversion", "1.0"),
             ("ce_id", &event_id),
-            ("ce_type", &event.event_type),
+            ("ce_type", event.event_type.as_str()),
             ("ce_source", SOURCE),
             ("ce_time", &occurred_at),
             ("ce_subject", &key),

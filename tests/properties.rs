@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 use ride_promo::domain::Instant;
 use ride_promo::domain::participation::{
-    Challenge, ExpiredReason, MoveError, Outcome, Status, StatusName,
+    Challenge, Completion, ExpiredReason, MoveError, Outcome, Status, StatusName,
 };
 use ride_promo::domain::promotion::{Conditions, Verdict, judge};
 use ride_promo::domain::ride::Ride;
@@ -475,33 +475,34 @@ proptest! {
         let (before, deadline) = window();
         let now = deadline + TimeDelta::milliseconds(off);
         let passed = off >= 0;
+        let completion = Completion { completed_at: before, reward_deadline: deadline };
         let status = match status {
-            StatusName::InProgress => Status::InProgress { challenge_deadline: deadline },
-            StatusName::Completed => Status::Completed { completed_at: before, reward_deadline: deadline },
-            StatusName::Rewarded => Status::Rewarded { rewarded_at: before },
-            StatusName::Expired => Status::Expired { expired_at: before, reason: expired_for },
+            StatusName::InProgress => Status::InProgress,
+            StatusName::Completed => Status::Completed(completion),
+            StatusName::Rewarded => Status::Rewarded { completion, rewarded_at: before },
+            StatusName::Expired => Status::Expired { completion: None, expired_at: before, reason: expired_for },
         };
         let refused = MoveError::From(status.name());
-        let expired = |reason| Status::Expired { expired_at: now, reason };
+        let expired = |reason, completion| Status::Expired { completion, expired_at: now, reason };
 
         // A completing ride is judged by when it was completed, so no deadline stands in its way.
-        let completed = Status::Completed {
+        let completed = Status::Completed(Completion {
             completed_at: now,
             reward_deadline: now + TimeDelta::days(7),
-        };
+        });
         prop_assert_eq!(status.complete(now, &conditions), match status {
-            Status::InProgress { .. } => Ok(completed),
+            Status::InProgress => Ok(completed),
             _ => Err(refused),
         });
         prop_assert_eq!(status.accept(now), match status {
-            Status::Completed { .. } if passed => Err(MoveError::TooLate),
-            Status::Completed { .. } => Ok(Status::Rewarded { rewarded_at: now }),
+            Status::Completed(_) if passed => Err(MoveError::TooLate),
+            Status::Completed(_) => Ok(Status::Rewarded { completion, rewarded_at: now }),
             _ => Err(refused),
         });
-        prop_assert_eq!(status.expire(now), match status {
-            Status::InProgress { .. } | Status::Completed { .. } if !passed => Err(MoveError::TooEarly),
-            Status::InProgress { .. } => Ok(expired(ExpiredReason::ChallengeNotCompleted)),
-            Status::Completed { .. } => Ok(expired(ExpiredReason::RewardNotClaimed)),
+        prop_assert_eq!(status.expire(deadline, now), match status {
+            Status::InProgress | Status::Completed(_) if !passed => Err(MoveError::TooEarly),
+            Status::InProgress => Ok(expired(ExpiredReason::ChallengeNotCompleted, None)),
+            Status::Completed(_) => Ok(expired(ExpiredReason::RewardNotClaimed, Some(completion))),
             _ => Err(refused),
         });
     }

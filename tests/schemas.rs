@@ -213,7 +213,7 @@ fn the_guides_show_events_that_fit() {
         }
     }
     let (publisher, subscriber) = (page("publisher-guide.md"), page("subscriber-guide.md"));
-    for reason in ride_completed::Reason::ALL {
+    for reason in ride_completed::QuarantineReason::ALL {
         assert!(
             publisher.contains(&format!("| `{}` |", reason.as_str())),
             "{reason:?}"

@@ -203,7 +203,7 @@ fn document(api: OpenApi, info: Value, tags: &[(&str, &str)], links: &[Link]) ->
     } });
     add_schemas::<Participation>(&mut api);
     add_schemas::<Origination>(&mut api);
-    add_schemas::<eligibility::Reason>(&mut api);
+    add_schemas::<eligibility::EligibilityRule>(&mut api);
     add_schemas::<FieldProblem>(&mut api);
     add_schemas::<RideCompleted>(&mut api);
     let mut components = api["components"]["schemas"].take();

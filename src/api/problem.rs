@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use std::time::Duration;
 use utoipa::ToSchema;
 
-use crate::domain::eligibility::Reason;
+use crate::domain::eligibility::EligibilityRule;
 use crate::domain::fields::FieldError;
 use crate::store::StoreError;
 
@@ -263,7 +263,7 @@ impl Problem {
     }
 
     /// Start: these rules failed, in the contract's order.
-    pub fn not_eligible(reasons: &[Reason]) -> Self {
+    pub fn not_eligible(reasons: &[EligibilityRule]) -> Self {
         Self::new(
             kind!(CONFLICT, "not-eligible", "Not eligible"),
             "The client may not start this promotion; reasons says why.",

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use utoipa::openapi::{Content, Header, RefOr, Response, ResponseBuilder};
 
 use super::problem::{CONTENT_TYPE_PROBLEM, Problem};
-use crate::domain::eligibility::Reason;
+use crate::domain::eligibility::EligibilityRule;
 
 /// The responses of an operation, by status.
 pub type Responses = BTreeMap<String, RefOr<Response>>;
@@ -88,7 +88,10 @@ pub fn already_rewarded() -> Problem {
 
 /// `not-eligible`, for two reasons.
 pub fn not_eligible() -> Problem {
-    Problem::not_eligible(&[Reason::PromotionInactive, Reason::PromotionsDisabled])
+    Problem::not_eligible(&[
+        EligibilityRule::PromotionInactive,
+        EligibilityRule::PromotionsDisabled,
+    ])
 }
 
 fn example(name: &str) -> Value {

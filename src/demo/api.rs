@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::plan::Offer;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::domain::participation::StatusName;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::token::{self, Subject};
 use crate::wire::format_instant;
@@ -57,7 +58,7 @@ pub(super) enum CallError {
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Participation {
     pub(super) promotion_id: PromotionId,
-    pub(super) status: String,
+    pub(super) status: StatusName,
     pub(super) started_at: Instant,
     pub(super) challenge_deadline: Instant,
     pub(super) reward_deadline: Option<Instant>,

@@ -13,6 +13,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 
 use crate::config::KafkaConfig;
+use crate::domain::participation::StatusName;
 use crate::domain::{PromotionId, UserId};
 use crate::kafka::{self, LogContext};
 use crate::wire::promotion_status::PromotionStatus;
@@ -28,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 struct Seen {
     /// The newest version, all before it included.
     version: i32,
-    status: String,
+    status: Option<StatusName>,
     /// The version of the record that came last: an older one may come again, but not last.
     last: i32,
 }
@@ -59,7 +60,7 @@ impl Notes {
             ));
         }
         seen.version = state.version;
-        seen.status = state.status.as_str().to_owned();
+        seen.status = Some(state.status.name());
     }
 }
 
@@ -102,7 +103,7 @@ impl Audience {
     /// how many events there were.
     pub(super) async fn compare(
         &self,
-        versions: &[(UserId, PromotionId, i32, String)],
+        versions: &[(UserId, PromotionId, i32, StatusName)],
     ) -> (Vec<String>, u64) {
         let began = tokio::time::Instant::now();
         loop {
@@ -113,7 +114,7 @@ impl Audience {
                     .filter_map(|(user_id, promotion_id, version, status)| {
                         let seen = notes.seen.get(&(*user_id, *promotion_id));
                         let same = seen.is_some_and(|seen| {
-                            (seen.version, seen.last, &seen.status) == (*version, *version, status)
+                            (seen.version, seen.last, seen.status) == (*version, *version, Some(*status))
                         });
                         (!same).then(|| {
                             format!(

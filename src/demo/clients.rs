@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::api::{Accepted, Api, CallError, Participation, Progress};
 use super::plan::{self, Claim, Client, Crowd, Ends, Offer, Trip};
 use super::rides::Publisher;
+use crate::domain::participation::StatusName;
 use crate::domain::ride::Ride;
 use crate::domain::{PromotionId, UserId};
 
@@ -323,14 +324,14 @@ impl Clients {
             match self.api.progress(token, promotion_id, tag.as_deref()).await {
                 Ok(Progress::Unchanged) => {}
                 Ok(Progress::Changed(participation, new_tag)) => {
-                    match participation.status.as_str() {
-                        "COMPLETED" if !has_claimed => {
+                    match participation.status {
+                        StatusName::Completed if !has_claimed => {
                             self.claim(user_id, token, &participation, claim).await;
                             has_claimed = true;
                         }
-                        "REWARDED" => return true,
-                        "EXPIRED" => return false,
-                        _ => {}
+                        StatusName::Rewarded => return true,
+                        StatusName::Expired => return false,
+                        StatusName::InProgress | StatusName::Completed => {}
                     }
                     tag = new_tag;
                 }

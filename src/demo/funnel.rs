@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::api::{PromotionStats, Stats};
 use super::rides::Counts;
 use crate::domain::PromotionId;
+use crate::domain::promotion::Verdict;
 
 /// How wide the longest bar is.
 const WIDTH: usize = 32;
@@ -59,7 +60,7 @@ impl Rides {
                 "rides_duplicate_total" => rides.repeated = value,
                 "rides_no_participation_total" => rides.of_nobody = value,
                 "rides_judged_total" => match label.split('"').nth(1) {
-                    Some("COUNTED") => rides.counted = value,
+                    Some(verdict) if verdict == Verdict::Counted.as_str() => rides.counted = value,
                     Some(verdict) if value > 0 => {
                         rides.refused.insert(verdict.to_owned(), value);
                     }
@@ -236,7 +237,7 @@ mod tests {
     fn reads_the_services_own_metrics() {
         let metrics = Metrics::new();
         metrics.ingest.consumed.inc_by(20);
-        metrics.ingest.judged.add("COUNTED", 7);
+        metrics.ingest.judged.add(Verdict::Counted.as_str(), 7);
         metrics.ingest.judged.add("BELOW_MIN_AMOUNT", 3);
         metrics.ingest.duplicate.inc_by(2);
         metrics.ingest.no_participation.inc_by(8);

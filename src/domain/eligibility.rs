@@ -7,30 +7,27 @@ use uuid::Uuid;
 
 use super::participation::{ExpiredReason, Status};
 use super::reward::{CountryCode, Reward};
+use super::words::words;
 use super::{Instant, PromotionId};
 
-/// Why a client may not start, in the contract's order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-#[schema(as = EligibilityRule)]
-#[schema(
-    description = "A rule of eligibility; as a reason: it failed. In order.\n\n- `ALREADY_REWARDED`: the client was rewarded before, in any promotion\n- `ANOTHER_CHALLENGE_LIVE`: a challenge of theirs is in progress or waits to be claimed\n- `NO_PRE_OFFER`: no newbie pre-offer is there\n- `PRE_OFFER_EXPIRED`: there are newbie pre-offers, but none is valid any more\n- `NO_PROMOTION_MAPPED`: the pre-offer's promotion is not known\n- `PROMOTION_INACTIVE`: the promotion is switched off\n- `PROMOTIONS_DISABLED`: promotions are switched off in the pre-offer's country"
-)]
-pub enum Reason {
-    /// A participation of theirs is `REWARDED`, in any promotion.
-    AlreadyRewarded,
-    /// A participation of theirs is live.
-    AnotherChallengeLive,
-    /// There is no newbie pre-offer to consider.
-    NoPreOffer,
-    /// There are newbie pre-offers, but none is valid any more.
-    PreOfferExpired,
-    /// The pre-offer's promotion is not known here.
-    NoPromotionMapped,
-    /// The promotion is switched off.
-    PromotionInactive,
-    /// The pre-offer's country is switched off.
-    PromotionsDisabled,
+words! {
+    /// A rule of eligibility; as a reason: it failed. In order.
+    pub enum EligibilityRule {
+        /// The client was rewarded before, in any promotion.
+        AlreadyRewarded = "ALREADY_REWARDED",
+        /// A challenge of theirs is in progress or waits to be claimed.
+        AnotherChallengeLive = "ANOTHER_CHALLENGE_LIVE",
+        /// No newbie pre-offer is there.
+        NoPreOffer = "NO_PRE_OFFER",
+        /// There are newbie pre-offers, but none is valid any more.
+        PreOfferExpired = "PRE_OFFER_EXPIRED",
+        /// The pre-offer's promotion is not known.
+        NoPromotionMapped = "NO_PROMOTION_MAPPED",
+        /// The promotion is switched off.
+        PromotionInactive = "PROMOTION_INACTIVE",
+        /// Promotions are switched off in the pre-offer's country.
+        PromotionsDisabled = "PROMOTIONS_DISABLED",
+    }
 }
 
 /// What must be known of a client to decide; `None` where a rule cannot be judged.
@@ -66,29 +63,29 @@ pub enum PreOfferFound {
 
 impl Facts {
     /// Every rule in the contract's order, with whether it holds; `None` where it cannot be judged.
-    fn rules(&self) -> [(Reason, Option<bool>); 7] {
+    fn rules(&self) -> [(EligibilityRule, Option<bool>); 7] {
         let unexpired = match self.pre_offer {
             PreOfferFound::No => None,
             PreOfferFound::Expired => Some(false),
             PreOfferFound::Valid => Some(true),
         };
         [
-            (Reason::AlreadyRewarded, Some(!self.rewarded)),
-            (Reason::AnotherChallengeLive, Some(!self.live)),
+            (EligibilityRule::AlreadyRewarded, Some(!self.rewarded)),
+            (EligibilityRule::AnotherChallengeLive, Some(!self.live)),
             (
-                Reason::NoPreOffer,
+                EligibilityRule::NoPreOffer,
                 Some(self.pre_offer != PreOfferFound::No),
             ),
-            (Reason::PreOfferExpired, unexpired),
-            (Reason::NoPromotionMapped, self.promotion_mapped),
-            (Reason::PromotionInactive, self.promotion_active),
-            (Reason::PromotionsDisabled, self.promotions_enabled),
+            (EligibilityRule::PreOfferExpired, unexpired),
+            (EligibilityRule::NoPromotionMapped, self.promotion_mapped),
+            (EligibilityRule::PromotionInactive, self.promotion_active),
+            (EligibilityRule::PromotionsDisabled, self.promotions_enabled),
         ]
     }
 }
 
 /// Every rule that could be judged and failed, in order; empty means eligible.
-pub fn failed_rules(facts: &Facts) -> Vec<Reason> {
+pub fn failed_rules(facts: &Facts) -> Vec<EligibilityRule> {
     facts
         .rules()
         .into_iter()
@@ -96,27 +93,24 @@ pub fn failed_rules(facts: &Facts) -> Vec<Reason> {
         .collect()
 }
 
-/// What the client's app shows after the landing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-#[schema(
-    description = "What the client's app shows.\n\n- `REWARD_READY`: the challenge is done and the reward may be claimed\n- `PROMO_PROGRESS`: rides are being counted\n- `CHALLENGE_OVER`: the deadline of the challenge passed; shown until acknowledged\n- `REWARD_EXPIRED`: the deadline of the reward passed; shown until acknowledged\n- `PROMO_OFFER`: a promotion may be started\n- `REGULAR_OFFER`: a loan without a challenge\n- `NO_OFFER`: nothing"
-)]
-pub enum Screen {
-    /// The challenge is done and the reward may be claimed.
-    RewardReady,
-    /// Rides are being counted.
-    PromoProgress,
-    /// The challenge's deadline passed; shown until acknowledged.
-    ChallengeOver,
-    /// The reward's deadline passed; shown until acknowledged.
-    RewardExpired,
-    /// A promotion may be started.
-    PromoOffer,
-    /// A loan without a challenge.
-    RegularOffer,
-    /// Nothing now.
-    NoOffer,
+words! {
+    /// What the client's app shows.
+    pub enum Screen {
+        /// The challenge is done and the reward may be claimed.
+        RewardReady = "REWARD_READY",
+        /// Rides are being counted.
+        PromoProgress = "PROMO_PROGRESS",
+        /// The deadline of the challenge passed; shown until acknowledged.
+        ChallengeOver = "CHALLENGE_OVER",
+        /// The deadline of the reward passed; shown until acknowledged.
+        RewardExpired = "REWARD_EXPIRED",
+        /// A promotion may be started.
+        PromoOffer = "PROMO_OFFER",
+        /// A loan without a challenge.
+        RegularOffer = "REGULAR_OFFER",
+        /// Nothing.
+        NoOffer = "NO_OFFER",
+    }
 }
 
 /// The latest participation of a client, over all promotions. A live or rewarded one is always
@@ -173,7 +167,7 @@ pub struct ClientFacts {
 #[schema(as = EligibilityCheck)]
 pub struct Check {
     /// The reason given where it fails.
-    pub rule: Reason,
+    pub rule: EligibilityRule,
     /// Whether it holds.
     pub ok: bool,
     /// What was compared.
@@ -198,14 +192,15 @@ impl ClientFacts {
     /// The screen that a participation claims for itself, if it does.
     fn screen_of(&self, latest: &Latest) -> Option<Screen> {
         let ended = match latest.status {
-            Status::Completed {
-                reward_deadline, ..
-            } if self.now < reward_deadline => return Some(Screen::RewardReady),
-            Status::InProgress { .. } => return Some(Screen::PromoProgress),
-            // Rewarded once, never a newbie again, so no earlier challenge is mourned either.
+            Status::Completed(completion) if self.now < completion.reward_deadline => {
+                return Some(Screen::RewardReady);
+            }
+            Status::InProgress => return Some(Screen::PromoProgress),
+            // A client who was rewarded once is never a newbie again, so no earlier challenge is
+            // shown either.
             Status::Rewarded { .. } => return None,
             // Past its deadline, written or not.
-            Status::Completed { .. } => ExpiredReason::RewardNotClaimed,
+            Status::Completed(_) => ExpiredReason::RewardNotClaimed,
             Status::Expired { reason, .. } => reason,
         };
         if latest.acknowledged || !latest.pre_offer_valid {
@@ -224,10 +219,8 @@ impl ClientFacts {
         Facts {
             rewarded: matches!(status, Some(Status::Rewarded { .. })),
             live: match status {
-                Some(Status::InProgress { .. }) => true,
-                Some(Status::Completed {
-                    reward_deadline, ..
-                }) => self.now < reward_deadline,
+                Some(Status::InProgress) => true,
+                Some(Status::Completed(completion)) => self.now < completion.reward_deadline,
                 _ => false,
             },
             pre_offer: match (&self.newbie, valid) {
@@ -261,30 +254,30 @@ impl ClientFacts {
         self.now < pre_offer.valid_until
     }
 
-    fn compared(&self, rule: Reason) -> Value {
+    fn compared(&self, rule: EligibilityRule) -> Value {
         let newbie = self.newbie.as_ref();
         match rule {
-            Reason::AlreadyRewarded | Reason::AnotherChallengeLive => json!({
+            EligibilityRule::AlreadyRewarded | EligibilityRule::AnotherChallengeLive => json!({
                 "latest_promotion_id": self.latest.map(|latest| latest.promotion_id),
                 "status": self.latest.map(|latest| latest.status.name()),
             }),
-            Reason::NoPreOffer => json!({
+            EligibilityRule::NoPreOffer => json!({
                 "pre_offer_id": newbie.map(|found| found.pre_offer_id),
             }),
-            Reason::PreOfferExpired => json!({
+            EligibilityRule::PreOfferExpired => json!({
                 "pre_offer_id": newbie.map(|found| found.pre_offer_id),
                 "valid_until": newbie.map(|found| instant(found.valid_until)),
                 "now": instant(self.now),
             }),
-            Reason::NoPromotionMapped => json!({
+            EligibilityRule::NoPromotionMapped => json!({
                 "promotion_key": newbie.and_then(|found| found.promotion_key.as_deref()),
                 "promotion_id": newbie.and_then(|found| found.promotion_id),
             }),
-            Reason::PromotionInactive => json!({
+            EligibilityRule::PromotionInactive => json!({
                 "promotion_id": newbie.and_then(|found| found.promotion_id),
                 "active": newbie.and_then(|found| found.promotion_active),
             }),
-            Reason::PromotionsDisabled => json!({
+            EligibilityRule::PromotionsDisabled => json!({
                 "country_code": newbie.map(|found| found.country_code),
                 "promotions_enabled": newbie.and_then(|found| found.promotions_enabled),
             }),
@@ -301,6 +294,7 @@ mod tests {
     use chrono::TimeDelta;
 
     use super::*;
+    use crate::domain::participation::Completion;
 
     fn now() -> Instant {
         "2026-11-22T18:04:05.123Z".parse().expect("an instant")
@@ -354,29 +348,30 @@ mod tests {
         })
     }
 
-    fn in_progress() -> Status {
-        // Settling: what is not proven to be over goes on.
-        Status::InProgress {
-            challenge_deadline: now() - seconds(1),
-        }
-    }
-
-    fn completed(reward_deadline: Instant) -> Status {
-        Status::Completed {
+    fn completion(reward_deadline: Instant) -> Completion {
+        Completion {
             completed_at: now() - seconds(100),
             reward_deadline,
         }
     }
 
+    fn completed(reward_deadline: Instant) -> Status {
+        Status::Completed(completion(reward_deadline))
+    }
+
     fn expired(reason: ExpiredReason) -> Status {
         Status::Expired {
+            completion: None,
             expired_at: now() - seconds(1),
             reason,
         }
     }
 
     fn rewarded() -> Status {
-        Status::Rewarded { rewarded_at: now() }
+        Status::Rewarded {
+            completion: completion(now() + seconds(1)),
+            rewarded_at: now(),
+        }
     }
 
     #[test]
@@ -406,7 +401,7 @@ mod tests {
             ),
             (
                 "in progress",
-                latest(in_progress()),
+                latest(Status::InProgress),
                 [Screen::PromoProgress; 3],
             ),
             (
@@ -497,38 +492,38 @@ mod tests {
                     latest: latest(rewarded()),
                     ..eligible()
                 },
-                vec![Reason::AlreadyRewarded],
+                vec![EligibilityRule::AlreadyRewarded],
             ),
             (
                 ClientFacts {
-                    latest: latest(in_progress()),
+                    latest: latest(Status::InProgress),
                     ..eligible()
                 },
-                vec![Reason::AnotherChallengeLive],
+                vec![EligibilityRule::AnotherChallengeLive],
             ),
-            (stranger(), vec![Reason::NoPreOffer]),
+            (stranger(), vec![EligibilityRule::NoPreOffer]),
             (
                 changed(|found| found.valid_until = now()),
-                vec![Reason::PreOfferExpired],
+                vec![EligibilityRule::PreOfferExpired],
             ),
             (
                 changed(|found| {
                     found.promotion_id = None;
                     found.promotion_active = None;
                 }),
-                vec![Reason::NoPromotionMapped],
+                vec![EligibilityRule::NoPromotionMapped],
             ),
             (
                 changed(|found| found.promotion_active = Some(false)),
-                vec![Reason::PromotionInactive],
+                vec![EligibilityRule::PromotionInactive],
             ),
             (
                 changed(|found| found.promotions_enabled = Some(false)),
-                vec![Reason::PromotionsDisabled],
+                vec![EligibilityRule::PromotionsDisabled],
             ),
             (
                 changed(|found| found.promotions_enabled = None),
-                vec![Reason::PromotionsDisabled],
+                vec![EligibilityRule::PromotionsDisabled],
             ),
             (
                 ClientFacts {
@@ -546,15 +541,15 @@ mod tests {
                     })
                 },
                 vec![
-                    Reason::AnotherChallengeLive,
-                    Reason::PromotionInactive,
-                    Reason::PromotionsDisabled,
+                    EligibilityRule::AnotherChallengeLive,
+                    EligibilityRule::PromotionInactive,
+                    EligibilityRule::PromotionsDisabled,
                 ],
             ),
         ];
         for (client, reasons) in rows {
             assert_eq!(failed_rules(&client.facts()), reasons, "{client:?}");
-            let failed: Vec<Reason> = client
+            let failed: Vec<EligibilityRule> = client
                 .checks()
                 .into_iter()
                 .filter(|check| !check.ok)
@@ -566,15 +561,15 @@ mod tests {
 
     #[test]
     fn checks_leave_out_what_could_not_be_judged() {
-        let rules = |client: &ClientFacts| -> Vec<Reason> {
+        let rules = |client: &ClientFacts| -> Vec<EligibilityRule> {
             client.checks().iter().map(|check| check.rule).collect()
         };
         assert_eq!(
             rules(&stranger()),
             [
-                Reason::AlreadyRewarded,
-                Reason::AnotherChallengeLive,
-                Reason::NoPreOffer
+                EligibilityRule::AlreadyRewarded,
+                EligibilityRule::AnotherChallengeLive,
+                EligibilityRule::NoPreOffer
             ]
         );
         assert_eq!(rules(&eligible()).len(), 7);

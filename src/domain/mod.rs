@@ -11,6 +11,7 @@ pub mod ride;
 pub mod source;
 pub mod split;
 pub mod time_zone;
+pub mod words;
 
 use chrono::{DateTime, Datelike as _, Timelike as _, Utc};
 

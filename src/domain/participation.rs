@@ -8,133 +8,99 @@ use uuid::Uuid;
 use super::Instant;
 use super::promotion::{Conditions, Judgement, Verdict, judge};
 use super::ride::Ride;
+use super::words::words;
 
-/// The four words of the contract for where a participation stands.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
-)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-#[schema(
-    description = "Where a participation stands.\n\n- `IN_PROGRESS`: rides are being counted\n- `COMPLETED`: the target is reached; the reward may be claimed\n- `REWARDED`: the reward was accepted; final\n- `EXPIRED`: over, for one of two reasons; final"
-)]
-pub enum StatusName {
-    /// Rides are being counted.
-    InProgress,
-    /// The target is reached; the reward may be claimed.
-    Completed,
-    /// The reward was accepted.
-    Rewarded,
-    /// Over, for one of two reasons.
-    Expired,
+words! {
+    /// Where a participation stands.
+    pub enum StatusName {
+        /// Rides are being counted.
+        InProgress = "IN_PROGRESS",
+        /// The target is reached; the reward may be claimed.
+        Completed = "COMPLETED",
+        /// The reward was accepted; final.
+        Rewarded = "REWARDED",
+        /// Over, for the reason given; final.
+        Expired = "EXPIRED",
+    }
 }
 
 impl StatusName {
-    /// Every status.
-    pub const ALL: [Self; 4] = [
-        Self::InProgress,
-        Self::Completed,
-        Self::Rewarded,
-        Self::Expired,
-    ];
-
-    /// The contract's word.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::InProgress => "IN_PROGRESS",
-            Self::Completed => "COMPLETED",
-            Self::Rewarded => "REWARDED",
-            Self::Expired => "EXPIRED",
-        }
-    }
-
     /// `REWARDED` and `EXPIRED`: nothing follows.
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Rewarded | Self::Expired)
     }
 }
 
-impl std::str::FromStr for StatusName {
-    type Err = UnknownWord;
-
-    fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        Self::ALL
-            .into_iter()
-            .find(|status| status.as_str() == word)
-            .ok_or_else(|| UnknownWord(word.to_owned()))
+words! {
+    /// Why a participation expired.
+    pub enum ExpiredReason {
+        /// The challenge's deadline passed and the target was not reached.
+        ChallengeNotCompleted = "CHALLENGE_NOT_COMPLETED",
+        /// The reward's deadline passed unclaimed.
+        RewardNotClaimed = "REWARD_NOT_CLAIMED",
     }
 }
 
-/// Why a participation expired.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
-)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-#[schema(
-    description = "Why a participation expired.\n\n- `CHALLENGE_NOT_COMPLETED`: the challenge's deadline passed and the target was not reached\n- `REWARD_NOT_CLAIMED`: the reward's deadline passed unclaimed"
-)]
-pub enum ExpiredReason {
-    /// The challenge's deadline passed and the target was not reached.
-    ChallengeNotCompleted,
-    /// The reward's deadline passed unclaimed.
-    RewardNotClaimed,
-}
-
 impl ExpiredReason {
-    /// Every reason.
-    pub const ALL: [Self; 2] = [Self::ChallengeNotCompleted, Self::RewardNotClaimed];
-
-    /// The contract's word.
-    pub const fn as_str(self) -> &'static str {
+    /// The status that ends for this reason.
+    pub const fn expires(self) -> StatusName {
         match self {
-            Self::ChallengeNotCompleted => "CHALLENGE_NOT_COMPLETED",
-            Self::RewardNotClaimed => "REWARD_NOT_CLAIMED",
+            Self::ChallengeNotCompleted => StatusName::InProgress,
+            Self::RewardNotClaimed => StatusName::Completed,
         }
     }
 }
 
-impl std::str::FromStr for ExpiredReason {
-    type Err = UnknownWord;
-
-    fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        Self::ALL
-            .into_iter()
-            .find(|reason| reason.as_str() == word)
-            .ok_or_else(|| UnknownWord(word.to_owned()))
-    }
-}
-
-/// A word that is not in the contract's list.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown word {0:?}")]
-pub struct UnknownWord(String);
-
-/// Where a participation stands, with what belongs to that state.
+/// Where a participation stands, with what belongs to that state. Everything judges by this; only
+/// JSON and the tables are flat, see [`StatusFields`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Rides are being counted until the deadline.
-    InProgress {
-        /// The end of the challenge, exclusive.
-        challenge_deadline: Instant,
-    },
+    /// Rides are being counted until the challenge's deadline, which every status has.
+    InProgress,
     /// The target is reached.
-    Completed {
-        /// When this was recorded.
-        completed_at: Instant,
-        /// The end of the claim, exclusive.
-        reward_deadline: Instant,
-    },
-    /// The reward was accepted at that instant.
+    Completed(Completion),
+    /// The reward was accepted.
     Rewarded {
-        /// When.
+        /// What was completed before.
+        completion: Completion,
+        /// When it was accepted.
         rewarded_at: Instant,
     },
     /// Over.
     Expired {
+        /// What was completed before, where that was.
+        completion: Option<Completion>,
         /// When this was recorded.
         expired_at: Instant,
         /// Why.
         reason: ExpiredReason,
     },
+}
+
+/// A challenge whose target was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// When this was recorded.
+    pub completed_at: Instant,
+    /// The end of the claim, exclusive.
+    pub reward_deadline: Instant,
+}
+
+/// A status as columns and JSON have it: what does not belong to it is `None`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusFields {
+    /// The status.
+    pub status: StatusName,
+    /// When completion was recorded.
+    pub completed_at: Option<Instant>,
+    /// The end of the claim.
+    pub reward_deadline: Option<Instant>,
+    /// When the reward was accepted.
+    pub rewarded_at: Option<Instant>,
+    /// When expiry was recorded.
+    pub expired_at: Option<Instant>,
+    /// Why it expired.
+    pub expired_reason: Option<ExpiredReason>,
 }
 
 /// A move that the status machine does not have.
@@ -155,21 +121,59 @@ impl Status {
     /// Its word.
     pub const fn name(&self) -> StatusName {
         match self {
-            Self::InProgress { .. } => StatusName::InProgress,
-            Self::Completed { .. } => StatusName::Completed,
+            Self::InProgress => StatusName::InProgress,
+            Self::Completed(_) => StatusName::Completed,
             Self::Rewarded { .. } => StatusName::Rewarded,
             Self::Expired { .. } => StatusName::Expired,
         }
+    }
+
+    /// `REWARDED` and `EXPIRED`: nothing follows.
+    pub const fn is_final(&self) -> bool {
+        self.name().is_final()
+    }
+
+    /// The challenge as it was completed, where it was.
+    pub const fn completion(&self) -> Option<Completion> {
+        match self {
+            Self::InProgress => None,
+            Self::Completed(completion) | Self::Rewarded { completion, .. } => Some(*completion),
+            Self::Expired { completion, .. } => *completion,
+        }
+    }
+
+    /// The same, flat.
+    pub fn fields(&self) -> StatusFields {
+        let completion = self.completion();
+        let mut fields = StatusFields {
+            status: self.name(),
+            completed_at: completion.map(|completion| completion.completed_at),
+            reward_deadline: completion.map(|completion| completion.reward_deadline),
+            rewarded_at: None,
+            expired_at: None,
+            expired_reason: None,
+        };
+        match *self {
+            Self::InProgress | Self::Completed(_) => {}
+            Self::Rewarded { rewarded_at, .. } => fields.rewarded_at = Some(rewarded_at),
+            Self::Expired {
+                expired_at, reason, ..
+            } => {
+                fields.expired_at = Some(expired_at);
+                fields.expired_reason = Some(reason);
+            }
+        }
+        fields
     }
 
     /// The target-th ride counted, recorded `now`. Never too late: what decides is when the rides
     /// were completed, and the client's week to claim begins with the recording (contract 3).
     pub fn complete(self, now: Instant, conditions: &Conditions) -> Result<Self, MoveError> {
         match self {
-            Self::InProgress { .. } => Ok(Self::Completed {
+            Self::InProgress => Ok(Self::Completed(Completion {
                 completed_at: now,
                 reward_deadline: now + conditions.claim_period.delta(),
-            }),
+            })),
             other => Err(MoveError::From(other.name())),
         }
     }
@@ -177,32 +181,82 @@ impl Status {
     /// The reward is accepted `now`, which must be before the reward's deadline.
     pub fn accept(self, now: Instant) -> Result<Self, MoveError> {
         match self {
-            Self::Completed {
-                reward_deadline, ..
-            } if now < reward_deadline => Ok(Self::Rewarded { rewarded_at: now }),
-            Self::Completed { .. } => Err(MoveError::TooLate),
+            Self::Completed(completion) if now < completion.reward_deadline => Ok(Self::Rewarded {
+                completion,
+                rewarded_at: now,
+            }),
+            Self::Completed(_) => Err(MoveError::TooLate),
             other => Err(MoveError::From(other.name())),
         }
     }
 
-    /// Time has run out, recorded `now`. That every ride was read first is the sweeper's to prove.
-    pub fn expire(self, now: Instant) -> Result<Self, MoveError> {
-        let (deadline, reason) = match self {
-            Self::InProgress { challenge_deadline } => {
-                (challenge_deadline, ExpiredReason::ChallengeNotCompleted)
+    /// Why it would expire, with the deadline that decides; `None` where nothing follows.
+    pub const fn expiry(&self, challenge_deadline: Instant) -> Option<(ExpiredReason, Instant)> {
+        match self {
+            Self::InProgress => Some((ExpiredReason::ChallengeNotCompleted, challenge_deadline)),
+            Self::Completed(completion) => {
+                Some((ExpiredReason::RewardNotClaimed, completion.reward_deadline))
             }
-            Self::Completed {
-                reward_deadline, ..
-            } => (reward_deadline, ExpiredReason::RewardNotClaimed),
-            other => return Err(MoveError::From(other.name())),
+            Self::Rewarded { .. } | Self::Expired { .. } => None,
+        }
+    }
+
+    /// Time has run out, recorded `now`. The sweeper has to prove first that every ride was read.
+    pub fn expire(self, challenge_deadline: Instant, now: Instant) -> Result<Self, MoveError> {
+        let Some((reason, deadline)) = self.expiry(challenge_deadline) else {
+            return Err(MoveError::From(self.name()));
         };
         if now < deadline {
             return Err(MoveError::TooEarly);
         }
         Ok(Self::Expired {
+            completion: self.completion(),
             expired_at: now,
             reason,
         })
+    }
+}
+
+/// Columns or JSON that no status has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("what comes with status {0} is not what belongs to it")]
+pub struct BrokenStatus(pub StatusName);
+
+impl TryFrom<StatusFields> for Status {
+    type Error = BrokenStatus;
+
+    fn try_from(fields: StatusFields) -> Result<Self, BrokenStatus> {
+        let completion = match (fields.completed_at, fields.reward_deadline) {
+            (None, None) => Ok(None),
+            (Some(completed_at), Some(reward_deadline)) => Ok(Some(Completion {
+                completed_at,
+                reward_deadline,
+            })),
+            _ => Err(BrokenStatus(fields.status)),
+        }?;
+        let status = match (fields.status, completion) {
+            (StatusName::InProgress, None) => Some(Self::InProgress),
+            (StatusName::Completed, Some(completion)) => Some(Self::Completed(completion)),
+            (StatusName::Rewarded, Some(completion)) => {
+                fields.rewarded_at.map(|rewarded_at| Self::Rewarded {
+                    completion,
+                    rewarded_at,
+                })
+            }
+            (StatusName::Expired, completion) => {
+                let expired = fields.expired_at.zip(fields.expired_reason);
+                expired.map(|(expired_at, reason)| Self::Expired {
+                    completion,
+                    expired_at,
+                    reason,
+                })
+            }
+            _ => None,
+        };
+        // What is left over belongs to another status.
+        status
+            .filter(|status| status.fields() == fields)
+            .ok_or(BrokenStatus(fields.status))
     }
 }
 

@@ -10,6 +10,7 @@ use super::period::Period;
 use super::reward::{CountryCode, CurrencyCode};
 use super::ride::Ride;
 use super::time_zone::TimeZone;
+use super::words::words;
 
 /// The most rides a promotion may ask for.
 pub const MAX_TARGET_RIDES: u32 = 10_000;
@@ -175,56 +176,25 @@ pub fn is_service_type(text: &str) -> bool {
         && !text.chars().any(char::is_control)
 }
 
-/// What was decided about one ride, in the order in which the rules apply (contract 2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, utoipa::ToSchema)]
-#[schema(rename_all = "SCREAMING_SNAKE_CASE")]
-#[schema(
-    description = "What was decided about one ride: the first of these that applies.\n\n- `BEFORE_START`: completed before the challenge started\n- `AFTER_DEADLINE`: completed at or after the challenge's deadline\n- `WRONG_CURRENCY`: paid in another currency\n- `BELOW_MIN_AMOUNT`: cheaper than the least fare that counts\n- `OUTSIDE_AREA`: in another country or city, or it does not say where\n- `WRONG_SERVICE_TYPE`: of another kind, or it does not say which\n- `DAILY_LIMIT_REACHED`: as many rides of that day as can have counted\n- `COUNTED`: it counts"
-)]
-pub enum Verdict {
-    /// Completed before the challenge started.
-    BeforeStart,
-    /// Completed at or after the challenge's deadline.
-    AfterDeadline,
-    /// Paid in another currency.
-    WrongCurrency,
-    /// Cheaper than the least fare that counts.
-    BelowMinAmount,
-    /// In another country or city, or nobody knows where.
-    OutsideArea,
-    /// Of another kind, or nobody knows which.
-    WrongServiceType,
-    /// The day's places were taken.
-    DailyLimitReached,
-    /// It counts.
-    Counted,
-}
-
-impl Verdict {
-    /// Every verdict, in order.
-    pub const ALL: [Self; 8] = [
-        Self::BeforeStart,
-        Self::AfterDeadline,
-        Self::WrongCurrency,
-        Self::BelowMinAmount,
-        Self::OutsideArea,
-        Self::WrongServiceType,
-        Self::DailyLimitReached,
-        Self::Counted,
-    ];
-
-    /// The contract's word.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::BeforeStart => "BEFORE_START",
-            Self::AfterDeadline => "AFTER_DEADLINE",
-            Self::WrongCurrency => "WRONG_CURRENCY",
-            Self::BelowMinAmount => "BELOW_MIN_AMOUNT",
-            Self::OutsideArea => "OUTSIDE_AREA",
-            Self::WrongServiceType => "WRONG_SERVICE_TYPE",
-            Self::DailyLimitReached => "DAILY_LIMIT_REACHED",
-            Self::Counted => "COUNTED",
-        }
+words! {
+    /// What was decided about one ride: the first of these that applies.
+    pub enum Verdict {
+        /// Completed before the challenge started.
+        BeforeStart = "BEFORE_START",
+        /// Completed at or after the challenge's deadline.
+        AfterDeadline = "AFTER_DEADLINE",
+        /// Paid in another currency.
+        WrongCurrency = "WRONG_CURRENCY",
+        /// Cheaper than the least fare that counts.
+        BelowMinAmount = "BELOW_MIN_AMOUNT",
+        /// In another country or city, or it does not say where.
+        OutsideArea = "OUTSIDE_AREA",
+        /// Of another kind, or it does not say which.
+        WrongServiceType = "WRONG_SERVICE_TYPE",
+        /// As many rides of that day as may count have counted.
+        DailyLimitReached = "DAILY_LIMIT_REACHED",
+        /// It counts.
+        Counted = "COUNTED",
     }
 }
 

@@ -12,7 +12,7 @@ use crate::domain::Instant;
 use crate::domain::source::Source;
 use crate::kafka;
 use crate::store::rides::{Batch, Incoming, Quarantined, Range};
-use crate::wire::ride_completed::{Reason, decode, user_id_of_key};
+use crate::wire::ride_completed::{QuarantineReason, decode, user_id_of_key};
 
 /// Where one partition stands for the reader.
 #[derive(Clone, Copy, Debug)]
@@ -158,7 +158,7 @@ impl Builder {
         };
         // Our idea of the time may be behind, as after a suspension: that is no fault of the ride.
         let decoded = match decode(value, now) {
-            Err(rejected) if rejected.reason == Reason::InFuture => {
+            Err(rejected) if rejected.reason == QuarantineReason::InFuture => {
                 decode(value, exact().unwrap_or(now))
             }
             decoded => decoded,
@@ -177,7 +177,7 @@ impl Builder {
                 // Never from a body that is too large to be looked into.
                 let of_body = rejected
                     .user_id
-                    .filter(|_| rejected.reason != Reason::TooLarge);
+                    .filter(|_| rejected.reason != QuarantineReason::TooLarge);
                 self.quarantined.push(Quarantined {
                     partition: message.partition(),
                     offset: message.offset(),

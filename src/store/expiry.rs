@@ -3,9 +3,12 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Result, Store};
-use crate::domain::participation::ExpiredReason;
+use super::state::status_of;
+use super::{Result, Store, must_be_all};
+use crate::domain::participation::{ExpiredReason, Status, StatusName};
+use crate::domain::split::SplitStatus;
 use crate::domain::{Instant, PromotionId, UserId};
+use crate::wire::promotion_status::EventType;
 
 /// How many participations are past their deadline and not expired, by what holds them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,8 +109,9 @@ pub(super) async fn expire_reward_of(
     expire(connection, ExpiredReason::RewardNotClaimed, keys).await
 }
 
-/// Locks these participations in key order and expires those that still are what the reason says;
-/// a ride or an accept that was first wins.
+/// Locks these participations in key order and expires those that still are what the reason says
+/// and are due, by the status machine; a ride or an accept that was first wins. Returns how many
+/// expired.
 async fn expire(
     connection: &mut PgConnection,
     reason: ExpiredReason,
@@ -116,60 +120,106 @@ async fn expire(
     if users.is_empty() {
         return Ok(0);
     }
-    let from = match reason {
-        ExpiredReason::ChallengeNotCompleted => "IN_PROGRESS",
-        ExpiredReason::RewardNotClaimed => "COMPLETED",
-    };
     let locked = sqlx::query!(
-        "select p.user_id, p.promotion_id from promotion_user p
-          where (p.user_id, p.promotion_id) in (select * from unnest($1::bigint[], $2::bigint[])) and p.status = $3
-          order by p.user_id, p.promotion_id
-            for update",
+        r#"select p.user_id, p.promotion_id, p.status as "status: StatusName", p.challenge_deadline, p.completed_at,
+                  p.reward_deadline, p.rewarded_at, p.expired_at, p.expired_reason as "expired_reason: ExpiredReason"
+             from promotion_user p
+            where (p.user_id, p.promotion_id) in (select * from unnest($1::bigint[], $2::bigint[])) and p.status = $3
+            order by p.user_id, p.promotion_id
+              for update"#,
         &users,
         &promotions,
-        from
+        reason.expires() as StatusName
     )
     .fetch_all(&mut *connection)
     .await?;
-    let users: Vec<UserId> = locked.iter().map(|row| row.user_id).collect();
-    let promotions: Vec<PromotionId> = locked.iter().map(|row| row.promotion_id).collect();
-    let event_ids: Vec<Uuid> = locked.iter().map(|_| Uuid::now_v7()).collect();
     // After the locks, and as the statement before it cannot.
     let now = sqlx::query_scalar!(r#"select clock_ms() as "now!""#)
         .fetch_one(&mut *connection)
         .await?;
-    sqlx::query!(
-        "update cash_loan_account c set status = 'EXPIRED', updated_at = $3
-           from unnest($1::bigint[], $2::bigint[]) v (user_id, promotion_id)
-          where c.user_id = v.user_id and c.promotion_id = v.promotion_id and c.status = 'ACTIVE'",
-        &users,
-        &promotions,
-        now
-    )
-    .execute(&mut *connection)
-    .await?;
-    let expired = sqlx::query!(
-        "with expired as (
-             update promotion_user p
-                set status = 'EXPIRED', version = p.version + 1, expired_at = $4, expired_reason = $5
-               from unnest($1::bigint[], $2::bigint[], $3::uuid[]) v (user_id, promotion_id, event_id)
-              where p.user_id = v.user_id and p.promotion_id = v.promotion_id and p.status = $6
-          returning p.*, v.event_id)
-         insert into event_outbox (event_id, type, user_id, promotion_id, status, previous_status, version, rides_completed,
-                                   rides_target, started_at, challenge_deadline, completed_at, reward_deadline, expired_at,
-                                   expired_reason, reward, occurred_at)
-         select event_id, 'promotion.expired', user_id, promotion_id, status, $6, version, rides_completed, rides_target,
-                started_at, challenge_deadline, completed_at, reward_deadline, expired_at, expired_reason, reward, $4
-           from expired order by user_id, promotion_id",
-        &users,
-        &promotions,
-        &event_ids,
-        now,
-        reason.as_str(),
-        from
-    )
-    .execute(connection)
-    .await?
-    .rows_affected();
-    Ok(expired)
+    let mut expired = Expired::default();
+    for row in locked {
+        // A deadline that was moved while the lock was waited for.
+        if let Ok(status) = status_of!(row)?.expire(row.challenge_deadline, now) {
+            expired.push((row.user_id, row.promotion_id), row.status, status);
+        }
+    }
+    expired.write(connection, now).await
+}
+
+/// Participations that expired, a column each; every one makes one event.
+#[derive(Default)]
+struct Expired {
+    users: Vec<UserId>,
+    promotions: Vec<PromotionId>,
+    from: Vec<StatusName>,
+    to: Vec<StatusName>,
+    expired_at: Vec<Option<Instant>>,
+    reasons: Vec<Option<ExpiredReason>>,
+    event_ids: Vec<Uuid>,
+}
+
+impl Expired {
+    fn push(
+        &mut self,
+        (user_id, promotion_id): (UserId, PromotionId),
+        from: StatusName,
+        to: Status,
+    ) {
+        let fields = to.fields();
+        self.users.push(user_id);
+        self.promotions.push(promotion_id);
+        self.from.push(from);
+        self.to.push(fields.status);
+        self.expired_at.push(fields.expired_at);
+        self.reasons.push(fields.expired_reason);
+        self.event_ids.push(Uuid::now_v7());
+    }
+
+    async fn write(&self, connection: &mut PgConnection, now: Instant) -> Result<u64> {
+        sqlx::query!(
+            "update cash_loan_account c set status = $4, updated_at = $3
+               from unnest($1::bigint[], $2::bigint[]) v (user_id, promotion_id)
+              where c.user_id = v.user_id and c.promotion_id = v.promotion_id and c.status = 'ACTIVE'",
+            &self.users,
+            &self.promotions,
+            now,
+            SplitStatus::Expired as SplitStatus
+        )
+        .execute(&mut *connection)
+        .await?;
+        let written = sqlx::query!(
+            "with expired as (
+                 update promotion_user p
+                    set status = v.status, version = p.version + 1, expired_at = v.expired_at, expired_reason = v.reason
+                   from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::timestamptz[], $6::text[], $7::uuid[])
+                        v (user_id, promotion_id, previous_status, status, expired_at, reason, event_id)
+                  where p.user_id = v.user_id and p.promotion_id = v.promotion_id and p.status = v.previous_status
+              returning p.*, v.previous_status, v.event_id)
+             insert into event_outbox (event_id, type, user_id, promotion_id, status, previous_status, version, rides_completed,
+                                       rides_target, started_at, challenge_deadline, completed_at, reward_deadline, expired_at,
+                                       expired_reason, reward, occurred_at)
+             select event_id, $8, user_id, promotion_id, status, previous_status, version, rides_completed, rides_target,
+                    started_at, challenge_deadline, completed_at, reward_deadline, expired_at, expired_reason, reward, $9
+               from expired order by user_id, promotion_id",
+            &self.users,
+            &self.promotions,
+            &self.from as &[StatusName],
+            &self.to as &[StatusName],
+            &self.expired_at as &[Option<Instant>],
+            &self.reasons as &[Option<ExpiredReason>],
+            &self.event_ids,
+            EventType::Expired as EventType,
+            now
+        )
+        .execute(connection)
+        .await?
+        .rows_affected();
+        must_be_all(
+            written,
+            self.users.len(),
+            "locked participations could be expired",
+        )?;
+        Ok(written)
+    }
 }

@@ -6,7 +6,7 @@ use super::participations::{PreOffer, Stored, ensure_active_split, load, newest_
 use super::users::eligibility_facts;
 use super::{Result, Store, StoreError, timed_out};
 use crate::domain::eligibility::{self, ClientFacts, Screen};
-use crate::domain::participation::Status;
+use crate::domain::participation::{Status, StatusName};
 use crate::domain::reward::{CountryCode, Reward};
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::wire::landing::{LandingApplication, LandingOffer, LandingPromotion};
@@ -131,8 +131,9 @@ async fn locked_facts(connection: &mut PgConnection, user_id: UserId) -> Result<
         .fetch_all(&mut *connection)
         .await?;
         sqlx::query!(
-            "select from promotion_user where user_id = $1 and status in ('IN_PROGRESS', 'COMPLETED') for share",
-            user_id
+            "select from promotion_user where user_id = $1 and status = any($2) for share",
+            user_id,
+            &[StatusName::InProgress, StatusName::Completed] as &[StatusName]
         )
         .fetch_all(&mut *connection)
         .await?;

@@ -20,8 +20,10 @@ pub mod recount;
 pub mod rides;
 pub mod schema;
 mod span;
+mod state;
 pub mod stats;
 pub mod users;
+mod words;
 
 use std::time::Duration;
 
@@ -68,6 +70,9 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
+        if let sqlx::Error::ColumnDecode { .. } = error {
+            return Self::Corrupt(error.to_string());
+        }
         let unavailable = match &error {
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
@@ -264,6 +269,16 @@ pub async fn within<T, E: From<StoreError>>(
     tokio::time::timeout(limit, answer)
         .await
         .unwrap_or_else(|_| Err(timed_out().into()))
+}
+
+/// Fails where a statement changed other than the rows that the caller holds the locks of: a bug that
+/// must not commit.
+fn must_be_all(changed: u64, of: usize, what: &str) -> Result<()> {
+    if changed == of as u64 {
+        Ok(())
+    } else {
+        Err(StoreError::Corrupt(format!("{changed} of {of} {what}")))
+    }
 }
 
 fn timed_out() -> StoreError {

@@ -6,12 +6,12 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::participations::{Stored, enqueue_event, load};
-use super::{Result, Store, StoreError};
+use super::{Result, Store, StoreError, must_be_all};
 use crate::domain::participation::{ExpiredReason, MoveError, Status, StatusName};
 use crate::domain::reward::Reward;
+use crate::domain::split::{MissingSplit, SplitStatus};
 use crate::domain::{Instant, PromotionId, UserId};
-use crate::wire::participation::State;
-use crate::wire::promotion_status::event_type;
+use crate::wire::promotion_status::EventType;
 pub use crate::wire::reward::{Origination, RewardProduct};
 
 /// The standard origination flow.
@@ -82,12 +82,12 @@ impl Store {
         let Some(participation) = load(&mut connection, user_id, promotion_id).await? else {
             return Ok(ShownReward::None(NoReward::NotParticipating));
         };
-        if participation.state.status == StatusName::Rewarded {
+        if is_rewarded(&participation.state.status) {
             return Ok(ShownReward::AlreadyRewarded(
                 origination_of(&mut connection, user_id).await?,
             ));
         }
-        if let Err(refused) = rewardable(&participation.state, participation.now) {
+        if let Err(refused) = rewardable(participation.state.status, participation.now) {
             return Ok(ShownReward::None(refused));
         }
         let product_id = participation.state.reward.product_id;
@@ -149,12 +149,14 @@ impl Store {
             r#"with over as (
                    update promotion_user set acknowledged_at = coalesce(acknowledged_at, clock_ms())
                     where user_id = $1 and promotion_id = $2
-                      and (status = 'EXPIRED' or (status = 'COMPLETED' and reward_deadline <= clock_timestamp()))
+                      and (status = $3 or (status = $4 and reward_deadline <= clock_timestamp()))
                 returning 1)
                select exists (select from over) as "noted!",
                       exists (select from promotion_user where user_id = $1 and promotion_id = $2) as "participates!""#,
             user_id,
-            promotion_id
+            promotion_id,
+            StatusName::Expired as StatusName,
+            StatusName::Completed as StatusName
         )
         .fetch_one(self.pool())
         .await?;
@@ -166,30 +168,27 @@ impl Store {
     }
 }
 
-/// Whether there is a reward to be had at `now`, by the status machine.
-fn rewardable(state: &State, now: Instant) -> std::result::Result<Status, NoReward> {
-    if state.expired_reason == Some(ExpiredReason::ChallengeNotCompleted) {
-        return Err(NoReward::ChallengeOver);
-    }
-    match (state.status, state.completed_at, state.reward_deadline) {
-        (StatusName::Completed, Some(completed_at), Some(reward_deadline)) => Status::Completed {
-            completed_at,
-            reward_deadline,
-        }
-        .accept(now)
-        .map_err(|error| match error {
-            MoveError::TooLate | MoveError::TooEarly | MoveError::From(_) => {
-                NoReward::RewardExpired
-            }
-        }),
-        (StatusName::InProgress, ..) => Err(NoReward::ChallengeNotCompleted),
-        _ => Err(NoReward::RewardExpired),
-    }
+/// Whether there is a reward to be had at `now`, by the status machine: the status that accepting
+/// leads to.
+fn rewardable(status: Status, now: Instant) -> std::result::Result<Status, NoReward> {
+    status.accept(now).map_err(|error| match (error, status) {
+        (MoveError::TooLate, _) => NoReward::RewardExpired,
+        (_, Status::InProgress) => NoReward::ChallengeNotCompleted,
+        (_, Status::Expired { reason, .. }) => match reason {
+            ExpiredReason::ChallengeNotCompleted => NoReward::ChallengeOver,
+            ExpiredReason::RewardNotClaimed => NoReward::RewardExpired,
+        },
+        (_, Status::Completed(_) | Status::Rewarded { .. }) => NoReward::RewardExpired,
+    })
+}
+
+fn is_rewarded(status: &Status) -> bool {
+    matches!(status, Status::Rewarded { .. })
 }
 
 /// What accepting gave, where that was earlier.
 async fn repeated(connection: &mut PgConnection, found: &Stored) -> Result<Option<Accepted>> {
-    if found.state.status != StatusName::Rewarded {
+    if !is_rewarded(&found.state.status) {
         return Ok(None);
     }
     Ok(Some(Accepted::Rewarded {
@@ -228,15 +227,11 @@ async fn accept(
     if let Some(repeated) = repeated(connection, &found).await? {
         return Ok(repeated);
     }
-    let rewarded_at = match rewardable(&found.state, found.now) {
-        Ok(Status::Rewarded { rewarded_at }) => rewarded_at,
-        Ok(other) => {
-            return Err(StoreError::Corrupt(format!(
-                "accepting a reward gave {other:?}"
-            )));
-        }
+    let rewarded = match rewardable(found.state.status, found.now) {
+        Ok(rewarded) => rewarded.fields(),
         Err(refused) => return Ok(Accepted::Refused(refused)),
     };
+    let rewarded_at = found.now;
     let reward = &found.state.reward;
 
     let Some(split) = take_split(
@@ -273,12 +268,11 @@ async fn accept(
     .execute(&mut *connection)
     .await?
     .rows_affected();
-    if made != 1 {
-        return Err(StoreError::Corrupt(format!(
-            "product {} is missing",
-            reward.product_id
-        )));
-    }
+    must_be_all(
+        made,
+        1,
+        &format!("products {} are there", reward.product_id),
+    )?;
     sqlx::query!(
         "insert into application (application_id, user_id, active_pre_offer_id, created_at) values ($1, $2, $3, $4)",
         origination.application_id,
@@ -305,29 +299,36 @@ async fn accept(
     )
     .execute(&mut *connection)
     .await?;
-    sqlx::query!(
-        "update cash_loan_account set status = 'USED', updated_at = $2 where split_id = $1 and status = 'ACTIVE'",
+    let used = sqlx::query!(
+        "update cash_loan_account set status = $3, updated_at = $2 where split_id = $1 and status = 'ACTIVE'",
         split.split_id,
-        rewarded_at
+        rewarded_at,
+        SplitStatus::Used as SplitStatus
     )
     .execute(&mut *connection)
-    .await?;
-    sqlx::query!(
-        "update promotion_user set status = 'REWARDED', version = version + 1, rewarded_at = $3
-          where user_id = $1 and promotion_id = $2 and status = 'COMPLETED'",
+    .await?
+    .rows_affected();
+    must_be_all(used, 1, "locked splits could be used")?;
+    let from = found.state.status.name();
+    let written = sqlx::query!(
+        "update promotion_user set status = $3, version = version + 1, rewarded_at = $4
+          where user_id = $1 and promotion_id = $2 and status = $5",
         user_id,
         promotion_id,
-        rewarded_at
+        rewarded.status as StatusName,
+        rewarded.rewarded_at,
+        from as StatusName
     )
     .execute(&mut *connection)
-    .await?;
-    let from = Some(StatusName::Completed);
+    .await?
+    .rows_affected();
+    must_be_all(written, 1, "locked participations could be rewarded")?;
     enqueue_event(
         connection,
         user_id,
         promotion_id,
-        event_type::REWARDED,
-        from,
+        EventType::Rewarded,
+        Some(from),
         rewarded_at,
         traceparent,
     )
@@ -367,19 +368,20 @@ async fn take_split(
         return Ok(valid);
     }
     let missing_split = sqlx::query_scalar!(
-        "select missing_split from promotion where promotion_id = $1",
+        r#"select missing_split as "missing_split: MissingSplit" from promotion where promotion_id = $1"#,
         promotion_id
     )
     .fetch_one(&mut *connection)
     .await?;
-    if missing_split == "reject" {
+    if missing_split == MissingSplit::Reject {
         return Ok(None);
     }
     if let Some(run_out) = run_out {
         sqlx::query!(
-            "update cash_loan_account set status = 'EXPIRED', updated_at = $2 where split_id = $1",
+            "update cash_loan_account set status = $3, updated_at = $2 where split_id = $1",
             run_out.split_id,
-            found.now
+            found.now,
+            SplitStatus::Expired as SplitStatus
         )
         .execute(&mut *connection)
         .await?;
@@ -390,7 +392,11 @@ async fn take_split(
         pre_offer_id,
         country_code: country_code.to_owned(),
         // As long as the reward may be claimed; a completed participation has that.
-        valid_until: found.state.reward_deadline.unwrap_or(found.now),
+        valid_until: found
+            .state
+            .status
+            .completion()
+            .map_or(found.now, |completion| completion.reward_deadline),
     };
     sqlx::query!(
         "insert into cash_loan_account (split_id, user_id, promotion_id, pre_offer_id, country_code, product_id, amount_cents,

@@ -5,13 +5,13 @@ use std::time::Duration;
 use sqlx::postgres::PgConnection;
 use sqlx::types::Json;
 use sqlx::{ConnectOptions, Connection};
-use uuid::Uuid;
 
-use super::{Result, Store, StoreError, TRANSACTION_TIMEOUT, within};
+use super::state::state_of;
+use super::{Result, Store, TRANSACTION_TIMEOUT, within};
 use crate::domain::Instant;
+use crate::domain::participation::{ExpiredReason, StatusName};
 use crate::domain::reward::Reward;
-use crate::wire::participation::State;
-use crate::wire::promotion_status::PromotionStatus;
+use crate::wire::promotion_status::{EventType, PromotionStatus};
 
 /// The class of this service's advisory locks on shards: "RPRL" in ASCII.
 const SHARD_LOCKS: i32 = 0x5250_524c;
@@ -49,77 +49,6 @@ pub struct Pulse {
 pub struct ShardLease {
     connection: PgConnection,
     shard: i16,
-}
-
-struct Row {
-    id: i64,
-    event_id: Uuid,
-    event_type: String,
-    user_id: i64,
-    promotion_id: i64,
-    promotion_key: String,
-    status: String,
-    previous_status: Option<String>,
-    version: i32,
-    rides_completed: i32,
-    rides_target: i32,
-    started_at: Instant,
-    challenge_deadline: Instant,
-    completed_at: Option<Instant>,
-    reward_deadline: Option<Instant>,
-    rewarded_at: Option<Instant>,
-    expired_at: Option<Instant>,
-    expired_reason: Option<String>,
-    reward: Json<Reward>,
-    occurred_at: Instant,
-    traceparent: Option<String>,
-}
-
-impl TryFrom<Row> for Pending {
-    type Error = StoreError;
-
-    fn try_from(row: Row) -> Result<Self> {
-        let corrupt = |error: crate::domain::participation::UnknownWord| {
-            StoreError::Corrupt(format!("event_outbox {}: {error}", row.id))
-        };
-        let state = State {
-            user_id: row.user_id,
-            promotion_id: row.promotion_id,
-            promotion_key: row.promotion_key,
-            status: row.status.parse().map_err(corrupt)?,
-            version: row.version,
-            rides_completed: row.rides_completed,
-            rides_target: row.rides_target,
-            started_at: row.started_at,
-            challenge_deadline: row.challenge_deadline,
-            completed_at: row.completed_at,
-            reward_deadline: row.reward_deadline,
-            rewarded_at: row.rewarded_at,
-            expired_at: row.expired_at,
-            expired_reason: row
-                .expired_reason
-                .map(|word| word.parse())
-                .transpose()
-                .map_err(corrupt)?,
-            reward: row.reward.0,
-        };
-        let event = PromotionStatus {
-            event_id: row.event_id,
-            event_type: row.event_type,
-            state,
-            previous_status: row
-                .previous_status
-                .map(|word| word.parse())
-                .transpose()
-                .map_err(corrupt)?,
-            occurred_at: row.occurred_at,
-        };
-        Ok(Self {
-            id: row.id,
-            event,
-            traceparent: row.traceparent,
-        })
-    }
 }
 
 impl Store {
@@ -183,11 +112,11 @@ impl Store {
 impl ShardLease {
     /// The oldest events of the shard, in order, at most `limit`.
     pub async fn read(&mut self, limit: i64) -> Result<Vec<Pending>> {
-        let rows = sqlx::query_as!(
-            Row,
-            r#"select e.id, e.event_id, e.type as event_type, e.user_id, e.promotion_id, m.promotion_key, e.status,
-                      e.previous_status, e.version, e.rides_completed, e.rides_target, e.started_at, e.challenge_deadline,
-                      e.completed_at, e.reward_deadline, e.rewarded_at, e.expired_at, e.expired_reason,
+        let rows = sqlx::query!(
+            r#"select e.id, e.event_id, e.type as "event_type: EventType", e.user_id, e.promotion_id, m.promotion_key,
+                      e.status as "status: StatusName", e.previous_status as "previous_status: StatusName", e.version,
+                      e.rides_completed, e.rides_target, e.started_at, e.challenge_deadline, e.completed_at,
+                      e.reward_deadline, e.rewarded_at, e.expired_at, e.expired_reason as "expired_reason: ExpiredReason",
                       e.reward as "reward: Json<Reward>", e.occurred_at, e.traceparent
                  from event_outbox e join promotion m using (promotion_id)
                 where e.shard = $1
@@ -197,7 +126,22 @@ impl ShardLease {
             limit
         );
         let rows = in_time(rows.fetch_all(&mut self.connection)).await?;
-        rows.into_iter().map(Pending::try_from).collect()
+        rows.into_iter()
+            .map(|row| {
+                let event = PromotionStatus {
+                    event_id: row.event_id,
+                    event_type: row.event_type,
+                    state: state_of!(row)?,
+                    previous_status: row.previous_status,
+                    occurred_at: row.occurred_at,
+                };
+                Ok(Pending {
+                    id: row.id,
+                    event,
+                    traceparent: row.traceparent,
+                })
+            })
+            .collect()
     }
 
     /// Removes published events: these and no others, because ids become visible out of order.

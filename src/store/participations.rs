@@ -8,14 +8,16 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::expiry::expire_reward_of;
+use super::state::state_of;
 use super::{Result, Store, StoreError};
-use crate::domain::eligibility::{self, Facts, PreOfferFound, Reason, failed_rules};
-use crate::domain::participation::StatusName;
-use crate::domain::promotion::Conditions;
+use crate::domain::eligibility::{self, EligibilityRule, Facts, PreOfferFound, failed_rules};
+use crate::domain::participation::{ExpiredReason, Status, StatusName};
+use crate::domain::promotion::{Conditions, Verdict};
 use crate::domain::reward::Reward;
+use crate::domain::split::SplitStatus;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::wire::participation::{Participation, State};
-use crate::wire::promotion_status::event_type;
+use crate::wire::promotion_status::EventType;
 
 /// A client has at most one participation that is live or rewarded.
 const ONE_LIVE_OR_REWARDED: &str = "promotion_user_one_live_or_rewarded";
@@ -65,7 +67,7 @@ pub enum Started {
     /// There is no such promotion.
     NoSuchPromotion,
     /// The rules that failed, in order; never empty.
-    NotEligible(Vec<Reason>),
+    NotEligible(Vec<EligibilityRule>),
 }
 
 /// One receipt, with its place in the client's list.
@@ -79,8 +81,8 @@ pub struct Receipt {
     pub amount_cents: i64,
     /// The fare's currency.
     pub currency_code: String,
-    /// The verdict's word.
-    pub verdict: String,
+    /// What was decided.
+    pub verdict: Verdict,
     /// The values compared; `None` where it counted.
     pub details: Option<Value>,
     /// When it was recorded.
@@ -103,73 +105,17 @@ impl Receipt {
     }
 }
 
-struct Row {
-    user_id: i64,
-    promotion_id: i64,
-    promotion_key: String,
-    status: String,
-    version: i32,
-    rides_completed: i32,
-    rides_target: i32,
-    started_at: Instant,
-    challenge_deadline: Instant,
-    completed_at: Option<Instant>,
-    reward_deadline: Option<Instant>,
-    rewarded_at: Option<Instant>,
-    expired_at: Option<Instant>,
-    expired_reason: Option<String>,
-    reward: Json<Reward>,
-    conditions: Value,
-    now: Instant,
-}
-
-impl TryFrom<Row> for Stored {
-    type Error = StoreError;
-
-    fn try_from(row: Row) -> Result<Self> {
-        let corrupt = |error: crate::domain::participation::UnknownWord| {
-            StoreError::Corrupt(error.to_string())
-        };
-        let state = State {
-            user_id: row.user_id,
-            promotion_id: row.promotion_id,
-            promotion_key: row.promotion_key,
-            status: row.status.parse().map_err(corrupt)?,
-            version: row.version,
-            rides_completed: row.rides_completed,
-            rides_target: row.rides_target,
-            started_at: row.started_at,
-            challenge_deadline: row.challenge_deadline,
-            completed_at: row.completed_at,
-            reward_deadline: row.reward_deadline,
-            rewarded_at: row.rewarded_at,
-            expired_at: row.expired_at,
-            expired_reason: row
-                .expired_reason
-                .map(|word| word.parse())
-                .transpose()
-                .map_err(corrupt)?,
-            reward: row.reward.0,
-        };
-        Ok(Self {
-            state: Arc::new(state),
-            conditions: Arc::new(row.conditions),
-            now: row.now,
-        })
-    }
-}
-
 /// Reads one participation, and locks nothing.
 pub async fn load(
     connection: &mut PgConnection,
     user_id: UserId,
     promotion_id: PromotionId,
 ) -> Result<Option<Stored>> {
-    sqlx::query_as!(
-        Row,
-        r#"select p.user_id, p.promotion_id, m.promotion_key, p.status, p.version, p.rides_completed, p.rides_target,
-                  p.started_at, p.challenge_deadline, p.completed_at, p.reward_deadline, p.rewarded_at, p.expired_at,
-                  p.expired_reason, p.reward as "reward: Json<Reward>", t.conditions, clock_ms() as "now!"
+    let row = sqlx::query!(
+        r#"select p.user_id, p.promotion_id, m.promotion_key, p.status as "status: StatusName", p.version,
+                  p.rides_completed, p.rides_target, p.started_at, p.challenge_deadline, p.completed_at,
+                  p.reward_deadline, p.rewarded_at, p.expired_at, p.expired_reason as "expired_reason: ExpiredReason",
+                  p.reward as "reward: Json<Reward>", t.conditions, clock_ms() as "now!"
              from promotion_user p
              join promotion m using (promotion_id)
              join promotion_terms t using (terms_id)
@@ -178,8 +124,14 @@ pub async fn load(
         promotion_id
     )
     .fetch_optional(connection)
-    .await?
-    .map(Stored::try_from)
+    .await?;
+    row.map(|row| {
+        Ok(Stored {
+            state: Arc::new(state_of!(row)?),
+            conditions: Arc::new(row.conditions),
+            now: row.now,
+        })
+    })
     .transpose()
 }
 
@@ -206,7 +158,8 @@ impl Store {
         // The month is fetched first, so that one partition is read and not all.
         Ok(sqlx::query_as!(
             Receipt,
-            r#"select ride_id, completed_at, amount_cents, currency_code, verdict, details, recorded_at
+            r#"select ride_id, completed_at, amount_cents, currency_code, verdict as "verdict: Verdict", details,
+                      recorded_at
                  from ride_receipt
                 where user_id = $1 and promotion_id = $2
                   and receipts_month = (select receipts_month from promotion_user where user_id = $1 and promotion_id = $2)
@@ -306,7 +259,7 @@ async fn start(
     .await?;
     if let Some(existing) = load(connection, user_id, promotion_id).await? {
         return Ok(match existing.state.status {
-            StatusName::InProgress => Started::AlreadyInProgress(existing),
+            Status::InProgress => Started::AlreadyInProgress(existing),
             _ => Started::AlreadyParticipated(existing),
         });
     }
@@ -327,12 +280,14 @@ async fn start(
         ),
     };
     let standing = sqlx::query!(
-        r#"select coalesce(bool_or(status = 'REWARDED'), false) as "rewarded!",
-                  coalesce(bool_or(status = 'IN_PROGRESS' or (status = 'COMPLETED' and reward_deadline > clock_timestamp())),
-                           false) as "live!",
+        r#"select coalesce(bool_or(status = $2), false) as "rewarded!",
+                  coalesce(bool_or(status = $3 or (status = $4 and reward_deadline > clock_timestamp())), false) as "live!",
                   clock_ms() as "now!"
              from promotion_user where user_id = $1"#,
-        user_id
+        user_id,
+        StatusName::Rewarded as StatusName,
+        StatusName::InProgress as StatusName,
+        StatusName::Completed as StatusName
     )
     .fetch_one(&mut *connection)
     .await?;
@@ -374,7 +329,7 @@ async fn start(
     sqlx::query!(
         r#"insert into promotion_user (user_id, promotion_id, terms_id, status, rides_target, started_at, challenge_deadline,
                                        reward, pre_offer_id, country_code, receipts_month)
-           values ($1, $2, $3, 'IN_PROGRESS', $4, $5, $6, $7, $8, $9, date_trunc('month', $5::timestamptz at time zone 'UTC')::date)"#,
+           values ($1, $2, $3, $10, $4, $5, $6, $7, $8, $9, date_trunc('month', $5::timestamptz at time zone 'UTC')::date)"#,
         user_id,
         promotion_id,
         terms_id,
@@ -384,6 +339,7 @@ async fn start(
         reward as Json<Reward>,
         pre_offer.pre_offer_id,
         pre_offer.country_code,
+        StatusName::InProgress as StatusName,
     )
     .execute(&mut *connection)
     .await?;
@@ -392,7 +348,7 @@ async fn start(
         connection,
         user_id,
         promotion_id,
-        event_type::STARTED,
+        EventType::Started,
         None,
         started_at,
         traceparent,
@@ -461,7 +417,7 @@ pub(super) async fn ensure_active_split(
     now: Instant,
 ) -> Result<()> {
     sqlx::query!(
-        "update cash_loan_account set status = 'EXPIRED', updated_at = $3
+        "update cash_loan_account set status = $11, updated_at = $3
           where user_id = $1 and promotion_id = $2 and status = 'ACTIVE'
             and (valid_until <= $3
                  or (pre_offer_id, product_id, amount_cents, currency_code, repayment_rate, country_code, valid_until)
@@ -475,7 +431,8 @@ pub(super) async fn ensure_active_split(
         pre_offer.currency_code,
         pre_offer.repayment_rate,
         pre_offer.country_code,
-        pre_offer.valid_until
+        pre_offer.valid_until,
+        SplitStatus::Expired as SplitStatus
     )
     .execute(&mut *connection)
     .await?;
@@ -506,7 +463,7 @@ pub(super) async fn enqueue_event(
     connection: &mut PgConnection,
     user_id: UserId,
     promotion_id: PromotionId,
-    event_type: &str,
+    event_type: EventType,
     previous_status: Option<StatusName>,
     occurred_at: Instant,
     traceparent: Option<&str>,
@@ -521,8 +478,8 @@ pub(super) async fn enqueue_event(
         user_id,
         promotion_id,
         Uuid::now_v7(),
-        event_type,
-        previous_status.map(StatusName::as_str),
+        event_type as EventType,
+        previous_status as Option<StatusName>,
         occurred_at,
         traceparent
     )

@@ -12,12 +12,12 @@ use uuid::Uuid;
 
 use super::participations::Receipt;
 use super::rides::{AppliedOne, apply_one};
-use super::{Result, Store, StoreError, audit};
+use super::{Result, Store, audit, must_be_all};
 use crate::domain::ride::Ride;
 use crate::domain::{Instant, UserId};
 use crate::wire::format_instant;
 use crate::wire::quarantine::{QuarantineStatus, QuarantinedView};
-use crate::wire::ride_completed::{Fault, MAX_BYTES, Reason, decode};
+use crate::wire::ride_completed::{Fault, MAX_BYTES, QuarantineReason, decode};
 
 /// How many records one transaction of a bulk call resolves.
 const BATCH: i64 = 200;
@@ -41,8 +41,8 @@ pub struct Quarantined {
     pub key: Option<Vec<u8>>,
     /// Its client, as far as one can be told.
     pub user_id: Option<UserId>,
-    /// The word for what is wrong with it.
-    pub reason: String,
+    /// The first of what is wrong with it.
+    pub reason: QuarantineReason,
     /// All that is wrong with it.
     pub detail: String,
     /// Its bytes.
@@ -55,44 +55,6 @@ pub struct Quarantined {
     pub resolved_at: Option<Instant>,
     /// By whom and how.
     pub resolution: Option<Value>,
-}
-
-struct Row {
-    quarantine_id: Uuid,
-    topic: String,
-    partition: i32,
-    offset: i64,
-    key: Option<Vec<u8>>,
-    user_id: Option<i64>,
-    reason: String,
-    detail: String,
-    value: Vec<u8>,
-    received_at: Instant,
-    status: String,
-    resolved_at: Option<Instant>,
-    resolution: Option<Value>,
-}
-
-impl TryFrom<Row> for Quarantined {
-    type Error = StoreError;
-
-    fn try_from(row: Row) -> Result<Self> {
-        Ok(Self {
-            quarantine_id: row.quarantine_id,
-            topic: row.topic,
-            partition: row.partition,
-            offset: row.offset,
-            key: row.key,
-            user_id: row.user_id,
-            reason: row.reason,
-            detail: row.detail,
-            value: row.value,
-            received_at: row.received_at,
-            status: row.status.parse().map_err(StoreError::Corrupt)?,
-            resolved_at: row.resolved_at,
-            resolution: row.resolution,
-        })
-    }
 }
 
 impl Quarantined {
@@ -108,7 +70,7 @@ impl Quarantined {
                 .as_ref()
                 .map(|key| String::from_utf8_lossy(key).into_owned()),
             user_id: self.user_id,
-            reason: self.reason.clone(),
+            reason: self.reason,
             detail: self.detail.clone(),
             value_base64: BASE64.encode(&self.value),
             received_at: self.received_at,
@@ -158,7 +120,7 @@ pub enum Dismissal {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
     /// Only of this reason.
-    pub reason: Option<Reason>,
+    pub reason: Option<QuarantineReason>,
     /// Only those received at or after this.
     pub from: Option<Instant>,
     /// Only those received before this.
@@ -197,17 +159,16 @@ impl Store {
 
     /// One record.
     pub async fn quarantined_record(&self, quarantine_id: Uuid) -> Result<Option<Quarantined>> {
-        sqlx::query_as!(
-            Row,
-            r#"select quarantine_id, topic, partition, "offset", key, user_id, reason, detail, value, received_at,
-                      status, resolved_at, resolution
+        Ok(sqlx::query_as!(
+            Quarantined,
+            r#"select quarantine_id, topic, partition, "offset", key, user_id,
+                      reason as "reason: QuarantineReason", detail, value, received_at,
+                      status as "status: QuarantineStatus", resolved_at, resolution
                  from quarantined_ride where quarantine_id = $1"#,
             quarantine_id
         )
         .fetch_optional(self.pool())
-        .await?
-        .map(Quarantined::try_from)
-        .transpose()
+        .await?)
     }
 
     /// How many records are open.
@@ -342,7 +303,7 @@ async fn page(
                   and ($2::timestamptz is null or (received_at, quarantine_id) < ($2, $3::uuid))
                 order by received_at desc, quarantine_id desc
                 limit $4"#,
-            status.map(QuarantineStatus::as_str),
+            status as Option<QuarantineStatus>,
             after_at,
             after_id,
             limit + 1
@@ -397,34 +358,33 @@ fn fitting(sizes: &[Size], limit: usize) -> &[Size] {
 /// These records, newest first.
 async fn load(connection: &mut PgConnection, sizes: &[Size]) -> Result<Vec<Quarantined>> {
     let ids: Vec<Uuid> = sizes.iter().map(|size| size.quarantine_id).collect();
-    sqlx::query_as!(
-        Row,
-        r#"select quarantine_id, topic, partition, "offset", key, user_id, reason, detail, value, received_at,
-                  status, resolved_at, resolution
+    Ok(sqlx::query_as!(
+        Quarantined,
+        r#"select quarantine_id, topic, partition, "offset", key, user_id,
+                      reason as "reason: QuarantineReason", detail, value, received_at,
+                  status as "status: QuarantineStatus", resolved_at, resolution
              from quarantined_ride where quarantine_id = any($1)
             order by received_at desc, quarantine_id desc"#,
         &ids
     )
     .fetch_all(connection)
-    .await?
-    .into_iter()
-    .map(Quarantined::try_from)
-    .collect()
+    .await?)
 }
 
 /// What is locked of a record to resolve it.
 struct Locked {
     quarantine_id: Uuid,
-    status: String,
+    status: QuarantineStatus,
     user_id: Option<i64>,
-    reason: String,
+    reason: QuarantineReason,
     value: Vec<u8>,
 }
 
 async fn lock(connection: &mut PgConnection, quarantine_id: Uuid) -> Result<Option<Locked>> {
     Ok(sqlx::query_as!(
         Locked,
-        "select quarantine_id, status, user_id, reason, value from quarantined_ride where quarantine_id = $1 for update",
+        r#"select quarantine_id, status as "status: QuarantineStatus", user_id, reason as "reason: QuarantineReason", value
+             from quarantined_ride where quarantine_id = $1 for update"#,
         quarantine_id
     )
     .fetch_optional(connection)
@@ -446,7 +406,7 @@ async fn replay(
     let Some(record) = lock(connection, quarantine_id).await? else {
         return Ok(Replay::NotFound);
     };
-    if record.status != QuarantineStatus::Open.as_str() {
+    if record.status != QuarantineStatus::Open {
         return Ok(Replay::AlreadyResolved);
     }
     let value = corrected.as_deref().unwrap_or(&record.value);
@@ -477,7 +437,7 @@ async fn replay(
         actor,
         &format!("POST /quarantine/{quarantine_id}/replay"),
         Some(before_json(&record)),
-        Some(json!({ "quarantine_id": quarantine_id, "status": "REPLAYED", "resolution": resolution })),
+        Some(json!({ "quarantine_id": quarantine_id, "status": QuarantineStatus::Replayed, "resolution": resolution })),
     )
     .await?;
     Ok(Replay::Resolved(applied))
@@ -492,7 +452,7 @@ async fn dismiss(
     let Some(record) = lock(connection, quarantine_id).await? else {
         return Ok(Dismissal::NotFound);
     };
-    if record.status != QuarantineStatus::Open.as_str() {
+    if record.status != QuarantineStatus::Open {
         return Ok(Dismissal::AlreadyResolved);
     }
     let resolution = json!({ "actor": actor, "reason": reason });
@@ -508,7 +468,7 @@ async fn dismiss(
         actor,
         &format!("POST /quarantine/{quarantine_id}/dismiss"),
         Some(before_json(&record)),
-        Some(json!({ "quarantine_id": quarantine_id, "status": "DISMISSED", "resolution": resolution })),
+        Some(json!({ "quarantine_id": quarantine_id, "status": QuarantineStatus::Dismissed, "resolution": resolution })),
     )
     .await?;
     Ok(Dismissal::Dismissed)
@@ -560,7 +520,7 @@ async fn resolve_batch(
           limit $6",
         after_at,
         after_id,
-        selection.reason.map(Reason::as_str),
+        selection.reason as Option<QuarantineReason>,
         selection.from,
         selection.to,
         BATCH
@@ -621,7 +581,7 @@ async fn resolve_batch(
     };
     if !resolved.is_empty() {
         resolve(connection, &resolved, status, &resolutions).await?;
-        let before = json!({ "status": "OPEN", "reason": selection.reason,
+        let before = json!({ "status": QuarantineStatus::Open, "reason": selection.reason,
             "from": selection.from.map(format_instant), "to": selection.to.map(format_instant) });
         let after = json!({ "status": status, "note": note, "quarantine_ids": resolved });
         audit::record(connection, actor, call, Some(before), Some(after)).await?;
@@ -648,19 +608,16 @@ async fn resolve(
           where q.quarantine_id = v.quarantine_id and q.status = 'OPEN'",
         quarantine_ids,
         resolutions,
-        status.as_str()
+        status as QuarantineStatus
     )
     .execute(connection)
     .await?
     .rows_affected();
-    if resolved == quarantine_ids.len() as u64 {
-        Ok(())
-    } else {
-        Err(StoreError::Corrupt(format!(
-            "{resolved} of {} locked records could be resolved",
-            quarantine_ids.len()
-        )))
-    }
+    must_be_all(
+        resolved,
+        quarantine_ids.len(),
+        "locked records could be resolved",
+    )
 }
 
 fn before_json(record: &Locked) -> Value {
@@ -670,12 +627,7 @@ fn before_json(record: &Locked) -> Value {
 
 /// Who replayed it, and what came of it.
 fn resolution_of(applied: &AppliedOne, actor: &str) -> Value {
-    let (outcome, receipt) = match applied {
-        AppliedOne::Applied(receipt) => ("APPLIED", Some(receipt)),
-        AppliedOne::Duplicate(receipt) => ("DUPLICATE", Some(receipt)),
-        AppliedOne::NoParticipation => ("NO_PARTICIPATION", None),
-    };
-    json!({ "actor": actor, "outcome": outcome, "receipt": receipt.map(receipt_json) })
+    json!({ "actor": actor, "outcome": applied.outcome(), "receipt": applied.receipt().map(receipt_json) })
 }
 
 fn receipt_json(receipt: &Receipt) -> Value {

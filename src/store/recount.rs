@@ -5,7 +5,10 @@ use serde_json::Value;
 use sqlx::types::Json;
 
 use super::{Result, Store};
+use crate::domain::participation::{ExpiredReason, StatusName};
+use crate::domain::promotion::Verdict;
 use crate::domain::reward::Reward;
+use crate::domain::split::SplitStatus;
 use crate::domain::{Instant, PromotionId, UserId};
 
 /// What the recount came to.
@@ -28,7 +31,7 @@ pub struct Recount {
     /// Status changes committed and not yet published, by which the topic may be behind.
     pub unpublished: i64,
     /// The version every participation is at.
-    pub versions: Vec<(UserId, PromotionId, i32, String)>,
+    pub versions: Vec<(UserId, PromotionId, i32, StatusName)>,
 }
 
 /// Something that does not agree.
@@ -46,7 +49,7 @@ pub struct Disagreement {
 struct Row {
     user_id: i64,
     promotion_id: i64,
-    status: String,
+    status: StatusName,
     version: i32,
     rides_completed: i32,
     rides_target: i32,
@@ -54,7 +57,7 @@ struct Row {
     challenge_deadline: Instant,
     completed_at: Option<Instant>,
     expired_at: Option<Instant>,
-    expired_reason: Option<String>,
+    expired_reason: Option<ExpiredReason>,
     reward: Json<Reward>,
     conditions: Value,
     receipts: i64,
@@ -86,8 +89,9 @@ impl Store {
         // A refusal is checked to be true only where it gives one of these as its reason.
         let mut rows = sqlx::query_as!(
             Row,
-            r#"select p.user_id, p.promotion_id, p.status, p.version, p.rides_completed, p.rides_target, p.started_at,
-                      p.challenge_deadline, p.completed_at, p.expired_at, p.expired_reason,
+            r#"select p.user_id, p.promotion_id, p.status as "status: StatusName", p.version, p.rides_completed, p.rides_target, p.started_at,
+                      p.challenge_deadline, p.completed_at, p.expired_at,
+                      p.expired_reason as "expired_reason: ExpiredReason",
                       p.reward as "reward: Json<Reward>", t.conditions,
                       r.receipts as "receipts!", r.counted as "counted!", r.wrongly_counted as "wrongly_counted!",
                       r.wrongly_refused as "wrongly_refused!", r.recorded_after_end as "recorded_after_end!",
@@ -96,45 +100,52 @@ impl Store {
                          join session s using (application_id)
                          join cash_loan_account c using (split_id)
                         where a.user_id = p.user_id and a.promotion_id = p.promotion_id and c.promotion_id = p.promotion_id
-                          and c.user_id = p.user_id and l.user_id = p.user_id and s.user_id = p.user_id and c.status = 'USED'
+                          and c.user_id = p.user_id and l.user_id = p.user_id and s.user_id = p.user_id and c.status = $1
                           and (a.product_id, a.amount_cents, a.currency_code, a.repayment_rate)
                             = ((p.reward->>'product_id')::bigint, (p.reward->>'amount_cents')::bigint,
                                p.reward->>'currency_code', p.reward->>'repayment_rate')) as "originations!",
                       (select count(*) from active_pre_offer a
                         where a.user_id = p.user_id and a.promotion_id = p.promotion_id) as "active_pre_offers!",
                       (select count(*) from cash_loan_account c
-                        where c.user_id = p.user_id and c.promotion_id = p.promotion_id and c.status = 'USED') as "used_splits!",
+                        where c.user_id = p.user_id and c.promotion_id = p.promotion_id and c.status = $1) as "used_splits!",
                       (select count(*) from cash_loan_account c
-                        where c.user_id = p.user_id and c.promotion_id = p.promotion_id and c.status = 'ACTIVE') as "live_splits!"
+                        where c.user_id = p.user_id and c.promotion_id = p.promotion_id and c.status = $2) as "live_splits!"
                  from promotion_user p
                  join promotion_terms t using (terms_id)
                 cross join lateral (
                       select count(*) as receipts,
-                             count(*) filter (where r.verdict = 'COUNTED') as counted,
-                             count(*) filter (where r.verdict = 'COUNTED' and not (
+                             count(*) filter (where r.verdict = $3) as counted,
+                             count(*) filter (where r.verdict = $3 and not (
                                     r.completed_at >= p.started_at and r.completed_at < p.challenge_deadline
                                 and r.currency_code = t.conditions->>'currency_code'
                                 and r.amount_cents >= (t.conditions->>'min_amount_cents')::bigint)) as wrongly_counted,
                              count(*) filter (where case r.verdict
-                                 when 'BEFORE_START' then r.completed_at >= p.started_at
-                                 when 'AFTER_DEADLINE' then r.completed_at < p.challenge_deadline
-                                 when 'WRONG_CURRENCY' then r.currency_code = t.conditions->>'currency_code'
-                                 when 'BELOW_MIN_AMOUNT' then r.amount_cents >= (t.conditions->>'min_amount_cents')::bigint
+                                 when $4 then r.completed_at >= p.started_at
+                                 when $5 then r.completed_at < p.challenge_deadline
+                                 when $6 then r.currency_code = t.conditions->>'currency_code'
+                                 when $7 then r.amount_cents >= (t.conditions->>'min_amount_cents')::bigint
                                  else false end) as wrongly_refused,
                              count(*) filter (where r.recorded_at > coalesce(p.completed_at, p.expired_at)) as recorded_after_end
                         from ride_receipt r
                        where r.user_id = p.user_id and r.promotion_id = p.promotion_id and r.receipts_month = p.receipts_month
                       ) r
-                order by p.user_id, p.promotion_id"#
+                order by p.user_id, p.promotion_id"#,
+            SplitStatus::Used as SplitStatus,
+            SplitStatus::Active as SplitStatus,
+            Verdict::Counted as Verdict,
+            Verdict::BeforeStart as Verdict,
+            Verdict::AfterDeadline as Verdict,
+            Verdict::WrongCurrency as Verdict,
+            Verdict::BelowMinAmount as Verdict
         )
         .fetch(&mut *tx);
         while let Some(row) = rows.try_next().await? {
             recount.participations += 1;
-            match (row.status.as_str(), row.expired_reason.as_deref()) {
-                ("REWARDED", _) => recount.rewarded += 1,
-                (_, Some("CHALLENGE_NOT_COMPLETED")) => recount.not_completed += 1,
-                (_, Some("REWARD_NOT_CLAIMED")) => recount.not_claimed += 1,
-                _ => {}
+            match (row.status, row.expired_reason) {
+                (StatusName::Rewarded, _) => recount.rewarded += 1,
+                (_, Some(ExpiredReason::ChallengeNotCompleted)) => recount.not_completed += 1,
+                (_, Some(ExpiredReason::RewardNotClaimed)) => recount.not_claimed += 1,
+                (_, None) => {}
             }
             recount.receipts += row.receipts.unsigned_abs();
             recount.counted += row.counted.unsigned_abs();
@@ -192,29 +203,32 @@ fn disagreements(row: &Row) -> Vec<String> {
     }
 
     let reached = row.counted == target;
-    let (status, reason) = (row.status.as_str(), row.expired_reason.as_deref());
+    let (status, reason) = (row.status, row.expired_reason);
     let agrees = match (status, reason) {
-        ("IN_PROGRESS", None) => !reached && row.completed_at.is_none() && row.expired_at.is_none(),
-        ("COMPLETED" | "REWARDED", None) => {
+        (StatusName::InProgress, None) => {
+            !reached && row.completed_at.is_none() && row.expired_at.is_none()
+        }
+        (StatusName::Completed | StatusName::Rewarded, None) => {
             reached && row.completed_at.is_some() && row.expired_at.is_none()
         }
-        ("EXPIRED", Some("CHALLENGE_NOT_COMPLETED")) => {
+        (StatusName::Expired, Some(ExpiredReason::ChallengeNotCompleted)) => {
             !reached
                 && row.completed_at.is_none()
                 && row
                     .expired_at
                     .is_some_and(|at| at >= row.challenge_deadline)
         }
-        ("EXPIRED", Some("REWARD_NOT_CLAIMED")) => {
+        (StatusName::Expired, Some(ExpiredReason::RewardNotClaimed)) => {
             reached && row.completed_at.is_some() && row.expired_at.is_some()
         }
-        _ => false,
+        (StatusName::Expired, None)
+        | (StatusName::InProgress | StatusName::Completed | StatusName::Rewarded, Some(_)) => false,
     };
     expect(
         agrees,
         format!(
             "status {status} ({}) with {} of {target} rides counted, completed_at {:?}, expired_at {:?}",
-            reason.unwrap_or("no reason"),
+            reason.map_or("no reason", ExpiredReason::as_str),
             row.counted,
             row.completed_at,
             row.expired_at
@@ -227,7 +241,7 @@ fn disagreements(row: &Row) -> Vec<String> {
 
     // One event for the start, one for the end, and at most one for each ride that counted: rides
     // applied together share one.
-    let ended = i64::from(matches!(status, "EXPIRED" | "REWARDED"));
+    let ended = i64::from(status.is_final());
     let (least, most) = (
         1 + i64::from(row.counted > 0) + ended,
         1 + row.counted + ended,
@@ -237,7 +251,7 @@ fn disagreements(row: &Row) -> Vec<String> {
         format!("version {} where {least} to {most} can be", row.version),
     );
 
-    let due = i64::from(status == "REWARDED");
+    let due = i64::from(status == StatusName::Rewarded);
     for (count, what) in [
         (row.originations, "complete originations"),
         (row.active_pre_offers, "active pre-offers"),
@@ -271,7 +285,7 @@ mod tests {
         Row {
             user_id: 1,
             promotion_id: 1,
-            status: "EXPIRED".to_owned(),
+            status: StatusName::Expired,
             version: 4,
             rides_completed: 2,
             rides_target: 2,
@@ -279,7 +293,7 @@ mod tests {
             challenge_deadline: at(20),
             completed_at: Some(at(10)),
             expired_at: Some(at(30)),
-            expired_reason: Some("REWARD_NOT_CLAIMED".to_owned()),
+            expired_reason: Some(ExpiredReason::RewardNotClaimed),
             reward: Json(Reward {
                 product_id: 80,
                 amount_cents: 100_000,
@@ -358,14 +372,14 @@ mod tests {
             ),
             (
                 Row {
-                    status: "IN_PROGRESS".to_owned(),
+                    status: StatusName::InProgress,
                     ..row()
                 },
                 "status IN_PROGRESS",
             ),
             (
                 Row {
-                    status: "REWARDED".to_owned(),
+                    status: StatusName::Rewarded,
                     ..row()
                 },
                 "originations",

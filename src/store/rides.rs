@@ -13,13 +13,15 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use uuid::Uuid;
 
 use super::participations::Receipt;
-use super::{Result, Store, StoreError, span};
-use crate::domain::participation::{Challenge, Outcome, Status};
+use super::{Result, Store, StoreError, must_be_all, span};
+use crate::domain::participation::{Challenge, Outcome, Status, StatusName};
 use crate::domain::promotion::{Conditions, Verdict};
 use crate::domain::ride::Ride;
 use crate::domain::source::Source;
 use crate::domain::{Instant, PromotionId, UserId};
-use crate::wire::ride_completed::Reason;
+use crate::wire::promotion_status::EventType;
+use crate::wire::quarantine::ReplayOutcome;
+use crate::wire::ride_completed::QuarantineReason;
 
 /// How many distinct frozen conditions are kept at hand; more are read again when needed.
 const MOST_TERMS: usize = 10_000;
@@ -80,7 +82,7 @@ pub struct Quarantined {
     /// Its client, where one can be told.
     pub user_id: Option<UserId>,
     /// Why it is not a ride.
-    pub reason: Reason,
+    pub reason: QuarantineReason,
     /// The same in words.
     pub detail: String,
 }
@@ -173,6 +175,25 @@ pub enum AppliedOne {
     Duplicate(Receipt),
     /// The client has no challenge in progress.
     NoParticipation,
+}
+
+impl AppliedOne {
+    /// Its word.
+    pub fn outcome(&self) -> ReplayOutcome {
+        match self {
+            Self::Applied(_) => ReplayOutcome::Applied,
+            Self::Duplicate(_) => ReplayOutcome::Duplicate,
+            Self::NoParticipation => ReplayOutcome::NoParticipation,
+        }
+    }
+
+    /// The receipt that the ride has, where it has one.
+    pub fn receipt(&self) -> Option<&Receipt> {
+        match self {
+            Self::Applied(receipt) | Self::Duplicate(receipt) => Some(receipt),
+            Self::NoParticipation => None,
+        }
+    }
 }
 
 /// A database session that applies batches, with the set of clients that have a challenge in
@@ -357,10 +378,7 @@ async fn insert_quarantined(tx: &mut PgConnection, batch: &Batch) -> Result<()> 
         .map(|record| record.value.as_slice())
         .collect();
     let users: Vec<Option<UserId>> = records.iter().map(|record| record.user_id).collect();
-    let reasons: Vec<&str> = records
-        .iter()
-        .map(|record| record.reason.as_str())
-        .collect();
+    let reasons: Vec<QuarantineReason> = records.iter().map(|record| record.reason).collect();
     let details: Vec<&str> = records
         .iter()
         .map(|record| record.detail.as_str())
@@ -379,7 +397,7 @@ async fn insert_quarantined(tx: &mut PgConnection, batch: &Batch) -> Result<()> 
         &keys as &[Option<&[u8]>],
         &values as &[&[u8]],
         &users as &[Option<UserId>],
-        &reasons as &[&str],
+        &reasons as &[QuarantineReason],
         &details as &[&str]
     )
     .execute(tx)
@@ -629,12 +647,13 @@ async fn read_counted_per_day(
         r#"select r.user_id, r.promotion_id, r.ride_day as "ride_day!", count(*) as "counted!"
              from unnest($1::bigint[], $2::bigint[], $3::date[], $4::date[]) v (user_id, promotion_id, receipts_month, ride_day)
              join ride_receipt r using (user_id, promotion_id, receipts_month, ride_day)
-            where r.verdict = 'COUNTED'
+            where r.verdict = $5
             group by r.user_id, r.promotion_id, r.ride_day"#,
         &users,
         &promotions,
         &months,
-        &days
+        &days,
+        Verdict::Counted as Verdict
     )
     .fetch_all(connection)
     .await?;
@@ -655,7 +674,7 @@ struct Receipts {
     promotions: Vec<i64>,
     rides: Vec<Uuid>,
     months: Vec<NaiveDate>,
-    verdicts: Vec<&'static str>,
+    verdicts: Vec<Verdict>,
     completed: Vec<Instant>,
     amounts: Vec<i64>,
     currencies: Vec<String>,
@@ -677,7 +696,7 @@ impl Receipts {
         self.promotions.push(row.promotion_id);
         self.rides.push(ride.ride_id);
         self.months.push(row.receipts_month);
-        self.verdicts.push(verdict.as_str());
+        self.verdicts.push(verdict);
         self.completed.push(ride.completed_at);
         self.amounts.push(ride.amount_cents);
         self.currencies.push(ride.currency_code.to_string());
@@ -702,7 +721,7 @@ impl Receipts {
             &self.promotions,
             &self.rides,
             &self.months,
-            &self.verdicts as &[&str],
+            &self.verdicts as &[Verdict],
             &self.completed,
             &self.amounts,
             &self.currencies,
@@ -724,7 +743,10 @@ struct Changes {
     promotions: Vec<i64>,
     versions: Vec<i32>,
     rides_completed: Vec<i32>,
+    statuses: Vec<StatusName>,
+    completed_at: Vec<Option<Instant>>,
     reward_deadlines: Vec<Option<Instant>>,
+    event_types: Vec<EventType>,
     traceparents: Vec<Option<String>>,
     event_ids: Vec<Uuid>,
 }
@@ -737,29 +759,23 @@ impl Changes {
         traceparent: Option<String>,
         now: Instant,
     ) -> Result<()> {
-        let reward_deadline = if challenge.is_complete() {
-            let in_progress = Status::InProgress {
-                challenge_deadline: row.challenge_deadline,
-            };
-            match in_progress.complete(now, challenge.conditions) {
-                Ok(Status::Completed {
-                    reward_deadline, ..
-                }) => Some(reward_deadline),
-                other => {
-                    return Err(StoreError::Corrupt(format!(
-                        "completing a challenge gave {other:?}"
-                    )));
-                }
-            }
+        let (status, event_type) = if challenge.is_complete() {
+            let completed = Status::InProgress.complete(now, challenge.conditions);
+            let completed = completed.map_err(|error| StoreError::Corrupt(error.to_string()))?;
+            (completed, EventType::Completed)
         } else {
-            None
+            (Status::InProgress, EventType::Progressed)
         };
+        let fields = status.fields();
         self.users.push(row.user_id);
         self.promotions.push(row.promotion_id);
         self.versions.push(row.version);
         self.rides_completed
             .push(challenge.rides_completed.cast_signed());
-        self.reward_deadlines.push(reward_deadline);
+        self.statuses.push(fields.status);
+        self.completed_at.push(fields.completed_at);
+        self.reward_deadlines.push(fields.reward_deadline);
+        self.event_types.push(event_type);
         self.traceparents.push(traceparent);
         self.event_ids.push(Uuid::now_v7());
         Ok(())
@@ -774,42 +790,42 @@ impl Changes {
         let written = sqlx::query!(
             "with changed as (
                  update promotion_user p
-                    set rides_completed = v.rides_completed,
-                        version = p.version + 1,
-                        status = case when v.reward_deadline is null then 'IN_PROGRESS' else 'COMPLETED' end,
-                        completed_at = case when v.reward_deadline is null then null else $8::timestamptz end,
-                        reward_deadline = v.reward_deadline
-                   from unnest($1::bigint[], $2::bigint[], $3::int[], $4::int[], $5::timestamptz[], $6::text[], $7::uuid[])
-                        v (user_id, promotion_id, version, rides_completed, reward_deadline, traceparent, event_id)
+                    set rides_completed = v.rides_completed, version = p.version + 1, status = v.status,
+                        completed_at = v.completed_at, reward_deadline = v.reward_deadline
+                   from unnest($1::bigint[], $2::bigint[], $3::int[], $4::int[], $5::text[], $6::timestamptz[],
+                               $7::timestamptz[], $8::text[], $9::text[], $10::uuid[])
+                        v (user_id, promotion_id, version, rides_completed, status, completed_at, reward_deadline, event_type,
+                           traceparent, event_id)
                   where p.user_id = v.user_id and p.promotion_id = v.promotion_id
                     and p.status = 'IN_PROGRESS' and p.version = v.version
-              returning p.*, v.traceparent, v.event_id)
+              returning p.*, v.event_type, v.traceparent, v.event_id)
              insert into event_outbox (event_id, type, user_id, promotion_id, status, previous_status, version, rides_completed,
                                        rides_target, started_at, challenge_deadline, completed_at, reward_deadline, reward,
                                        occurred_at, traceparent)
-             select event_id, case status when 'COMPLETED' then 'promotion.completed' else 'promotion.progressed' end,
-                    user_id, promotion_id, status, 'IN_PROGRESS', version, rides_completed, rides_target, started_at,
-                    challenge_deadline, completed_at, reward_deadline, reward, $8, traceparent
+             select event_id, event_type, user_id, promotion_id, status, $11, version, rides_completed, rides_target, started_at,
+                    challenge_deadline, completed_at, reward_deadline, reward, $12, traceparent
                from changed",
             &self.users,
             &self.promotions,
             &self.versions,
             &self.rides_completed,
+            &self.statuses as &[StatusName],
+            &self.completed_at as &[Option<Instant>],
             &self.reward_deadlines as &[Option<Instant>],
+            &self.event_types as &[EventType],
             &self.traceparents as &[Option<String>],
             &self.event_ids,
+            StatusName::InProgress as StatusName,
             now
         )
         .execute(connection)
         .await?
         .rows_affected();
-        if written != self.users.len() as u64 {
-            return Err(StoreError::Corrupt(format!(
-                "{written} of {} locked participations could be updated",
-                self.users.len()
-            )));
-        }
-        Ok(())
+        must_be_all(
+            written,
+            self.users.len(),
+            "locked participations could be updated",
+        )
     }
 }
 
@@ -831,9 +847,9 @@ pub async fn apply_one(
     .flatten();
     let receipt = sqlx::query_as!(
         Receipt,
-        "select ride_id, completed_at, amount_cents, currency_code, verdict, details, recorded_at
-           from ride_receipt where user_id = $1 and ride_id = $2
-          order by recorded_at desc limit 1",
+        r#"select ride_id, completed_at, amount_cents, currency_code, verdict as "verdict: Verdict", details, recorded_at
+             from ride_receipt where user_id = $1 and ride_id = $2
+            order by recorded_at desc limit 1"#,
         ride.user_id,
         ride.ride_id
     )

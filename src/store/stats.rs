@@ -1,6 +1,7 @@
 //! The service in figures.
 
 use super::{Result, Store};
+use crate::domain::participation::{ExpiredReason, StatusName};
 use crate::wire::stats::{ExpiredStats, PromotionStats};
 
 impl Store {
@@ -8,35 +9,61 @@ impl Store {
     /// order of its groups.
     pub async fn promotion_stats(&self) -> Result<Vec<PromotionStats>> {
         let rows = sqlx::query!(
-            r#"select m.promotion_id, m.promotion_key,
-                      coalesce(sum(c.clients), 0)::bigint as "started!",
-                      coalesce(sum(c.clients) filter (where c.status = 'IN_PROGRESS'), 0)::bigint as "in_progress!",
-                      coalesce(sum(c.clients) filter (where c.status = 'COMPLETED'), 0)::bigint as "completed!",
-                      coalesce(sum(c.clients) filter (where c.status = 'REWARDED'), 0)::bigint as "rewarded!",
-                      coalesce(sum(c.clients) filter (where c.expired_reason = 'CHALLENGE_NOT_COMPLETED'), 0)::bigint as "not_completed!",
-                      coalesce(sum(c.clients) filter (where c.expired_reason = 'REWARD_NOT_CLAIMED'), 0)::bigint as "not_claimed!"
+            r#"select m.promotion_id, m.promotion_key, c.status as "status?: StatusName",
+                      c.expired_reason as "expired_reason?: ExpiredReason", coalesce(c.clients, 0) as "clients!"
                  from promotion m
                  left join (select promotion_id, status, expired_reason, count(*) as clients
                               from promotion_user group by promotion_id, status, expired_reason) c using (promotion_id)
-                group by m.promotion_id
                 order by m.promotion_id"#
         )
         .fetch_all(self.pool())
         .await?;
-        Ok(rows
-            .into_iter()
-            .map(|row| PromotionStats {
-                promotion_id: row.promotion_id,
-                promotion_key: row.promotion_key,
-                started: row.started,
-                in_progress: row.in_progress,
-                completed: row.completed,
-                rewarded: row.rewarded,
-                expired: ExpiredStats {
-                    challenge_not_completed: row.not_completed,
-                    reward_not_claimed: row.not_claimed,
-                },
-            })
-            .collect())
+        let mut all: Vec<PromotionStats> = Vec::new();
+        for row in rows {
+            if all.last().map(|last| last.promotion_id) != Some(row.promotion_id) {
+                all.push(none(row.promotion_id, row.promotion_key));
+            }
+            if let (Some(stats), Some(status)) = (all.last_mut(), row.status) {
+                stats.started += row.clients;
+                *group(stats, status, row.expired_reason) += row.clients;
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// A promotion that nobody has started.
+fn none(promotion_id: i64, promotion_key: String) -> PromotionStats {
+    PromotionStats {
+        promotion_id,
+        promotion_key,
+        started: 0,
+        in_progress: 0,
+        completed: 0,
+        rewarded: 0,
+        expired: ExpiredStats {
+            challenge_not_completed: 0,
+            reward_not_claimed: 0,
+        },
+    }
+}
+
+/// Where such participations are counted.
+fn group(
+    stats: &mut PromotionStats,
+    status: StatusName,
+    expired: Option<ExpiredReason>,
+) -> &mut i64 {
+    match (status, expired) {
+        (StatusName::InProgress, _) => &mut stats.in_progress,
+        (StatusName::Completed, _) => &mut stats.completed,
+        (StatusName::Rewarded, _) => &mut stats.rewarded,
+        // The table's check has a reason wherever it is expired.
+        (StatusName::Expired, Some(ExpiredReason::ChallengeNotCompleted) | None) => {
+            &mut stats.expired.challenge_not_completed
+        }
+        (StatusName::Expired, Some(ExpiredReason::RewardNotClaimed)) => {
+            &mut stats.expired.reward_not_claimed
+        }
     }
 }

@@ -6,10 +6,13 @@ use sqlx::PgConnection;
 
 use super::participations::{Receipt, load};
 use super::quarantine::{Quarantined, quarantined_of};
+use super::state::status_of;
 use super::{Result, Store, StoreError};
 use crate::domain::eligibility::{ClientFacts, Latest, PreOffer};
-use crate::domain::participation::{ExpiredReason, Status, StatusName};
+use crate::domain::participation::{ExpiredReason, StatusName};
+use crate::domain::promotion::Verdict;
 use crate::domain::reward::Reward;
+use crate::domain::split::SplitStatus;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::wire::receipt;
 use crate::wire::user::{
@@ -58,55 +61,27 @@ async fn latest(
 ) -> Result<Option<Latest>> {
     // A live or rewarded one is the latest by definition; started_at decides among expired ones.
     let row = sqlx::query!(
-        r#"select p.promotion_id, p.status, p.challenge_deadline, p.completed_at, p.reward_deadline, p.rewarded_at,
-                  p.expired_at, p.expired_reason, p.acknowledged_at is not null as "acknowledged!",
+        r#"select p.user_id, p.promotion_id, p.status as "status: StatusName", p.completed_at, p.reward_deadline,
+                  p.rewarded_at, p.expired_at, p.expired_reason as "expired_reason: ExpiredReason", p.acknowledged_at is not null as "acknowledged!",
                   exists (select from pre_offer o
                            where o.pre_offer_id = p.pre_offer_id and o.user_id = p.user_id
                              and o.valid_until > $2) as "pre_offer_valid!"
              from promotion_user p
             where p.user_id = $1
-            order by p.status = 'EXPIRED', p.started_at desc
+            order by p.status = $3, p.started_at desc
             limit 1"#,
         user_id,
-        now
+        now,
+        StatusName::Expired as StatusName
     )
     .fetch_optional(connection)
     .await?;
     let Some(row) = row else {
         return Ok(None);
     };
-    let corrupt = |what: &dyn std::fmt::Display| {
-        StoreError::Corrupt(format!(
-            "participation ({user_id}, {}): {what}",
-            row.promotion_id
-        ))
-    };
-    let missing = || corrupt(&"an instant is missing");
-    let name: StatusName = row.status.parse().map_err(|error| corrupt(&error))?;
-    let status = match name {
-        StatusName::InProgress => Status::InProgress {
-            challenge_deadline: row.challenge_deadline,
-        },
-        StatusName::Completed => Status::Completed {
-            completed_at: row.completed_at.ok_or_else(missing)?,
-            reward_deadline: row.reward_deadline.ok_or_else(missing)?,
-        },
-        StatusName::Rewarded => Status::Rewarded {
-            rewarded_at: row.rewarded_at.ok_or_else(missing)?,
-        },
-        StatusName::Expired => {
-            let reason = row.expired_reason.as_deref().unwrap_or_default();
-            Status::Expired {
-                expired_at: row.expired_at.ok_or_else(missing)?,
-                reason: reason
-                    .parse::<ExpiredReason>()
-                    .map_err(|error| corrupt(&error))?,
-            }
-        }
-    };
     Ok(Some(Latest {
         promotion_id: row.promotion_id,
-        status,
+        status: status_of!(row)?,
         acknowledged: row.acknowledged,
         pre_offer_valid: row.pre_offer_valid,
     }))
@@ -195,11 +170,13 @@ async fn user(connection: &mut PgConnection, user_id: UserId) -> Result<User> {
     let splits = sqlx::query_as!(
         Split,
         r#"select split_id, pre_offer_id, promotion_id,
-                  case when status = 'ACTIVE' and valid_until <= $2 then 'EXPIRED' else status end as "status!",
+                  case when status = $3 and valid_until <= $2 then $4 else status end as "status!: SplitStatus",
                   country_code, valid_until, product_id, amount_cents, currency_code, repayment_rate, created_at
              from cash_loan_account where user_id = $1 order by created_at desc, split_id desc"#,
         user_id,
-        facts.now
+        facts.now,
+        SplitStatus::Active as SplitStatus,
+        SplitStatus::Expired as SplitStatus
     )
     .fetch_all(&mut *connection)
     .await?;
@@ -259,7 +236,8 @@ async fn participations(
     let mut receipts: HashMap<PromotionId, Vec<receipt::Receipt>> = HashMap::new();
     // The month comes from the participation, so that one partition is read for each and not all.
     let rows = sqlx::query!(
-        "select p.promotion_id, r.ride_id, r.completed_at, r.amount_cents, r.currency_code, r.verdict, r.details, r.recorded_at
+        r#"select p.promotion_id, r.ride_id, r.completed_at, r.amount_cents, r.currency_code,
+                r.verdict as "verdict: Verdict", r.details, r.recorded_at
            from promotion_user p
           cross join lateral (
                 select * from ride_receipt r
@@ -267,7 +245,7 @@ async fn participations(
                  order by r.completed_at desc, r.ride_id desc
                  limit $2) r
           where p.user_id = $1
-          order by r.completed_at desc, r.ride_id desc",
+          order by r.completed_at desc, r.ride_id desc"#,
         user_id,
         MOST_RECEIPTS
     )

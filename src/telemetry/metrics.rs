@@ -14,8 +14,8 @@ use prometheus::{
 
 use crate::domain::participation::ExpiredReason;
 use crate::domain::promotion::Verdict;
-use crate::wire::promotion_status::event_type;
-use crate::wire::ride_completed::Reason;
+use crate::wire::promotion_status::EventType;
+use crate::wire::ride_completed::QuarantineReason;
 
 /// What holds expiry back, as labels.
 const HELD_BACK_CAUSES: [&str; 2] = ["lag", "quarantine"];
@@ -282,7 +282,7 @@ impl Metrics {
                     "rides_judged_total",
                     "Rides judged",
                     "verdict",
-                    &Verdict::ALL.map(Verdict::as_str),
+                    &Verdict::WORDS,
                 ),
                 duplicate: make.counter("rides_duplicate_total", "Rides that were recorded before"),
                 duplicate_differing: make.counter(
@@ -297,7 +297,7 @@ impl Metrics {
                     "rides_quarantined_total",
                     "Records quarantined",
                     "reason",
-                    &Reason::ALL.map(Reason::as_str),
+                    &QuarantineReason::WORDS,
                 ),
                 tombstones: make.counter("tombstones_total", "Records with a null value, skipped"),
                 batch_seconds: make.histogram(
@@ -338,7 +338,7 @@ impl Metrics {
                     "transitions_total",
                     "Status changes published",
                     "type",
-                    &event_type::ALL,
+                    &EventType::WORDS,
                 ),
                 transactions: make
                     .counter("relay_transactions_total", "Kafka transactions committed"),
@@ -376,7 +376,7 @@ impl Metrics {
                     "expired_total",
                     "Participations expired",
                     "reason",
-                    &ExpiredReason::ALL.map(ExpiredReason::as_str),
+                    &ExpiredReason::WORDS,
                 ),
             },
             api: ApiMetrics {
@@ -492,7 +492,7 @@ mod tests {
     #[test]
     fn shows_every_label_from_the_start_and_forgets_partitions() {
         let metrics = Metrics::new();
-        metrics.ingest.judged.add("COUNTED", 3);
+        metrics.ingest.judged.add(Verdict::Counted.as_str(), 3);
         metrics.ingest.partition(7).lag.set(12);
         metrics.api.observe(
             "api",

@@ -96,7 +96,7 @@ impl NewPromotion {
             promotion_key,
             title,
             conditions,
-            missing_split: missing_split.unwrap_or_default(),
+            missing_split: missing_split.unwrap_or(MissingSplit::DEFAULT),
             active: active.unwrap_or(true),
         }))
     }

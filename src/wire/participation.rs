@@ -1,68 +1,174 @@
 //! A participation as the client sees it (contract 5).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::domain::Instant;
-use crate::domain::participation::{ExpiredReason, StatusName};
+use crate::domain::participation::{BrokenStatus, ExpiredReason, Status, StatusFields, StatusName};
 #[allow(unused_imports, reason = "named in the schema")]
 use crate::domain::promotion::Conditions;
 use crate::domain::reward::Reward;
 
-/// The state of a participation as of one version: what status events carry and clients read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize, utoipa::ToSchema)]
-#[schema(as = ParticipationState)]
+/// The state of a participation as of one version: what status events carry and clients read. In
+/// JSON it is flat, see [`FlatState`].
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "FlatState<'_>")]
 pub struct State {
     /// The client.
-    #[schema(minimum = 1, example = 48_151)]
     pub user_id: i64,
     /// The promotion.
-    #[schema(example = 1)]
     pub promotion_id: i64,
     /// The promotion's verbal key.
-    #[schema(example = "mx-newbie-20")]
     pub promotion_key: String,
     /// Where it stands.
-    pub status: StatusName,
+    pub status: Status,
     /// 1 at the start, one more with every change of what is told here.
-    #[schema(minimum = 1, example = 7)]
     pub version: i32,
     /// Rides counted, never more than `rides_target`.
-    #[schema(minimum = 0, example = 6)]
     pub rides_completed: i32,
     /// Rides needed.
-    #[schema(minimum = 1, maximum = 10_000, example = 20)]
     pub rides_target: i32,
     /// The start, by the database's clock.
-    #[serde(with = "crate::wire::instant")]
     pub started_at: DateTime<Utc>,
     /// The end of the challenge, exclusive.
-    #[serde(with = "crate::wire::instant")]
     pub challenge_deadline: DateTime<Utc>,
+    /// The frozen loan terms.
+    pub reward: Reward,
+}
+
+/// A [`State`] as JSON has it, in the field order of the contract.
+#[derive(Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[schema(
+    as = ParticipationState,
+    description = "The state of a participation as of one version: what status events carry and clients read."
+)]
+struct FlatState<'a> {
+    /// The client.
+    #[schema(minimum = 1, example = 48_151)]
+    user_id: i64,
+    /// The promotion.
+    #[schema(example = 1)]
+    promotion_id: i64,
+    /// The promotion's verbal key.
+    #[schema(value_type = String, example = "mx-newbie-20")]
+    promotion_key: Cow<'a, str>,
+    /// Where it stands.
+    status: StatusName,
+    /// 1 at the start, one more with every change of what is told here.
+    #[schema(minimum = 1, example = 7)]
+    version: i32,
+    /// Rides counted, never more than `rides_target`.
+    #[schema(minimum = 0, example = 6)]
+    rides_completed: i32,
+    /// Rides needed.
+    #[schema(minimum = 1, maximum = 10_000, example = 20)]
+    rides_target: i32,
+    /// The start, by the database's clock.
+    #[serde(with = "crate::wire::instant")]
+    started_at: DateTime<Utc>,
+    /// The end of the challenge, exclusive.
+    #[serde(with = "crate::wire::instant")]
+    challenge_deadline: DateTime<Utc>,
     /// When completion was recorded; `null` before.
     #[serde(with = "crate::wire::optional_instant")]
     #[schema(required)]
-    pub completed_at: Option<DateTime<Utc>>,
+    completed_at: Option<DateTime<Utc>>,
     /// The end of the claim, exclusive; `null` before completion.
     #[serde(with = "crate::wire::optional_instant")]
     #[schema(required)]
-    pub reward_deadline: Option<DateTime<Utc>>,
+    reward_deadline: Option<DateTime<Utc>>,
     /// When the reward was accepted; `null` before.
     #[serde(with = "crate::wire::optional_instant")]
     #[schema(required)]
-    pub rewarded_at: Option<DateTime<Utc>>,
+    rewarded_at: Option<DateTime<Utc>>,
     /// When expiry was recorded; `null` before.
     #[serde(with = "crate::wire::optional_instant")]
     #[schema(required)]
-    pub expired_at: Option<DateTime<Utc>>,
+    expired_at: Option<DateTime<Utc>>,
     /// Why it expired; `null` unless it has.
     #[schema(required)]
-    pub expired_reason: Option<ExpiredReason>,
+    expired_reason: Option<ExpiredReason>,
     /// The frozen loan terms.
-    pub reward: Reward,
+    #[schema(value_type = Reward)]
+    reward: Cow<'a, Reward>,
+}
+
+impl<'a> From<&'a State> for FlatState<'a> {
+    fn from(state: &'a State) -> Self {
+        let fields = state.status.fields();
+        Self {
+            user_id: state.user_id,
+            promotion_id: state.promotion_id,
+            promotion_key: Cow::Borrowed(&state.promotion_key),
+            status: fields.status,
+            version: state.version,
+            rides_completed: state.rides_completed,
+            rides_target: state.rides_target,
+            started_at: state.started_at,
+            challenge_deadline: state.challenge_deadline,
+            completed_at: fields.completed_at,
+            reward_deadline: fields.reward_deadline,
+            rewarded_at: fields.rewarded_at,
+            expired_at: fields.expired_at,
+            expired_reason: fields.expired_reason,
+            reward: Cow::Borrowed(&state.reward),
+        }
+    }
+}
+
+impl TryFrom<FlatState<'_>> for State {
+    type Error = BrokenStatus;
+
+    fn try_from(flat: FlatState<'_>) -> Result<Self, BrokenStatus> {
+        let status = StatusFields {
+            status: flat.status,
+            completed_at: flat.completed_at,
+            reward_deadline: flat.reward_deadline,
+            rewarded_at: flat.rewarded_at,
+            expired_at: flat.expired_at,
+            expired_reason: flat.expired_reason,
+        };
+        Ok(Self {
+            user_id: flat.user_id,
+            promotion_id: flat.promotion_id,
+            promotion_key: flat.promotion_key.into_owned(),
+            status: status.try_into()?,
+            version: flat.version,
+            rides_completed: flat.rides_completed,
+            rides_target: flat.rides_target,
+            started_at: flat.started_at,
+            challenge_deadline: flat.challenge_deadline,
+            reward: flat.reward.into_owned(),
+        })
+    }
+}
+
+impl Serialize for State {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        FlatState::from(self).serialize(serializer)
+    }
+}
+
+impl PartialSchema for State {
+    fn schema() -> RefOr<Schema> {
+        FlatState::schema()
+    }
+}
+
+impl ToSchema for State {
+    fn name() -> Cow<'static, str> {
+        FlatState::name()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        FlatState::schemas(schemas);
+    }
 }
 
 /// A participation with what only its client sees. `settling` and `server_time` are of the moment
@@ -99,7 +205,7 @@ impl Participation {
 impl State {
     /// Past the deadline but not expired: a ride completed before it may still arrive and count.
     pub fn is_settling(&self, now: Instant) -> bool {
-        self.status == StatusName::InProgress && now >= self.challenge_deadline
+        self.status == Status::InProgress && now >= self.challenge_deadline
     }
 
     /// The entity tag: `W/"7"`, or `W/"7s"` while settling.

@@ -7,49 +7,25 @@ use uuid::Uuid;
 use super::participation::State;
 
 use crate::domain::participation::StatusName;
+use crate::domain::words::words;
 
 /// Where every event says it comes from (`ce_source`).
 pub const SOURCE: &str = "/ride-promo";
 
-/// The contract's words for what happened.
-pub mod event_type {
-    /// The client pressed Get started.
-    pub const STARTED: &str = "promotion.started";
-    /// Rides counted.
-    pub const PROGRESSED: &str = "promotion.progressed";
-    /// The target is reached.
-    pub const COMPLETED: &str = "promotion.completed";
-    /// The reward was accepted.
-    pub const REWARDED: &str = "promotion.rewarded";
-    /// Time ran out.
-    pub const EXPIRED: &str = "promotion.expired";
-
-    /// Every type.
-    pub const ALL: [&str; 5] = [STARTED, PROGRESSED, COMPLETED, REWARDED, EXPIRED];
-}
-
-/// The words of [`event_type`], for the schema.
-#[derive(utoipa::ToSchema)]
-#[allow(dead_code, reason = "only its schema is used")]
-#[schema(
-    description = "What happened.\n\n- `promotion.started`: the client pressed Get started; `previous_status` is `null`\n- `promotion.progressed`: one or more rides counted\n- `promotion.completed`: the target is reached; the reward may be claimed\n- `promotion.rewarded`: the reward was accepted\n- `promotion.expired`: time ran out; `expired_reason` says which"
-)]
-enum EventType {
-    /// The client pressed Get started; `previous_status` is `null`.
-    #[schema(rename = "promotion.started")]
-    Started,
-    /// One or more rides counted.
-    #[schema(rename = "promotion.progressed")]
-    Progressed,
-    /// The target is reached; the reward may be claimed.
-    #[schema(rename = "promotion.completed")]
-    Completed,
-    /// The reward was accepted.
-    #[schema(rename = "promotion.rewarded")]
-    Rewarded,
-    /// Time ran out; `expired_reason` says which.
-    #[schema(rename = "promotion.expired")]
-    Expired,
+words! {
+    /// What happened.
+    pub enum EventType {
+        /// The client pressed Get started; `previous_status` is `null`.
+        Started = "promotion.started",
+        /// One or more rides counted.
+        Progressed = "promotion.progressed",
+        /// The target is reached; the reward may be claimed.
+        Completed = "promotion.completed",
+        /// The reward was accepted.
+        Rewarded = "promotion.rewarded",
+        /// Time ran out; `expired_reason` says which.
+        Expired = "promotion.expired",
+    }
 }
 
 /// An event of `promotion-status`, in the field order of the contract.
@@ -60,10 +36,9 @@ enum EventType {
 pub struct PromotionStatus {
     /// The same at every delivery of this event.
     pub event_id: Uuid,
-    /// What happened: `promotion.started`, `.progressed`, `.completed`, `.rewarded` or `.expired`.
+    /// What happened.
     #[serde(rename = "type")]
-    #[schema(value_type = EventType)]
-    pub event_type: String,
+    pub event_type: EventType,
     /// The state after it.
     #[serde(flatten)]
     pub state: State,

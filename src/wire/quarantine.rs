@@ -5,42 +5,30 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-#[allow(unused_imports, reason = "named in the schema")]
-use super::ride_completed::Reason;
+use super::ride_completed::QuarantineReason;
+use crate::domain::words::words;
 
-/// Where a quarantined record stands.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, serde::Deserialize, utoipa::ToSchema,
-)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum QuarantineStatus {
-    /// Waits for somebody; holds its client's expiry.
-    Open,
-    /// Was judged after all, whatever came of it.
-    Replayed,
-    /// Was given up.
-    Dismissed,
-}
-
-impl QuarantineStatus {
-    /// The contract's word.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Open => "OPEN",
-            Self::Replayed => "REPLAYED",
-            Self::Dismissed => "DISMISSED",
-        }
+words! {
+    /// Where a quarantined record stands.
+    pub enum QuarantineStatus {
+        /// It waits for an operator, and holds its client's expiry.
+        Open = "OPEN",
+        /// It was judged after all, with any outcome.
+        Replayed = "REPLAYED",
+        /// It was given up.
+        Dismissed = "DISMISSED",
     }
 }
 
-impl std::str::FromStr for QuarantineStatus {
-    type Err = String;
-
-    fn from_str(word: &str) -> std::result::Result<Self, String> {
-        [Self::Open, Self::Replayed, Self::Dismissed]
-            .into_iter()
-            .find(|status| status.as_str() == word)
-            .ok_or_else(|| format!("must be OPEN, REPLAYED or DISMISSED, got {word:?}"))
+words! {
+    /// What became of a record that was replayed.
+    pub enum ReplayOutcome {
+        /// It was judged, and its receipt recorded.
+        Applied = "APPLIED",
+        /// It was recorded before.
+        Duplicate = "DUPLICATE",
+        /// The client has no challenge in progress.
+        NoParticipation = "NO_PARTICIPATION",
     }
 }
 
@@ -64,8 +52,7 @@ pub struct QuarantinedView {
     #[schema(required)]
     pub user_id: Option<i64>,
     /// The word for what is wrong with it.
-    #[schema(value_type = Reason)]
-    pub reason: String,
+    pub reason: QuarantineReason,
     /// All that is wrong with it.
     pub detail: String,
     /// Its bytes.

@@ -5,7 +5,6 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-#[allow(unused_imports, reason = "named in the schema")]
 use crate::domain::promotion::Verdict;
 
 /// What was compared, in the units of the rule: cents, instants, codes, lists of codes, counts.
@@ -35,8 +34,7 @@ pub struct Receipt {
     #[schema(pattern = "^[A-Z]{3}$", example = "MXN")]
     pub currency_code: String,
     /// Counted, or why not.
-    #[schema(value_type = Verdict)]
-    pub verdict: String,
+    pub verdict: Verdict,
     /// Whether it counted.
     pub counted: bool,
     /// What was `required` and what it was, in the units of the rule; `null` where it counted.

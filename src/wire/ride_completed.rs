@@ -13,6 +13,7 @@ use crate::domain::fields::shown;
 use crate::domain::promotion::is_service_type;
 use crate::domain::reward::{CountryCode, CurrencyCode};
 use crate::domain::ride::Ride;
+use crate::domain::words::words;
 use crate::domain::{Instant, UserId, parse_instant};
 
 /// The largest value that is looked into.
@@ -21,55 +22,23 @@ pub const MAX_BYTES: usize = 64 * 1024;
 /// How far ahead of the database's clock a ride may have been completed.
 pub const MAX_AHEAD: TimeDelta = TimeDelta::minutes(5);
 
-/// Why a record is not a ride, most basic first; a record with several faults gets the first.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, utoipa::ToSchema,
-)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-#[schema(as = QuarantineReason)]
-#[schema(
-    description = "Why a record is no ride; of several faults the first.\n\n- `TOO_LARGE`: over 64 KiB; not looked into\n- `NOT_JSON`: empty, not UTF-8, not JSON, not an object, or a known field twice\n- `MISSING_FIELD`: a required field is absent or null\n- `WRONG_TYPE`: a field of another JSON type; `6500.0` is no integer\n- `INVALID_VALUE`: a value out of form or range\n- `NEGATIVE_AMOUNT`: a fare below zero\n- `IN_FUTURE`: completed more than five minutes ahead"
-)]
-pub enum Reason {
-    /// Over 64 KiB; not looked into.
-    TooLarge,
-    /// Empty, not UTF-8, not JSON, not an object, or a known field twice.
-    NotJson,
-    /// A required field is absent or null.
-    MissingField,
-    /// A field of another JSON type; `6500.0` and `"48151"` among them.
-    WrongType,
-    /// A value out of form or range, beyond 64 bits too.
-    InvalidValue,
-    /// A fare below zero.
-    NegativeAmount,
-    /// Completed more than five minutes from now.
-    InFuture,
-}
-
-impl Reason {
-    /// Every reason, in order.
-    pub const ALL: [Self; 7] = [
-        Self::TooLarge,
-        Self::NotJson,
-        Self::MissingField,
-        Self::WrongType,
-        Self::InvalidValue,
-        Self::NegativeAmount,
-        Self::InFuture,
-    ];
-
-    /// The contract's word.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::TooLarge => "TOO_LARGE",
-            Self::NotJson => "NOT_JSON",
-            Self::MissingField => "MISSING_FIELD",
-            Self::WrongType => "WRONG_TYPE",
-            Self::InvalidValue => "INVALID_VALUE",
-            Self::NegativeAmount => "NEGATIVE_AMOUNT",
-            Self::InFuture => "IN_FUTURE",
-        }
+words! {
+    /// Why a record is no ride; of several faults the first.
+    pub enum QuarantineReason {
+        /// Over 64 KiB; not looked into.
+        TooLarge = "TOO_LARGE",
+        /// Empty, not UTF-8, not JSON, not an object, or a known field twice.
+        NotJson = "NOT_JSON",
+        /// A required field is absent or null.
+        MissingField = "MISSING_FIELD",
+        /// A field of another JSON type; `6500.0` is no integer.
+        WrongType = "WRONG_TYPE",
+        /// A value out of form or range, beyond 64 bits too.
+        InvalidValue = "INVALID_VALUE",
+        /// A fare below zero.
+        NegativeAmount = "NEGATIVE_AMOUNT",
+        /// Completed more than five minutes ahead.
+        InFuture = "IN_FUTURE",
     }
 }
 
@@ -115,7 +84,7 @@ pub struct RideCompleted {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
     /// The first of what is wrong.
-    pub reason: Reason,
+    pub reason: QuarantineReason,
     /// All that is wrong, for people; without NUL, so that Postgres can keep it.
     pub detail: String,
     /// Field and fault, each.
@@ -130,7 +99,7 @@ pub struct Fault {
     /// The field, or an empty text for the record as a whole.
     pub field: &'static str,
     /// What kind of fault.
-    pub reason: Reason,
+    pub reason: QuarantineReason,
     /// What it should have been, and what it was.
     pub detail: String,
 }
@@ -141,7 +110,7 @@ pub fn decode(value: &[u8], now: Instant) -> Result<Ride, Box<Rejected>> {
         return Err(rejected(
             vec![fault(
                 "",
-                Reason::TooLarge,
+                QuarantineReason::TooLarge,
                 format!("{} bytes, at most {MAX_BYTES}", value.len()),
             )],
             None,
@@ -152,7 +121,11 @@ pub fn decode(value: &[u8], now: Instant) -> Result<Ride, Box<Rejected>> {
         Ok(text) => text,
         Err(error) => {
             return Err(rejected(
-                vec![fault("", Reason::NotJson, format!("not UTF-8: {error}"))],
+                vec![fault(
+                    "",
+                    QuarantineReason::NotJson,
+                    format!("not UTF-8: {error}"),
+                )],
                 None,
             ));
         }
@@ -249,7 +222,12 @@ fn service_type(text: &str) -> Result<Box<str>, &'static str> {
 fn decode_thoroughly(text: &str, now: Instant) -> Result<Ride, Box<Rejected>> {
     let members = match serde_json::from_str::<Members<'_>>(text) {
         Ok(members) => members,
-        Err(error) => return Err(rejected(vec![fault("", Reason::NotJson, error)], None)),
+        Err(error) => {
+            return Err(rejected(
+                vec![fault("", QuarantineReason::NotJson, error)],
+                None,
+            ));
+        }
     };
     let mut reader = Reader {
         members: members.0,
@@ -261,7 +239,7 @@ fn decode_thoroughly(text: &str, now: Instant) -> Result<Ride, Box<Rejected>> {
         let instant = string(raw, completed_at)?;
         if instant - now > MAX_AHEAD {
             return Err((
-                Reason::InFuture,
+                QuarantineReason::InFuture,
                 format!("must be at most 5 minutes ahead, got {}", shown(raw)),
             ));
         }
@@ -271,7 +249,7 @@ fn decode_thoroughly(text: &str, now: Instant) -> Result<Ride, Box<Rejected>> {
         let amount = integer(raw, Ok::<_, &str>)?;
         if amount < 0 {
             return Err((
-                Reason::NegativeAmount,
+                QuarantineReason::NegativeAmount,
                 format!("must be at least 0, got {amount}"),
             ));
         }
@@ -303,7 +281,7 @@ fn decode_thoroughly(text: &str, now: Instant) -> Result<Ride, Box<Rejected>> {
     }
 }
 
-fn fault(field: &'static str, reason: Reason, detail: impl Display) -> Fault {
+fn fault(field: &'static str, reason: QuarantineReason, detail: impl Display) -> Fault {
     Fault {
         field,
         reason,
@@ -316,7 +294,7 @@ fn rejected(faults: Vec<Fault>, user_id: Option<UserId>) -> Box<Rejected> {
         .iter()
         .map(|fault| fault.reason)
         .min()
-        .unwrap_or(Reason::NotJson);
+        .unwrap_or(QuarantineReason::NotJson);
     let mut detail = String::new();
     for fault in &faults {
         if !detail.is_empty() {
@@ -370,13 +348,13 @@ impl Reader<'_> {
     fn required<T>(
         &mut self,
         field: &'static str,
-        read: impl FnOnce(&str) -> Result<T, (Reason, String)>,
+        read: impl FnOnce(&str) -> Result<T, (QuarantineReason, String)>,
     ) -> Option<T> {
         let before = self.faults.len();
         let value = self.optional(field, read);
         if value.is_none() && self.faults.len() == before {
             self.faults
-                .push(fault(field, Reason::MissingField, "is required"));
+                .push(fault(field, QuarantineReason::MissingField, "is required"));
         }
         value
     }
@@ -384,7 +362,7 @@ impl Reader<'_> {
     fn optional<T>(
         &mut self,
         field: &'static str,
-        read: impl FnOnce(&str) -> Result<T, (Reason, String)>,
+        read: impl FnOnce(&str) -> Result<T, (QuarantineReason, String)>,
     ) -> Option<T> {
         let mut found = self
             .members
@@ -393,8 +371,11 @@ impl Reader<'_> {
             .map(|(_, raw)| raw.get());
         let raw = found.next()?;
         if found.next().is_some() {
-            self.faults
-                .push(fault(field, Reason::NotJson, "is there more than once"));
+            self.faults.push(fault(
+                field,
+                QuarantineReason::NotJson,
+                "is there more than once",
+            ));
             return None;
         }
         if raw == "null" {
@@ -413,38 +394,52 @@ impl Reader<'_> {
 fn integer<T, E: Display>(
     raw: &str,
     read: impl FnOnce(i64) -> Result<T, E>,
-) -> Result<T, (Reason, String)> {
+) -> Result<T, (QuarantineReason, String)> {
     let is_integer = raw.starts_with(|first: char| first == '-' || first.is_ascii_digit())
         && !raw.contains(['.', 'e', 'E']);
     if !is_integer {
         return Err((
-            Reason::WrongType,
+            QuarantineReason::WrongType,
             format!("must be an integer, got {}", shown(raw)),
         ));
     }
     let number = raw.parse().map_err(|_| {
         (
-            Reason::InvalidValue,
+            QuarantineReason::InvalidValue,
             format!("must fit 64 bits, got {}", shown(raw)),
         )
     })?;
-    read(number).map_err(|error| (Reason::InvalidValue, format!("{error}, got {}", shown(raw))))
+    read(number).map_err(|error| {
+        (
+            QuarantineReason::InvalidValue,
+            format!("{error}, got {}", shown(raw)),
+        )
+    })
 }
 
 fn string<T, E: Display>(
     raw: &str,
     read: impl FnOnce(&str) -> Result<T, E>,
-) -> Result<T, (Reason, String)> {
+) -> Result<T, (QuarantineReason, String)> {
     if !raw.starts_with('"') {
         return Err((
-            Reason::WrongType,
+            QuarantineReason::WrongType,
             format!("must be a string, got {}", shown(raw)),
         ));
     }
     // What is left to go wrong in a string that was skipped over is an escape that means nothing.
-    let text: Cow<'_, str> = serde_json::from_str(raw)
-        .map_err(|error| (Reason::InvalidValue, format!("{error}, got {}", shown(raw))))?;
-    read(&text).map_err(|error| (Reason::InvalidValue, format!("{error}, got {}", shown(raw))))
+    let text: Cow<'_, str> = serde_json::from_str(raw).map_err(|error| {
+        (
+            QuarantineReason::InvalidValue,
+            format!("{error}, got {}", shown(raw)),
+        )
+    })?;
+    read(&text).map_err(|error| {
+        (
+            QuarantineReason::InvalidValue,
+            format!("{error}, got {}", shown(raw)),
+        )
+    })
 }
 
 #[cfg(test)]
@@ -469,7 +464,7 @@ mod tests {
         ride.to_string()
     }
 
-    fn reason_of(text: &[u8]) -> (Reason, Option<UserId>) {
+    fn reason_of(text: &[u8]) -> (QuarantineReason, Option<UserId>) {
         let rejected = decode(text, now()).expect_err("not a ride");
         (rejected.reason, rejected.user_id)
     }
@@ -501,80 +496,83 @@ mod tests {
     fn names_each_fault() {
         let me = Some(48151);
         for (text, expected) in [
-            (String::new(), (Reason::NotJson, None)),
-            ("[1]".to_owned(), (Reason::NotJson, None)),
+            (String::new(), (QuarantineReason::NotJson, None)),
+            ("[1]".to_owned(), (QuarantineReason::NotJson, None)),
             (
                 r#"["0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11",48151,"2026-11-22T18:04:05Z",6500,"MXN","MX",4198,"city"]"#.to_owned(),
-                (Reason::NotJson, None),
+                (QuarantineReason::NotJson, None),
             ),
-            (full().to_string().replace('}', ""), (Reason::NotJson, None)),
+            (full().to_string().replace('}', ""), (QuarantineReason::NotJson, None)),
             (
                 full().to_string().replace('}', ",\"amount_cents\":1}"),
-                (Reason::NotJson, me),
+                (QuarantineReason::NotJson, me),
             ),
             (
                 full().to_string().replace('}', ",\"user_id\":1}"),
-                (Reason::NotJson, None),
+                (QuarantineReason::NotJson, None),
             ),
             (
                 with("currency_code", Value::Null),
-                (Reason::MissingField, me),
+                (QuarantineReason::MissingField, me),
             ),
-            (with("user_id", Value::Null), (Reason::MissingField, None)),
-            (with("user_id", json!("48151")), (Reason::WrongType, None)),
-            (with("amount_cents", json!(6500.0)), (Reason::WrongType, me)),
-            (with("city_id", json!("4198")), (Reason::WrongType, me)),
-            (with("service_type", json!(7)), (Reason::WrongType, me)),
-            (with("user_id", json!(0)), (Reason::InvalidValue, None)),
+            (with("user_id", Value::Null), (QuarantineReason::MissingField, None)),
+            (with("user_id", json!("48151")), (QuarantineReason::WrongType, None)),
+            (with("amount_cents", json!(6500.0)), (QuarantineReason::WrongType, me)),
+            (with("city_id", json!("4198")), (QuarantineReason::WrongType, me)),
+            (with("service_type", json!(7)), (QuarantineReason::WrongType, me)),
+            (with("user_id", json!(0)), (QuarantineReason::InvalidValue, None)),
             (
                 with("ride_id", json!("0192f8c47a1e7c5b9a532f6d1c0e4b11")),
-                (Reason::InvalidValue, me),
+                (QuarantineReason::InvalidValue, me),
             ),
             (
                 with("completed_at", json!("yesterday")),
-                (Reason::InvalidValue, me),
+                (QuarantineReason::InvalidValue, me),
             ),
             (
                 with("completed_at", json!("1999-12-31T23:59:59Z")),
-                (Reason::InvalidValue, me),
+                (QuarantineReason::InvalidValue, me),
             ),
             (
                 with("currency_code", json!("mxn")),
-                (Reason::InvalidValue, me),
+                (QuarantineReason::InvalidValue, me),
             ),
             (
                 with("country_code", json!("MEX")),
-                (Reason::InvalidValue, me),
+                (QuarantineReason::InvalidValue, me),
             ),
-            (with("city_id", json!(-1)), (Reason::InvalidValue, me)),
-            (with("service_type", json!("")), (Reason::InvalidValue, me)),
+            (with("city_id", json!(-1)), (QuarantineReason::InvalidValue, me)),
+            (with("service_type", json!("")), (QuarantineReason::InvalidValue, me)),
             (
                 with("service_type", json!("a\0b")),
-                (Reason::InvalidValue, me),
+                (QuarantineReason::InvalidValue, me),
             ),
             (
                 full().to_string().replace("6500", "99999999999999999999"),
-                (Reason::InvalidValue, me),
+                (QuarantineReason::InvalidValue, me),
             ),
             (
                 full().to_string().replace("\"city\"", "\"\\ud800\""),
-                (Reason::InvalidValue, me),
+                (QuarantineReason::InvalidValue, me),
             ),
             (
                 with("amount_cents", json!(-1)),
-                (Reason::NegativeAmount, me),
+                (QuarantineReason::NegativeAmount, me),
             ),
             (
                 with("completed_at", json!("2026-11-22T18:10:00.001Z")),
-                (Reason::InFuture, me),
+                (QuarantineReason::InFuture, me),
             ),
         ] {
             assert_eq!(reason_of(text.as_bytes()), expected, "{text}");
         }
-        assert_eq!(reason_of(b"{\"note\":\"\xff\"}"), (Reason::NotJson, None));
+        assert_eq!(
+            reason_of(b"{\"note\":\"\xff\"}"),
+            (QuarantineReason::NotJson, None)
+        );
         assert_eq!(
             reason_of(&vec![b' '; MAX_BYTES + 1]),
-            (Reason::TooLarge, None)
+            (QuarantineReason::TooLarge, None)
         );
         assert!(
             decode(
@@ -591,7 +589,7 @@ mod tests {
         ride["amount_cents"] = json!(-1);
         ride["currency_code"] = Value::Null;
         let rejected = decode(ride.to_string().as_bytes(), now()).expect_err("bad");
-        assert_eq!(rejected.reason, Reason::MissingField);
+        assert_eq!(rejected.reason, QuarantineReason::MissingField);
         assert_eq!(
             rejected.detail,
             "amount_cents must be at least 0, got -1; currency_code is required"

@@ -4,8 +4,9 @@
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::promotion_status::{PromotionStatus, SOURCE, event_type};
+use super::promotion_status::{EventType, PromotionStatus, SOURCE};
 use super::ride_completed::RideCompleted;
+use crate::domain::participation::StatusName;
 
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
@@ -23,9 +24,9 @@ pub fn example_ride() -> Value {
 /// A status event as the contract shows it: the sixth ride counted.
 pub fn example_status() -> Value {
     json!({
-        "event_id": "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b12", "type": event_type::PROGRESSED,
+        "event_id": "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b12", "type": EventType::Progressed,
         "user_id": 48_151, "promotion_id": 1, "promotion_key": "mx-newbie-20",
-        "status": "IN_PROGRESS", "previous_status": "IN_PROGRESS", "version": 7,
+        "status": StatusName::InProgress, "previous_status": StatusName::InProgress, "version": 7,
         "rides_completed": 6, "rides_target": 20, "started_at": "2026-11-20T09:00:00.000Z",
         "challenge_deadline": "2026-12-04T09:00:00.000Z", "completed_at": null,
         "reward_deadline": null, "rewarded_at": null, "expired_at": null, "expired_reason": null,
@@ -208,7 +209,7 @@ pub fn asyncapi() -> Value {
                         "summary": "The sixth ride of twenty counted",
                         "headers": {
                             "ce_specversion": "1.0", "ce_id": "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b12",
-                            "ce_type": event_type::PROGRESSED, "ce_source": SOURCE,
+                            "ce_type": EventType::Progressed, "ce_source": SOURCE,
                             "ce_time": "2026-11-22T18:04:05.456Z", "ce_subject": "48151:1",
                             "content-type": "application/json",
                             "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
@@ -251,20 +252,13 @@ fn ride_headers() -> Value {
 }
 
 fn status_headers() -> Value {
-    let types = [
-        event_type::STARTED,
-        event_type::PROGRESSED,
-        event_type::COMPLETED,
-        event_type::REWARDED,
-        event_type::EXPIRED,
-    ];
     json!({
         "type": "object",
         "required": ["ce_specversion", "ce_id", "ce_type", "ce_source", "ce_time", "ce_subject", "content-type"],
         "properties": {
             "ce_specversion": { "type": "string", "enum": ["1.0"] },
             "ce_id": { "type": "string", "format": "uuid", "description": "`event_id`" },
-            "ce_type": { "type": "string", "enum": types, "description": "`type`: filter by it without parsing" },
+            "ce_type": { "type": "string", "enum": EventType::WORDS, "description": "`type`: filter by it without parsing" },
             "ce_source": { "type": "string", "enum": [SOURCE] },
             "ce_time": { "type": "string", "format": "date-time", "description": "`occurred_at`" },
             "ce_subject": { "type": "string", "description": "The key" },

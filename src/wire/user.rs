@@ -9,6 +9,7 @@ use super::participation::Participation;
 use super::quarantine::QuarantinedView;
 use super::receipt::Receipt;
 use crate::domain::eligibility::{Check, Screen};
+use crate::domain::split::SplitStatus;
 
 /// A client, as of one moment.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
@@ -107,9 +108,8 @@ pub struct Split {
     pub pre_offer_id: Uuid,
     /// The promotion shown.
     pub promotion_id: i64,
-    /// `ACTIVE`, `USED` or `EXPIRED`, the last by the clock too.
-    #[schema(pattern = "^(ACTIVE|USED|EXPIRED)$", example = "ACTIVE")]
-    pub status: String,
+    /// Where it stands; `EXPIRED` by the clock too.
+    pub status: SplitStatus,
     /// The client's country.
     pub country_code: String,
     /// The end of its validity, exclusive.

@@ -5,7 +5,7 @@ use ride_promo::store::Store;
 use ride_promo::store::quarantine::{BulkResolved, Dismissal, Replay, Selection};
 use ride_promo::store::rides::AppliedOne;
 use ride_promo::wire::quarantine::QuarantineStatus;
-use ride_promo::wire::ride_completed::Reason;
+use ride_promo::wire::ride_completed::QuarantineReason;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -156,7 +156,7 @@ async fn a_bad_record_needs_a_correction_of_the_same_client() {
     };
     assert_eq!(
         (faults[0].field, faults[0].reason),
-        ("currency_code", Reason::InvalidValue)
+        ("currency_code", QuarantineReason::InvalidValue)
     );
     let outcome = desk.replay(id, Some(ride(2))).await;
     assert!(matches!(outcome, Replay::OtherClient(1)));
@@ -164,7 +164,7 @@ async fn a_bad_record_needs_a_correction_of_the_same_client() {
     let Replay::StillBad(faults) = desk.replay(id, Some(future)).await else {
         panic!("in the future")
     };
-    assert_eq!(faults[0].reason, Reason::InFuture);
+    assert_eq!(faults[0].reason, QuarantineReason::InFuture);
     assert_eq!(desk.status(id).await, QuarantineStatus::Open);
     assert_eq!((desk.counted(1).await, desk.counted(2).await), (0, 0));
     assert!(desk.store.audit(None, 10).await.unwrap().is_empty());
@@ -228,7 +228,7 @@ async fn many_are_resolved_at_once() {
     assert_eq!(done, three, "half-open");
     assert_eq!(desk.status(ids[0]).await, QuarantineStatus::Dismissed);
     let only_bad = Selection {
-        reason: Some(Reason::MissingField),
+        reason: Some(QuarantineReason::MissingField),
         ..Selection::default()
     };
     let replayed = store

@@ -14,17 +14,17 @@ use crate::api::auth::Admin;
 use crate::api::extract::{JsonObject, OptionalJsonObject, Page, Params, PathParam};
 use crate::api::problem::{Problem, Result};
 use crate::api::refusals::refusals;
-use crate::domain::fields::{FieldError, Fields, Refusal, instant, string, text};
+use crate::domain::fields::{FieldError, Fields, Refusal, instant, parsed, shown, text};
 use crate::domain::{Instant, UserId};
 use crate::store::Store;
 use crate::store::participations;
 use crate::store::quarantine::{BulkResolved, Dismissal, Quarantined, Replay, Selection};
 use crate::store::rides::AppliedOne;
-use crate::wire::quarantine::{QuarantineStatus, QuarantinedView};
+use crate::wire::quarantine::{QuarantineStatus, QuarantinedView, ReplayOutcome};
 use crate::wire::receipt::Receipt;
 #[allow(unused_imports, reason = "named in the schema")]
 use crate::wire::ride_completed::RideCompleted;
-use crate::wire::ride_completed::{Fault, Reason};
+use crate::wire::ride_completed::{Fault, QuarantineReason};
 
 /// Where many are replayed.
 pub const REPLAY_ALL_PATH: &str = "/admin/v1/quarantine:replay";
@@ -66,10 +66,9 @@ pub async fn list(
 ) -> Result<Json<Page<QuarantinedView>>> {
     let status = match params.text("status") {
         None => None,
-        Some(word) => Some(
-            word.parse::<QuarantineStatus>()
-                .map_err(|reason| Problem::invalid_field("status", reason))?,
-        ),
+        Some(word) => Some(word.parse::<QuarantineStatus>().map_err(|error| {
+            Problem::invalid_field("status", format!("{error}, got {}", shown(word)))
+        })?),
     };
     let paging = params.paging::<Place>()?;
     let after = match paging.after {
@@ -119,22 +118,10 @@ impl Correction {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Replayed {
     /// Which way it went.
-    pub outcome: Outcome,
+    pub outcome: ReplayOutcome,
     /// The receipt, the earlier one of a duplicate; `null` where the client takes part in nothing.
     #[schema(required)]
     pub receipt: Option<Receipt>,
-}
-
-/// Which way a replayed ride went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Outcome {
-    /// It was judged and recorded, whatever the verdict.
-    Applied,
-    /// It was recorded before.
-    Duplicate,
-    /// The client has no challenge in progress.
-    NoParticipation,
 }
 
 refusals!(
@@ -175,7 +162,7 @@ pub async fn replay(
     match replayed {
         Replay::Resolved(applied) => {
             state.outbox_wake.send_replace(());
-            Ok(Json(answer(applied)))
+            Ok(Json(answer(&applied)))
         }
         Replay::StillBad(faults) if is_corrected => Err(bad_ride("ride", &faults)),
         Replay::StillBad(faults) => Err(bad_ride("value", &faults)),
@@ -202,15 +189,13 @@ fn other_client(user_id: UserId) -> Problem {
     Problem::invalid_field("ride.user_id", reason)
 }
 
-fn answer(applied: AppliedOne) -> Replayed {
-    let (outcome, receipt) = match applied {
-        AppliedOne::Applied(receipt) => (Outcome::Applied, Some(receipt)),
-        AppliedOne::Duplicate(receipt) => (Outcome::Duplicate, Some(receipt)),
-        AppliedOne::NoParticipation => (Outcome::NoParticipation, None),
-    };
+fn answer(applied: &AppliedOne) -> Replayed {
     Replayed {
-        outcome,
-        receipt: receipt.map(participations::Receipt::view),
+        outcome: applied.outcome(),
+        receipt: applied
+            .receipt()
+            .cloned()
+            .map(participations::Receipt::view),
     }
 }
 
@@ -274,7 +259,7 @@ pub async fn dismiss(
 #[derive(Debug, ToSchema)]
 pub struct BulkRequest {
     /// Only of this reason.
-    pub reason: Option<Reason>,
+    pub reason: Option<QuarantineReason>,
     /// Only those received at or after this.
     pub from: Option<DateTime<Utc>>,
     /// Only those received before this.
@@ -292,7 +277,7 @@ pub struct BulkRequest {
 impl BulkRequest {
     fn from_json(object: &Map<String, Value>) -> std::result::Result<Self, Vec<FieldError>> {
         let mut fields = Fields::of(object);
-        let reason = fields.optional("reason", reason);
+        let reason = fields.optional("reason", parsed);
         let from = fields.optional("from", instant);
         let to = fields.optional("to", instant);
         let note = fields.required("note", text(MOST_REASON_CHARS));
@@ -371,15 +356,4 @@ pub async fn dismiss_all(
             .dismiss_quarantine(&bulk.selection(), &bulk.note, &admin.actor)
             .await?,
     ))
-}
-
-fn reason(value: &Value) -> std::result::Result<Reason, Refusal> {
-    let word = string(value)?;
-    Reason::ALL
-        .into_iter()
-        .find(|reason| reason.as_str() == word)
-        .ok_or_else(|| {
-            let words: Vec<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
-            Refusal::Invalid(format!("must be one of {}", words.join(", ")))
-        })
 }

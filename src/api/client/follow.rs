@@ -8,7 +8,7 @@ use rand::RngExt as _;
 use super::tag::{Tag, keep_settling};
 use crate::api::model::{Key, Model, Watch};
 use crate::api::problem::Problem;
-use crate::domain::participation::StatusName;
+use crate::domain::participation::Status;
 use crate::store::participations::Stored;
 
 /// How often one who waits looks for themselves, whatever they heard or did not hear. Spread, so
@@ -83,7 +83,7 @@ impl Follower {
     fn patience(&self) -> Duration {
         let look = Duration::from_millis(rand::rng().random_range(LOOK_EVERY_MS));
         let deadline = self.seen.as_ref().and_then(|seen| {
-            let waits = seen.state.status == StatusName::InProgress && !Tag::of(seen).settling;
+            let waits = seen.state.status == Status::InProgress && !Tag::of(seen).settling;
             let now = self.model.clock().now().filter(|_| waits)?;
             let left = seen.state.challenge_deadline - now;
             Some(left.to_std().unwrap_or_default().max(LOOK_AGAIN))

@@ -18,8 +18,8 @@ use crate::wire::reward::{AcceptedReward, OfferedReward};
 /// What is true of one moment only.
 const NO_STORE: [(HeaderName, &str); 1] = [(CACHE_CONTROL, "no-store")];
 
-/// An answer that nobody keeps.
-type Fresh<T> = ([(HeaderName, &'static str); 1], Json<T>);
+/// A response that no cache keeps.
+type NoStore<T> = ([(HeaderName, &'static str); 1], Json<T>);
 
 refusals!(
     GetRewardRefusals = client, path;
@@ -48,7 +48,7 @@ pub async fn get_reward(
     client: Client,
     PathParam(promotion_id): PathParam<PromotionId>,
     State(state): State<ClientState>,
-) -> Result<Fresh<OfferedReward>> {
+) -> Result<NoStore<OfferedReward>> {
     match state.store.reward(client.user_id, promotion_id).await? {
         ShownReward::Ready {
             participation,
@@ -59,7 +59,11 @@ pub async fn get_reward(
                 promotion_id,
                 reward: participation.state.reward.clone(),
                 product,
-                reward_deadline: participation.state.reward_deadline,
+                reward_deadline: participation
+                    .state
+                    .status
+                    .completion()
+                    .map(|completion| completion.reward_deadline),
                 server_time: participation.now,
             }),
         )),
@@ -102,7 +106,7 @@ pub async fn accept_reward(
     State(state): State<ClientState>,
     headers: HeaderMap,
     _empty: OptionalJsonObject,
-) -> Result<Fresh<AcceptedReward>> {
+) -> Result<NoStore<AcceptedReward>> {
     let reading = state.model.begin((client.user_id, promotion_id));
     let accepted = state
         .store

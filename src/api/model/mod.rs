@@ -31,7 +31,7 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 
 use self::endings::Endings;
-use crate::domain::participation::StatusName;
+use crate::domain::participation::Status;
 use crate::domain::{PromotionId, UserId};
 use crate::store::clock::DbClock;
 use crate::store::outbox::Pulse;
@@ -267,10 +267,10 @@ impl Model {
             return None;
         };
         let allowed = match state.status {
-            StatusName::InProgress | StatusName::Completed => {
+            Status::InProgress | Status::Completed(_) => {
                 fresh && confirmed.elapsed() < COMPARE_AFTER
             }
-            StatusName::Rewarded | StatusName::Expired => true,
+            Status::Rewarded { .. } | Status::Expired { .. } => true,
         };
         (allowed && seen <= state.version).then(|| Stored {
             state: Arc::clone(state),

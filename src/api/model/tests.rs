@@ -1,5 +1,6 @@
 use super::*;
 use crate::domain::Instant;
+use crate::domain::participation::Completion;
 use crate::domain::reward::Reward;
 
 fn at(text: &str) -> Instant {
@@ -12,17 +13,12 @@ fn state(version: i32) -> State {
         user_id: 1,
         promotion_id: 2,
         promotion_key: "promo".to_owned(),
-        status: StatusName::InProgress,
+        status: Status::InProgress,
         version,
         rides_completed: version - 1,
         rides_target: 20,
         started_at: at("2026-11-22T00:00:00Z"),
         challenge_deadline: at("2026-12-06T00:00:00Z"),
-        completed_at: None,
-        reward_deadline: None,
-        rewarded_at: None,
-        expired_at: None,
-        expired_reason: None,
         reward: Reward {
             product_id: 80,
             amount_cents: 100_000,
@@ -32,7 +28,25 @@ fn state(version: i32) -> State {
     }
 }
 
-fn with_status(version: i32, status: StatusName) -> State {
+const fn completion() -> Completion {
+    Completion {
+        completed_at: Instant::UNIX_EPOCH,
+        reward_deadline: Instant::UNIX_EPOCH,
+    }
+}
+
+fn completed() -> Status {
+    Status::Completed(completion())
+}
+
+fn rewarded() -> Status {
+    Status::Rewarded {
+        completion: completion(),
+        rewarded_at: Instant::UNIX_EPOCH,
+    }
+}
+
+fn with_status(version: i32, status: Status) -> State {
     State {
         status,
         ..state(version)
@@ -95,13 +109,13 @@ async fn a_live_state_is_answered_while_it_is_fresh_and_a_final_one_for_ever() {
     assert_eq!(version(model.answer(&KEY, Some(3))), None, "relay unknown");
     make_fresh(&model);
     assert_eq!(version(model.answer(&KEY, Some(3))), Some(3));
-    model.apply(with_status(4, StatusName::Completed), None);
+    model.apply(with_status(4, completed()), None);
     assert_eq!(version(model.answer(&KEY, Some(3))), Some(4));
     let model = self::model();
-    let completed = with_status(4, StatusName::Completed);
+    let completed = with_status(4, completed());
     drop(model.begin(KEY).finish(stored(completed)));
     assert_eq!(version(model.answer(&KEY, Some(4))), None, "not fresh");
-    model.apply(with_status(5, StatusName::Rewarded), None);
+    model.apply(with_status(5, rewarded()), None);
     assert_eq!(version(model.answer(&KEY, Some(3))), Some(5));
 }
 
@@ -126,7 +140,7 @@ async fn what_has_ended_is_not_answered_from_memory_until_it_is_known_to_be_over
     watch.changed().await;
     assert_eq!(version(model.answer(&KEY, Some(3))), None);
 
-    let over = with_status(4, StatusName::Rewarded);
+    let over = with_status(4, rewarded());
     drop(model.begin(KEY).finish(stored(over)));
     model.ended(&[KEY]);
     assert_eq!(version(model.answer(&KEY, Some(3))), Some(4));

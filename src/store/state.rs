@@ -1,0 +1,56 @@
+//! The one place where a row becomes a status and a state. The rows of `sqlx::query!` have no type
+//! that could be named, so these are macros.
+
+use super::StoreError;
+use crate::domain::participation::BrokenStatus;
+use crate::domain::{PromotionId, UserId};
+
+/// The [`Status`](crate::domain::participation::Status) of a row that has the columns of
+/// [`StatusFields`](crate::domain::participation::StatusFields), `user_id` and `promotion_id`.
+macro_rules! status_of {
+    ($row:expr) => {
+        $crate::domain::participation::Status::try_from(
+            $crate::domain::participation::StatusFields {
+                status: $row.status,
+                completed_at: $row.completed_at,
+                reward_deadline: $row.reward_deadline,
+                rewarded_at: $row.rewarded_at,
+                expired_at: $row.expired_at,
+                expired_reason: $row.expired_reason,
+            },
+        )
+        .map_err(|error| $crate::store::state::broken($row.user_id, $row.promotion_id, error))
+    };
+}
+
+/// The [`State`](crate::wire::participation::State) of a row that has the columns of
+/// [`status_of`] and those of the state.
+macro_rules! state_of {
+    ($row:expr) => {
+        $crate::store::state::status_of!($row).map(|status| $crate::wire::participation::State {
+            user_id: $row.user_id,
+            promotion_id: $row.promotion_id,
+            promotion_key: $row.promotion_key,
+            status,
+            version: $row.version,
+            rides_completed: $row.rides_completed,
+            rides_target: $row.rides_target,
+            started_at: $row.started_at,
+            challenge_deadline: $row.challenge_deadline,
+            reward: $row.reward.0,
+        })
+    };
+}
+
+pub(super) use {state_of, status_of};
+
+/// The error of a row that the table's checks do not allow.
+pub(super) fn broken(
+    user_id: UserId,
+    promotion_id: PromotionId,
+    error: BrokenStatus,
+) -> StoreError {
+    StoreError::Corrupt(format!(
+        "participation ({user_id}, {promotion_id}): {error}"
+    ))
+}
