@@ -7,6 +7,7 @@ use std::path::Path;
 use tokio::io::{AsyncBufRead, AsyncRead};
 
 use crate::input::{self, Line, Lines, MAX_LINE_BYTES};
+use crate::store::audit::Author;
 use crate::store::pre_offers::{Journal, NumberedLine};
 use crate::store::{Store, StoreError};
 use crate::wire::pre_offer::{
@@ -110,7 +111,10 @@ where
     let mut import = Import {
         store,
         journal: Journal {
-            actor: actor.to_owned(),
+            author: Author {
+                actor: actor.to_owned(),
+                call: "pre-offers:import".to_owned(),
+            },
             audit_id: None,
             before: ImportReport::default().counts,
         },

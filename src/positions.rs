@@ -11,6 +11,7 @@ use crate::config::KafkaConfig;
 use crate::domain::source::Source;
 use crate::kafka::{Cluster, ClusterError, Watermarks};
 use crate::store::Store;
+use crate::store::audit::Author;
 use crate::store::positions::Position;
 
 /// How long a consumer that is just leaving its group is waited for.
@@ -82,7 +83,10 @@ pub async fn set(
             &topic.source,
             offsets,
             gone,
-            &decision.actor,
+            &Author {
+                actor: decision.actor.clone(),
+                call: "positions set".to_owned(),
+            },
             &decision.reason,
         )
         .await?;

@@ -21,6 +21,7 @@ use crate::causes;
 use crate::clock::Clock;
 use crate::config::{Algorithm, AuthConfig};
 use crate::domain::UserId;
+use crate::store::audit::Author;
 
 /// The scope that opens the admin API.
 pub const ADMIN_SCOPE: &str = "ride-promo:admin";
@@ -414,6 +415,16 @@ fn user_id(subject: &str) -> Option<UserId> {
 pub struct Admin {
     /// Who, as the audit records it: the token's `sub`.
     pub actor: String,
+}
+
+impl Admin {
+    /// The author of what this call changes, for the audit; `call` without `/admin/v1`.
+    pub fn author(self, call: impl Into<String>) -> Author {
+        Author {
+            actor: self.actor,
+            call: call.into(),
+        }
+    }
 }
 
 impl<S> FromRequestParts<S> for Admin

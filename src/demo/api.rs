@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::plan::Offer;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::domain::eligibility::Screen;
 use crate::domain::participation::StatusName;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::token::{self, Subject};
@@ -68,7 +69,7 @@ pub(super) struct Participation {
 /// What a client sees on landing, as far as the demo looks at it.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Landing {
-    pub(super) screen: String,
+    pub(super) screen: Screen,
     pub(super) promotion: Option<LandingPromotion>,
 }
 

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::api::{Accepted, Api, CallError, Participation, Progress};
 use super::plan::{self, Claim, Client, Crowd, Ends, Offer, Trip};
 use super::rides::Publisher;
+use crate::domain::eligibility::Screen;
 use crate::domain::participation::StatusName;
 use crate::domain::ride::Ride;
 use crate::domain::{PromotionId, UserId};
@@ -232,7 +233,10 @@ impl Clients {
             self.persist(|| self.api.import(&second.offer, &users))
                 .await?;
             let landing = self.persist(|| self.api.landing(token)).await?;
-            if !matches!(landing.screen.as_str(), "CHALLENGE_OVER" | "REWARD_EXPIRED") {
+            if !matches!(
+                landing.screen,
+                Screen::ChallengeOver | Screen::RewardExpired
+            ) {
                 self.complain(format!(
                     "client {user_id} lands on {} when it is over",
                     landing.screen
@@ -259,7 +263,7 @@ impl Clients {
         let landing = self.persist(|| self.api.landing(token)).await?;
         let Some(promotion) = landing
             .promotion
-            .filter(|_| landing.screen == "PROMO_OFFER")
+            .filter(|_| landing.screen == Screen::PromoOffer)
         else {
             self.complain(format!(
                 "client {user_id} lands on {} and not on an offer",

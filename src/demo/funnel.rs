@@ -238,14 +238,17 @@ mod tests {
         let metrics = Metrics::new();
         metrics.ingest.consumed.inc_by(20);
         metrics.ingest.judged.add(Verdict::Counted.as_str(), 7);
-        metrics.ingest.judged.add("BELOW_MIN_AMOUNT", 3);
+        metrics
+            .ingest
+            .judged
+            .add(Verdict::BelowMinAmount.as_str(), 3);
         metrics.ingest.duplicate.inc_by(2);
         metrics.ingest.no_participation.inc_by(8);
         let rides = Rides::of_metrics(&metrics.render());
         let expected = Rides {
             applied: 20,
             counted: 7,
-            refused: [("BELOW_MIN_AMOUNT".to_owned(), 3)].into(),
+            refused: [(Verdict::BelowMinAmount.to_string(), 3)].into(),
             repeated: 2,
             of_nobody: 8,
         };

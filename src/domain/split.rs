@@ -15,7 +15,7 @@ words! {
 }
 
 words! {
-    /// What accepting does where the client's active split has gone by then (contract 5, Accepting).
+    /// What accepting does where the client's active split has gone by then.
     pub enum MissingSplit {
         /// One is made from the frozen reward.
         Create = "create",

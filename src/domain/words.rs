@@ -102,8 +102,6 @@ fn text(lines: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     words! {
         /// How it is,
         /// in short.

@@ -6,15 +6,23 @@ use sqlx::PgConnection;
 use super::{Result, Store};
 use crate::wire::admin::AuditEntry;
 
+/// Who makes a change, and by what, as the audit shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Author {
+    /// The operator.
+    pub actor: String,
+    /// The call or command, such as `PUT /products/80`.
+    pub call: String,
+}
+
 /// Writes down a change, in the transaction that makes it.
 pub async fn record(
     connection: &mut PgConnection,
-    actor: &str,
-    call: &str,
+    author: &Author,
     before: Option<Value>,
     after: Option<Value>,
 ) -> Result<()> {
-    begin(connection, actor, call, before, after).await?;
+    begin(connection, author, before, after).await?;
     Ok(())
 }
 
@@ -22,15 +30,14 @@ pub async fn record(
 /// the entry up to date with [`amend`], so that it says at any time what has been committed.
 pub(super) async fn begin(
     connection: &mut PgConnection,
-    actor: &str,
-    call: &str,
+    author: &Author,
     before: Option<Value>,
     after: Option<Value>,
 ) -> Result<i64> {
     Ok(sqlx::query_scalar!(
         "insert into admin_audit (actor, call, before, after) values ($1, $2, $3, $4) returning audit_id",
-        actor,
-        call,
+        author.actor,
+        author.call,
         before,
         after
     )

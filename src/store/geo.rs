@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::{Result, Store, audit};
+use super::audit::{self, Author};
+use super::{Result, Store};
 use crate::domain::reward::CountryCode;
 use crate::wire::admin::{GeoConfig, NewGeoConfig};
 
@@ -26,11 +27,11 @@ impl Store {
         &self,
         country_code: CountryCode,
         new: NewGeoConfig,
-        actor: &str,
+        author: &Author,
     ) -> Result<GeoConfig> {
-        let actor = actor.to_owned();
+        let author = author.clone();
         self.run_tx("put_geo_config", move |connection| {
-            let actor = actor.clone();
+            let author = author.clone();
             Box::pin(async move {
                 let country_code = country_code.as_str();
                 // Waits for landings and starts that have read it, and they for this. By the table's
@@ -73,9 +74,8 @@ impl Store {
                         (Some(before), after)
                     }
                 };
-                let call = format!("PUT /geo-config/{country_code}");
                 let before = before.map(|before| json!(before));
-                audit::record(connection, &actor, &call, before, Some(json!(after))).await?;
+                audit::record(connection, &author, before, Some(json!(after))).await?;
                 Ok(after)
             })
         })

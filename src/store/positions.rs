@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
+use super::audit::{self, Author};
 use super::{Result, Store};
 use crate::domain::Instant;
 use crate::domain::source::Source;
@@ -88,14 +89,14 @@ impl Store {
         source: &Source,
         offsets: BTreeMap<i32, i64>,
         gone: BTreeSet<i32>,
-        actor: &str,
+        author: &Author,
         reason: &str,
     ) -> Result<()> {
         let gone: Vec<i32> = gone.into_iter().collect();
-        let (source, actor, reason) = (source.clone(), actor.to_owned(), reason.to_owned());
+        let (source, author, reason) = (source.clone(), author.clone(), reason.to_owned());
         self.run_tx("set_positions", move |connection| {
             let (source, offsets, gone) = (source.clone(), offsets.clone(), gone.clone());
-            let (actor, reason) = (actor.clone(), reason.clone());
+            let (author, reason) = (author.clone(), reason.clone());
             Box::pin(async move {
                 for (partition, offset) in offsets {
                     let before = sqlx::query!(
@@ -127,7 +128,7 @@ impl Store {
                     });
                     let after = json!({ "topic": source.topic, "partition": partition, "next_offset": offset,
                         "cluster_id": source.cluster_id, "topic_id": source.topic_id, "reason": reason });
-                    super::audit::record(connection, &actor, "positions set", before, Some(after)).await?;
+                    audit::record(connection, &author, before, Some(after)).await?;
                 }
                 let forgotten = sqlx::query!(
                     "delete from consumer_position where topic = $1 and partition = any($2)
@@ -142,7 +143,7 @@ impl Store {
                         "cluster_id": row.cluster_id, "topic_id": row.topic_id, "generation": row.generation });
                     let after = json!({ "topic": source.topic, "partition": row.partition, "next_offset": null,
                         "reason": reason });
-                    super::audit::record(connection, &actor, "positions set", Some(before), Some(after)).await?;
+                    audit::record(connection, &author, Some(before), Some(after)).await?;
                 }
                 Ok(())
             })

@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Result, Store, StoreError, audit};
+use super::audit::{self, Author};
+use super::{Result, Store, StoreError};
 use crate::domain::{Instant, PromotionId};
 use crate::wire::pre_offer::{ImportCounts, PreOfferLine};
 
 /// The audited name of an import.
-const CALL: &str = "pre-offers:import";
 
 const UNIQUE_EXTERNAL_ID: &str = "pre_offer_external_id_key";
 
@@ -32,7 +32,7 @@ pub struct NumberedLine {
 #[derive(Clone, Debug)]
 pub struct Journal {
     /// Who imports.
-    pub actor: String,
+    pub author: Author,
     /// The entry, once a batch has been committed.
     pub audit_id: Option<i64>,
     /// What the import has come to before the batch, the batch's bad lines included.
@@ -414,7 +414,7 @@ async fn write_journal(
 ) -> Result<i64> {
     let after: Value = json!(counts);
     match journal.audit_id {
-        None => audit::begin(connection, &journal.actor, CALL, None, Some(after)).await,
+        None => audit::begin(connection, &journal.author, None, Some(after)).await,
         Some(audit_id) => {
             audit::amend(connection, audit_id, after).await?;
             Ok(audit_id)

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::{Result, Store, audit};
+use super::audit::{self, Author};
+use super::{Result, Store};
 use crate::wire::admin::{NewProduct, Product};
 
 impl Store {
@@ -24,11 +25,11 @@ impl Store {
         &self,
         product_id: i64,
         new: NewProduct,
-        actor: &str,
+        author: &Author,
     ) -> Result<Product> {
-        let actor = actor.to_owned();
+        let author = author.clone();
         self.run_tx("put_product", move |connection| {
-            let (new, actor) = (new.clone(), actor.clone());
+            let (new, author) = (new.clone(), author.clone());
             Box::pin(async move {
                 // As in `put_geo_config`: inserting first tells a new row from an old one.
                 let inserted = sqlx::query_as!(
@@ -71,9 +72,8 @@ impl Store {
                         (Some(before), after)
                     }
                 };
-                let call = format!("PUT /products/{product_id}");
                 let before = before.map(|before| json!(before));
-                audit::record(connection, &actor, &call, before, Some(json!(after))).await?;
+                audit::record(connection, &author, before, Some(json!(after))).await?;
                 Ok(after)
             })
         })

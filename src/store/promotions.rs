@@ -3,7 +3,8 @@
 
 use serde_json::json;
 
-use super::{Result, Store, audit};
+use super::audit::{self, Author};
+use super::{Result, Store};
 use crate::domain::PromotionId;
 use crate::domain::split::MissingSplit;
 use crate::wire::admin::{NewPromotion, Promotion, PromotionPatch};
@@ -53,10 +54,10 @@ impl Store {
     }
 
     /// Creates a promotion.
-    pub async fn create_promotion(&self, new: NewPromotion, actor: &str) -> Result<Created> {
-        let actor = actor.to_owned();
+    pub async fn create_promotion(&self, new: NewPromotion, author: &Author) -> Result<Created> {
+        let author = author.clone();
         self.run_tx("create_promotion", move |connection| {
-            let (new, actor) = (new.clone(), actor.clone());
+            let (new, author) = (new.clone(), author.clone());
             Box::pin(async move {
                 let created = sqlx::query_as!(
                     Promotion,
@@ -75,7 +76,7 @@ impl Store {
                 let Some(created) = created else {
                     return Ok(Created::KeyTaken);
                 };
-                audit::record(connection, &actor, "POST /promotions", None, Some(json!(created))).await?;
+                audit::record(connection, &author, None, Some(json!(created))).await?;
                 Ok(Created::Created(created))
             })
         })
@@ -87,14 +88,14 @@ impl Store {
         &self,
         promotion_id: PromotionId,
         patch: PromotionPatch,
-        actor: &str,
+        author: &Author,
     ) -> Result<Option<Promotion>> {
         if patch.is_empty() {
             return self.promotion(promotion_id).await;
         }
-        let actor = actor.to_owned();
+        let author = author.clone();
         self.run_tx("patch_promotion", move |connection| {
-            let (patch, actor) = (patch.clone(), actor.clone());
+            let (patch, author) = (patch.clone(), author.clone());
             Box::pin(async move {
                 // Waits for landings and starts that have read it, and they for this. By the table's
                 // lock, which has a queue: on the row alone, ever new readers would go first.
@@ -129,8 +130,7 @@ impl Store {
                 )
                 .fetch_one(&mut *connection)
                 .await?;
-                let call = format!("PATCH /promotions/{promotion_id}");
-                audit::record(connection, &actor, &call, Some(json!(before)), Some(json!(after))).await?;
+                audit::record(connection, &author, Some(json!(before)), Some(json!(after))).await?;
                 Ok(Some(after))
             })
         })

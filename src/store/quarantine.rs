@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::audit::{self, Author};
 use super::participations::Receipt;
 use super::rides::{AppliedOne, apply_one};
-use super::{Result, Store, audit, must_be_all};
+use super::{Result, Store, must_be_all};
 use crate::domain::ride::Ride;
 use crate::domain::{Instant, UserId};
 use crate::wire::format_instant;
@@ -185,12 +186,12 @@ impl Store {
         &self,
         quarantine_id: Uuid,
         corrected: Option<Vec<u8>>,
-        actor: &str,
+        author: &Author,
     ) -> Result<Replay> {
-        let actor = actor.to_owned();
+        let author = author.clone();
         self.run_tx("replay_quarantined", move |connection| {
-            let (corrected, actor) = (corrected.clone(), actor.clone());
-            Box::pin(async move { replay(connection, quarantine_id, corrected, &actor).await })
+            let (corrected, author) = (corrected.clone(), author.clone());
+            Box::pin(async move { replay(connection, quarantine_id, corrected, &author).await })
         })
         .await
     }
@@ -200,12 +201,12 @@ impl Store {
         &self,
         quarantine_id: Uuid,
         reason: &str,
-        actor: &str,
+        author: &Author,
     ) -> Result<Dismissal> {
-        let (reason, actor) = (reason.to_owned(), actor.to_owned());
+        let (reason, author) = (reason.to_owned(), author.clone());
         self.run_tx("dismiss_quarantined", move |connection| {
-            let (reason, actor) = (reason.clone(), actor.clone());
-            Box::pin(async move { dismiss(connection, quarantine_id, &reason, &actor).await })
+            let (reason, author) = (reason.clone(), author.clone());
+            Box::pin(async move { dismiss(connection, quarantine_id, &reason, &author).await })
         })
         .await
     }
@@ -216,9 +217,10 @@ impl Store {
         &self,
         selection: &Selection,
         note: &str,
-        actor: &str,
+        author: &Author,
     ) -> Result<BulkResolved> {
-        self.resolve_all(Bulk::Replay, selection, note, actor).await
+        self.resolve_all(Bulk::Replay, selection, note, author)
+            .await
     }
 
     /// Gives up every open record of the selection that was received until now.
@@ -226,9 +228,9 @@ impl Store {
         &self,
         selection: &Selection,
         note: &str,
-        actor: &str,
+        author: &Author,
     ) -> Result<BulkResolved> {
-        self.resolve_all(Bulk::Dismiss, selection, note, actor)
+        self.resolve_all(Bulk::Dismiss, selection, note, author)
             .await
     }
 
@@ -239,7 +241,7 @@ impl Store {
         bulk: Bulk,
         selection: &Selection,
         note: &str,
-        actor: &str,
+        author: &Author,
     ) -> Result<BulkResolved> {
         let now = self.now().await?;
         let mut selection = selection.clone();
@@ -249,12 +251,13 @@ impl Store {
         let mut after = None;
         let mut total = BulkResolved::default();
         loop {
-            let (selection, note, actor) = (selection.clone(), note.to_owned(), actor.to_owned());
+            let (selection, note, author) = (selection.clone(), note.to_owned(), author.clone());
             let batch = self
                 .run_tx("resolve_quarantine", move |connection| {
-                    let (selection, note, actor) = (selection.clone(), note.clone(), actor.clone());
+                    let (selection, note, author) =
+                        (selection.clone(), note.clone(), author.clone());
                     Box::pin(async move {
-                        resolve_batch(connection, bulk, &selection, after, &note, &actor).await
+                        resolve_batch(connection, bulk, &selection, after, &note, &author).await
                     })
                 })
                 .await?;
@@ -401,7 +404,7 @@ async fn replay(
     connection: &mut PgConnection,
     quarantine_id: Uuid,
     corrected: Option<Vec<u8>>,
-    actor: &str,
+    author: &Author,
 ) -> Result<Replay> {
     let Some(record) = lock(connection, quarantine_id).await? else {
         return Ok(Replay::NotFound);
@@ -421,7 +424,7 @@ async fn replay(
         return Ok(Replay::OtherClient(user_id));
     }
     let applied = apply_one(connection, &ride, None).await?;
-    let mut resolution = resolution_of(&applied, actor);
+    let mut resolution = resolution_of(&applied, &author.actor);
     if corrected.is_some() {
         resolution["ride"] = ride_json(&ride);
     }
@@ -434,8 +437,7 @@ async fn replay(
     .await?;
     audit::record(
         connection,
-        actor,
-        &format!("POST /quarantine/{quarantine_id}/replay"),
+        author,
         Some(before_json(&record)),
         Some(json!({ "quarantine_id": quarantine_id, "status": QuarantineStatus::Replayed, "resolution": resolution })),
     )
@@ -447,7 +449,7 @@ async fn dismiss(
     connection: &mut PgConnection,
     quarantine_id: Uuid,
     reason: &str,
-    actor: &str,
+    author: &Author,
 ) -> Result<Dismissal> {
     let Some(record) = lock(connection, quarantine_id).await? else {
         return Ok(Dismissal::NotFound);
@@ -455,7 +457,7 @@ async fn dismiss(
     if record.status != QuarantineStatus::Open {
         return Ok(Dismissal::AlreadyResolved);
     }
-    let resolution = json!({ "actor": actor, "reason": reason });
+    let resolution = json!({ "actor": author.actor, "reason": reason });
     resolve(
         connection,
         &[quarantine_id],
@@ -465,8 +467,7 @@ async fn dismiss(
     .await?;
     audit::record(
         connection,
-        actor,
-        &format!("POST /quarantine/{quarantine_id}/dismiss"),
+        author,
         Some(before_json(&record)),
         Some(json!({ "quarantine_id": quarantine_id, "status": QuarantineStatus::Dismissed, "resolution": resolution })),
     )
@@ -502,7 +503,7 @@ async fn resolve_batch(
     selection: &Selection,
     after: Option<(Instant, Uuid)>,
     note: &str,
-    actor: &str,
+    author: &Author,
 ) -> Result<Batch> {
     let (after_at, after_id) = after.unzip();
     // Oldest first, so that rides are applied in the order in which they came. Not locked yet: where
@@ -548,13 +549,13 @@ async fn resolve_batch(
     .await?;
     let mut resolved = Vec::new();
     let mut resolutions = Vec::new();
-    let (status, call) = match bulk {
+    let status = match bulk {
         Bulk::Dismiss => {
             for record in &records {
                 resolved.push(record.quarantine_id);
-                resolutions.push(json!({ "actor": actor, "reason": note }));
+                resolutions.push(json!({ "actor": author.actor, "reason": note }));
             }
-            (QuarantineStatus::Dismissed, "POST /quarantine:dismiss")
+            QuarantineStatus::Dismissed
         }
         Bulk::Replay => {
             let now = now(connection).await?;
@@ -571,12 +572,12 @@ async fn resolve_batch(
             rides.sort_by_key(|(_, ride)| ride.user_id);
             for (quarantine_id, ride) in rides {
                 let applied = apply_one(connection, &ride, None).await?;
-                let mut resolution = resolution_of(&applied, actor);
+                let mut resolution = resolution_of(&applied, &author.actor);
                 resolution["note"] = json!(note);
                 resolved.push(quarantine_id);
                 resolutions.push(resolution);
             }
-            (QuarantineStatus::Replayed, "POST /quarantine:replay")
+            QuarantineStatus::Replayed
         }
     };
     if !resolved.is_empty() {
@@ -584,7 +585,7 @@ async fn resolve_batch(
         let before = json!({ "status": QuarantineStatus::Open, "reason": selection.reason,
             "from": selection.from.map(format_instant), "to": selection.to.map(format_instant) });
         let after = json!({ "status": status, "note": note, "quarantine_ids": resolved });
-        audit::record(connection, actor, call, Some(before), Some(after)).await?;
+        audit::record(connection, author, Some(before), Some(after)).await?;
     }
     Ok(Batch {
         done: BulkResolved {

@@ -345,7 +345,7 @@ mod tests {
         assert!(new.active);
         assert_eq!(new.conditions["challenge_period"], "P2W");
         assert!(new.conditions.get("city_ids").is_none());
-        let body = with("missing_split", json!("reject"));
+        let body = with("missing_split", json!(MissingSplit::Reject));
         let new = NewPromotion::from_json(&body).expect("valid");
         assert_eq!(new.missing_split, MissingSplit::Reject);
     }

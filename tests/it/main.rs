@@ -42,3 +42,4 @@ mod time_zones;
 mod topics;
 mod traces;
 mod upgrade;
+mod words;

@@ -1,7 +1,9 @@
 //! Resolving quarantined rides: judged once, by their own time, in one transaction with the record.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use ride_promo::domain::promotion::Verdict;
 use ride_promo::store::Store;
+use ride_promo::store::audit::Author;
 use ride_promo::store::quarantine::{BulkResolved, Dismissal, Replay, Selection};
 use ride_promo::store::rides::AppliedOne;
 use ride_promo::wire::quarantine::QuarantineStatus;
@@ -10,6 +12,13 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::harness::*;
+
+fn author(call: &str) -> Author {
+    Author {
+        actor: "operator".to_owned(),
+        call: call.to_owned(),
+    }
+}
 
 struct Desk {
     world: World,
@@ -58,7 +67,11 @@ impl Desk {
     async fn replay(&self, id: Uuid, corrected: Option<Value>) -> Replay {
         let corrected = corrected.map(|ride| ride.to_string().into_bytes());
         self.store
-            .replay_quarantined(id, corrected, "operator")
+            .replay_quarantined(
+                id,
+                corrected,
+                &author(&format!("POST /quarantine/{id}/replay")),
+            )
             .await
             .unwrap()
     }
@@ -87,7 +100,7 @@ async fn a_replayed_ride_counts_once() {
     let Replay::Resolved(AppliedOne::Applied(receipt)) = desk.replay(first, None).await else {
         panic!("not applied")
     };
-    assert_eq!(receipt.verdict, "COUNTED");
+    assert_eq!(receipt.verdict, Verdict::Counted);
     let Replay::Resolved(AppliedOne::Duplicate(same)) = desk.replay(again, None).await else {
         panic!("not recognised")
     };
@@ -110,7 +123,7 @@ async fn a_replayed_ride_counts_once() {
     let Replay::Resolved(AppliedOne::Applied(receipt)) = desk.replay(early, None).await else {
         panic!("not applied")
     };
-    assert_eq!(receipt.verdict, "BEFORE_START");
+    assert_eq!(receipt.verdict, Verdict::BeforeStart);
     let stranger = desk.put_ride(&crate::harness::ride(9), 0).await;
     let outcome = desk.replay(stranger, None).await;
     assert!(matches!(
@@ -184,7 +197,7 @@ async fn two_operators_at_the_same_record_have_one_effect() {
         let id = desk.put_ride(&ride(9), 0).await;
         let dismissed = async || {
             desk.store
-                .dismiss_quarantined(id, "noise", "other")
+                .dismiss_quarantined(id, "noise", &author("another test"))
                 .await
                 .unwrap()
         };
@@ -218,7 +231,7 @@ async fn many_are_resolved_at_once() {
         ..Selection::default()
     };
     let done = store
-        .dismiss_quarantine(&early, "test data", "operator")
+        .dismiss_quarantine(&early, "test data", &author("a test"))
         .await
         .unwrap();
     let three = BulkResolved {
@@ -232,7 +245,7 @@ async fn many_are_resolved_at_once() {
         ..Selection::default()
     };
     let replayed = store
-        .replay_quarantine(&only_bad, "again", "operator")
+        .replay_quarantine(&only_bad, "again", &author("a test"))
         .await
         .unwrap();
     assert_eq!(
@@ -245,7 +258,7 @@ async fn many_are_resolved_at_once() {
 
     let left = 450 - done.resolved;
     let replayed = store
-        .replay_quarantine(&Selection::default(), "again", "operator")
+        .replay_quarantine(&Selection::default(), "again", &author("a test"))
         .await
         .unwrap();
     assert_eq!(
@@ -325,13 +338,14 @@ async fn large_records_are_paged_by_their_size() {
 
     // A large value can be no ride, and is not looked at.
     let all = Selection::default();
-    let replayed = desk.store.replay_quarantine(&all, "again", "operator");
+    let by = author("a test");
+    let replayed = desk.store.replay_quarantine(&all, "again", &by);
     let expected = BulkResolved {
         resolved: 0,
         left_open: 6,
     };
     assert_eq!(replayed.await.unwrap(), expected);
-    let dismissed = desk.store.dismiss_quarantine(&all, "no use", "operator");
+    let dismissed = desk.store.dismiss_quarantine(&all, "no use", &by);
     assert_eq!(dismissed.await.unwrap().resolved, 6);
 }
 
@@ -355,7 +369,7 @@ async fn bulk_calls_beside_one_another_leave_nothing_behind() {
     let bulk = tokio::spawn(async move {
         let all = Selection::default();
         store
-            .dismiss_quarantine(&all, "all of it", "operator")
+            .dismiss_quarantine(&all, "all of it", &author("a test"))
             .await
     });
     waiting_for_a_lock(&desk.world, 1).await;

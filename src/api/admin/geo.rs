@@ -75,7 +75,11 @@ pub async fn put(
     let new = NewGeoConfig::from_json(&body).map_err(Problem::invalid_request)?;
     Ok(Json(
         store
-            .put_geo_config(country_code, new, &admin.actor)
+            .put_geo_config(
+                country_code,
+                new,
+                &admin.author(format!("PUT /geo-config/{country_code}")),
+            )
             .await?,
     ))
 }

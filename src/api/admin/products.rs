@@ -71,6 +71,12 @@ pub async fn put(
     }
     let new = NewProduct::from_json(&body).map_err(Problem::invalid_request)?;
     Ok(Json(
-        store.put_product(product_id, new, &admin.actor).await?,
+        store
+            .put_product(
+                product_id,
+                new,
+                &admin.author(format!("PUT /products/{product_id}")),
+            )
+            .await?,
     ))
 }

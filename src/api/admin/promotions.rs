@@ -74,7 +74,10 @@ pub async fn create(
     JsonObject(body): JsonObject,
 ) -> Result<Response> {
     let new = NewPromotion::from_json(&body).map_err(Problem::invalid_request)?;
-    match store.create_promotion(new, &admin.actor).await? {
+    match store
+        .create_promotion(new, &admin.author("POST /promotions"))
+        .await?
+    {
         Created::Created(promotion) => {
             let address = format!("/admin/v1/promotions/{}", promotion.promotion_id);
             let answer = (StatusCode::CREATED, [(LOCATION, address)], Json(promotion));
@@ -133,7 +136,11 @@ pub async fn patch(
 ) -> Result<Json<Promotion>> {
     let patch = PromotionPatch::from_json(&body).map_err(Problem::invalid_request)?;
     let promotion = store
-        .patch_promotion(promotion_id, patch, &admin.actor)
+        .patch_promotion(
+            promotion_id,
+            patch,
+            &admin.author(format!("PATCH /promotions/{promotion_id}")),
+        )
         .await?;
     promotion.map(Json).ok_or_else(Problem::not_found)
 }

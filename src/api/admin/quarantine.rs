@@ -157,7 +157,11 @@ pub async fn replay(
     let is_corrected = corrected.is_some();
     let replayed = state
         .store
-        .replay_quarantined(quarantine_id, corrected, &admin.actor)
+        .replay_quarantined(
+            quarantine_id,
+            corrected,
+            &admin.author(format!("POST /quarantine/{quarantine_id}/replay")),
+        )
         .await?;
     match replayed {
         Replay::Resolved(applied) => {
@@ -246,7 +250,11 @@ pub async fn dismiss(
 ) -> Result<StatusCode> {
     let dismissal = DismissalReason::from_json(&body).map_err(Problem::invalid_request)?;
     let dismissed = store
-        .dismiss_quarantined(quarantine_id, &dismissal.reason, &admin.actor)
+        .dismiss_quarantined(
+            quarantine_id,
+            &dismissal.reason,
+            &admin.author(format!("POST /quarantine/{quarantine_id}/dismiss")),
+        )
         .await?;
     match dismissed {
         Dismissal::Dismissed => Ok(StatusCode::NO_CONTENT),
@@ -323,7 +331,11 @@ pub async fn replay_all(
     let bulk = BulkRequest::from_json(&body).map_err(Problem::invalid_request)?;
     let done = state
         .store
-        .replay_quarantine(&bulk.selection(), &bulk.note, &admin.actor)
+        .replay_quarantine(
+            &bulk.selection(),
+            &bulk.note,
+            &admin.author("POST /quarantine:replay"),
+        )
         .await?;
     state.outbox_wake.send_replace(());
     Ok(Json(done))
@@ -353,7 +365,11 @@ pub async fn dismiss_all(
     let bulk = BulkRequest::from_json(&body).map_err(Problem::invalid_request)?;
     Ok(Json(
         store
-            .dismiss_quarantine(&bulk.selection(), &bulk.note, &admin.actor)
+            .dismiss_quarantine(
+                &bulk.selection(),
+                &bulk.note,
+                &admin.author("POST /quarantine:dismiss"),
+            )
             .await?,
     ))
 }
