@@ -17,7 +17,6 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
-use serde::Serialize;
 use tokio::io::AsyncRead;
 use tokio::time::Instant as Monotonic;
 use tokio_util::sync::CancellationToken;
@@ -120,38 +119,6 @@ pub enum ReplayError {
     /// The producer cannot go on.
     #[error("kafka: {0}")]
     Kafka(#[from] KafkaError),
-}
-
-#[derive(Serialize)]
-struct RideCompleted<'a> {
-    ride_id: uuid::Uuid,
-    user_id: i64,
-    #[serde(with = "crate::wire::instant")]
-    completed_at: Instant,
-    amount_cents: i64,
-    currency_code: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    country_code: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    city_id: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    service_type: Option<&'a str>,
-}
-
-/// A ride as the topic carries it (contract 4.1).
-pub fn encode(ride: &Ride) -> Vec<u8> {
-    let event = RideCompleted {
-        ride_id: ride.ride_id,
-        user_id: ride.user_id,
-        completed_at: ride.completed_at,
-        amount_cents: ride.amount_cents,
-        currency_code: ride.currency_code.as_str(),
-        country_code: ride.country_code.as_ref().map(|code| code.as_str()),
-        city_id: ride.city_id,
-        service_type: ride.service_type.as_deref(),
-    };
-    // Nothing in it can fail: no maps, no foreign types.
-    serde_json::to_vec(&event).unwrap_or_default()
 }
 
 /// The headers of a ride's record, CloudEvents in binary mode.

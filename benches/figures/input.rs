@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use chrono::{SecondsFormat, TimeDelta, Utc};
+use chrono::{TimeDelta, Utc};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rdkafka::ClientContext;
@@ -13,6 +13,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
+use ride_promo::domain::ride::Ride;
+use ride_promo::wire::ride_completed::encode;
 use sqlx::{Connection as _, PgConnection};
 use uuid::Builder;
 
@@ -59,12 +61,19 @@ pub fn rides(mix: Mix) -> impl Iterator<Item = Outgoing> {
 
 /// One ride's JSON: a counting one.
 pub fn ride(random: &mut StdRng, user_id: i64, completed_at: chrono::DateTime<Utc>) -> String {
-    let ride_id = Builder::from_random_bytes(random.random()).into_uuid();
-    let completed_at = completed_at.to_rfc3339_opts(SecondsFormat::Millis, true);
-    let amount_cents = random.random_range(5_000..50_000);
-    format!(
-        r#"{{"ride_id":"{ride_id}","user_id":{user_id},"completed_at":"{completed_at}","amount_cents":{amount_cents},"currency_code":"MXN","country_code":"MX","city_id":4198,"service_type":"city"}}"#
-    )
+    let ride = Ride {
+        country_code: "MX".parse().ok(),
+        city_id: Some(4_198),
+        service_type: Some("city".into()),
+        ..Ride::new(
+            Builder::from_random_bytes(random.random()).into_uuid(),
+            user_id,
+            completed_at,
+            random.random_range(5_000..50_000),
+            "MXN".parse().expect("a currency"),
+        )
+    };
+    String::from_utf8(encode(&ride)).expect("JSON is UTF-8")
 }
 
 /// The machine's clock, which all servers of a run share.

@@ -399,14 +399,16 @@ fn second_chance(user_id: UserId, currencies: Currencies, rng: &mut impl Rng) ->
 /// A ride; its moment is decided when it happens.
 fn ride(user_id: UserId, amount_cents: i64, currency_code: CurrencyCode) -> Ride {
     Ride {
-        ride_id: Uuid::now_v7(),
-        user_id,
-        completed_at: Instant::UNIX_EPOCH,
-        amount_cents,
-        currency_code,
         country_code: "MX".parse().ok(),
         city_id: Some(4_198),
         service_type: Some("city".into()),
+        ..Ride::new(
+            Uuid::now_v7(),
+            user_id,
+            Instant::UNIX_EPOCH,
+            amount_cents,
+            currency_code,
+        )
     }
 }
 

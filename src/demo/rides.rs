@@ -16,6 +16,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use crate::config::KafkaConfig;
 use crate::domain::ride::Ride;
+use crate::wire::ride_completed;
 use crate::{kafka, replay};
 
 /// `ce_source` of the rides published here.
@@ -124,7 +125,7 @@ impl Publisher {
     pub(super) async fn ride(&self, ride: &Ride) {
         let key = ride.user_id.to_string();
         let headers = replay::headers(ride, CE_SOURCE);
-        let value = replay::encode(ride);
+        let value = ride_completed::encode(ride);
         self.send(
             BaseRecord::to(&self.topic)
                 .key(key.as_str())

@@ -149,13 +149,24 @@ impl<'a> Fields<'a> {
 
     /// What was read, if all of it is right.
     pub fn finish<T>(mut self, read: Option<T>) -> Result<T, Vec<FieldError>> {
-        for name in self.object.keys() {
-            if !self.asked.contains(&name.as_str()) {
-                let path = self.path_of(name);
-                self.errors
-                    .push(FieldError::invalid(path, "is not a known field"));
-            }
+        for name in self.unknown() {
+            self.errors
+                .push(FieldError::invalid(name, "is not a known field"));
         }
+        self.finish_known(read)
+    }
+
+    /// The paths of the fields that were not asked for.
+    pub fn unknown(&self) -> Vec<String> {
+        let names = self.object.keys();
+        names
+            .filter(|name| !self.asked.contains(&name.as_str()))
+            .map(|name| self.path_of(name))
+            .collect()
+    }
+
+    /// As [`Fields::finish`], whatever other fields there are.
+    pub fn finish_known<T>(self, read: Option<T>) -> Result<T, Vec<FieldError>> {
         match read {
             Some(read) if self.errors.is_empty() => Ok(read),
             _ => Err(self.errors),

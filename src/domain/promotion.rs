@@ -63,13 +63,37 @@ impl Conditions {
     /// Reads and checks conditions, reporting everything that is wrong, each with its path under
     /// `conditions`. Unknown fields are errors, so that no rule is silently ignored.
     pub fn from_json(value: &Value) -> Result<Self, Vec<FieldError>> {
+        let mut fields = Self::fields(value)?;
+        let read = Self::read(&mut fields);
+        fields.finish(read)
+    }
+
+    /// Reads the frozen conditions of a participation, and the paths of the fields that this release
+    /// does not know, which it ignores.
+    ///
+    /// Such a field is of a later release. An upgrade writes none before every process of the
+    /// release before has gone, so this covers a forced mixture only: one row must not stop the
+    /// rides of all other clients. What is ignored can only be in the client's favour: a ride counts
+    /// that the later release would refuse.
+    pub fn from_frozen(value: &Value) -> Result<(Self, Vec<String>), Vec<FieldError>> {
+        let mut fields = Self::fields(value)?;
+        let read = Self::read(&mut fields);
+        let unknown = fields.unknown();
+        Ok((fields.finish_known(read)?, unknown))
+    }
+
+    fn fields(value: &Value) -> Result<Fields<'_>, Vec<FieldError>> {
         let Value::Object(object) = value else {
             return Err(vec![FieldError::wrong_type(
                 "conditions",
                 format!("must be an object, got {}", shown(&value.to_string())),
             )]);
         };
-        let mut fields = Fields::under("conditions.", object);
+        Ok(Fields::under("conditions.", object))
+    }
+
+    /// Every field; `None` where one is wrong, which the fields then know.
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
         let target_rides = fields.required("target_rides", integer(1..=MAX_TARGET_RIDES.into()));
         let min_amount_cents = fields.required("min_amount_cents", integer(0..=i64::MAX));
         let currency_code = fields.required("currency_code", parsed);
@@ -87,29 +111,18 @@ impl Conditions {
                 "is required with max_rides_per_day",
             );
         }
-        let required = target_rides
-            .zip(min_amount_cents)
-            .zip(currency_code)
-            .zip(challenge_period.zip(claim_period));
-        fields.finish(required.map(
-            |(
-                ((target_rides, min_amount_cents), currency_code),
-                (challenge_period, claim_period),
-            )| {
-                Self {
-                    target_rides: small(target_rides),
-                    min_amount_cents,
-                    currency_code,
-                    challenge_period,
-                    claim_period,
-                    country_codes,
-                    city_ids,
-                    service_types,
-                    max_rides_per_day: max_rides_per_day.map(small),
-                    day_boundary_timezone,
-                }
-            },
-        ))
+        Some(Self {
+            target_rides: small(target_rides?),
+            min_amount_cents: min_amount_cents?,
+            currency_code: currency_code?,
+            challenge_period: challenge_period?,
+            claim_period: claim_period?,
+            country_codes,
+            city_ids,
+            service_types,
+            max_rides_per_day: max_rides_per_day.map(small),
+            day_boundary_timezone,
+        })
     }
 
     /// The document as it is stored and shown.
@@ -329,6 +342,16 @@ mod tests {
     fn reads_what_it_writes() {
         let conditions = Conditions::from_json(&full()).expect("valid");
         assert_eq!(conditions.to_json(), full());
+    }
+
+    #[test]
+    fn frozen_conditions_of_a_later_release_are_read_without_its_field() {
+        let later = with("max_passengers", json!(4));
+        let (read, unknown) = Conditions::from_frozen(&later).expect("readable");
+        assert_eq!(read.to_json(), full());
+        assert_eq!(unknown, ["conditions.max_passengers"]);
+        let broken = with("target_rides", json!("20"));
+        assert!(Conditions::from_frozen(&broken).is_err());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::domain::ride::Ride;
 use crate::domain::{Instant, UserId};
 use crate::wire::format_instant;
 use crate::wire::quarantine::{QuarantineStatus, QuarantinedView};
-use crate::wire::ride_completed::{Fault, MAX_BYTES, QuarantineReason, decode};
+use crate::wire::ride_completed::{Fault, MAX_BYTES, QuarantineReason, decode, encode};
 
 /// How many records one transaction of a bulk call resolves.
 const BATCH: i64 = 200;
@@ -426,7 +426,8 @@ async fn replay(
     let applied = apply_one(connection, &ride, None).await?;
     let mut resolution = resolution_of(&applied, &author.actor);
     if corrected.is_some() {
-        resolution["ride"] = ride_json(&ride);
+        // What was applied, as the topic would carry it.
+        resolution["ride"] = serde_json::from_slice(&encode(&ride)).unwrap_or_default();
     }
     resolve(
         connection,
@@ -634,10 +635,4 @@ fn resolution_of(applied: &AppliedOne, actor: &str) -> Value {
 fn receipt_json(receipt: &Receipt) -> Value {
     json!({ "ride_id": receipt.ride_id, "verdict": receipt.verdict, "details": receipt.details,
         "completed_at": format_instant(receipt.completed_at), "recorded_at": format_instant(receipt.recorded_at) })
-}
-
-fn ride_json(ride: &Ride) -> Value {
-    json!({ "ride_id": ride.ride_id, "user_id": ride.user_id, "completed_at": format_instant(ride.completed_at),
-        "amount_cents": ride.amount_cents, "currency_code": ride.currency_code, "country_code": ride.country_code,
-        "city_id": ride.city_id, "service_type": ride.service_type })
 }

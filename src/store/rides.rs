@@ -431,9 +431,17 @@ impl Terms {
         .fetch_all(connection)
         .await?
         {
-            let conditions = Conditions::from_json(&row.conditions).map_err(|errors| {
-                StoreError::Corrupt(format!("promotion_terms {}: {errors:?}", row.terms_id))
-            })?;
+            let (conditions, unknown) =
+                Conditions::from_frozen(&row.conditions).map_err(|errors| {
+                    StoreError::Corrupt(format!("promotion_terms {}: {errors:?}", row.terms_id))
+                })?;
+            if !unknown.is_empty() {
+                tracing::warn!(
+                    terms_id = row.terms_id,
+                    fields = unknown.join(", "),
+                    "frozen conditions have fields that this release does not know: it ignores them"
+                );
+            }
             self.0.insert(row.terms_id, Arc::new(conditions));
         }
         Ok(())

@@ -41,24 +41,24 @@ pub fn ride(row: &str) -> Result<Ride, String> {
         format!("{field} must be {form}, got {:?}", cells[cell])
     };
     let fixed = |text: &'static str| format!("{text} is not a code");
-    Ok(Ride {
-        ride_id: Uuid::new_v5(&NAMESPACE, row.as_bytes()),
-        user_id: user_id(cells[HACK_LICENSE])
+    let mut ride = Ride::new(
+        Uuid::new_v5(&NAMESPACE, row.as_bytes()),
+        user_id(cells[HACK_LICENSE])
             .ok_or_else(|| wrong("hack_license", "hex digits, not all zero", HACK_LICENSE))?,
-        completed_at: new_york(cells[DROPOFF_DATETIME]).ok_or_else(|| {
+        new_york(cells[DROPOFF_DATETIME]).ok_or_else(|| {
             wrong(
                 "dropoff_datetime",
                 "like 2013-01-01 00:02:00",
                 DROPOFF_DATETIME,
             )
         })?,
-        amount_cents: cents(cells[FARE_AMOUNT])
+        cents(cells[FARE_AMOUNT])
             .ok_or_else(|| wrong("fare_amount", "dollars and cents like 3.50", FARE_AMOUNT))?,
-        currency_code: "USD".parse::<CurrencyCode>().map_err(|_| fixed("USD"))?,
-        country_code: Some("US".parse::<CountryCode>().map_err(|_| fixed("US"))?),
-        city_id: None,
-        service_type: Some("city".into()),
-    })
+        "USD".parse::<CurrencyCode>().map_err(|_| fixed("USD"))?,
+    );
+    ride.country_code = Some("US".parse::<CountryCode>().map_err(|_| fixed("US"))?);
+    ride.service_type = Some("city".into());
+    Ok(ride)
 }
 
 fn user_id(hack_license: &str) -> Option<UserId> {

@@ -4,17 +4,17 @@ use std::borrow::Cow;
 use std::fmt::Display;
 
 use chrono::{DateTime, Datelike, TimeDelta, Utc};
-use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::domain::fields::shown;
 use crate::domain::promotion::is_service_type;
-use crate::domain::reward::{CountryCode, CurrencyCode};
 use crate::domain::ride::Ride;
 use crate::domain::words::words;
 use crate::domain::{Instant, UserId, parse_instant};
+use crate::wire::format_instant;
 
 /// The largest value that is looked into.
 pub const MAX_BYTES: usize = 64 * 1024;
@@ -46,38 +46,59 @@ words! {
 /// quarantined; `null` counts as missing, unknown fields are ignored, and no known field may appear
 /// twice.
 ///
-/// For the schema only: [`decode`] reads the bytes where they lie, and names every fault.
-#[derive(Clone, Copy, Debug, utoipa::ToSchema)]
+/// The one shape of a ride: its schema, what [`encode`] writes, and what the fast way of [`decode`]
+/// reads. The thorough way beside it names every fault.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(
     description = "A completed ride: JSON in UTF-8, at most 64 KiB. What breaks this is quarantined; `null` counts as missing, unknown fields are ignored, and no known field may appear twice."
 )]
-#[allow(dead_code, reason = "only its schema is used")]
-pub struct RideCompleted {
+pub struct RideCompleted<'a> {
     /// Of this ride, the same at every delivery; the same id under two clients is two rides.
-    #[schema(example = "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11")]
-    ride_id: Uuid,
+    #[schema(value_type = Uuid, example = "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11")]
+    ride_id: &'a str,
     /// The client who rode.
     #[schema(minimum = 1, example = 48_151)]
     user_id: i64,
     /// When the ride ended; any offset, digits finer than milliseconds are cut off. From the year
     /// 2000, at most 5 minutes ahead of the clock.
-    #[schema(example = "2026-11-22T18:04:05.123Z")]
-    completed_at: DateTime<Utc>,
+    #[schema(value_type = DateTime<Utc>, example = "2026-11-22T18:04:05.123Z")]
+    completed_at: &'a str,
     /// The fare in hundredths of the currency's unit.
     #[schema(minimum = 0, example = 6_500)]
     amount_cents: i64,
     /// ISO 4217, three capital letters.
     #[schema(value_type = String, pattern = "^[A-Z]{3}$", example = "MXN")]
-    currency_code: CurrencyCode,
+    currency_code: &'a str,
     /// ISO 3166-1, two capital letters.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, pattern = "^[A-Z]{2}$", example = "MX")]
-    country_code: Option<CountryCode>,
+    country_code: Option<&'a str>,
     /// The city, by the platform's number.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, example = 4_198)]
     city_id: Option<i64>,
     /// The kind of ride: printable characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 64, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$", example = "city")]
-    service_type: Option<&'static str>,
+    service_type: Option<&'a str>,
+}
+
+/// A ride as the topic carries it: what a ride does not say is left out.
+pub fn encode(ride: &Ride) -> Vec<u8> {
+    let ride_id = ride.ride_id.to_string();
+    let completed_at = format_instant(ride.completed_at);
+    let event = RideCompleted {
+        ride_id: &ride_id,
+        user_id: ride.user_id,
+        completed_at: &completed_at,
+        amount_cents: ride.amount_cents,
+        currency_code: ride.currency_code.as_str(),
+        country_code: ride.country_code.as_ref().map(|code| code.as_str()),
+        city_id: ride.city_id,
+        service_type: ride.service_type.as_deref(),
+    };
+    // Nothing in it can fail: no maps, no foreign types.
+    serde_json::to_vec(&event).unwrap_or_default()
 }
 
 /// A record that is not a valid ride.
@@ -145,18 +166,6 @@ pub fn user_id_of_key(key: Option<&[u8]>) -> Option<UserId> {
     text.parse().ok().filter(|user_id| *user_id >= 1)
 }
 
-#[derive(Deserialize)]
-struct Fields<'a> {
-    ride_id: &'a str,
-    user_id: i64,
-    completed_at: &'a str,
-    amount_cents: i64,
-    currency_code: &'a str,
-    country_code: Option<&'a str>,
-    city_id: Option<i64>,
-    service_type: Option<&'a str>,
-}
-
 /// The ride, if it is valid and written as nearly all are; anything else is for
 /// [`decode_thoroughly`], which knows what to say about it.
 fn decode_fast(text: &str) -> Option<Ride> {
@@ -164,7 +173,7 @@ fn decode_fast(text: &str) -> Option<Ride> {
     if !text.trim_ascii_start().starts_with('{') {
         return None;
     }
-    let fields: Fields<'_> = serde_json::from_str(text).ok()?;
+    let fields: RideCompleted<'_> = serde_json::from_str(text).ok()?;
     Some(Ride {
         ride_id: ride_id(fields.ride_id).ok()?,
         user_id: user_id(fields.user_id).ok()?,
@@ -475,6 +484,19 @@ mod tests {
         let fast = decode_fast(&text).expect("written plainly");
         assert_eq!(decode_thoroughly(&text, now()).as_ref(), Ok(&fast));
         assert_eq!(fast.service_type.as_deref(), Some("city"));
+    }
+
+    #[test]
+    fn a_ride_that_was_written_is_read_as_it_was() {
+        let mut bare = full();
+        for optional in ["country_code", "city_id", "service_type"] {
+            bare.as_object_mut().expect("an object").remove(optional);
+        }
+        for json in [full(), bare] {
+            let ride = decode(json.to_string().as_bytes(), now()).expect("valid");
+            let written: Value = serde_json::from_slice(&encode(&ride)).expect("JSON");
+            assert_eq!(written, json);
+        }
     }
 
     #[test]
