@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config;
 use crate::domain::promotion::MAX_TARGET_RIDES;
 use crate::domain::{Instant, parse_instant};
+use crate::domain::period::parse_duration;
 use crate::positions::PositionTarget;
 use crate::readiness::Role;
 
@@ -398,7 +399,8 @@ pub struct OpenapiArgs {
 
 fn positive_duration(text: &str) -> Result<Duration, String> {
     let longest = Duration::from_secs(366 * 86_400);
-    config::parse_duration(text)
+    parse_duration(text)
+        .ok()
         .filter(|duration| *duration >= Duration::from_secs(1) && *duration <= longest)
         .ok_or_else(|| {
             "expected an ISO 8601 duration from PT1S to P366D, such as PT60S or PT1H".to_owned()

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod back_test;
+pub mod backoff;
 pub mod causes;
 pub mod cli;
 pub mod clock;

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
 use crate::causes;
 use crate::config::{KafkaConfig, RelayConfig};
 use crate::kafka;
@@ -30,6 +31,7 @@ use crate::telemetry::Metrics;
 use crate::telemetry::traces::{self, Operation};
 use crate::wire::format_instant;
 use crate::wire::promotion_status::{EventType, SOURCE};
+use crate::wire::traceparent::HEADER;
 
 /// How long a Kafka call of a transaction may take.
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,7 +45,7 @@ const DRAIN_SLICE: Duration = Duration::from_micros(500);
 const LEASE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The first and the longest pause after a failure.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 
 /// What the relay needs of the process.
 #[derive(Clone)]
@@ -73,7 +75,7 @@ impl Relay {
                 Err(error) => {
                     self.readiness.set(Role::Relay, Err(error.to_string()));
                     tokio::select! {
-                        () = tokio::time::sleep(BACKOFF.1) => {}
+                        () = tokio::time::sleep(BACKOFF.longest()) => {}
                         () = stop.cancelled() => return Ok(()),
                     }
                 }
@@ -95,7 +97,7 @@ impl Relay {
 
     /// Serves one shard, taking it again after each failure.
     async fn run_shard(mut self, shard: i16, stop: CancellationToken) {
-        let mut backoff = BACKOFF.0;
+        let mut backoff = BACKOFF;
         while !stop.is_cancelled() {
             let Err(error) = self.serve_shard(shard, &stop, &mut backoff).await else {
                 return;
@@ -104,9 +106,8 @@ impl Relay {
             let error = causes::in_words(&error);
             tracing::warn!(shard, error, "relaying failed, taking the shard again");
             self.report(shard, Some(error));
-            backoff = (backoff * 2).min(BACKOFF.1);
             tokio::select! {
-                () = tokio::time::sleep(backoff) => {}
+                () = tokio::time::sleep(backoff.pause()) => {}
                 () = stop.cancelled() => {}
             }
         }
@@ -117,7 +118,7 @@ impl Relay {
         &mut self,
         shard: i16,
         stop: &CancellationToken,
-        backoff: &mut Duration,
+        backoff: &mut Backoff,
     ) -> anyhow::Result<()> {
         let mut lease = tokio::select! {
             lease = self.store.lease_shard(shard, LEASE_INTERVAL, || self.report(shard, None)) => lease?,
@@ -128,7 +129,7 @@ impl Relay {
         let publisher = Arc::new(self.take_over(shard).await?);
         tracing::debug!(shard, "relaying");
         self.report(shard, None);
-        *backoff = BACKOFF.0;
+        backoff.reset();
         while !stop.is_cancelled() {
             self.wake.mark_unchanged();
             // An empty read also proves that the session, and so the lock, is still there.
@@ -331,7 +332,7 @@ impl Publisher {
         }
         if let Some(traceparent) = &pending.traceparent {
             headers = headers.insert(Header {
-                key: "traceparent",
+                key: HEADER,
                 value: Some(traceparent),
             });
         }

@@ -28,6 +28,7 @@ use crate::domain::ride::Ride;
 use crate::kafka;
 use crate::ride_file::{self, Format, Row};
 use crate::wire::format_instant;
+use crate::wire::ride_completed::encode;
 
 /// `ce_type` of a ride.
 const CE_TYPE: &str = "ride.completed";

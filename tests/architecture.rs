@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// What every part but `domain`, `wire` and `store` may use: it knows nothing of the business.
 const PLUMBING: &[&str] = &[
+    "backoff",
     "causes",
     "clock",
     "config",
@@ -46,6 +47,11 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
         "a pre-offer import by HTTP is the command's, fed from a request's body",
     ),
     (
+        "src/config/",
+        "domain",
+        "durations are read and written in one way",
+    ),
+    (
         "src/kafka/cluster.rs",
         "domain",
         "which topic it is: the broker says it, the store keeps it",
@@ -59,6 +65,11 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
         "src/telemetry/metrics.rs",
         "wire",
         "labels are the words of the events",
+    ),
+    (
+        "src/telemetry/traces.rs",
+        "wire",
+        "which text is a `traceparent`",
     ),
 ];
 

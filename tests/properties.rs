@@ -157,7 +157,7 @@ fn deliveries(most: usize) -> impl Strategy<Value = (Vec<Ride>, Vec<Ride>)> {
 fn verdicts(challenge: &mut Challenge<'_>, rides: &[Ride]) -> BTreeMap<Uuid, Verdict> {
     let mut verdicts = BTreeMap::new();
     for ride in rides {
-        if let Outcome::Judged(judgement) = challenge.apply(ride) {
+        if let Outcome::Judged(judgement) = challenge.take(ride) {
             let before = verdicts.insert(ride.ride_id, judgement.verdict);
             assert_eq!(before, None, "judged twice");
         }
@@ -352,7 +352,7 @@ proptest! {
             if index == spoiled {
                 again.amount_cents += 1_000;
             }
-            let outcome = challenge.apply(&again);
+            let outcome = challenge.take(&again);
             if recorded.contains(&ride.ride_id) {
                 prop_assert_eq!(outcome, Outcome::Duplicate { differs: index == spoiled });
             } else {
@@ -388,7 +388,7 @@ proptest! {
         for ride in &arriving {
             let complete = challenge.is_complete();
             let day = per_day.entry(day_in_new_york(ride.completed_at)).or_default();
-            match challenge.apply(ride) {
+            match challenge.take(ride) {
                 Outcome::Judged(judgement) => {
                     prop_assert!(!complete, "judged after the target was reached");
                     match judgement.verdict {
@@ -432,7 +432,7 @@ proptest! {
                 break;
             }
             for ride in batch {
-                if let Outcome::Judged(judgement) = challenge.apply(ride) {
+                if let Outcome::Judged(judgement) = challenge.take(ride) {
                     kept.insert(ride.ride_id, (judgement.verdict, ride.clone()));
                 }
             }

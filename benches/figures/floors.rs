@@ -12,7 +12,7 @@ use ride_promo::domain::promotion::Verdict;
 use ride_promo::domain::ride::Ride;
 use ride_promo::domain::source::Source;
 use ride_promo::store::Store;
-use ride_promo::store::rides::{Applied, Batch, Incoming, Range, RideApplier};
+use ride_promo::store::rides::{Applied, Batch, IncomingRide, Range, RideApplier};
 use ride_promo::wire::ride_completed::decode;
 
 use crate::input::clock;
@@ -110,7 +110,7 @@ pub async fn apply(url: &str, rides: Vec<Ride>) -> Result<Duration> {
                 }],
                 rides: rides
                     .iter()
-                    .map(|ride| Incoming {
+                    .map(|ride| IncomingRide {
                         ride: ride.clone(),
                         traceparent: None,
                     })
@@ -126,7 +126,7 @@ pub async fn apply(url: &str, rides: Vec<Ride>) -> Result<Duration> {
     let started = Instant::now();
     let mut counted = 0;
     for batch in &batches {
-        match applier.apply(batch).await? {
+        match applier.apply(batch, &mut |_| None).await? {
             Applied::Committed { counts, .. } => {
                 counted += counts.judged[Verdict::Counted as usize]
             }

@@ -6,7 +6,6 @@
 //! likely a typo. Secrets can be read from a file (`…_FILE`). `config.example.toml` lists every
 //! key with its default and meaning.
 
-mod duration;
 mod secret;
 mod source;
 
@@ -27,16 +26,7 @@ pub use secret::Secret;
 pub use source::Problem;
 use source::Reader;
 
-/// Reads an ISO 8601 duration as the configuration writes it: weeks, days, hours, minutes and
-/// seconds, seconds with a fraction if need be. Of any length; `None` for anything else.
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    duration::parse(text)
-}
-
-/// Writes a duration the way [`parse_duration`] reads it.
-pub fn format_duration(duration: Duration) -> String {
-    duration::format(duration)
-}
+pub use crate::domain::period::format_duration;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);

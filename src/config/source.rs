@@ -11,8 +11,8 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::duration;
 use super::secret::Secret;
+use crate::domain::period::{format_duration, parse_duration};
 
 /// Every variable of this service starts with it; `__` separates section and key.
 pub(super) const ENV_PREFIX: &str = "RIDE_PROMO__";
@@ -235,12 +235,14 @@ impl Reader {
     ) -> Duration {
         let expected = format!(
             "an ISO 8601 duration from {} to {}, such as {}",
-            duration::format(*bounds.start()),
-            duration::format(*bounds.end()),
-            duration::format(default),
+            format_duration(*bounds.start()),
+            format_duration(*bounds.end()),
+            format_duration(default),
         );
         self.value(key, default, &expected, |text| {
-            duration::parse(text).filter(|duration| bounds.contains(duration))
+            parse_duration(text)
+                .ok()
+                .filter(|duration| bounds.contains(duration))
         })
     }
 

@@ -298,9 +298,9 @@ impl Challenge<'_> {
         self.rides_completed >= self.conditions.target_rides
     }
 
-    /// Applies one ride. A ride already recorded is recognised before it is judged, so it never
+    /// Takes one ride. A ride already recorded is recognised before it is judged, so it never
     /// uses up a place.
-    pub fn apply(&mut self, ride: &Ride) -> Outcome {
+    pub fn take(&mut self, ride: &Ride) -> Outcome {
         let fingerprint = ride.fingerprint();
         if let Some(recorded) = self.recorded.get(&ride.ride_id) {
             return Outcome::Duplicate {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -16,7 +17,7 @@ pub const MAX_SECONDS: u64 = 366 * SECONDS_PER_DAY;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Period(u64);
 
-/// Why a text is not a [`Period`].
+/// Why a text is not a [`Period`], or no duration at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PeriodError {
     /// Not of the form; months, years and fractions among others.
@@ -51,8 +52,8 @@ impl Period {
     }
 
     /// As the standard library's type, for timers.
-    pub const fn std(self) -> std::time::Duration {
-        std::time::Duration::from_secs(self.0)
+    pub const fn std(self) -> Duration {
+        Duration::from_secs(self.0)
     }
 }
 
@@ -60,71 +61,104 @@ impl FromStr for Period {
     type Err = PeriodError;
 
     fn from_str(text: &str) -> Result<Self, PeriodError> {
-        let mut rest = text.strip_prefix('P').ok_or(PeriodError::Form)?;
-        let mut seconds = 0_u64;
-        let mut in_time = false;
-        // Designators must come in this order, each at most once: the index of the last one seen.
-        let mut last = None;
-        if rest.is_empty() {
+        if text.contains('.') {
             return Err(PeriodError::Form);
         }
-        while !rest.is_empty() {
-            if let Some(time) = rest.strip_prefix('T') {
-                if in_time || time.is_empty() {
-                    return Err(PeriodError::Form);
-                }
-                in_time = true;
-                rest = time;
-            }
-            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-            let (number, tail) = rest.split_at(digits);
-            let mut chars = tail.chars();
-            let unit = chars.next().ok_or(PeriodError::Form)?;
-            let (order, scale) = match (in_time, unit) {
-                (false, 'W') => (0, 7 * SECONDS_PER_DAY),
-                (false, 'D') => (1, SECONDS_PER_DAY),
-                (true, 'H') => (2, 3_600),
-                (true, 'M') => (3, 60),
-                (true, 'S') => (4, 1),
-                _ => return Err(PeriodError::Form),
-            };
-            if number.is_empty() || last.is_some_and(|last| last >= order) {
-                return Err(PeriodError::Form);
-            }
-            last = Some(order);
-            let number: u64 = number.parse().map_err(|_| PeriodError::TooLong)?;
-            seconds = number
-                .checked_mul(scale)
-                .and_then(|part| seconds.checked_add(part))
-                .ok_or(PeriodError::TooLong)?;
-            rest = chars.as_str();
-        }
-        Self::from_seconds(seconds).ok_or(PeriodError::TooLong)
+        Self::from_seconds(parse_duration(text)?.as_secs()).ok_or(PeriodError::TooLong)
     }
 }
 
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (days, seconds) = (self.0 / SECONDS_PER_DAY, self.0 % SECONDS_PER_DAY);
-        let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-        f.write_str("P")?;
-        if days > 0 {
-            write!(f, "{days}D")?;
-        }
-        if hours + minutes + seconds > 0 || days == 0 {
-            f.write_str("T")?;
-        }
-        if hours > 0 {
-            write!(f, "{hours}H")?;
-        }
-        if minutes > 0 {
-            write!(f, "{minutes}M")?;
-        }
-        if seconds > 0 || self.0 == 0 {
-            write!(f, "{seconds}S")?;
-        }
-        Ok(())
+        f.write_str(&format_duration(self.std()))
     }
+}
+
+/// Reads weeks, days, hours, minutes and seconds, in this order, each at most once; only seconds may
+/// have a fraction, of at most nine digits, because the configuration has waits far below a second.
+/// Of any length that a [`Duration`] holds.
+pub fn parse_duration(text: &str) -> Result<Duration, PeriodError> {
+    let rest = text.strip_prefix('P').ok_or(PeriodError::Form)?;
+    let (date, time) = match rest.split_once('T') {
+        Some((_, "")) => return Err(PeriodError::Form),
+        Some((date, time)) => (date, time),
+        None => (rest, ""),
+    };
+    if date.is_empty() && time.is_empty() {
+        return Err(PeriodError::Form);
+    }
+    let date = parts(date, &[('W', 7 * SECONDS_PER_DAY), ('D', SECONDS_PER_DAY)])?;
+    let time = parts(time, &[('H', 3_600), ('M', 60), ('S', 1)])?;
+    date.checked_add(time).ok_or(PeriodError::TooLong)
+}
+
+/// Reads `<number><unit>` pairs whose units come from the list, in its order, each at most once.
+fn parts(mut text: &str, mut units: &[(char, u64)]) -> Result<Duration, PeriodError> {
+    let mut sum = Duration::ZERO;
+    while !text.is_empty() {
+        let end = text.find(|c: char| c.is_ascii_alphabetic());
+        let (number, rest) = text.split_at(end.ok_or(PeriodError::Form)?);
+        let mut chars = rest.chars();
+        let unit = chars.next().ok_or(PeriodError::Form)?;
+        let index = units.iter().position(|(name, _)| *name == unit);
+        let index = index.ok_or(PeriodError::Form)?;
+        let seconds_per_unit = units[index].1;
+        units = &units[index + 1..];
+        text = chars.as_str();
+        let (whole, nanos) = match number.split_once('.') {
+            Some((whole, digits)) if unit == 'S' => (whole, nanos(digits)?),
+            Some(_) => return Err(PeriodError::Form),
+            None => (number, 0),
+        };
+        // u64's own parsing would let a plus sign through.
+        if whole.is_empty() || !whole.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(PeriodError::Form);
+        }
+        let whole: u64 = whole.parse().map_err(|_| PeriodError::TooLong)?;
+        sum = whole
+            .checked_mul(seconds_per_unit)
+            .and_then(|seconds| sum.checked_add(Duration::new(seconds, nanos)))
+            .ok_or(PeriodError::TooLong)?;
+    }
+    Ok(sum)
+}
+
+fn nanos(digits: &str) -> Result<u32, PeriodError> {
+    if !(1..=9).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(PeriodError::Form);
+    }
+    format!("{digits:0<9}")
+        .parse()
+        .map_err(|_| PeriodError::Form)
+}
+
+/// The shortest usual way to write it: `P14D`, `PT10M`, `PT0.2S`, `PT0S`.
+pub fn format_duration(duration: Duration) -> String {
+    use fmt::Write as _;
+
+    let total = duration.as_secs();
+    let mut text = String::from("P");
+    if total >= 86_400 {
+        let _ = write!(text, "{}D", total / 86_400);
+    }
+    let (hours, minutes, seconds) = (total / 3_600 % 24, total / 60 % 60, total % 60);
+    let nanos = duration.subsec_nanos();
+    if hours + minutes + seconds > 0 || nanos > 0 || total == 0 {
+        text.push('T');
+    }
+    if hours > 0 {
+        let _ = write!(text, "{hours}H");
+    }
+    if minutes > 0 {
+        let _ = write!(text, "{minutes}M");
+    }
+    if nanos > 0 {
+        let fraction = format!("{nanos:09}");
+        let _ = write!(text, "{seconds}.{}S", fraction.trim_end_matches('0'));
+    } else if seconds > 0 || total == 0 {
+        let _ = write!(text, "{seconds}S");
+    }
+    text
 }
 
 impl Serialize for Period {
@@ -173,6 +207,52 @@ mod tests {
         assert_eq!(seconds("P367D"), Err(PeriodError::TooLong));
         assert_eq!(seconds("P99999999999999999999D"), Err(PeriodError::TooLong));
         assert_eq!(seconds("P9999999999999999D"), Err(PeriodError::TooLong));
+    }
+
+    #[test]
+    fn reads_and_writes_durations_with_fractions() {
+        for (text, millis) in [
+            ("PT0S", 0),
+            ("PT0.2S", 200),
+            ("PT1.05S", 1_050),
+            ("PT10M", 600_000),
+            ("PT1H30M", 5_400_000),
+            ("P14D", 14 * 86_400_000),
+            ("P1DT1S", 86_401_000),
+        ] {
+            let duration = Duration::from_millis(millis);
+            assert_eq!(parse_duration(text), Ok(duration), "{text}");
+            assert_eq!(format_duration(duration), text);
+        }
+        assert_eq!(parse_duration("P2W"), parse_duration("P14D"));
+    }
+
+    #[test]
+    fn a_duration_is_nothing_else() {
+        for text in [
+            "",
+            "P",
+            "PT",
+            "P1DT",
+            "10",
+            "10s",
+            "PT10",
+            "P1M",
+            "P1Y",
+            "PT0.5M",
+            "PT.5S",
+            "PT1.S",
+            "PT-1S",
+            "PT+1S",
+            "PT1S1M",
+            "PT1S1S",
+            "pt1s",
+            "P1D1W",
+            "PT1.0000000001S",
+            "P99999999999999999999D",
+        ] {
+            assert_eq!(parse_duration(text).ok(), None, "{text}");
+        }
     }
 
     proptest::proptest! {

@@ -11,8 +11,9 @@ use crate::config::IngestConfig;
 use crate::domain::Instant;
 use crate::domain::source::Source;
 use crate::kafka;
-use crate::store::rides::{Batch, Incoming, Quarantined, Range};
+use crate::store::rides::{Batch, IncomingRide, QuarantinedRecord, Range};
 use crate::wire::ride_completed::{QuarantineReason, decode, user_id_of_key};
+use crate::wire::traceparent::{HEADER, first_of};
 
 /// Where one partition stands for the reader.
 #[derive(Clone, Copy, Debug)]
@@ -99,8 +100,8 @@ pub(super) struct Builder {
     source: Arc<Source>,
     limits: IngestConfig,
     partitions: BTreeMap<i32, Reading>,
-    rides: Vec<Incoming>,
-    quarantined: Vec<Quarantined>,
+    rides: Vec<IncomingRide>,
+    quarantined: Vec<QuarantinedRecord>,
     tombstones: u64,
     bytes: usize,
     /// When the first record of this batch was read.
@@ -168,9 +169,9 @@ impl Builder {
                 self.bytes += value.len();
                 let traceparent = message
                     .headers()
-                    .and_then(kafka::traceparent_of)
+                    .and_then(|all| first_of(kafka::header_values(all, HEADER)))
                     .map(Into::into);
-                self.rides.push(Incoming { ride, traceparent });
+                self.rides.push(IncomingRide { ride, traceparent });
             }
             Err(rejected) => {
                 self.bytes += value.len() + message.key_len();
@@ -178,7 +179,7 @@ impl Builder {
                 let of_body = rejected
                     .user_id
                     .filter(|_| rejected.reason != QuarantineReason::TooLarge);
-                self.quarantined.push(Quarantined {
+                self.quarantined.push(QuarantinedRecord {
                     partition: message.partition(),
                     offset: message.offset(),
                     key: message.key().map(<[u8]>::to_vec),

@@ -10,11 +10,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
 use crate::domain::promotion::Verdict;
 use crate::kafka::ClusterError;
 use crate::readiness::{Readiness, Role};
 use crate::store::clock::DbClock;
-use crate::store::rides::{Applied, Batch, Cause, Counts, Incoming, Range, RideApplier};
+use crate::store::rides::{Applied, Batch, Cause, Counts, IncomingRide, Range, RideApplier};
 use crate::store::{Store, StoreError, TRANSACTION_TIMEOUT, within};
 use crate::telemetry::IngestMetrics;
 use crate::telemetry::traces::{self, Operation};
@@ -26,7 +27,7 @@ const CLOCK_INTERVAL: Duration = Duration::from_secs(5);
 const CLOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The first and the longest pause between two attempts to reach Postgres.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
 
 /// How often a batch is tried that Postgres answers and does not take, before it is made smaller.
 const TRIES_OF_A_SIZE: u32 = 3;
@@ -146,11 +147,11 @@ impl Committer {
         applier: &mut Option<RideApplier>,
         batch: Batch,
     ) -> Option<Outcome> {
-        let mut backoff = BACKOFF.0;
+        let mut backoff = BACKOFF;
         let mut failures = 0_u32;
         loop {
             let began = Monotonic::now();
-            match self.try_apply(applier, &batch).await {
+            match self.attempt(applier, &batch).await {
                 Ok(Applied::Committed {
                     counts,
                     now,
@@ -213,16 +214,15 @@ impl Committer {
                         });
                     }
                     tokio::select! {
-                        () = tokio::time::sleep(backoff) => {}
+                        () = tokio::time::sleep(backoff.pause()) => {}
                         () = self.hard_stop.cancelled() => return None,
                     }
-                    backoff = (backoff * 2).min(BACKOFF.1);
                 }
             }
         }
     }
 
-    async fn try_apply(
+    async fn attempt(
         &self,
         applier: &mut Option<RideApplier>,
         batch: &Batch,
@@ -237,7 +237,7 @@ impl Committer {
                 self.group_id.clone(),
             )],
         ) else {
-            return within(TRANSACTION_TIMEOUT, applier.apply(batch)).await;
+            return within(TRANSACTION_TIMEOUT, applier.apply(batch, &mut |_| None)).await;
         };
         let context = traced.context();
         let mut carry = |cause: &Cause<'_>| {
@@ -247,7 +247,7 @@ impl Committer {
             ];
             traced.carry(cause.traceparent, ids)
         };
-        let applied = within(TRANSACTION_TIMEOUT, applier.apply_traced(batch, &mut carry))
+        let applied = within(TRANSACTION_TIMEOUT, applier.apply(batch, &mut carry))
             .with_context(context)
             .await;
         traced.end(match &applied {
@@ -292,10 +292,10 @@ impl Committer {
 }
 
 /// Why ingest is not ready; of a ride that stands alone, which one.
-fn why(error: &StoreError, alone: Option<&Incoming>) -> String {
+fn why(error: &StoreError, alone: Option<&IncomingRide>) -> String {
     match alone {
         None => error.to_string(),
-        Some(Incoming { ride, .. }) => format!(
+        Some(IncomingRide { ride, .. }) => format!(
             "ride {} of user {} cannot be applied: {error}",
             ride.ride_id, ride.user_id
         ),

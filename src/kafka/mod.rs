@@ -10,9 +10,9 @@ mod clients;
 mod cluster;
 mod describe;
 mod group;
+mod headers;
 mod log;
 mod topics;
-mod traceparent;
 
 pub use broker_clock::{BrokerTime, broker_time};
 pub use clients::{
@@ -20,6 +20,6 @@ pub use clients::{
 };
 pub use cluster::{BrokerAddress, Cluster, ClusterError, ClusterInfo, Watermarks};
 pub use describe::Operation;
+pub use headers::header_values;
 pub use log::{LogContext, log_error, log_line};
 pub use topics::{EnsuredTopics, STATUS_COMPACTION_LAG_MS, could_create, delete_topics};
-pub use traceparent::{is_traceparent, traceparent_of};

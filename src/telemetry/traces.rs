@@ -34,7 +34,7 @@ use opentelemetry_sdk::trace::{
 
 use super::Metrics;
 use crate::config::TracesConfig;
-use crate::kafka::is_traceparent;
+use crate::wire::traceparent::is_traceparent;
 
 /// Most messages of a batch that get a span of their own. The links of a batch are as many.
 pub const MOST_MESSAGES: usize = 128;

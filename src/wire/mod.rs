@@ -12,6 +12,7 @@ pub mod reward;
 pub mod ride_completed;
 pub mod schemas;
 pub mod stats;
+pub mod traceparent;
 pub mod user;
 
 use chrono::SecondsFormat;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Display;
 
-use chrono::{DateTime, Datelike, TimeDelta, Utc};
+use chrono::{Datelike, TimeDelta};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -453,8 +453,10 @@ fn string<T, E: Display>(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use chrono::DateTime;
     use serde_json::{Value, json};
+
+    use super::*;
 
     fn now() -> Instant {
         DateTime::parse_from_rfc3339("2026-11-22T18:05:00Z")

@@ -28,10 +28,10 @@ use self::waits::Waits;
 use super::auth::ClientAuth;
 use super::model::Model;
 use super::problem::{Problem, Result};
-use crate::kafka::is_traceparent;
 use crate::store::Store;
 use crate::store::participations::Stored;
 use crate::telemetry::{Metrics, traces};
+use crate::wire::traceparent;
 
 /// What the client calls work with.
 #[derive(Clone, Debug, FromRef)]
@@ -85,9 +85,9 @@ impl ClientState {
 fn traceparent(headers: &HeaderMap) -> Option<String> {
     traces::current().or_else(|| {
         headers
-            .get("traceparent")
+            .get(traceparent::HEADER)
             .and_then(|value| value.to_str().ok())
-            .filter(|text| is_traceparent(text))
+            .filter(|text| traceparent::is_traceparent(text))
             .map(str::to_owned)
     })
 }

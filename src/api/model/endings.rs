@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Model;
+use crate::backoff::Backoff;
 use crate::store::endings::EndingFeed;
 use crate::store::{self, Store, within};
 
@@ -23,7 +24,7 @@ const ASK_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The first and the longest pause between two attempts to open a session.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
 
 /// What readers and the one who asks share.
 #[derive(Debug)]
@@ -94,23 +95,22 @@ impl Endings {
 
 /// Asks for endings as long as it is polled, and tells the model.
 pub async fn listen(store: Store, model: Arc<Model>) {
-    let mut backoff = BACKOFF.0;
+    let mut backoff = BACKOFF;
     loop {
         let Err(error) = follow(&store, &model, &mut backoff).await;
         model.endings.end_session();
         tracing::debug!(%error, "endings are not heard of; conditional reads go to postgres");
-        sleep(backoff).await;
-        backoff = (backoff * 2).min(BACKOFF.1);
+        sleep(backoff.pause()).await;
     }
 }
 
-async fn follow(store: &Store, model: &Model, backoff: &mut Duration) -> store::Result<Infallible> {
+async fn follow(store: &Store, model: &Model, backoff: &mut Backoff) -> store::Result<Infallible> {
     let endings = &model.endings;
     let mut feed = within(ANSWER_TIMEOUT, EndingFeed::connect(store)).await?;
     // What was entered before the session began may have ended unheard.
     model.forget();
     endings.begin_session();
-    *backoff = BACKOFF.0;
+    backoff.reset();
     loop {
         let began = Instant::now();
         let question = endings.begin_question();

@@ -16,10 +16,12 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Key, Model};
+use crate::backoff::Backoff;
 use crate::config::KafkaConfig;
 use crate::kafka::{self, Cluster, ClusterError, LogContext};
 use crate::telemetry::traces;
 use crate::wire::promotion_status::PromotionStatus;
+use crate::wire::traceparent::{HEADER, first_of};
 
 /// How often it is asked where the topic ends.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
@@ -32,7 +34,7 @@ const POLL: Duration = Duration::from_millis(50);
 const STALLED_AFTER: Duration = Duration::from_secs(30);
 
 /// The first and the longest pause before a tail that was lost is begun anew.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 
 /// Why the tail must be begun anew. Until then the model is not fresh, and Postgres answers.
 #[derive(Debug, thiserror::Error)]
@@ -86,27 +88,26 @@ type Consumer = BaseConsumer<LogContext>;
 
 impl Tail {
     fn run(&self) {
-        let mut backoff = BACKOFF.0;
+        let mut backoff = BACKOFF;
         while !self.stop.is_cancelled() {
             let began = Monotonic::now();
             let Err(lost) = self.follow() else {
                 return;
             };
-            if began.elapsed() > BACKOFF.1 * 2 {
-                backoff = BACKOFF.0;
+            if began.elapsed() > backoff.longest() * 2 {
+                backoff.reset();
             }
-            if backoff == BACKOFF.0 {
+            if backoff.is_first() {
                 tracing::warn!(
                     topic = self.kafka.status_topic,
                     error = %lost,
                     "the status topic cannot be followed; clients are answered from postgres"
                 );
             }
-            let until = Monotonic::now() + backoff;
+            let until = Monotonic::now() + backoff.pause();
             while !self.stop.is_cancelled() && Monotonic::now() < until {
                 thread::sleep(POLL);
             }
-            backoff = (backoff * 2).min(BACKOFF.1);
         }
     }
 
@@ -234,7 +235,9 @@ impl Reader<'_> {
                 .map(serde_json::from_slice::<PromotionStatus>)
             {
                 Some(Ok(event)) => {
-                    let traceparent = message.headers().and_then(kafka::traceparent_of);
+                    let traceparent = message
+                        .headers()
+                        .and_then(|all| first_of(kafka::header_values(all, HEADER)));
                     let span = traceparent.and_then(|traceparent| {
                         traces::received(
                             self.topic,

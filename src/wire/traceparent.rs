@@ -1,16 +1,47 @@
-//! The trace a ride belongs to, carried on to the status change it causes.
+//! The trace a ride belongs to (W3C Trace Context), carried on to the status change it causes.
 
-use rdkafka::message::Headers;
+/// The name of its header, in HTTP and in Kafka.
+pub const HEADER: &str = "traceparent";
 
-const HEADER: &str = "traceparent";
+/// A W3C `traceparent`, kept as it came. Every ride may bring one and few change anything, so that
+/// of the present version lies where the ride lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traceparent(Form);
 
-/// The first `traceparent` header that has the form of W3C Trace Context; one that has not is
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Form {
+    /// Of version 00, which has this length.
+    Present([u8; 55]),
+    /// Of a version to come.
+    Later(Box<str>),
+}
+
+impl From<&str> for Traceparent {
+    fn from(text: &str) -> Self {
+        Self(match text.as_bytes().try_into() {
+            Ok(bytes) => Form::Present(bytes),
+            Err(_) => Form::Later(text.into()),
+        })
+    }
+}
+
+impl Traceparent {
+    /// As it came.
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            // It was text when it was taken.
+            Form::Present(bytes) => std::str::from_utf8(bytes).unwrap_or_default(),
+            Form::Later(text) => text,
+        }
+    }
+}
+
+/// The first of these header values that has the form of W3C Trace Context; one that has not is
 /// dropped, as that standard says.
-pub fn traceparent_of<H: Headers>(headers: &H) -> Option<&str> {
-    (0..headers.count())
-        .filter_map(|index| headers.try_get(index))
-        .filter(|header| header.key == HEADER)
-        .filter_map(|header| std::str::from_utf8(header.value?).ok())
+pub fn first_of<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Option<&'a str> {
+    values
+        .into_iter()
+        .filter_map(|value| std::str::from_utf8(value).ok())
         .find(|text| is_traceparent(text))
 }
 
@@ -40,8 +71,6 @@ pub fn is_traceparent(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::message::{Header, OwnedHeaders};
-
     use super::*;
 
     const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -71,14 +100,19 @@ mod tests {
     }
 
     #[test]
-    fn finds_it_among_headers() {
-        let header = |key, value: Option<&'static [u8]>| Header { key, value };
-        let headers = OwnedHeaders::new()
-            .insert(header("ce_id", Some(b"1")))
-            .insert(header("traceparent", None))
-            .insert(header("traceparent", Some(b"\xff")))
-            .insert(header("traceparent", Some(GOOD.as_bytes())));
-        assert_eq!(traceparent_of(&headers), Some(GOOD));
-        assert_eq!(traceparent_of(&OwnedHeaders::new()), None);
+    fn finds_the_first_that_has_the_form() {
+        let values = [&b"\xff"[..], b"00", GOOD.as_bytes(), b"x"];
+        assert_eq!(first_of(values), Some(GOOD));
+        assert_eq!(first_of([]), None);
+    }
+
+    #[test]
+    fn a_traceparent_is_kept_as_it_came_and_the_present_version_without_an_allocation() {
+        let present = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let later = "cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more";
+        for text in [present, later] {
+            assert_eq!(Traceparent::from(text).as_str(), text);
+        }
+        assert!(matches!(Traceparent::from(present).0, Form::Present(_)));
     }
 }

@@ -1,0 +1,274 @@
+//! The service as a process: the roles that run here, in what order they start and stop.
+
+mod tasks;
+mod waiting;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::ingest::Ingest;
+use crate::kafka::Cluster;
+use crate::readiness::{Readiness, Role};
+use crate::relay::Relay;
+use crate::store::Store;
+use crate::sweep::Sweep;
+use crate::telemetry::{Metrics, traces};
+use tasks::Tasks;
+use waiting::{wait_for_kafka, wait_for_postgres};
+
+/// How often the gauges that no role keeps are set.
+const GAUGES_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Serves these roles until `stop`, then drains within the configured time. Fails where the schema
+/// is not the one known here, or a role ends by itself.
+pub async fn serve(
+    config: Config,
+    roles: &[Role],
+    apply_migrations: bool,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let shutdown_timeout = config.shutdown_timeout;
+    let (process, traces) = Process::build(config, roles, stop)?;
+    let mut running = process.listen();
+    let supervisor = tokio::spawn(crate::supervisor::tell(
+        Arc::clone(&process.readiness),
+        process.stop.clone(),
+    ));
+    process.start(&mut running, apply_migrations).await?;
+    let gauges = tokio::spawn(process.clone().keep_gauges());
+
+    // What ends by itself takes the process down; its supervisor starts it again.
+    // The stop is looked at first: it also ends tasks.
+    let result = tokio::select! {
+        biased;
+        () = process.stop.cancelled() => Ok(()),
+        Some(error) = running.inputs.ended() => Err(error),
+        Some(error) = running.relay.ended() => Err(error),
+        Some(error) = running.listeners.ended() => Err(error),
+    };
+    tracing::info!("stopping");
+    process.stop.cancel();
+    running.drain(shutdown_timeout).await;
+    gauges.abort();
+    // It ended with the stop, and only has to have said so.
+    let _ = supervisor.await;
+    if let Some(traces) = traces {
+        traces.finish().await;
+    }
+    result
+}
+
+/// What the roles of a process share.
+#[derive(Clone)]
+struct Process {
+    config: Config,
+    /// Each once.
+    roles: Vec<Role>,
+    store: Store,
+    cluster: Cluster,
+    metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
+    outbox_wake: watch::Sender<()>,
+    stop: CancellationToken,
+}
+
+/// The tasks of a process, in the order in which they end: first nothing new comes in (inputs), then
+/// what they committed last is published (relay), and the listeners answer until then.
+struct Running {
+    inputs: Tasks,
+    relay: Tasks,
+    listeners: Tasks,
+    stop_relay: CancellationToken,
+    stop_listeners: CancellationToken,
+    /// What was not drained in time is given up.
+    hard_stop: CancellationToken,
+}
+
+impl Process {
+    fn build(
+        config: Config,
+        roles: &[Role],
+        stop: CancellationToken,
+    ) -> anyhow::Result<(Self, Option<traces::Exporting>)> {
+        let roles: BTreeSet<Role> = roles.iter().copied().collect();
+        let roles: Vec<Role> = roles.into_iter().collect();
+        let store = Store::new(
+            config.database.url.expose(),
+            config.database.max_connections,
+        )
+        .context("reading database.url")?;
+        let metrics = Metrics::new();
+        metrics
+            .pool
+            .max
+            .set(i64::from(config.database.max_connections));
+        let traces = traces::start(&config.traces, &metrics)?;
+        let process = Self {
+            readiness: Arc::new(Readiness::new(&roles)),
+            cluster: Cluster::new(&config.kafka)?,
+            outbox_wake: watch::channel(()).0,
+            config,
+            roles,
+            store,
+            metrics,
+            stop,
+        };
+        Ok((process, traces))
+    }
+
+    fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
+    /// Starts the listeners, which come first, so that probes and metrics answer while a server is
+    /// waited for.
+    fn listen(&self) -> Running {
+        let mut running = Running {
+            inputs: Tasks::default(),
+            relay: Tasks::default(),
+            listeners: Tasks::default(),
+            stop_relay: CancellationToken::new(),
+            stop_listeners: CancellationToken::new(),
+            hard_stop: CancellationToken::new(),
+        };
+        let api = crate::api::Api {
+            config: self.config.clone(),
+            store: self.store.clone(),
+            cluster: self.cluster.clone(),
+            metrics: Arc::clone(&self.metrics),
+            readiness: Arc::clone(&self.readiness),
+            outbox_wake: self.outbox_wake.clone(),
+        };
+        running.listeners.spawn(
+            "the listeners",
+            api.run(
+                self.has(Role::Api),
+                self.stop.clone(),
+                running.stop_listeners.clone(),
+            ),
+        );
+        running
+    }
+
+    /// Starts the roles, each as soon as the servers it needs are there, or until the stop.
+    async fn start(&self, running: &mut Running, apply_migrations: bool) -> anyhow::Result<()> {
+        let sweep = Arc::new(self.sweep());
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Ok(()),
+            waited = wait_for_postgres(&self.store, &self.readiness, apply_migrations) => waited?,
+            Some(error) = running.listeners.ended() => return Err(error),
+        }
+        // What needs no Kafka does not wait for it.
+        if self.has(Role::Sweep) {
+            let rewards = Arc::clone(&sweep).expire_rewards(self.stop.clone());
+            running.inputs.spawn("the role sweep", rewards);
+        }
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Ok(()),
+            waited = wait_for_kafka(&self.config.kafka, &self.roles, &self.cluster, &self.readiness) => waited?,
+            Some(error) = running.inputs.ended() => return Err(error),
+            Some(error) = running.listeners.ended() => return Err(error),
+        }
+        for role in &self.roles {
+            match role {
+                Role::Api => {}
+                Role::Ingest => running.inputs.spawn(
+                    "the role ingest",
+                    self.ingest()
+                        .run(self.stop.clone(), running.hard_stop.clone()),
+                ),
+                Role::Sweep => {
+                    let challenges = Arc::clone(&sweep).expire_challenges(self.stop.clone());
+                    running.inputs.spawn("the role sweep", challenges);
+                }
+                Role::Relay => running.relay.spawn(
+                    "the role relay",
+                    self.relay().run(running.stop_relay.clone()),
+                ),
+            }
+        }
+        Ok(())
+    }
+
+    fn ingest(&self) -> Ingest {
+        Ingest {
+            kafka: self.config.kafka.clone(),
+            limits: self.config.ingest.clone(),
+            store: self.store.clone(),
+            cluster: self.cluster.clone(),
+            metrics: Arc::clone(&self.metrics),
+            readiness: Arc::clone(&self.readiness),
+            outbox_wake: self.outbox_wake.clone(),
+        }
+    }
+
+    fn relay(&self) -> Relay {
+        Relay {
+            kafka: self.config.kafka.clone(),
+            limits: self.config.relay.clone(),
+            store: self.store.clone(),
+            metrics: Arc::clone(&self.metrics),
+            readiness: Arc::clone(&self.readiness),
+            wake: self.outbox_wake.subscribe(),
+            failing: Arc::default(),
+        }
+    }
+
+    fn sweep(&self) -> Sweep {
+        Sweep {
+            kafka: self.config.kafka.clone(),
+            limits: self.config.sweep.clone(),
+            store: self.store.clone(),
+            cluster: self.cluster.clone(),
+            metrics: Arc::clone(&self.metrics),
+            readiness: Arc::clone(&self.readiness),
+            outbox_wake: self.outbox_wake.clone(),
+            rewards_failing: Mutex::default(),
+        }
+    }
+
+    async fn keep_gauges(self) {
+        let (store, metrics) = (self.store, self.metrics);
+        let with_outbox = self.roles.contains(&Role::Relay);
+        let mut tick = tokio::time::interval(GAUGES_INTERVAL);
+        loop {
+            tick.tick().await;
+            metrics.pool.size.set(i64::from(store.pool().size()));
+            metrics
+                .pool
+                .idle
+                .set(i64::try_from(store.pool().num_idle()).unwrap_or(i64::MAX));
+            if with_outbox && let Ok((depth, oldest)) = store.outbox_depth().await {
+                metrics.relay.outbox_depth.set(depth);
+                metrics.relay.outbox_oldest_age_seconds.set(oldest);
+            }
+        }
+    }
+}
+
+impl Running {
+    async fn drain(&mut self, within: Duration) {
+        let drained = tokio::time::timeout(within, async {
+            self.inputs.drain().await;
+            self.stop_relay.cancel();
+            self.relay.drain().await;
+            self.stop_listeners.cancel();
+            self.listeners.drain().await;
+        })
+        .await;
+        if drained.is_err() {
+            tracing::warn!(
+                "not everything was drained in time; what was not committed is read or published again"
+            );
+            self.hard_stop.cancel();
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Waiting for Postgres and Kafka at the start.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use crate::backoff::Backoff;
+use crate::causes;
+use crate::config::KafkaConfig;
+use crate::kafka::Cluster;
+use crate::readiness::{Readiness, Role};
+use crate::store::schema::{migrate, schema_status};
+use crate::store::{Store, StoreError};
+
+/// The pauses between two attempts to reach a server that is unavailable at start.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+
+/// How long Postgres may take to answer whether it is there.
+const KNOCK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Waits until Postgres answers with the schema known here; says that it is away, at what address.
+pub(super) async fn wait_for_postgres(
+    store: &Store,
+    readiness: &Readiness,
+    apply_migrations: bool,
+) -> anyhow::Result<()> {
+    let mut waiting = Waiting::new(readiness);
+    let all = [Role::Api, Role::Ingest, Role::Relay, Role::Sweep];
+    let options = store.options();
+    let address = format!("Postgres at {}:{}", options.get_host(), options.get_port());
+    let away = |error: &dyn std::fmt::Display| format!("{address} is away: {error}");
+    let mut migrated = !apply_migrations;
+    loop {
+        // A connection of its own first: the pool goes on trying by itself for seconds, and then
+        // only says that time is up.
+        if let Err(error) = knock(store).await {
+            waiting.pause(&all, away(&error)).await;
+            continue;
+        }
+        if !migrated {
+            match migrate(store).await {
+                Ok(()) => migrated = true,
+                Err(error) if is_away(&error) => {
+                    waiting.pause(&all, away(&causes::in_words(&error))).await;
+                    continue;
+                }
+                Err(error) => return Err(error.context("applying migrations")),
+            }
+        }
+        match schema_status(store.pool()).await {
+            Ok(status) if status.is_usable() => return Ok(()),
+            Ok(other) => anyhow::bail!("{other}"),
+            Err(error @ StoreError::Unavailable(_)) => waiting.pause(&all, away(&error)).await,
+            Err(error) => return Err(anyhow::Error::new(error).context("reading the schema")),
+        }
+    }
+}
+
+/// Waits until Kafka answers with the topics; says that it is away, at what address.
+pub(super) async fn wait_for_kafka(
+    kafka: &KafkaConfig,
+    roles: &[Role],
+    cluster: &Cluster,
+    readiness: &Readiness,
+) -> anyhow::Result<()> {
+    let mut waiting = Waiting::new(readiness);
+    // The client API works without Kafka, so it does not wait for it.
+    readiness.set(Role::Api, Err("starting".to_owned()));
+    loop {
+        // Whether anybody is there is known sooner than whether the topics can be made.
+        let ensured = match cluster.has_topic(&kafka.ride_topic).await {
+            Ok(_) => cluster.ensure_topics(kafka).await.map(drop),
+            Err(error) => Err(error),
+        };
+        match ensured {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_transient() => {
+                waiting
+                    .pause(&[Role::Ingest, Role::Relay, Role::Sweep], error.to_string())
+                    .await;
+            }
+            // The client API works without Kafka, whatever keeps it from us.
+            Err(error) if roles == [Role::Api] => {
+                tracing::error!(%error, "kafka cannot be used; clients are answered from postgres");
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Whether Postgres takes a connection. That it is starting up or has none to spare is "away" too;
+/// a password that is wrong may be put right there as well.
+async fn knock(store: &Store) -> anyhow::Result<()> {
+    let connection = tokio::time::timeout(KNOCK_TIMEOUT, store.options().connect())
+        .await
+        .context("no answer in time")??;
+    Ok(connection.close().await?)
+}
+
+/// Says why the process waits, once as long as it is the same, and pauses longer every time.
+struct Waiting<'a> {
+    readiness: &'a Readiness,
+    said: String,
+    backoff: Backoff,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(readiness: &'a Readiness) -> Self {
+        Self {
+            readiness,
+            said: String::new(),
+            backoff: BACKOFF,
+        }
+    }
+
+    async fn pause(&mut self, roles: &[Role], why: String) {
+        if why != self.said {
+            tracing::warn!("waiting: {why}");
+            for role in roles {
+                self.readiness.set(*role, Err(why.clone()));
+            }
+            self.said = why;
+        }
+        tokio::time::sleep(self.backoff.pause()).await;
+    }
+}
+
+/// Whether a migration failed because Postgres could not be reached, not because it refused.
+fn is_away(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some()
+            || cause.downcast_ref::<sqlx::Error>().is_some_and(|error| {
+                matches!(error, sqlx::Error::Io(_) | sqlx::Error::Tls(_))
+                    || error
+                        .as_database_error()
+                        .and_then(|error| error.code())
+                        .is_some_and(|code| code.starts_with("57P"))
+            })
+    })
+}

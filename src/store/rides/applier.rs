@@ -1,0 +1,221 @@
+//! The session that applies batches, with the set of live clients, and its one transaction:
+//! position fence, new participations, quarantine, judging; all or nothing.
+
+use futures::TryStreamExt as _;
+use hashbrown::HashSet;
+use sqlx::Connection;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use uuid::Uuid;
+
+use super::judging::{Terms, judge_and_record};
+use super::{Applied, Batch, Carry, Counts, IncomingRide};
+use crate::domain::participation::Outcome;
+use crate::domain::{Instant, UserId};
+use crate::store::{Result, Store, span};
+use crate::wire::ride_completed::QuarantineReason;
+
+/// A database session that applies batches, with the set of clients that have a challenge in
+/// progress. The set is exact as of each transaction because Postgres itself tells what became
+/// visible since the last one (see [`RideApplier::apply`]). It dies with the session: after a crash
+/// Postgres hands out the same transaction ids again, so a new session loads it anew.
+#[derive(Debug)]
+pub struct RideApplier {
+    connection: PgConnection,
+    options: PgConnectOptions,
+    live: HashSet<UserId>,
+    /// The `pg_snapshot` up to which `live` is complete.
+    snapshot: String,
+    terms: Terms,
+}
+
+impl RideApplier {
+    /// Opens a session and loads the clients with a challenge in progress.
+    pub async fn connect(store: &Store) -> Result<Self> {
+        let (mut connection, snapshot) = store.session_from_now("ride-promo ingest").await?;
+        // Who has started since the snapshot is loaded, and is news once more. In pieces, because one
+        // array of everybody would be held several times over.
+        let mut live = HashSet::new();
+        let mut pieces = sqlx::query_scalar!(
+            r#"select array_agg(user_id) as "users!" from promotion_user
+                where status = 'IN_PROGRESS' group by user_id % 256"#
+        )
+        .fetch(&mut connection);
+        while let Some(users) = pieces.try_next().await? {
+            live.extend(users);
+        }
+        drop(pieces);
+        Ok(Self {
+            connection,
+            options: store.options().clone(),
+            live,
+            snapshot,
+            terms: Terms::default(),
+        })
+    }
+
+    /// How many clients may have a challenge in progress.
+    pub fn live_clients(&self) -> usize {
+        self.live.len()
+    }
+
+    /// The database's clock.
+    pub async fn now(&mut self) -> Result<Instant> {
+        Ok(sqlx::query_scalar!(r#"select clock_ms() as "now!""#)
+            .fetch_one(&mut self.connection)
+            .await?)
+    }
+
+    /// Applies a batch in one transaction. After an error the session must be given up; whether
+    /// the batch was committed is then unknown, and applying it again finds out: its fence fails.
+    ///
+    /// `carry` is called once for each change that a ride with a `traceparent` caused, and may
+    /// return what is handed on in its stead.
+    pub async fn apply(&mut self, batch: &Batch, carry: &mut Carry<'_>) -> Result<Applied> {
+        let options = self.options.clone();
+        span::traced("apply_rides", &options, self.transaction(batch, carry)).await
+    }
+
+    async fn transaction(&mut self, batch: &Batch, carry: &mut Carry<'_>) -> Result<Applied> {
+        let Self {
+            connection,
+            options: _,
+            live,
+            snapshot,
+            terms,
+        } = self;
+        let mut tx = connection.begin().await?;
+        if !advance_positions(&mut tx, batch).await? {
+            tx.rollback().await?;
+            return Ok(Applied::Fenced);
+        }
+        // A row visible now and not at the last snapshot was written by a transaction that was
+        // running or not yet begun then, so its xid is not below that snapshot's xmin. In one
+        // statement with its own snapshot, and after the fence: what commits later is seen by the
+        // next batch, and any ride read after that commit is in that batch or a later one.
+        let news = sqlx::query!(
+            r#"select pg_current_snapshot()::text as "snapshot!", clock_ms() as "now!",
+                      (select array_agg(user_id) from promotion_user
+                        where status = 'IN_PROGRESS'
+                          and live_xid >= pg_snapshot_xmin($1::text::pg_snapshot)
+                          and not pg_visible_in_snapshot(live_xid, $1::text::pg_snapshot)) as users"#,
+            snapshot.as_str()
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        let now_at = std::time::Instant::now();
+        live.extend(news.users.unwrap_or_default());
+        *snapshot = news.snapshot;
+
+        insert_quarantined(&mut tx, batch).await?;
+
+        let mut candidates: Vec<&IncomingRide> = batch
+            .rides
+            .iter()
+            .filter(|incoming| live.contains(&incoming.ride.user_id))
+            .collect();
+        // Stable, so each client's rides stay in offset order.
+        candidates.sort_by_key(|incoming| incoming.ride.user_id);
+        let outcomes = judge_and_record(&mut tx, terms, &candidates, carry).await?;
+        tx.commit().await?;
+
+        let mut counts = Counts {
+            no_participation: (batch.rides.len() - candidates.len()) as u64,
+            ..Counts::default()
+        };
+        for (incoming, outcome) in candidates.iter().zip(&outcomes) {
+            match outcome {
+                Some(Outcome::Judged(judgement)) => counts.judged[judgement.verdict as usize] += 1,
+                Some(Outcome::Duplicate { differs }) => {
+                    counts.duplicates += 1;
+                    counts.duplicates_differing += u64::from(*differs);
+                }
+                Some(Outcome::NotInProgress) => counts.no_participation += 1,
+                None => {
+                    // A locked read later than the set's snapshot has shown nothing in progress.
+                    // What starts after it is news to the next batch.
+                    live.remove(&incoming.ride.user_id);
+                    counts.no_participation += 1;
+                }
+            }
+        }
+        Ok(Applied::Committed {
+            counts,
+            now: news.now,
+            now_at,
+        })
+    }
+}
+
+/// The fence: moves every position of the batch from where it was read to where it ends, or none.
+async fn advance_positions(tx: &mut PgConnection, batch: &Batch) -> Result<bool> {
+    let partitions: Vec<i32> = batch.ranges.iter().map(|range| range.partition).collect();
+    let from: Vec<i64> = batch.ranges.iter().map(|range| range.from).collect();
+    let generations: Vec<i64> = batch.ranges.iter().map(|range| range.generation).collect();
+    let to: Vec<i64> = batch.ranges.iter().map(|range| range.to).collect();
+    // LockedChallenge in order first: `update … from unnest` alone locks in the order of its join, and two
+    // consumers that both think they own the partitions would deadlock.
+    let advanced = sqlx::query!(
+        "with locked as materialized (
+             select partition, next_offset, generation from consumer_position
+              where topic = $1 and cluster_id = $2 and topic_id = $3 and partition = any($4)
+              order by partition for update)
+         update consumer_position p set next_offset = v.upto, updated_at = clock_ms()
+           from unnest($4::int[], $5::bigint[], $6::bigint[], $7::bigint[]) v (partition, expected, generation, upto)
+           join locked l on l.partition = v.partition
+          where p.topic = $1 and p.partition = v.partition
+            and l.next_offset = v.expected and p.next_offset = v.expected
+            and l.generation = v.generation and p.generation = v.generation",
+        batch.source.topic,
+        batch.source.cluster_id,
+        batch.source.topic_id,
+        &partitions,
+        &from,
+        &generations,
+        &to
+    )
+    .execute(tx)
+    .await?
+    .rows_affected();
+    Ok(advanced == batch.ranges.len() as u64)
+}
+
+async fn insert_quarantined(tx: &mut PgConnection, batch: &Batch) -> Result<()> {
+    let records = &batch.quarantined;
+    if records.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = records.iter().map(|_| Uuid::now_v7()).collect();
+    let partitions: Vec<i32> = records.iter().map(|record| record.partition).collect();
+    let offsets: Vec<i64> = records.iter().map(|record| record.offset).collect();
+    let keys: Vec<Option<&[u8]>> = records.iter().map(|record| record.key.as_deref()).collect();
+    let values: Vec<&[u8]> = records
+        .iter()
+        .map(|record| record.value.as_slice())
+        .collect();
+    let users: Vec<Option<UserId>> = records.iter().map(|record| record.user_id).collect();
+    let reasons: Vec<QuarantineReason> = records.iter().map(|record| record.reason).collect();
+    let details: Vec<&str> = records
+        .iter()
+        .map(|record| record.detail.as_str())
+        .collect();
+    // Once per record, also when an operator has the topic read again.
+    sqlx::query!(
+        r#"insert into quarantined_ride (topic, topic_id, quarantine_id, partition, "offset", key, value, user_id, reason, detail, received_at)
+           select $1, $2, v.*, clock_ms()
+             from unnest($3::uuid[], $4::int[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bigint[], $9::text[], $10::text[]) v
+           on conflict (topic, topic_id, partition, "offset") do nothing"#,
+        batch.source.topic,
+        batch.source.topic_id,
+        &ids,
+        &partitions,
+        &offsets,
+        &keys as &[Option<&[u8]>],
+        &values as &[&[u8]],
+        &users as &[Option<UserId>],
+        &reasons as &[QuarantineReason],
+        &details as &[&str]
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
