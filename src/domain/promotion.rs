@@ -238,6 +238,19 @@ pub fn judge(
     ride: &Ride,
     counted_that_day: u32,
 ) -> Judgement {
+    // All of them by name, so that a narrowing to come is not forgotten here.
+    let Conditions {
+        target_rides: _,
+        min_amount_cents,
+        currency_code,
+        challenge_period: _,
+        claim_period: _,
+        country_codes,
+        city_ids,
+        service_types,
+        max_rides_per_day,
+        day_boundary_timezone: _,
+    } = conditions;
     let refused = Judgement::refused;
     if ride.completed_at < started_at {
         return refused(
@@ -253,21 +266,21 @@ pub fn judge(
             instant(ride.completed_at),
         );
     }
-    if ride.currency_code != conditions.currency_code {
+    if ride.currency_code != *currency_code {
         return refused(
             Verdict::WrongCurrency,
-            json!(conditions.currency_code),
+            json!(currency_code),
             json!(ride.currency_code),
         );
     }
-    if ride.amount_cents < conditions.min_amount_cents {
+    if ride.amount_cents < *min_amount_cents {
         return refused(
             Verdict::BelowMinAmount,
-            json!(conditions.min_amount_cents),
+            json!(min_amount_cents),
             json!(ride.amount_cents),
         );
     }
-    if let Some(countries) = &conditions.country_codes
+    if let Some(countries) = country_codes
         && !ride
             .country_code
             .is_some_and(|country| countries.contains(&country))
@@ -278,12 +291,12 @@ pub fn judge(
             json!(ride.country_code),
         );
     }
-    if let Some(cities) = &conditions.city_ids
+    if let Some(cities) = city_ids
         && !ride.city_id.is_some_and(|city| cities.contains(&city))
     {
         return refused(Verdict::OutsideArea, json!(cities), json!(ride.city_id));
     }
-    if let Some(services) = &conditions.service_types
+    if let Some(services) = service_types
         && !ride
             .service_type
             .as_deref()
@@ -295,8 +308,8 @@ pub fn judge(
             json!(ride.service_type),
         );
     }
-    if let Some(most) = conditions.max_rides_per_day
-        && counted_that_day >= most
+    if let Some(most) = max_rides_per_day
+        && counted_that_day >= *most
     {
         return refused(
             Verdict::DailyLimitReached,

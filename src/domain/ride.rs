@@ -55,26 +55,37 @@ impl Ride {
     /// ways), and only where the ride says it: `if let Some(x) { hash.write(&[2]); … }`. So the
     /// fingerprint of a ride that does not say it stays what receipts have stored.
     pub fn fingerprint(&self) -> i64 {
+        // All of them by name, so that a field to come is not forgotten here.
+        let Self {
+            ride_id: _,
+            user_id: _,
+            completed_at,
+            amount_cents,
+            currency_code,
+            country_code,
+            city_id,
+            service_type,
+        } = self;
         let mut hash = Fnv1a::new();
-        hash.write(&self.completed_at.timestamp_millis().to_le_bytes());
-        hash.write(&self.amount_cents.to_le_bytes());
-        hash.write(self.currency_code.as_str().as_bytes());
+        hash.write(&completed_at.timestamp_millis().to_le_bytes());
+        hash.write(&amount_cents.to_le_bytes());
+        hash.write(currency_code.as_str().as_bytes());
         // A tag before each optional field keeps "absent" apart from every value.
-        match &self.country_code {
+        match country_code {
             None => hash.write(&[0]),
             Some(country) => {
                 hash.write(&[1]);
                 hash.write(country.as_str().as_bytes());
             }
         }
-        match self.city_id {
+        match city_id {
             None => hash.write(&[0]),
             Some(city) => {
                 hash.write(&[1]);
                 hash.write(&city.to_le_bytes());
             }
         }
-        match &self.service_type {
+        match service_type {
             None => hash.write(&[0]),
             Some(service) => {
                 hash.write(&[1]);

@@ -106,7 +106,7 @@ impl Store {
 
     /// Accepts the reward: active pre-offer, application, session, used split, `REWARDED` and its
     /// event, all or nothing. Every repeat finds what the first did.
-    pub async fn accept(
+    pub async fn accept_reward(
         &self,
         user_id: UserId,
         promotion_id: PromotionId,
@@ -114,20 +114,20 @@ impl Store {
     ) -> Result<Accepted> {
         // A repeat is answered without a lock, so that many of them do not stand in line for it:
         // what is rewarded stays so. Everything else is decided under the lock.
-        if let Some(repeated) = self.repeated(user_id, promotion_id).await? {
-            return Ok(repeated);
+        if let Some(earlier) = self.earlier_acceptance(user_id, promotion_id).await? {
+            return Ok(earlier);
         }
         self.run_tx("accept_reward", move |connection| {
             let traceparent = traceparent.clone();
             Box::pin(async move {
-                accept(connection, user_id, promotion_id, traceparent.as_deref()).await
+                accept_under_lock(connection, user_id, promotion_id, traceparent.as_deref()).await
             })
         })
         .await
     }
 
-    /// The answer to a repeat, if it is one.
-    async fn repeated(
+    /// What the client accepted earlier, read without a lock.
+    async fn earlier_acceptance(
         &self,
         user_id: UserId,
         promotion_id: PromotionId,
@@ -135,7 +135,7 @@ impl Store {
         let mut connection = self.pool().acquire().await?;
         match load(&mut connection, user_id, promotion_id).await? {
             None => Ok(None),
-            Some(found) => repeated(&mut connection, &found).await,
+            Some(found) => acceptance_of(&mut connection, &found).await,
         }
     }
 
@@ -186,8 +186,8 @@ fn is_rewarded(status: &Status) -> bool {
     matches!(status, Status::Rewarded { .. })
 }
 
-/// What accepting gave, where that was earlier.
-async fn repeated(connection: &mut PgConnection, found: &Stored) -> Result<Option<Accepted>> {
+/// What accepting gave, where the participation is rewarded already.
+async fn acceptance_of(connection: &mut PgConnection, found: &Stored) -> Result<Option<Accepted>> {
     if !is_rewarded(&found.state.status) {
         return Ok(None);
     }
@@ -205,7 +205,7 @@ struct Split {
     valid_until: Instant,
 }
 
-async fn accept(
+async fn accept_under_lock(
     connection: &mut PgConnection,
     user_id: UserId,
     promotion_id: PromotionId,
@@ -224,8 +224,8 @@ async fn accept(
     // Read after the lock, by the clock after the lock: the deadline's last millisecond is decided
     // once, here or in the sweeper.
     let found = must_be_there(load(connection, user_id, promotion_id).await?)?;
-    if let Some(repeated) = repeated(connection, &found).await? {
-        return Ok(repeated);
+    if let Some(earlier) = acceptance_of(connection, &found).await? {
+        return Ok(earlier);
     }
     let rewarded = match rewardable(found.state.status, found.now) {
         Ok(rewarded) => rewarded.fields(),

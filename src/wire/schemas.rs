@@ -12,13 +12,15 @@ const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
 const COMPONENTS: &str = "#/components/schemas/";
 
-/// A ride as the contract shows it.
+/// A ride as the contract shows it: the example of each field.
 pub fn example_ride() -> Value {
-    json!({
-        "ride_id": "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11", "user_id": 48_151,
-        "completed_at": "2026-11-22T18:04:05.123Z", "amount_cents": 6_500, "currency_code": "MXN",
-        "country_code": "MX", "city_id": 4_198, "service_type": "city",
-    })
+    let (schema, _) = schemas::<RideCompleted<'_>>();
+    let fields = schema["properties"].as_object();
+    let examples = fields.into_iter().flatten();
+    examples
+        .map(|(name, field)| (name.clone(), field["example"].clone()))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 /// A status event as the contract shows it: the sixth ride counted.

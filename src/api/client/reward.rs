@@ -110,7 +110,7 @@ pub async fn accept_reward(
     let reading = state.model.begin((client.user_id, promotion_id));
     let accepted = state
         .store
-        .accept(client.user_id, promotion_id, traceparent(&headers))
+        .accept_reward(client.user_id, promotion_id, traceparent(&headers))
         .await;
     state.metrics.api.accepts.add(outcome(&accepted), 1);
     match accepted? {
