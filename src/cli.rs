@@ -9,10 +9,9 @@ use std::time::Duration;
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config;
+use crate::domain::period::parse_duration;
 use crate::domain::promotion::MAX_TARGET_RIDES;
 use crate::domain::{Instant, parse_instant};
-use crate::domain::period::parse_duration;
 use crate::positions::PositionTarget;
 use crate::readiness::Role;
 

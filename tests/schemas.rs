@@ -7,8 +7,13 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use jsonschema::Validator;
+use ride_promo::domain::eligibility::{EligibilityRule, Screen};
+use ride_promo::domain::participation::{ExpiredReason, StatusName};
 use ride_promo::domain::promotion::Verdict;
-use ride_promo::wire::promotion_status::PromotionStatus;
+use ride_promo::domain::split::{MissingSplit, SplitStatus};
+use ride_promo::wire::promotion_status::{EventType, PromotionStatus};
+use ride_promo::wire::quarantine::{QuarantineStatus, ReplayOutcome};
+use ride_promo::wire::ride_completed::QuarantineReason;
 use ride_promo::wire::{ride_completed, schemas};
 use serde_json::{Map, Value, json};
 
@@ -237,6 +242,54 @@ fn the_guides_show_events_that_fit() {
             frontend.contains(&format!("`{}`", verdict.as_str())),
             "{verdict:?}"
         );
+    }
+}
+
+/// What CONTRIBUTING.md lists under "Adding a word": each page or text that has to name it.
+#[test]
+fn every_word_is_where_readers_look_for_it() {
+    let metrics = [
+        &Verdict::WORDS[..],
+        &EventType::WORDS,
+        &ExpiredReason::WORDS,
+        &QuarantineReason::WORDS,
+    ]
+    .concat();
+    let promised = [
+        &metrics[..],
+        &StatusName::WORDS,
+        &EligibilityRule::WORDS,
+        &Screen::WORDS,
+        &SplitStatus::WORDS,
+        &MissingSplit::WORDS,
+        &QuarantineStatus::WORDS,
+        &ReplayOutcome::WORDS,
+    ]
+    .concat();
+    let refusals = Verdict::ALL
+        .into_iter()
+        .filter(|verdict| *verdict != Verdict::Counted)
+        .map(|verdict| format!("verdict.{verdict}"));
+    let texts: Vec<String> = refusals.collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    for (path, words) in [
+        ("docs/contract.md", &promised[..]),
+        ("docs/metrics.md", &metrics),
+        ("web/js/texts/en.js", &texts),
+        ("web/js/texts/es.js", &texts),
+        ("web/js/texts/ru.js", &texts),
+    ] {
+        let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path);
+        let text = fs::read_to_string(file).expect("it is there");
+        let missing: Vec<&&str> = words
+            .iter()
+            .filter(|word| {
+                !['`', '"']
+                    .iter()
+                    .any(|quote| text.contains(&format!("{quote}{word}{quote}")))
+            })
+            .collect();
+        assert!(missing.is_empty(), "{path} does not name {missing:?}");
     }
 }
 

@@ -129,7 +129,7 @@ impl<'a> Clients<'a> {
             return;
         }
         let counted_before = client.challenge.rides_completed;
-        let Outcome::Judged(judgement) = client.challenge.apply(ride) else {
+        let Outcome::Judged(judgement) = client.challenge.take(ride) else {
             return;
         };
         // Repetitions are recognised by `recent`, which forgets; this would not.
@@ -262,16 +262,13 @@ mod tests {
     prop_compose! {
         /// A ride of one of three clients, within six days, some too cheap, some repeated.
         fn a_ride()(id in 0_u128..60, user_id in 1_i64..4, hours in 0_i64..144, amount_cents in 0_i64..6) -> Ride {
-            Ride {
-                ride_id: Uuid::from_u128(id),
+            Ride::new(
+                Uuid::from_u128(id),
                 user_id,
-                completed_at: "2026-11-01T00:00:00Z".parse::<Instant>().expect("an instant") + TimeDelta::hours(hours),
+                "2026-11-01T00:00:00Z".parse::<Instant>().expect("an instant") + TimeDelta::hours(hours),
                 amount_cents,
-                currency_code: "MXN".parse().expect("a currency"),
-                country_code: None,
-                city_id: None,
-                service_type: None,
-            }
+                "MXN".parse().expect("a currency"),
+            )
         }
     }
 
@@ -284,7 +281,7 @@ mod tests {
             let challenge = challenges
                 .entry(ride.user_id)
                 .or_insert_with(|| Client::started(conditions, ride.completed_at).challenge);
-            if let Outcome::Judged(judgement) = challenge.apply(ride) {
+            if let Outcome::Judged(judgement) = challenge.take(ride) {
                 verdicts[judgement.verdict as usize] += 1;
             }
         }
@@ -318,18 +315,11 @@ mod tests {
     #[test]
     fn a_repetition_is_recognised_for_seven_days() {
         let widest = conditions(6, None);
-        let ride = |id: u128, day: i64| Ride {
-            ride_id: Uuid::from_u128(id),
-            user_id: 1,
-            completed_at: "2026-11-01T00:00:00Z"
-                .parse::<Instant>()
-                .expect("an instant")
-                + TimeDelta::days(day),
-            amount_cents: 5,
-            currency_code: "MXN".parse().expect("a currency"),
-            country_code: None,
-            city_id: None,
-            service_type: None,
+        let ride = |id: u128, day: i64| {
+            let first: Instant = "2026-11-01T00:00:00Z".parse().expect("an instant");
+            let currency_code = "MXN".parse().expect("a currency");
+            let completed_at = first + TimeDelta::days(day);
+            Ride::new(Uuid::from_u128(id), 1, completed_at, 5, currency_code)
         };
         let mut clients = Clients::new(&widest, TARGETS, Scope::default());
         for (id, day) in [(0, 0), (1, 7), (0, 0)] {

@@ -147,6 +147,24 @@ fn at(text: &str) -> DateTime<Utc> {
     text.parse().expect("an instant")
 }
 
+/// A release that was forced to run beside a later one finds conditions that it does not fully know.
+#[tokio::test(flavor = "multi_thread")]
+async fn frozen_conditions_with_a_field_to_come_stop_nobodys_rides() {
+    let course = Course::open(&conditions(3)).await;
+    course.start(&[1, 2]).await;
+    let later = r#"{"max_passengers": 4}"#;
+    sqlx::query("update promotion_terms set conditions = conditions || $1::text::jsonb")
+        .bind(later)
+        .execute(course.world.pool())
+        .await
+        .unwrap();
+    course.ride_together(&[ride(1), ride(2)]).await;
+    course.assert_stands(1, "IN_PROGRESS", 1, 2).await;
+    course.assert_stands(2, "IN_PROGRESS", 1, 2).await;
+    let log = course.service.log();
+    assert!(log.contains("conditions.max_passengers"), "{log}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ride_is_judged_by_when_it_was_completed_whenever_it_arrives_and_the_window_is_half_open()
 {
