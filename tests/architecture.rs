@@ -172,17 +172,15 @@ fn sql_is_in_the_store() {
 
 #[test]
 fn the_store_knows_nothing_of_http() {
-    let faults = lines_with(
-        |source| source.module() == "store",
-        &[
-            "\"GET /",
-            "\"POST /",
-            "\"PUT /",
-            "\"PATCH /",
-            "\"DELETE /",
-            "/admin/v1",
-        ],
-    );
+    let mut faults = Vec::new();
+    for source in sources().iter().filter(|source| source.module() == "store") {
+        for (number, line) in source.code.lines().enumerate() {
+            let of_http = ["GET /", "POST /", "PUT /", "PATCH /", "DELETE /", "/v1/"];
+            if of_http.iter().any(|part| line.contains(part)) {
+                faults.push(format!("{}:{}: {}", source.path, number + 1, line.trim()));
+            }
+        }
+    }
     report("paths of HTTP in src/store/", &faults);
 }
 
