@@ -326,7 +326,8 @@ pub struct LogConfig {
 /// `[traces]`: spans to an OpenTelemetry collector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TracesConfig {
-    /// Base URL of an OTLP/HTTP receiver, without `/v1/traces`; `None` for no traces.
+    /// Base URL of an OTLP/HTTP receiver, without `/v1/traces`; `None` for no traces, also where
+    /// they are disabled.
     pub otlp_endpoint: Option<String>,
     /// The share of traces begun here that is recorded, 0 to 1; whose caller has decided, follows.
     pub sample_ratio: f64,
@@ -739,17 +740,22 @@ fn log(reader: &mut Reader) -> LogConfig {
 }
 
 fn traces(reader: &mut Reader) -> TracesConfig {
+    // As OpenTelemetry specifies OTEL_SDK_DISABLED: any value but `true` is false.
+    let is_true = |text: &str| Some(text.eq_ignore_ascii_case("true"));
+    let disabled = reader.value("traces.disabled", false, "true or false", is_true);
     TracesConfig {
-        otlp_endpoint: reader.optional(
-            "traces.otlp_endpoint",
-            "an http or https URL, such as http://localhost:4318",
-            |text| {
-                let http = text.starts_with("http://") || text.starts_with("https://");
-                let url = reqwest::Url::parse(text).ok().filter(|_| http)?;
-                (url.has_host() && url.query().is_none() && url.fragment().is_none())
-                    .then(|| text.trim_end_matches('/').to_owned())
-            },
-        ),
+        otlp_endpoint: reader
+            .optional(
+                "traces.otlp_endpoint",
+                "an http or https URL, such as http://localhost:4318",
+                |text| {
+                    let http = text.starts_with("http://") || text.starts_with("https://");
+                    let url = reqwest::Url::parse(text).ok().filter(|_| http)?;
+                    (url.has_host() && url.query().is_none() && url.fragment().is_none())
+                        .then(|| text.trim_end_matches('/').to_owned())
+                },
+            )
+            .filter(|_| !disabled),
         sample_ratio: reader.value(
             "traces.sample_ratio",
             1.0,

@@ -18,12 +18,13 @@ use crate::domain::period::{format_duration, parse_duration};
 pub(super) const ENV_PREFIX: &str = "RIDE_PROMO__";
 
 /// Names that are common enough to be read without the prefix. The prefixed name wins.
-const PLAIN_VARIABLES: [(&str, &str); 4] = [
+const PLAIN_VARIABLES: [(&str, &str); 5] = [
     ("DATABASE_URL", "database.url"),
     ("DATABASE_URL_FILE", "database.url_file"),
     ("KAFKA_BROKERS", "kafka.brokers"),
     // What every OpenTelemetry SDK reads.
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "traces.otlp_endpoint"),
+    ("OTEL_SDK_DISABLED", "traces.disabled"),
 ];
 
 /// Keys below it are librdkafka's, dots and all.

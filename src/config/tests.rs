@@ -246,6 +246,17 @@ fn traces_are_off_until_an_endpoint_is_named() {
         Some("http://collector:4318")
     );
     assert_eq!((traces.sample_ratio, traces.max_queue), (0.25, 2_048));
+    for (value, is_off) in [
+        ("true", true),
+        ("TRUE", true),
+        ("false", false),
+        ("", false),
+        ("1", false),
+    ] {
+        let variables = [standard, ("OTEL_SDK_DISABLED", value)];
+        let endpoint = load(None, &variables).expect(value).traces.otlp_endpoint;
+        assert_eq!(endpoint.is_none(), is_off, "{value}");
+    }
     for (key, value) in [
         ("RIDE_PROMO__TRACES__OTLP_ENDPOINT", "collector:4318"),
         ("RIDE_PROMO__TRACES__SAMPLE_RATIO", "1.1"),
