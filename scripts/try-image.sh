@@ -83,7 +83,7 @@ EOF
 call "$client" POST 8080/v1/landing | expect '"screen":"PROMO_OFFER"'
 call "$client" POST "8080/v1/promotions/$promotion/start" | expect '"status":"IN_PROGRESS"'
 # Its time is moved to now.
-in_service ride-promo replay rides - <<'EOF'
+in_service ride-promo replay rides - --retime <<'EOF'
 {"ride_id": "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11", "user_id": 48151, "completed_at": "2026-01-01T00:00:00Z", "amount_cents": 6500, "currency_code": "MXN"}
 EOF
 for _ in $(seq 30); do

@@ -150,6 +150,22 @@ pub struct ImportPreOffersArgs {
     /// Format; auto looks at the file's beginning
     #[arg(long, value_enum, default_value_t, env = "RIDE_PROMO_IMPORT_FORMAT")]
     pub format: ImportFormat,
+
+    /// How the report is written
+    #[arg(long, value_enum, default_value_t, env = "RIDE_PROMO_IMPORT_OUTPUT")]
+    pub output: ReportOutput,
+}
+
+/// How the report of an import is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ReportOutput {
+    /// A table on a terminal, else JSON
+    #[default]
+    Auto,
+    /// A table for people
+    Table,
+    /// One line of JSON
+    Json,
 }
 
 /// How pre-offers are written.
@@ -167,7 +183,7 @@ pub enum ImportFormat {
 /// `replay …`.
 #[derive(Debug, Subcommand)]
 pub enum ReplayCommand {
-    /// Publish rides of a file to the ride topic, spaced as in the file
+    /// Publish the rides of a file to the ride topic, with their times as they are; audited
     Rides(ReplayRidesArgs),
 }
 
@@ -181,7 +197,7 @@ pub struct ReplayRidesArgs {
     #[arg(long, value_enum, default_value_t, env = "RIDE_PROMO_REPLAY_FORMAT")]
     pub format: RideFormat,
 
-    /// So many times as fast as the rides happened, or max [default: 1; max with --keep-times]
+    /// So many times as fast as the rides happened, or max [default: max; 1 with --retime]
     #[arg(
         long,
         value_name = "FACTOR|max",
@@ -190,8 +206,13 @@ pub struct ReplayRidesArgs {
     )]
     pub speed: Option<Speed>,
 
-    /// Publish the original instants instead of ones moved to the present
-    #[arg(long, env = "RIDE_PROMO_REPLAY_KEEP_TIMES", value_parser = FalseyValueParser::new())]
+    /// Move the rides' times: the first ends now, the others as long after it as in the file. For
+    /// trying things out; without it every ride keeps its time
+    #[arg(long, env = "RIDE_PROMO_REPLAY_RETIME", value_parser = FalseyValueParser::new())]
+    pub retime: bool,
+
+    /// Deprecated: rides keep their times unless --retime is given
+    #[arg(long, env = "RIDE_PROMO_REPLAY_KEEP_TIMES", value_parser = FalseyValueParser::new(), conflicts_with = "retime")]
     pub keep_times: bool,
 }
 
@@ -482,6 +503,7 @@ mod tests {
             "ride-promo demo --duration PT60S --rides f",
             "ride-promo import pre-offers -",
             "ride-promo replay rides f --format debs2015 --speed max --keep-times",
+            "ride-promo replay rides f --retime --speed 60",
             "ride-promo back-test --conditions c --rides f --format debs2015 --targets 5..40",
             "ride-promo back-test --conditions c --from 2026-11-01T00:00:00Z --to 2026-11-15T00:00:00Z",
             "ride-promo positions show",
@@ -517,6 +539,7 @@ mod tests {
             "ride-promo positions set --all --to -5 --reason r",
             "ride-promo positions set --all --to end",
             "ride-promo replay rides f --speed 0",
+            "ride-promo replay rides f --retime --keep-times",
             "ride-promo back-test --conditions c",
             "ride-promo back-test --rides f",
             "ride-promo back-test --conditions c --rides f --targets 40..5",

@@ -6,13 +6,14 @@ use std::path::Path;
 
 use tokio::io::{AsyncBufRead, AsyncRead};
 
+use crate::domain::fields::shown;
 use crate::input::{self, Line, Lines, MAX_LINE_BYTES};
 use crate::store::audit::Author;
 use crate::store::pre_offers::{Journal, NumberedLine};
 use crate::store::{Store, StoreError};
 use crate::wire::pre_offer::{
-    self, BadLine, CsvColumns, CsvRecord, ImportReport, MAX_REJECTIONS, PreOfferLine, Rejection,
-    UNKNOWN_PROMOTION_KEY,
+    self, BadLine, CsvColumns, CsvRecord, ImportReport, LOST_LINE_ENDS, MAX_REJECTIONS,
+    PreOfferLine, Rejection, UNKNOWN_PROMOTION_KEY,
 };
 
 /// How many good lines one transaction imports.
@@ -73,6 +74,8 @@ pub enum ImportError {
         line: u64,
         /// Why.
         source: io::Error,
+        /// What the lines up to there came to: they were imported.
+        report: Box<ImportReport>,
     },
     /// A CSV's first line is not a header with the columns needed; nothing was imported.
     #[error("{0}")]
@@ -123,14 +126,18 @@ where
         listed: Vec::new(),
         progress,
     };
-    match format {
-        Format::Csv => import.read_csv(lines).await?,
-        Format::Ndjson | Format::Detect => import.read_ndjson(lines).await?,
+    let mut read = match format {
+        Format::Csv => import.read_csv(lines).await,
+        Format::Ndjson | Format::Detect => import.read_ndjson(lines).await,
+    };
+    // What was read before the text could not be read on goes in too.
+    if let Err(ImportError::Unreadable { line, report, .. }) = &mut read {
+        import.flush(*line).await?;
+        **report = import.report();
+        return read.map(|()| ImportReport::default());
     }
-    Ok(ImportReport {
-        counts: import.journal.before,
-        rejections: import.listed,
-    })
+    read?;
+    Ok(import.report())
 }
 
 struct Import<'s, P> {
@@ -146,6 +153,14 @@ struct Import<'s, P> {
 }
 
 impl<P: FnMut(u64) + Send> Import<'_, P> {
+    /// What it has come to, once the last batch was imported.
+    fn report(&mut self) -> ImportReport {
+        ImportReport {
+            counts: self.journal.before,
+            rejections: std::mem::take(&mut self.listed),
+        }
+    }
+
     async fn read_ndjson<R>(&mut self, mut lines: Lines<R>) -> Result<(), ImportError>
     where
         R: AsyncBufRead + Unpin + Send,
@@ -184,6 +199,15 @@ impl<P: FnMut(u64) + Send> Import<'_, P> {
             let read = record.and_then(|()| columns.read(&records.record));
             self.take(number, read).await?;
             last = number;
+        }
+        // A file without rows is one thing, a file without line ends another.
+        if self.journal.before.read == 0
+            && let Some(value) = columns.value_as_name()
+        {
+            return Err(ImportError::BadHeader(format!(
+                "line {number}: the header has the value {} and no row follows{LOST_LINE_ENDS}",
+                shown(&format!("{value:?}"))
+            )));
         }
         self.flush(last).await
     }
@@ -227,15 +251,17 @@ impl<P: FnMut(u64) + Send> Import<'_, P> {
             for (line, product_id) in imported.unknown_products {
                 self.rejections.push(Rejection {
                     line,
-                    field: Some("product_id"),
+                    field: Some("product_id".to_owned()),
                     reason: format!("must be a known product, got {product_id}"),
+                    imported: false,
                 });
             }
             for line in imported.unknown_promotion_keys {
                 self.rejections.push(Rejection {
                     line,
-                    field: Some("promotion_key"),
+                    field: Some("promotion_key".to_owned()),
                     reason: UNKNOWN_PROMOTION_KEY.to_owned(),
+                    imported: true,
                 });
             }
             self.rejections.sort_by_key(|rejection| rejection.line);
@@ -251,6 +277,7 @@ fn unreadable(number: u64, source: io::Error) -> ImportError {
     ImportError::Unreadable {
         line: number.saturating_sub(1),
         source,
+        report: Box::default(),
     }
 }
 

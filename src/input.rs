@@ -2,11 +2,12 @@
 //! numbered lines, one that is too long passed over.
 
 use std::io;
+use std::mem;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use async_compression::tokio::bufread::GzipDecoder;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, ReadBuf};
@@ -18,6 +19,12 @@ pub const MAX_LINE_BYTES: usize = 64 * 1024;
 const BUFFER_BYTES: usize = 64 * 1024;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// The byte order mark of UTF-8, which some programs write before a text.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Those of UTF-16.
+const UTF_16_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 
 /// Text to read, whatever it comes from.
 pub type Input<'a> = Box<dyn AsyncBufRead + Send + Unpin + 'a>;
@@ -81,10 +88,84 @@ where
     if !is_gzip {
         return Ok(Box::new(whole));
     }
-    let mut decoder = GzipDecoder::new(whole);
-    // Big exports are several gzip files one after the other.
-    decoder.multiple_members(true);
-    Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, decoder)))
+    let members = Members::Text(GzipDecoder::new(whole));
+    Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, members)))
+}
+
+/// Bytes after the end of a gzip file that are neither another one nor padding. The text before them
+/// is complete.
+#[derive(Debug, thiserror::Error)]
+#[error("the gzip file has ended, and other bytes follow that are no gzip")]
+struct TrailingBytes;
+
+/// The text of gzip files one after the other, as big exports are, with zeros after the last one,
+/// as tapes and block devices pad files.
+enum Members<R> {
+    /// In a member.
+    Text(GzipDecoder<R>),
+    /// Behind a member.
+    Behind { reader: R, padded: bool },
+    /// At the end, or after an error.
+    Ended,
+}
+
+impl<R: AsyncBufRead + Unpin> AsyncRead for Members<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            match &mut *self {
+                Self::Text(decoder) => {
+                    let before = buffer.filled().len();
+                    ready!(Pin::new(decoder).poll_read(context, buffer)).map_err(torn)?;
+                    if buffer.filled().len() > before || buffer.remaining() == 0 {
+                        return Poll::Ready(Ok(()));
+                    }
+                    if let Self::Text(decoder) = mem::replace(&mut *self, Self::Ended) {
+                        *self = Self::Behind {
+                            reader: decoder.into_inner(),
+                            padded: false,
+                        };
+                    }
+                }
+                Self::Behind { reader, padded } => {
+                    let available = ready!(Pin::new(&mut *reader).poll_fill_buf(context))?;
+                    let zeros = available.iter().take_while(|byte| **byte == 0).count();
+                    if zeros > 0 {
+                        *padded = true;
+                        Pin::new(reader).consume(zeros);
+                        continue;
+                    }
+                    match available.first() {
+                        None => *self = Self::Ended,
+                        Some(first) if *first == GZIP_MAGIC[0] && !*padded => {
+                            if let Self::Behind { reader, .. } =
+                                mem::replace(&mut *self, Self::Ended)
+                            {
+                                *self = Self::Text(GzipDecoder::new(reader));
+                            }
+                        }
+                        Some(_) => {
+                            *self = Self::Ended;
+                            let error = io::Error::new(io::ErrorKind::InvalidData, TrailingBytes);
+                            return Poll::Ready(Err(error));
+                        }
+                    }
+                }
+                Self::Ended => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+/// Says what the decoder's error means.
+fn torn(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "the gzip file is cut off"),
+        _ => error,
+    }
 }
 
 struct Counted<R> {
@@ -109,19 +190,23 @@ impl<R: AsyncRead + Unpin> AsyncRead for Counted<R> {
 /// A line without its end, or that it is longer than [`MAX_LINE_BYTES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
-    /// All of it; a carriage return at its end is cut off, as is a byte order mark before the
-    /// first line.
+    /// All of it, without a byte order mark before the first line.
     Whole(&'a [u8]),
     /// Passed over.
     TooLong,
 }
 
-/// The lines of a text, counted from 1. Ends with `\n` or `\r\n`, and at the end of the text.
+/// The lines of a text, counted from 1. A line ends with `\n`, `\r\n` or `\r`, also where these are
+/// mixed, and at the end of the text.
 #[derive(Debug)]
 pub struct Lines<R> {
     reader: R,
     line: Vec<u8>,
     number: u64,
+    /// The line before ended with `\r`: a `\n` that follows belongs to it.
+    after_return: bool,
+    /// What [`Lines::next`] returns after the last line.
+    failed: Option<io::Error>,
 }
 
 impl<R: AsyncBufRead + Unpin> Lines<R> {
@@ -131,6 +216,8 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
             reader,
             line: Vec::new(),
             number: 0,
+            after_return: false,
+            failed: None,
         }
     }
 
@@ -139,13 +226,31 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
         self.number
     }
 
-    /// The next line; `None` at the end.
+    /// The next line; `None` at the end. A line that an error cuts off is left out: it may lack its
+    /// end.
     pub async fn next(&mut self) -> io::Result<Option<Line<'_>>> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         self.line.clear();
         let mut begun = false;
         let mut too_long = false;
         loop {
-            let available = self.reader.fill_buf().await?;
+            let mut available = match self.reader.fill_buf().await {
+                Ok(available) => available,
+                // The text was complete.
+                Err(error)
+                    if begun && error.get_ref().is_some_and(|why| why.is::<TrailingBytes>()) =>
+                {
+                    self.failed = Some(error);
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
+            if mem::take(&mut self.after_return) && available.first() == Some(&b'\n') {
+                self.reader.consume(1);
+                continue;
+            }
             if available.is_empty() {
                 if !begun {
                     return Ok(None);
@@ -153,25 +258,35 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
                 break;
             }
             begun = true;
-            let end = available.iter().position(|byte| *byte == b'\n');
-            let part = &available[..end.unwrap_or(available.len())];
-            // Room for what is cut off again: the mark and the carriage return.
-            too_long |= self.line.len() + part.len() > MAX_LINE_BYTES + 4;
-            if !too_long {
-                self.line.extend_from_slice(part);
+            let end = available
+                .iter()
+                .position(|byte| matches!(byte, b'\n' | b'\r'));
+            if let Some(end) = end {
+                self.after_return = available[end] == b'\r';
+                available = &available[..end];
             }
-            let consumed = part.len() + usize::from(end.is_some());
+            // Room for the mark, which is cut off again.
+            too_long |= self.line.len() + available.len() > MAX_LINE_BYTES + MARK.len();
+            if !too_long {
+                self.line.extend_from_slice(available);
+            }
+            let consumed = available.len() + usize::from(end.is_some());
             self.reader.consume(consumed);
             if end.is_some() {
                 break;
             }
         }
-        self.number += 1;
         let mut line = self.line.as_slice();
-        if self.number == 1 {
-            line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+        if self.number == 0 {
+            if UTF_16_MARKS.iter().any(|mark| line.starts_with(mark)) {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "the text is UTF-16, by its byte order mark: convert it to UTF-8",
+                ));
+            }
+            line = line.strip_prefix(MARK).unwrap_or(line);
         }
-        line = line.strip_suffix(b"\r").unwrap_or(line);
+        self.number += 1;
         Ok(Some(if too_long || line.len() > MAX_LINE_BYTES {
             Line::TooLong
         } else {
@@ -183,7 +298,7 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
     /// taking it; `None` where the beginning holds no other.
     pub async fn peek(&mut self) -> io::Result<Option<u8>> {
         let available = self.reader.fill_buf().await?;
-        let text = available.strip_prefix(b"\xef\xbb\xbf").unwrap_or(available);
+        let text = available.strip_prefix(MARK).unwrap_or(available);
         Ok(text
             .iter()
             .copied()
@@ -215,12 +330,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_end_in_either_way_and_at_the_end() {
+    async fn lines_end_in_every_way_and_at_the_end() {
         for buffer in [1, 2, 3, 64] {
             assert_eq!(
                 lines_of(b"\xef\xbb\xbfa\r\n\nb\r\r\nc", buffer).await,
-                some(&["a", "", "b\r", "c"])
+                some(&["a", "", "b", "", "c"])
             );
+            assert_eq!(
+                lines_of(b"a\rb\r\rc\nd\r", buffer).await,
+                some(&["a", "b", "", "c", "d"])
+            );
+            assert_eq!(lines_of(b"\r", buffer).await, some(&[""]));
             assert_eq!(lines_of(b"a\n", buffer).await, some(&["a"]));
             assert_eq!(lines_of(b"\n", buffer).await, some(&[""]));
             assert_eq!(lines_of(b"", buffer).await, some(&[]));
@@ -277,7 +397,45 @@ mod tests {
         assert_eq!(text_of(two).await.expect("gzip"), "one\ntwo\n");
         let mut torn = gzip(b"some text that is long enough");
         torn.truncate(torn.len() - 9);
-        assert!(text_of(torn).await.is_err());
+        let error = text_of(torn).await.expect_err("cut off");
+        assert_eq!(error.to_string(), "the gzip file is cut off");
+    }
+
+    #[tokio::test]
+    async fn zeros_after_gzip_are_padding_and_other_bytes_an_error_after_the_text() {
+        for padding in [1, 512, 3 * BUFFER_BYTES] {
+            let padded = [gzip(b"one\n"), gzip(b"two"), vec![0; padding]].concat();
+            assert_eq!(text_of(padded).await.expect("padded"), "one\ntwo");
+        }
+        for after in [&b"x"[..], b"\0\0x", b"{\"a\": 1}\n"] {
+            for text in [&b"one\ntwo"[..], b"one\ntwo\n"] {
+                let stored = [&gzip(text), after].concat();
+                let mut lines = Lines::new(gunzipped(stored.as_slice()).await.expect("gzip"));
+                for line in [&b"one"[..], b"two"] {
+                    assert_eq!(lines.next().await.expect("gzip"), Some(Line::Whole(line)));
+                }
+                let error = lines.next().await.expect_err("other bytes");
+                assert!(error.to_string().contains("other bytes follow"), "{error}");
+                assert_eq!(lines.number(), 2);
+            }
+        }
+        // Of what looks like another file nothing is known: the line may go on there.
+        let broken = [gzip(b"one\ntw"), GZIP_MAGIC.to_vec(), b"broken".to_vec()].concat();
+        let mut lines = Lines::new(gunzipped(broken.as_slice()).await.expect("gzip"));
+        assert_eq!(lines.next().await.expect("gzip"), Some(Line::Whole(b"one")));
+        assert!(lines.next().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn utf_16_is_named() {
+        for text in [&b"\xff\xfea\0\n\0"[..], b"\xfe\xff\0a\0\n"] {
+            let error = Lines::new(text)
+                .next()
+                .await
+                .expect_err("UTF-16")
+                .to_string();
+            assert!(error.contains("UTF-16"), "{error}");
+        }
     }
 
     #[tokio::test]

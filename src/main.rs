@@ -2,7 +2,7 @@
 //! configuration, found before anything is contacted.
 
 use std::future::Future;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,19 +13,24 @@ use clap::{CommandFactory as _, Parser as _};
 use ride_promo::cli::{
     BackTestArgs, Cli, Command, DemoArgs, DoctorArgs, HealthcheckArgs, ImportCommand, ImportFormat,
     ImportPreOffersArgs, OpenapiArgs, PositionsCommand, ReplayCommand, ReplayRidesArgs, ReportForm,
-    RideFormat, ServeArgs, Speed, TokenArgs,
+    ReportOutput, RideFormat, ServeArgs, Speed, TokenArgs,
 };
 use ride_promo::clock::Clock;
 use ride_promo::config::{Config, ConfigError, Needs, Problem};
+use ride_promo::import::ImportError;
 use ride_promo::input::{self, Opened};
 use ride_promo::kafka::Cluster;
 use ride_promo::positions::{self, Decision};
 use ride_promo::progress::Progress;
+use ride_promo::replay::ReplayError;
+use ride_promo::store::audit::Author;
 use ride_promo::store::{self, Store};
 use ride_promo::token::{self, TokenError};
+use ride_promo::wire::pre_offer::ImportReport;
 use ride_promo::{
     api, back_test, causes, demo, doctor, healthcheck, import, replay, ride_file, serve, telemetry,
 };
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -172,29 +177,78 @@ fn import_pre_offers(cli: &Cli, args: &ImportPreOffersArgs) -> anyhow::Result<Ex
         })
         .await;
         progress.finish();
-        let report = report?;
-        answer(format!("{}\n", serde_json::to_string(&report)?).as_bytes())
+        match report {
+            Ok(report) => print_report(&report, args.output),
+            Err(error) => {
+                // What was imported before is told as well.
+                if let ImportError::Unreadable { report, .. } = &error {
+                    print_report(report, args.output)?;
+                }
+                Err(error.into())
+            }
+        }
     })
 }
 
+fn print_report(report: &ImportReport, output: ReportOutput) -> anyhow::Result<ExitCode> {
+    let is_table = match output {
+        ReportOutput::Auto => std::io::stdout().is_terminal(),
+        ReportOutput::Table => true,
+        ReportOutput::Json => false,
+    };
+    if is_table {
+        answer(report.table().as_bytes())
+    } else {
+        answer(format!("{}\n", serde_json::to_string(report)?).as_bytes())
+    }
+}
+
 fn replay_rides(cli: &Cli, args: &ReplayRidesArgs) -> anyhow::Result<ExitCode> {
-    let config = configured(cli, Needs::KAFKA)?;
+    let config = configured(cli, Needs::DATABASE_AND_KAFKA)?;
+    if args.keep_times {
+        eprintln!(
+            "note: --keep-times is deprecated: rides keep their times unless --retime is given"
+        );
+    }
     let options = replay::Options {
-        format: ride_format(args.format),
+        format: match args.format {
+            RideFormat::Ndjson => ride_file::Format::Ndjson,
+            RideFormat::Debs2015 => ride_file::Format::Debs2015,
+        },
         speed: match args.speed {
             Some(Speed::Times(factor)) => replay::Speed::Times(factor),
-            None if !args.keep_times => replay::Speed::Times(1.0),
+            None if args.retime => replay::Speed::Times(1.0),
             // What happened long ago has nothing to wait for.
             Some(Speed::Max) | None => replay::Speed::Max,
         },
-        keep_times: args.keep_times,
+        retime: args.retime,
+    };
+    let author = Author {
+        actor: operator(),
+        call: "replay rides".to_owned(),
+    };
+    let entry = |summary: &replay::Summary, state: &str| {
+        json!({
+            "file": args.file.display().to_string(), "topic": config.kafka.ride_topic, "retimed": args.retime,
+            "state": state, "read": summary.read, "published": summary.published,
+            "malformed": summary.malformed, "failed": summary.failed
+        })
     };
     block_on(async {
         let stop = CancellationToken::new();
         stop_on_signal(stop.clone())?;
         let file = open(&args.file).await?;
+        let store = Store::new(config.database.url.expose(), 1)?;
+        let record = async |summary: &replay::Summary, state: &str| {
+            store
+                .record_action(author.clone(), entry(summary, state))
+                .await
+                .context("writing to the audit")
+        };
+        // Before the first ride is published: what cannot be written down is not done.
+        record(&replay::Summary::default(), "STARTED").await?;
         let mut progress = Progress::through(&file, "rides");
-        let summary =
+        let replayed =
             replay::replay_rides(
                 &config.kafka,
                 file.text,
@@ -209,7 +263,18 @@ fn replay_rides(cli: &Cli, args: &ReplayRidesArgs) -> anyhow::Result<ExitCode> {
             )
             .await;
         progress.finish();
-        let summary = summary?;
+        let (summary, state, broke_off) = match replayed {
+            Ok(summary) if summary.interrupted => (summary, "INTERRUPTED", None),
+            Ok(summary) => (summary, "FINISHED", None),
+            Err(mut error) => {
+                let summary = match &mut error {
+                    ReplayError::Unreadable { summary, .. } => std::mem::take(&mut **summary),
+                    _ => replay::Summary::default(),
+                };
+                (summary, "FAILED", Some(error))
+            }
+        };
+        let recorded = record(&summary, state).await;
         answer(
             format!(
                 "{} read, {} published, {} malformed and skipped, {} not taken by Kafka\n",
@@ -217,6 +282,10 @@ fn replay_rides(cli: &Cli, args: &ReplayRidesArgs) -> anyhow::Result<ExitCode> {
             )
             .as_bytes(),
         )?;
+        if let Some(error) = broke_off {
+            return Err(error.into());
+        }
+        recorded?;
         if let Some(why) = summary.first_failure {
             anyhow::bail!("Kafka did not take {} rides: {why}", summary.failed);
         }
@@ -351,11 +420,11 @@ fn positions(cli: &Cli, command: &PositionsCommand) -> anyhow::Result<ExitCode> 
 
 /// Who runs this command, as far as the environment says.
 fn operator() -> String {
-    ["USER", "LOGNAME"]
+    let user = ["USER", "LOGNAME"]
         .into_iter()
         .filter_map(|name| std::env::var(name).ok())
-        .find(|name| !name.is_empty())
-        .unwrap_or_else(|| "cli".to_owned())
+        .find(|name| !name.is_empty());
+    format!("cli:{}", user.as_deref().unwrap_or("unknown"))
 }
 
 fn openapi(args: &OpenapiArgs) -> anyhow::Result<ExitCode> {

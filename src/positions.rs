@@ -222,7 +222,7 @@ fn table(topic: &Topic, stored: &BTreeMap<i32, Position>, owned: Option<&BTreeSe
             match owned {
                 Some(owned) if owned.contains(&partition) => "yes".to_owned(),
                 Some(_) => "no".to_owned(),
-                None => "?".to_owned(),
+                None => "unknown".to_owned(),
             },
             state,
         ]);
@@ -245,6 +245,11 @@ fn table(topic: &Topic, stored: &BTreeMap<i32, Position>, owned: Option<&BTreeSe
         }
         text.push_str(&row[7]);
         text.push('\n');
+    }
+    if owned.is_none() {
+        text.push_str(
+            "OWNED is unknown: the consumer group is rebalancing, or did not answer; ask again\n",
+        );
     }
     text
 }
@@ -357,8 +362,10 @@ mod tests {
         );
         let fresh = table(&topic(), &BTreeMap::new(), None);
         assert!(
-            fresh.contains("?  new: begins at its log's start"),
+            fresh.contains("unknown  new: begins at its log's start"),
             "{fresh}"
         );
+        let last = fresh.lines().last().expect("a note");
+        assert!(last.starts_with("OWNED is unknown: "), "{fresh}");
     }
 }

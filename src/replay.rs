@@ -1,9 +1,9 @@
 //! Publishing the rides of a file to the ride topic, as fast as they happened or faster.
 //!
-//! The first ride ends now, and each other one as long after it as in the file, divided by the
-//! speed; it is published when it ends. At the greatest speed that comes to: each ends when it is
-//! published. Where times are kept, only the moment of publishing is moved. A ride keeps its id in
-//! any case, so a second replay is the same rides again.
+//! Rides keep their times; only the moment of publishing follows the speed. Where they are retimed,
+//! the first ride ends now and each other one as long after it as in the file, divided by the speed;
+//! it is published when it ends, and at the greatest speed each ends when it is published. A ride
+//! keeps its id in any case, so a second replay is the same rides again.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -61,8 +61,8 @@ pub struct Options {
     pub format: Format,
     /// How fast.
     pub speed: Speed,
-    /// Publish the original instants instead of ones moved to now.
-    pub keep_times: bool,
+    /// Publish instants moved to now instead of the original ones.
+    pub retime: bool,
 }
 
 /// What a replay came to.
@@ -106,6 +106,8 @@ pub enum ReplayError {
         line: u64,
         /// Why.
         source: io::Error,
+        /// What the rides up to there came to: they were published.
+        summary: Box<Summary>,
     },
     /// Kafka is not there, or has no such topic; nothing was published.
     #[error("cannot publish to the topic {topic} at {brokers}: {reason}")]
@@ -167,21 +169,17 @@ impl Pace {
         let (first, began, began_ticks) = *self.first.get_or_insert((original, now, ticks));
         let Speed::Times(speed) = self.options.speed else {
             return Some(Timed {
-                completed_at: if self.options.keep_times {
-                    original
-                } else {
-                    now
-                },
+                completed_at: if self.options.retime { now } else { original },
                 publish_at: None,
             });
         };
         // Milliseconds of any two instants fit a float's 53 bits; a division that does not fit
         // saturates and is refused below.
         let after_ms = ((original - first).num_milliseconds() as f64 / speed).round() as i64;
-        let completed_at = if self.options.keep_times {
-            original
-        } else {
+        let completed_at = if self.options.retime {
             began.checked_add_signed(TimeDelta::try_milliseconds(after_ms)?)?
+        } else {
+            original
         };
         // A ride that ends before the first one is late: published at once.
         let wait = Duration::from_millis(u64::try_from(after_ms).unwrap_or(0));
@@ -207,8 +205,12 @@ where
     let publisher = Publisher::connect(config).await?;
     let clock = Clock::System;
     // Where times are moved to now, what a ride says of the future does not matter.
-    let not_after = options.keep_times.then(|| clock.now());
-    let at_start = |source| ReplayError::Unreadable { line: 0, source };
+    let not_after = (!options.retime).then(|| clock.now());
+    let at_start = |source| ReplayError::Unreadable {
+        line: 0,
+        source,
+        summary: Box::default(),
+    };
     let mut rides = ride_file::open(reader, options.format, not_after)
         .await
         .map_err(at_start)?;
@@ -230,8 +232,12 @@ where
             Ok(next) => next,
             Err(source) => {
                 let line = rides.lines_read();
-                publisher.drain().await;
-                return Err(ReplayError::Unreadable { line, source });
+                let summary = Box::new(publisher.finish(summary).await);
+                return Err(ReplayError::Unreadable {
+                    line,
+                    source,
+                    summary,
+                });
             }
         };
         let Some(Row { line, ride }) = next else {
@@ -276,12 +282,7 @@ where
             tokio::task::yield_now().await;
         }
     }
-    publisher.drain().await;
-    let deliveries = publisher.deliveries();
-    summary.published = deliveries.acknowledged.load(Ordering::Relaxed);
-    summary.failed = deliveries.failed.load(Ordering::Relaxed);
-    summary.first_failure = deliveries.first_failure();
-    Ok(summary)
+    Ok(publisher.finish(summary).await)
 }
 
 /// What became of what was handed to the producer.
@@ -379,6 +380,16 @@ impl Publisher {
         }
     }
 
+    /// Waits for what was handed to Kafka, and adds to the summary what became of it.
+    async fn finish(&self, mut summary: Summary) -> Summary {
+        self.drain().await;
+        let deliveries = self.deliveries();
+        summary.published = deliveries.acknowledged.load(Ordering::Relaxed);
+        summary.failed = deliveries.failed.load(Ordering::Relaxed);
+        summary.first_failure = deliveries.first_failure();
+        summary
+    }
+
     fn deliveries(&self) -> &Deliveries {
         &self.producer.context().deliveries
     }
@@ -423,12 +434,12 @@ mod tests {
             .to_utc()
     }
 
-    fn pace(speed: Speed, keep_times: bool) -> Pace {
+    fn pace(speed: Speed, retime: bool) -> Pace {
         Pace {
             options: Options {
                 format: Format::Ndjson,
                 speed,
-                keep_times,
+                retime,
             },
             first: None,
         }
@@ -443,7 +454,7 @@ mod tests {
             at("2013-01-01T06:02:00Z"),
             at("2013-01-01T05:01:00Z"),
         );
-        let mut sixty = pace(Speed::Times(60.0), false);
+        let mut sixty = pace(Speed::Times(60.0), true);
         for (original, completed_at, wait_s) in [
             (first, "2026-11-22T18:00:00Z", 0),
             (later, "2026-11-22T18:01:00Z", 60),
@@ -455,20 +466,20 @@ mod tests {
             assert_eq!(timed.publish_at, Some(began + Duration::from_secs(wait_s)));
         }
 
-        let mut kept = pace(Speed::Times(1.0), true);
+        let mut kept = pace(Speed::Times(1.0), false);
         kept.time(first, now, began);
         let timed = kept.time(later, now, began).expect("in the calendar");
         assert_eq!(timed.completed_at, later);
         assert_eq!(timed.publish_at, Some(began + Duration::from_secs(3600)));
 
-        for (keep_times, completed_at) in [(false, now), (true, later)] {
-            let mut max = pace(Speed::Max, keep_times);
+        for (retime, completed_at) in [(true, now), (false, later)] {
+            let mut max = pace(Speed::Max, retime);
             max.time(first, first, began);
             let timed = max.time(later, now, began).expect("in the calendar");
             assert_eq!((timed.completed_at, timed.publish_at), (completed_at, None));
         }
 
-        let mut slow = pace(Speed::Times(f64::MIN_POSITIVE), false);
+        let mut slow = pace(Speed::Times(f64::MIN_POSITIVE), true);
         slow.time(first, now, began);
         assert_eq!(slow.time(later, now, began), None);
         assert_eq!(slow.time(earlier, now, began), None);

@@ -52,6 +52,17 @@ pub enum Refusal {
     Invalid(String),
 }
 
+impl Refusal {
+    /// The error of a field that has this value.
+    pub fn of(self, field: impl Into<String>, value: &str) -> FieldError {
+        let got = |reason: String| format!("{reason}, got {}", shown(value));
+        match self {
+            Self::WrongType(reason) => FieldError::wrong_type(field, got(reason)),
+            Self::Invalid(reason) => FieldError::invalid(field, got(reason)),
+        }
+    }
+}
+
 /// A JSON object that is being read. Absent and `null` are the same; a field nobody asked for is
 /// an error in the end, so that nothing is silently ignored.
 #[derive(Debug)]
@@ -188,12 +199,8 @@ impl<'a> Fields<'a> {
             Ok(value) => return Some(value),
             Err(refusal) => refusal,
         };
-        let (path, value) = (self.path_of(name), value.to_string());
-        let got = |reason: String| format!("{reason}, got {}", shown(&value));
-        self.errors.push(match refusal {
-            Refusal::WrongType(reason) => FieldError::wrong_type(path, got(reason)),
-            Refusal::Invalid(reason) => FieldError::invalid(path, got(reason)),
-        });
+        let error = refusal.of(self.path_of(name), &value.to_string());
+        self.errors.push(error);
         None
     }
 
@@ -211,10 +218,19 @@ pub fn shown(value: &str) -> Cow<'_, str> {
     }
 }
 
+/// `-0` is the integer 0 (contract 5). `serde_json` reads it as a float, and `-0.0` as the same one,
+/// which is taken too.
+fn is_minus_zero(number: &Number) -> bool {
+    number
+        .as_f64()
+        .is_some_and(|number| number == 0.0 && number.is_sign_negative())
+}
+
 /// Whether a JSON number is an integer, one beyond 64 bits too: that arrives as a float, and is out
 /// of range rather than of the wrong type. `1.0` is none.
 fn is_integer(number: &Number) -> bool {
     !number.is_f64()
+        || is_minus_zero(number)
         || number
             .as_f64()
             .is_some_and(|number| number.abs() >= 2_f64.powi(63))
@@ -232,6 +248,7 @@ pub fn integer(range: RangeInclusive<i64>) -> impl Fn(&Value) -> Result<i64, Ref
     move |value| match value {
         Value::Number(number) if is_integer(number) => number
             .as_i64()
+            .or_else(|| is_minus_zero(number).then_some(0))
             .filter(|number| range.contains(number))
             .ok_or_else(|| {
                 let (least, most) = (range.start(), range.end());
@@ -295,6 +312,16 @@ mod tests {
             .into_iter()
             .map(|error| (error.field, error.wrong_type))
             .collect()
+    }
+
+    #[test]
+    fn minus_zero_is_zero() {
+        let body: Value = serde_json::from_str(r#"{ "from": -0, "below": -0 }"#).expect("JSON");
+        let mut fields = Fields::of(body.as_object().expect("an object"));
+        assert_eq!(fields.required("from", integer(0..=9)), Some(0));
+        assert_eq!(fields.required("below", integer(1..=9)), None);
+        let errors = fields.finish(Some(())).expect_err("below");
+        assert!(!errors[0].wrong_type, "{errors:?}");
     }
 
     #[test]

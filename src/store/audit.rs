@@ -62,6 +62,15 @@ pub(super) async fn amend(
 }
 
 impl Store {
+    /// Writes down what a command does outside the database, in a transaction of its own.
+    pub async fn record_action(&self, author: Author, after: Value) -> Result<()> {
+        self.run_tx("record_action", move |connection| {
+            let (author, after) = (author.clone(), after.clone());
+            Box::pin(async move { record(connection, &author, None, Some(after)).await })
+        })
+        .await
+    }
+
     /// Changes, newest first: those before the entry `after`, at most `limit`.
     pub async fn audit(&self, after: Option<i64>, limit: i64) -> Result<Vec<AuditEntry>> {
         Ok(sqlx::query_as!(

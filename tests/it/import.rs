@@ -254,29 +254,176 @@ async fn what_cannot_be_read_fails_and_keeps_what_went_in() {
     let lines: Vec<Value> = (1..=3_000).map(|user| promotion.pre_offer(user)).collect();
     let mut torn = gzip(&ndjson(&lines));
     torn.truncate(torn.len() - 100);
+    let mut whole_lines = Vec::new();
+    let mut decoder = flate2::write::GzDecoder::new(&mut whole_lines);
+    decoder.write_all(&torn).unwrap();
+    decoder.try_finish().unwrap_err();
+    drop(decoder);
+    let whole_lines = whole_lines.iter().filter(|byte| **byte == b'\n').count();
     for (name, content, why) in [
         (
             "torn.ndjson.gz",
             torn.as_slice(),
-            "cannot read on after line 2",
+            format!("cannot read on after line {whole_lines}: the gzip file is cut off"),
         ),
         (
             "a.csv",
             b"external_id,user_id\n1,2\n",
-            "line 1: the header lacks segment",
+            "line 1: the header lacks segment".to_owned(),
         ),
     ] {
         let path = file(&world, name, content);
         let command = world.command(&["import", "pre-offers", path.to_str().unwrap()]);
         let output = command.run().await;
         assert_eq!(output.status.code(), Some(1), "{output:?}");
-        assert!(output.stderr.contains(why), "{output:?}");
+        assert!(output.stderr.contains(&why), "{output:?}");
     }
-    assert_eq!(stored(&world).await.len(), 2_000, "whole batches");
+    assert_eq!(stored(&world).await.len(), whole_lines);
+    let read = whole_lines as u64;
+    assert_eq!(counts(&audited(&world).await), [read, read, 0, 0, 0, 0]);
     let report = import(&world, "whole.ndjson", &ndjson(&lines)).await;
-    assert_eq!(counts(&report), [3_000, 1_000, 0, 2_000, 0, 0]);
+    assert_eq!(counts(&report), [3_000, 3_000 - read, 0, read, 0, 0]);
     let report = import(&world, "empty.csv", b"").await;
     assert_eq!(counts(&report), [0; 6]);
+}
+
+#[tokio::test]
+async fn line_ends_of_every_kind_end_lines() {
+    let (world, promotion) = world().await;
+    let row = |id: u64| {
+        format!(
+            "c-{id},{id},newbie,80,100000,MXN,15,MX,2099-12-31 00:00:00+00,{}",
+            promotion.key
+        )
+    };
+    let header = HEADER.trim_end_matches(",score");
+    for (name, text, read) in [
+        ("a.csv", [header, &row(1), &row(2), ""].join("\r"), 2),
+        (
+            "b.csv",
+            format!("{header}\r\n{}\r{}\n{}", row(1), row(2), row(3)),
+            3,
+        ),
+        ("c.csv", [header, &row(1), &row(2)].join("\r\r\n"), 2),
+    ] {
+        let report = import(&world, name, text.as_bytes()).await;
+        let [found, _, _, _, without_promotion, rejected] = counts(&report);
+        assert_eq!(
+            [found, without_promotion, rejected],
+            [read, 0, 0],
+            "{report}"
+        );
+    }
+    assert_eq!(stored(&world).await.len(), 3);
+    let bad = [header, &row(4), "x"].join("\r");
+    let report = import(&world, "d.csv", bad.as_bytes()).await;
+    assert_eq!(report["rejections"][0]["line"], 3, "{report}");
+}
+
+#[tokio::test]
+async fn zeros_after_gzip_are_padding_and_other_bytes_keep_what_was_read() {
+    let (world, promotion) = world().await;
+    let lines = |from: i64| -> Vec<u8> {
+        let lines: Vec<Value> = (from..from + 10)
+            .map(|user| promotion.pre_offer(user))
+            .collect();
+        ndjson(&lines)
+    };
+    let padded = [gzip(&lines(1)), vec![0; 512]].concat();
+    let report = import(&world, "padded.ndjson.gz", &padded).await;
+    assert_eq!(counts(&report), [10, 10, 0, 0, 0, 0]);
+
+    let followed = [gzip(&lines(11)), b"more".to_vec()].concat();
+    let path = file(&world, "followed.ndjson.gz", &followed);
+    let arguments = ["import", "pre-offers", path.to_str().unwrap()];
+    let output = world.command(&arguments).run().await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let report: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(counts(&report), [10, 10, 0, 0, 0, 0]);
+    let says = "cannot read on after line 10: the gzip file has ended, and other bytes follow";
+    assert!(output.stderr.contains(says), "{output:?}");
+    assert_eq!(stored(&world).await.len(), 20);
+
+    let service = world.service().roles("api").start().await;
+    let answer = post(&service, &[], [gzip(&lines(21)), b"more".to_vec()].concat()).await;
+    let problem = answer.problem(400, "malformed-request");
+    assert_eq!(problem["line"], 10, "{problem}");
+    assert_eq!(counts(&problem["report"]), [10, 10, 0, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn texts_of_other_forms_are_named_with_what_to_do() {
+    let (world, promotion) = world().await;
+    let row = "c-1,1,newbie,80,100000,MXN,15,MX,2099-12-31 00:00:00 UTC,";
+    let utf_16: Vec<u8> = format!("\u{feff}{HEADER}\n")
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    for (content, why) in [
+        (utf_16, "convert it to UTF-8"),
+        (
+            HEADER.replace(',', ";").into_bytes(),
+            "separated by semicolons",
+        ),
+        // What `curl -d @FILE` makes of a CSV.
+        (
+            format!("{}{row}", HEADER.trim_end_matches(",score")).into_bytes(),
+            "--data-binary",
+        ),
+    ] {
+        let path = file(&world, "a.csv", &content);
+        let arguments = ["import", "pre-offers", path.to_str().unwrap()];
+        let output = world.command(&arguments).run().await;
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(output.stderr.contains(why), "{output:?}");
+    }
+    // An export without rows is one.
+    let report = import(&world, "none.csv", format!("{HEADER}\n").as_bytes()).await;
+    assert_eq!(counts(&report), [0; 6]);
+    let offer = promotion.pre_offer(1);
+    let joined = format!("{offer}{offer}");
+    let report = import(&world, "joined.ndjson", joined.as_bytes()).await;
+    let reason = report["rejections"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("--data-binary"), "{report}");
+}
+
+#[tokio::test]
+async fn a_mistyped_promotion_key_is_said_to_be_imported() {
+    let (world, promotion) = world().await;
+    let mut lines = [promotion.pre_offer(1), promotion.pre_offer(2)];
+    lines[0]["promotion_key"] = json!("mistyped");
+    lines[1]["user_id"] = json!(0);
+    let path = file(&world, "a.ndjson", &ndjson(&lines));
+    let arguments = ["import", "pre-offers", path.to_str().unwrap()];
+    let report = world.command(&arguments).run().await.expect_success();
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let listed = report["rejections"].as_array().unwrap();
+    let imported: Vec<&Value> = listed.iter().map(|one| &one["imported"]).collect();
+    assert_eq!(imported, [true, false]);
+    // For a person: here asked for, otherwise wherever the output is a terminal.
+    let arguments = [&arguments[..], &["--output", "table"]].concat();
+    let table = world.command(&arguments).run().await.expect_success();
+    let says = |words: &[&str]| {
+        let found = table
+            .lines()
+            .any(|line| words.iter().all(|word| line.contains(word)));
+        assert!(found, "{words:?} in {table}");
+    };
+    says(&[
+        "1 ",
+        "imported",
+        "promotion_key",
+        "no promotion has this key",
+    ]);
+    says(&["2 ", "rejected", "user_id", "must be at least 1, got 0"]);
+    let actors: Vec<String> = sqlx::query_scalar("select distinct actor from admin_audit")
+        .fetch_all(world.pool())
+        .await
+        .unwrap();
+    assert!(
+        actors.iter().all(|actor| actor.starts_with("cli:")),
+        "{actors:?}"
+    );
 }
 
 /// Posts a body to the admin API as it is.

@@ -33,8 +33,9 @@ fn completed_at(record: &Record) -> DateTime<Utc> {
 
 #[tokio::test]
 async fn trips_are_the_same_rides_each_time() {
-    let world = World::builder().empty_database().build().await;
+    let world = World::new().await;
     let trips = Trips::load();
+    // The deprecated flag changes nothing.
     let keep = ["--format", "debs2015", "--speed", "max", "--keep-times"];
     let output = replay(&world, trips.argument(), &keep).await;
     let all = trips.trips.len() as u64;
@@ -92,7 +93,7 @@ async fn trips_are_the_same_rides_each_time() {
     // Moved to now and in another order: the same rides.
     let shuffled = trips.shuffled(3);
     let before = now() - TimeDelta::milliseconds(1);
-    let max = ["--format", "debs2015", "--speed", "max"];
+    let max = ["--format", "debs2015", "--speed", "max", "--retime"];
     replay(&world, shuffled.to_str().unwrap(), &max)
         .await
         .expect_success();
@@ -110,11 +111,7 @@ async fn trips_are_the_same_rides_each_time() {
 
 #[tokio::test]
 async fn rides_follow_each_other_as_fast_as_asked_for() {
-    let world = World::builder()
-        .empty_database()
-        .partitions(1)
-        .build()
-        .await;
+    let world = World::builder().partitions(1).build().await;
     let began = instant(now());
     let ride = |minute: i64| {
         let at = DateTime::UNIX_EPOCH + TimeDelta::days(12_000) + TimeDelta::minutes(minute);
@@ -122,9 +119,13 @@ async fn rides_follow_each_other_as_fast_as_asked_for() {
     };
     let file = world.new_dir("rides").join("rides.ndjson");
     std::fs::write(&file, [ride(0), ride(1), ride(3)].concat()).unwrap();
-    replay(&world, file.to_str().unwrap(), &["--speed", "60"])
-        .await
-        .expect_success();
+    replay(
+        &world,
+        file.to_str().unwrap(),
+        &["--retime", "--speed", "60"],
+    )
+    .await
+    .expect_success();
     let rides = published(&world).await;
     let at: Vec<_> = rides.iter().map(completed_at).collect();
     assert_eq!(at[1] - at[0], TimeDelta::seconds(1));
@@ -135,7 +136,7 @@ async fn rides_follow_each_other_as_fast_as_asked_for() {
 
 #[tokio::test]
 async fn bad_rows_are_named_and_skipped() {
-    let world = World::builder().empty_database().build().await;
+    let world = World::new().await;
     let mut negative = ride(1);
     negative["amount_cents"] = json!(-1);
     let good: Value = ride(2);
@@ -145,7 +146,7 @@ async fn bad_rows_are_named_and_skipped() {
     );
     let file = world.new_dir("rides").join("rides.ndjson");
     std::fs::write(&file, text).unwrap();
-    let output = replay(&world, file.to_str().unwrap(), &["--keep-times"]).await;
+    let output = replay(&world, file.to_str().unwrap(), &[]).await;
     let told: Vec<&str> = output
         .stderr
         .lines()
@@ -170,11 +171,7 @@ async fn bad_rows_are_named_and_skipped() {
 
 #[tokio::test]
 async fn a_topic_or_file_that_is_not_there_fails_at_once() {
-    let world = World::builder()
-        .empty_database()
-        .without_topics()
-        .build()
-        .await;
+    let world = World::builder().without_topics().build().await;
     let file = world.new_dir("rides").join("rides.ndjson");
     std::fs::write(&file, ride(1).to_string()).unwrap();
     let command = world.command(&["replay", "rides", file.to_str().unwrap()]);
@@ -184,4 +181,69 @@ async fn a_topic_or_file_that_is_not_there_fails_at_once() {
     let output = replay(&world, "no-such-file", &[]).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(output.stderr.contains("no-such-file"), "{output:?}");
+}
+
+/// What the audit says about replays, oldest first.
+async fn audited(world: &World) -> Vec<(String, Value)> {
+    sqlx::query_as(
+        "select actor, after from admin_audit where call = 'replay rides' order by audit_id",
+    )
+    .fetch_all(world.pool())
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_replay_is_in_the_audit_before_its_first_ride_and_after_its_last() {
+    let world = World::new().await;
+    let path = world.new_dir("rides").join("rides.ndjson");
+    let lines = format!("{}\r{}\rnot a ride", ride(1), ride(2));
+    std::fs::write(&path, &lines).unwrap();
+    let path = path.to_str().unwrap();
+    let command = world.command(&["replay", "rides", path, "--retime", "--speed", "max"]);
+    let output = command.env("USER", "rosa").run().await;
+    assert_eq!(summary(output), [3, 2, 1, 0]);
+    let entry = |state: &str, [read, published, malformed]: [u64; 3], retimed: bool| {
+        let after = json!({ "file": path, "topic": world.ride_topic(), "retimed": retimed, "state": state,
+            "read": read, "published": published, "malformed": malformed, "failed": 0 });
+        ("cli:rosa".to_owned(), after)
+    };
+    assert_eq!(
+        audited(&world).await,
+        [
+            entry("STARTED", [0, 0, 0], true),
+            entry("FINISHED", [3, 2, 1], true)
+        ]
+    );
+
+    // A file that is cut off: what was published before is told and counted.
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, lines.as_bytes()).unwrap();
+    let mut torn = gzip.finish().unwrap();
+    torn.truncate(torn.len() - 4);
+    std::fs::write(path, torn).unwrap();
+    let command = world.command(&["replay", "rides", path]);
+    let output = command.env("USER", "rosa").run().await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(
+        output.stdout.starts_with("2 read, 2 published"),
+        "{output:?}"
+    );
+    assert!(
+        output
+            .stderr
+            .contains("after line 2: the gzip file is cut off"),
+        "{output:?}"
+    );
+    let last = audited(&world).await.pop();
+    assert_eq!(last, Some(entry("FAILED", [2, 2, 0], false)));
+
+    // What cannot be written down is not done.
+    let before = published(&world).await.len();
+    world.execute("drop table admin_audit").await;
+    std::fs::write(path, &lines).unwrap();
+    let output = replay(&world, path, &[]).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(output.stderr.contains("audit"), "{output:?}");
+    assert_eq!(published(&world).await.len(), before);
 }

@@ -105,9 +105,11 @@ fn refusal(error: ImportError) -> Problem {
         ImportError::Unreadable { source, .. } if source.kind() == io::ErrorKind::TimedOut => {
             Problem::request_timeout()
         }
-        ImportError::Unreadable { .. } => Problem::malformed_request(format!(
-            "The body broke off: {error}. What was imported before stays."
-        )),
+        ImportError::Unreadable {
+            line, ref report, ..
+        } => Problem::malformed_request(format!("{error}. The lines up to there were imported."))
+            .with("line", line)
+            .with("report", report),
         ImportError::BadHeader(reason) => Problem::invalid_field("header", reason),
         ImportError::Store { line, source } => Problem::from(source).with("line", line),
     }
