@@ -59,8 +59,8 @@ impl Cli {
 pub enum Command {
     /// Run the service: all roles in one process, or some of them
     Serve(ServeArgs),
-    /// Apply the database migrations that are missing
-    Migrate,
+    /// Apply the database migrations that are missing, or finish an upgrade
+    Migrate(MigrateArgs),
     /// Show everything on one machine with nothing configured and nothing left behind
     Demo(DemoArgs),
     /// Import data from a file
@@ -104,6 +104,15 @@ pub struct ServeArgs {
     /// Apply the database migrations that are missing first
     #[arg(long, env = "RIDE_PROMO_MIGRATE", value_parser = FalseyValueParser::new())]
     pub migrate: bool,
+}
+
+/// `migrate`.
+#[derive(Debug, Args)]
+pub struct MigrateArgs {
+    /// Finish the upgrade once no process of an older release runs: from then on the new release
+    /// writes what an older one cannot read. There is no way back
+    #[arg(long, env = "RIDE_PROMO_MIGRATE_FINISH", value_parser = FalseyValueParser::new())]
+    pub finish: bool,
 }
 
 /// `demo`. The variables are its own: it must not run against what a shell happens to have
@@ -500,6 +509,7 @@ mod tests {
             "ride-promo serve",
             "ride-promo serve --roles ingest,relay --migrate",
             "ride-promo migrate --config f.toml",
+            "ride-promo migrate --finish",
             "ride-promo demo --duration PT60S --rides f",
             "ride-promo import pre-offers -",
             "ride-promo replay rides f --format debs2015 --speed max --keep-times",

@@ -12,8 +12,8 @@ use clap::{CommandFactory as _, Parser as _};
 
 use ride_promo::cli::{
     BackTestArgs, Cli, Command, DemoArgs, DoctorArgs, HealthcheckArgs, ImportCommand, ImportFormat,
-    ImportPreOffersArgs, OpenapiArgs, PositionsCommand, ReplayCommand, ReplayRidesArgs, ReportForm,
-    ReportOutput, RideFormat, ServeArgs, Speed, TokenArgs,
+    ImportPreOffersArgs, MigrateArgs, OpenapiArgs, PositionsCommand, ReplayCommand,
+    ReplayRidesArgs, ReportForm, ReportOutput, RideFormat, ServeArgs, Speed, TokenArgs,
 };
 use ride_promo::clock::Clock;
 use ride_promo::config::{Config, ConfigError, Needs, Problem};
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Serve(args) => serve(cli, args),
-        Command::Migrate => migrate(cli),
+        Command::Migrate(args) => migrate(cli, args),
         Command::Demo(args) => demo(args),
         Command::Import(ImportCommand::PreOffers(args)) => import_pre_offers(cli, args),
         Command::Replay(ReplayCommand::Rides(args)) => replay_rides(cli, args),
@@ -134,7 +134,7 @@ fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn migrate(cli: &Cli) -> anyhow::Result<ExitCode> {
+fn migrate(cli: &Cli, args: &MigrateArgs) -> anyhow::Result<ExitCode> {
     let config = configured(cli, Needs::DATABASE)?;
     block_on(async {
         let store = Store::new(
@@ -142,8 +142,16 @@ fn migrate(cli: &Cli) -> anyhow::Result<ExitCode> {
             config.database.max_connections,
         )?;
         store::schema::migrate(&store).await?;
+        if args.finish {
+            store.finish_upgrade().await?;
+        }
         let status = store::schema::schema_status(store.pool()).await?;
-        answer(format!("{status}\n").as_bytes())
+        let upgrade = if store.upgrade_is_finished().await? {
+            String::new()
+        } else {
+            format!("{}\n", store::StoreError::UpgradeUnfinished)
+        };
+        answer(format!("{status}\n{upgrade}").as_bytes())
     })
 }
 

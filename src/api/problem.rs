@@ -235,6 +235,14 @@ impl Problem {
         .with_retry_after(RETRY_SOON)
     }
 
+    /// It needs what the release before cannot read, and processes of that release may still run.
+    pub fn upgrade_unfinished() -> Self {
+        Self::new(
+            kind!(CONFLICT, "upgrade-unfinished", "Upgrade unfinished"),
+            "The service is being upgraded; this is possible once every process runs the new release.",
+        )
+    }
+
     /// Our fault. Log the cause where this is made: the caller learns nothing of it.
     pub fn internal_error() -> Self {
         Self::new(
@@ -358,6 +366,7 @@ impl From<StoreError> for Problem {
                 tracing::debug!(%error, "postgres is unavailable");
                 Self::temporarily_unavailable()
             }
+            StoreError::UpgradeUnfinished => Self::upgrade_unfinished(),
             error => {
                 tracing::error!(%error, "the store failed");
                 Self::internal_error()
@@ -440,6 +449,11 @@ mod tests {
             answer(StoreError::Unavailable(sqlx::Error::PoolTimedOut).into()).await;
         assert_eq!(status, 503);
         assert_eq!(headers[RETRY_AFTER], "1");
+        let (status, _, body) = answer(StoreError::UpgradeUnfinished.into()).await;
+        assert_eq!(
+            (status.as_u16(), &body["type"]),
+            (409, &json!("/problems/upgrade-unfinished"))
+        );
         let (status, _, body) = answer(StoreError::Corrupt("secret".to_owned()).into()).await;
         assert_eq!(status, 500);
         assert!(!body.to_string().contains("secret"));

@@ -76,6 +76,11 @@ pub fn fields() -> Vec<Problem> {
     vec![Problem::invalid_field("title", "is required")]
 }
 
+/// Of a call that may write what the release before cannot read.
+pub fn upgrade() -> Vec<Problem> {
+    vec![Problem::upgrade_unfinished()]
+}
+
 /// `already-participated`, with a participation as it may be.
 pub fn already_participated() -> Problem {
     Problem::already_participated(&example("participation"))

@@ -10,6 +10,7 @@ use super::{Report, TIMEOUT};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::store::schema::{RESET_XIDS, foreign_xids};
+use crate::store::upgrade::{GATED_RELEASE, upgrade_is_finished};
 
 /// The oldest Postgres with what the schema uses (`xid8`, `pg_current_snapshot`).
 const OLDEST_POSTGRES: i32 = 130_000;
@@ -73,6 +74,7 @@ pub(super) async fn examine(
         Ok(Ok(finding)) => {
             report.ok("schema", &finding)?;
             // Only a schema that is ours can be asked.
+            upgrade(report, &pool).await?;
             xids(report, &pool).await?;
         }
         Ok(Err(finding)) => report.fail("schema", &finding, "")?,
@@ -100,6 +102,32 @@ fn place(options: &PgConnectOptions) -> String {
             format!("socket {}, database {database}", file.display())
         }
         None => format!("{host}:{port}/{database}"),
+    }
+}
+
+/// Whether the last upgrade is finished. Not being so is no fault while processes are replaced, but
+/// it must not be forgotten.
+async fn upgrade(report: &mut Report<'_>, pool: &PgPool) -> io::Result<()> {
+    const SUBJECT: &str = "upgrade";
+    match tokio::time::timeout(TIMEOUT, upgrade_is_finished(pool)).await {
+        Ok(Ok(true)) => report.ok(SUBJECT, &format!("finished, to {GATED_RELEASE}")),
+        Ok(Ok(false)) => report.ok(
+            SUBJECT,
+            &format!(
+                "note: the upgrade to {GATED_RELEASE} is not finished, so what is new in it cannot be used: \
+                 stop every process of an older release, then run `ride-promo migrate --finish`"
+            ),
+        ),
+        Ok(Err(error)) => report.fail(
+            SUBJECT,
+            &error.to_string(),
+            "check the rights on the table release_upgrade",
+        ),
+        Err(_) => report.fail(
+            SUBJECT,
+            "no answer in time",
+            "look for locks in pg_stat_activity",
+        ),
     }
 }
 

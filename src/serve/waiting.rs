@@ -49,7 +49,12 @@ pub(super) async fn wait_for_postgres(
             }
         }
         match schema_status(store.pool()).await {
-            Ok(status) if status.is_usable() => return Ok(()),
+            Ok(status) if status.is_usable() => {
+                if matches!(store.upgrade_is_finished().await, Ok(false)) {
+                    tracing::warn!("{}", StoreError::UpgradeUnfinished);
+                }
+                return Ok(());
+            }
             Ok(other) => anyhow::bail!("{other}"),
             Err(error @ StoreError::Unavailable(_)) => waiting.pause(&all, away(&error)).await,
             Err(error) => return Err(anyhow::Error::new(error).context("reading the schema")),

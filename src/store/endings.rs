@@ -18,7 +18,7 @@ pub struct EndingFeed {
 impl EndingFeed {
     /// Opens a session that tells of what ends from now on.
     pub async fn connect(store: &Store) -> Result<Self> {
-        let (connection, snapshot) = store.session_from_now("ride-promo endings").await?;
+        let (connection, snapshot) = store.session_from_now("endings").await?;
         Ok(Self {
             connection,
             snapshot,

@@ -22,9 +22,11 @@ pub mod schema;
 mod span;
 mod state;
 pub mod stats;
+pub mod upgrade;
 pub mod users;
 mod words;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -60,6 +62,12 @@ pub enum StoreError {
     /// A stored value is not one we could have written.
     #[error("stored data is broken: {0}")]
     Corrupt(String),
+    /// It would write what the release before cannot read, and the upgrade is not finished.
+    #[error(
+        "the upgrade to {} is not finished: stop every process of an older release, then run `ride-promo migrate --finish`",
+        upgrade::GATED_RELEASE
+    )]
+    UpgradeUnfinished,
     /// The task that ran the transaction died.
     #[error("the transaction's task died: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -114,6 +122,7 @@ impl StoreError {
     pub fn may_be_too_much(&self) -> bool {
         match self {
             Self::Unexpected(_) | Self::Corrupt(_) | Self::Task(_) => true,
+            Self::UpgradeUnfinished => false,
             Self::Unavailable(sqlx::Error::Io(error)) => {
                 error.kind() == std::io::ErrorKind::TimedOut
             }
@@ -141,6 +150,7 @@ impl StoreError {
 pub struct Store {
     pool: PgPool,
     options: PgConnectOptions,
+    gate: Arc<upgrade::Gate>,
 }
 
 impl Store {
@@ -148,7 +158,7 @@ impl Store {
     /// waited for like one that goes away later. The error is that of a URL that cannot be read.
     pub fn new(url: &str, max_connections: u32) -> std::result::Result<Self, sqlx::Error> {
         let options: PgConnectOptions = url.parse()?;
-        let options = options.application_name("ride-promo").options([
+        let options = options.application_name(upgrade::SESSION_NAME).options([
             // A session that died with a transaction open must not hold its locks for long.
             ("idle_in_transaction_session_timeout", "15s"),
             ("lock_timeout", "10s"),
@@ -167,7 +177,11 @@ impl Store {
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .max_lifetime(Duration::from_secs(30 * 60))
             .connect_lazy_with(options.clone());
-        Ok(Self { pool, options })
+        Ok(Self {
+            pool,
+            options,
+            gate: Arc::default(),
+        })
     }
 
     /// The pool, for reads of one statement.
@@ -180,15 +194,19 @@ impl Store {
         &self.options
     }
 
+    /// As [`Store::options`], for a session that `pg_stat_activity` shows with its purpose.
+    fn options_for(&self, purpose: &str) -> PgConnectOptions {
+        let name = format!("{} {purpose}", upgrade::SESSION_NAME);
+        self.options.clone().application_name(&name)
+    }
+
     /// A session of its own that will tell what becomes visible from now on, and the `pg_snapshot`
     /// it begins from: what is loaded after it and committed in between is told once more. It dies
     /// with its first error, since after a crash or a failover Postgres hands out the same
     /// transaction ids again.
-    async fn session_from_now(&self, name: &str) -> Result<(PgConnection, String)> {
+    async fn session_from_now(&self, purpose: &str) -> Result<(PgConnection, String)> {
         let mut connection = self
-            .options
-            .clone()
-            .application_name(name)
+            .options_for(purpose)
             .options([
                 // Planned once, and by the indexes: with custom plans Postgres chooses a sequential
                 // scan for large batches, and for a table with few rows.

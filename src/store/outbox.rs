@@ -69,8 +69,7 @@ impl Store {
         interval: Duration,
         standby: impl Fn(),
     ) -> Result<ShardLease> {
-        let options = self.options().clone().application_name("ride-promo relay");
-        let mut connection = in_time(options.connect()).await?;
+        let mut connection = in_time(self.options_for("relay").connect()).await?;
         loop {
             let taken = sqlx::query_scalar!(
                 r#"select pg_try_advisory_lock($1, $2) as "taken!""#,

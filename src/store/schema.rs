@@ -4,6 +4,7 @@ use sqlx::ConnectOptions as _;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgPool;
 
+use super::upgrade::{FinishError, exclude_older_releases};
 use super::{Result, Store};
 
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
@@ -164,7 +165,8 @@ pub const RESET_XIDS: &str = "update promotion_user set live_xid = pg_current_xa
      or ended_xid >= pg_snapshot_xmax(pg_current_snapshot())";
 
 /// Applies every migration that is missing, one process at a time, and makes the coming months'
-/// receipt partitions. A later release's schema that this one can use is left as it is.
+/// receipt partitions. A later release's schema that this one can use is left as it is. The upgrade
+/// of a database that was empty is finished at once: no release before has written to it.
 pub async fn migrate(store: &Store) -> anyhow::Result<()> {
     let options = store
         .options()
@@ -173,11 +175,17 @@ pub async fn migrate(store: &Store) -> anyhow::Result<()> {
         // A migration may take its time; warned of as slow, its whole text would be in the log.
         .disable_statement_logging();
     let mut connection = options.connect().await?;
-    if !matches!(
-        schema_status(store.pool()).await?,
-        SchemaStatus::Compatible { .. }
-    ) {
+    let before = schema_status(store.pool()).await?;
+    if !matches!(before, SchemaStatus::Compatible { .. }) {
         MIGRATOR.run(&mut connection).await?;
+        exclude_older_releases(&mut connection).await?;
+    }
+    if matches!(before, SchemaStatus::Older { found: None, .. }) {
+        match store.finish_upgrade().await {
+            // Then it is not ours alone: it waits for `migrate --finish`, like any other.
+            Ok(()) | Err(FinishError::OlderSessions(_) | FinishError::Schema(_)) => {}
+            Err(FinishError::Store(error)) => return Err(error.into()),
+        }
     }
     ensure_receipt_partitions(store).await?;
     Ok(())

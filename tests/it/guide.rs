@@ -451,6 +451,8 @@ async fn the_owner_migrates_and_the_service_has_the_rights_it_needs() {
         "{said}"
     );
     assert_eq!(said.matches("may not create tables").count(), 2, "{said}");
+    let said = shell.run(&block(GUIDE, "migrate-finish")).await;
+    assert!(said.starts_with("schema version "), "{said}");
     let service = world
         .service()
         .env("DATABASE_URL", as_role(&app))

@@ -9,6 +9,9 @@ use crate::harness::*;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// What a session of ingest calls itself.
+const INGEST: &str = concat!("ride-promo/", env!("CARGO_PKG_VERSION"), " ingest");
+
 const USERS: std::ops::RangeInclusive<i64> = 1..=20;
 
 async fn started(world: &World) -> Challenges {
@@ -100,14 +103,14 @@ async fn a_commit_whose_answer_was_lost_is_found_and_not_repeated() {
         .await;
     world.publish_all(one_ride_each()).await;
     everybody_has(&world, &challenges, 1).await;
-    let lost = proxy.lose_commit_answers(Some("ride-promo ingest"), 3);
+    let lost = proxy.lose_commit_answers(Some(INGEST), 3);
     for rides in 2..6 {
         world.publish_all(one_ride_each()).await;
         everybody_has(&world, &challenges, rides).await;
     }
     assert_eq!(lost.fired(), 3);
     // And one that never arrived is made again.
-    let never = proxy.arm(Cut::Request, "COMMIT\0", Some("ride-promo ingest"), 2);
+    let never = proxy.arm(Cut::Request, "COMMIT\0", Some(INGEST), 2);
     for rides in 6..9 {
         world.publish_all(one_ride_each()).await;
         everybody_has(&world, &challenges, rides).await;

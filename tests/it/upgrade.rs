@@ -10,6 +10,8 @@ use std::{
 };
 
 use chrono::TimeDelta;
+use serde_json::json;
+use sqlx::{ConnectOptions as _, Connection as _, postgres::PgConnectOptions};
 
 use crate::harness::*;
 
@@ -38,9 +40,9 @@ async fn expand(world: &World) {
 /// A later release than this one is not at hand: its migrations are.
 #[tokio::test(flavor = "multi_thread")]
 async fn migrating_and_replacing_every_process_under_traffic_loses_nothing() {
-    let world = World::new().await;
+    let world = Arc::new(World::new().await);
     let old = [world.service().start().await, world.service().start().await];
-    upgrade(world, old, expand).await;
+    upgrade(&world, old, expand).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,7 +51,7 @@ async fn from_the_release_before_nothing_is_lost_under_traffic_either() {
     let binary = std::env::current_exe().expect("it runs");
     let target = binary.ancestors().nth(3).expect("target/debug/deps/it");
     let before = target.join("previous-release/ride-promo");
-    let world = World::builder().empty_database().build().await;
+    let world = Arc::new(World::builder().empty_database().build().await);
     let first = world.service().program(&before).argument("--migrate");
     let old = [
         first.start().await,
@@ -61,16 +63,54 @@ async fn from_the_release_before_nothing_is_lost_under_traffic_either() {
         version.expect("the database answers")
     };
     let earlier = version(&world).await;
-    upgrade(world, old, async |world| {
+    upgrade(&world, old, async |world| {
         assert!(version(world).await > earlier, "the schema is the same");
+        let refused = world.command(&["migrate", "--finish"]).run().await;
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert!(
+            refused
+                .stderr
+                .contains("sessions of a release before 0.2.0 are connected"),
+            "{refused:?}"
+        );
     })
     .await;
+
+    // With the old processes gone it can be finished, and they cannot come back.
+    let finish = world.command(&["migrate", "--finish"]);
+    let schema = format!("schema version {}\n", schema_version());
+    assert_eq!(finish.run().await.expect_success(), schema);
+    let back = world.service().program(&before).spawn();
+    assert_eq!(back.wait().await.code(), Some(1));
+    let known = "not one of those known here (up to 2)";
+    assert!(back.log().contains(known), "{}", back.log());
+    world.service().start().await;
+}
+
+/// A client whose challenge begins at one process and goes on to the loan at another, while both run.
+async fn journey(world: &World, from: &Service, to: &Service, user: i64, promotion: &Promotion) {
+    let (client, started) = from.started_client(user, promotion).await;
+    let other = to.client(user);
+    let progress = other.progress(promotion.id).await;
+    assert_eq!(progress.expect(200)["started_at"], started["started_at"]);
+    for _ in 0..3 {
+        world.publish_ride(&ride(user)).await;
+    }
+    eventually(LIMIT, || async {
+        let progress = other.progress(promotion.id).await.expect(200);
+        equal(progress["status"].clone(), json!("COMPLETED"))
+    })
+    .await;
+    other.accept(promotion.id).await.expect(200);
+    for client in [&client, &other] {
+        let progress = client.progress(promotion.id).await;
+        assert_eq!(progress.expect(200)["status"], "REWARDED");
+    }
 }
 
 /// Migrates and replaces these two processes while rides come; `migrated` is called in between.
-async fn upgrade(world: World, old: [Service; 2], migrated: impl AsyncFnOnce(&World)) {
-    let world = Arc::new(world);
-    let challenges = Challenges::new(&world, &conditions(10_000)).await;
+async fn upgrade(world: &Arc<World>, old: [Service; 2], migrated: impl AsyncFnOnce(&World)) {
+    let challenges = Challenges::new(world, &conditions(10_000)).await;
     let users: Vec<i64> = USERS.collect();
     let hour = TimeDelta::hours(1);
     challenges.start(&users, now() - hour, now() + hour).await;
@@ -109,7 +149,7 @@ async fn upgrade(world: World, old: [Service; 2], migrated: impl AsyncFnOnce(&Wo
     rides_go_on().await;
     // The migrations of the release, under the processes of the one before.
     world.command(&["migrate"]).run().await.expect_success();
-    migrated(&world).await;
+    migrated(world).await;
     rides_go_on().await;
     for service in &old {
         service.wait_ready().await;
@@ -119,6 +159,9 @@ async fn upgrade(world: World, old: [Service; 2], migrated: impl AsyncFnOnce(&Wo
     let mut new = Vec::new();
     for (index, service) in old.into_iter().enumerate() {
         let replacement = world.service().start().await;
+        let user = 2_000 + 10 * i64::try_from(index).expect("small");
+        journey(world, &service, &replacement, user, &promotion).await;
+        journey(world, &replacement, &service, user + 1, &promotion).await;
         assert!(service.sigterm_and_wait().await.success());
         rides_go_on().await;
         let user = 1_001 + i64::try_from(index).expect("small");
@@ -155,12 +198,89 @@ async fn upgrade(world: World, old: [Service; 2], migrated: impl AsyncFnOnce(&Wo
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_is_finished_once_no_session_of_an_older_release_is_connected() {
+    let world = World::builder().without_topics().build().await;
+    let finished = async || {
+        let finished = "select count(*) from release_upgrade where finished_at is not null";
+        world.count(finished).await == 1
+    };
+    assert!(finished().await, "a new database is finished at once");
+    world
+        .execute("update release_upgrade set finished_at = null")
+        .await;
+    let unfinished = "the upgrade to 0.2.0 is not finished: stop every process of an older release, \
+                      then run `ride-promo migrate --finish`\n";
+    let migrate = world.command(&["migrate"]).run().await.expect_success();
+    let schema = format!("schema version {}\n", schema_version());
+    assert_eq!(migrate, format!("{schema}{unfinished}"));
+    let doctor = world.command(&["doctor"]).run().await;
+    let note = "ok    upgrade: note: the upgrade to 0.2.0 is not finished";
+    assert!(doctor.stdout.contains(note), "{}", doctor.stdout);
+
+    // Whoever migrates sees the sessions of other roles too, though it is no superuser.
+    let role = format!("{}_owner", world.database());
+    world
+        .execute(&format!(
+            "create role {role} login; grant all on schema public to {role};
+             grant all on all tables in schema public to {role}"
+        ))
+        .await;
+    let url = world
+        .database_url()
+        .replace("postgres://postgres@", &format!("postgres://{role}@"));
+    let finish = || {
+        let finish = world.command(&["migrate", "--finish"]);
+        finish.env("DATABASE_URL", &url).run()
+    };
+    let session = async |name: &str| {
+        let options: PgConnectOptions = world.database_url().parse().expect("a URL");
+        let session = options.application_name(name).connect().await;
+        session.expect("Postgres answers")
+    };
+    for older in ["ride-promo", "ride-promo relay", "ride-promo/0.1.9 ingest"] {
+        let connected = session(older).await;
+        let refused = finish().await;
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        for says in [
+            "1 session of a release before 0.2.0 is connected",
+            older,
+            "--finish",
+        ] {
+            assert!(refused.stderr.contains(says), "{refused:?}");
+        }
+        assert!(!finished().await);
+        connected.close().await.expect("it was open");
+    }
+    let newer = session("ride-promo/0.3.0 relay").await;
+    let other = session("psql").await;
+    // Finished twice is finished.
+    for _ in 0..2 {
+        assert_eq!(finish().await.expect_success(), schema);
+        assert!(finished().await);
+    }
+    for session in [newer, other] {
+        session.close().await.expect("it was open");
+    }
+    let usable = "select count(*) from schema_compatibility where version > 2 and works_since < 3";
+    assert_eq!(
+        world.count(usable).await,
+        0,
+        "the release before cannot start"
+    );
+    world
+        .execute(&format!("drop owned by {role}; drop role {role}"))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_schema_of_another_release_is_refused_at_the_start_and_does_not_stop_who_runs() {
     let world = World::builder().empty_database().build().await;
     let refused = world.service().spawn();
     assert_eq!(refused.wait().await.code(), Some(1));
-    let needs = "the database has no schema, version 2 is needed: run `ride-promo migrate`";
-    assert!(refused.log().contains(needs), "{}", refused.log());
+    let known = schema_version();
+    let needs =
+        format!("the database has no schema, version {known} is needed: run `ride-promo migrate`");
+    assert!(refused.log().contains(&needs), "{}", refused.log());
     // Two processes may apply them at once, and go on.
     let (first, second) = tokio::join!(
         world.service().argument("--migrate").start(),
@@ -176,8 +296,10 @@ async fn a_schema_of_another_release_is_refused_at_the_start_and_does_not_stop_w
         .await;
     let refused = world.service().spawn();
     assert_eq!(refused.wait().await.code(), Some(1));
-    let newer = "the database's schema is version 9999, not one of those known here (up to 2)";
-    assert!(refused.log().contains(newer), "{}", refused.log());
+    let newer = format!(
+        "the database's schema is version 9999, not one of those known here (up to {known})"
+    );
+    assert!(refused.log().contains(&newer), "{}", refused.log());
     let doctor = world.command(&["doctor"]).run().await;
     assert_eq!(doctor.status.code(), Some(1));
     assert!(
@@ -214,11 +336,14 @@ async fn a_later_schema_that_says_so_is_used_by_this_release_and_left_as_it_is()
             ))
             .await;
     };
-    let later = "schema version 9999, of a later release, which this one can use (it knows 2)";
-    allows(2).await;
+    let known = schema_version();
+    let later = format!(
+        "schema version 9999, of a later release, which this one can use (it knows {known})"
+    );
+    allows(known).await;
     let service = world.service().argument("--migrate").start().await;
     let migrate = world.command(&["migrate"]).run().await;
-    assert!(migrate.stdout.contains(later), "{migrate:?}");
+    assert!(migrate.stdout.contains(&later), "{migrate:?}");
     assert!(migrate.status.success());
     let doctor = world.command(&["doctor"]).run().await;
     assert!(
@@ -230,7 +355,7 @@ async fn a_later_schema_that_says_so_is_used_by_this_release_and_left_as_it_is()
     service.started_client(1, &promotion).await;
 
     // Where it asks for a newer program, or says nothing, that is the end of it.
-    allows(3).await;
+    allows(known + 1).await;
     for _ in 0..2 {
         let refused = world.service().spawn();
         assert_eq!(refused.wait().await.code(), Some(1));

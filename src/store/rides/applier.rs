@@ -31,7 +31,7 @@ pub struct RideApplier {
 impl RideApplier {
     /// Opens a session and loads the clients with a challenge in progress.
     pub async fn connect(store: &Store) -> Result<Self> {
-        let (mut connection, snapshot) = store.session_from_now("ride-promo ingest").await?;
+        let (mut connection, snapshot) = store.session_from_now("ingest").await?;
         // Who has started since the snapshot is loaded, and is news once more. In pieces, because one
         // array of everybody would be held several times over.
         let mut live = HashSet::new();

@@ -254,6 +254,11 @@ impl Client {
         .await
     }
 
+    /// Accepts the reward.
+    pub async fn accept(&self, promotion_id: i64) -> Answer {
+        self.api.post(&path(promotion_id, "accept_reward")).await
+    }
+
     /// The receipts of the client's rides: the first page.
     pub async fn rides(&self, promotion_id: i64) -> Answer {
         self.api.get(&path(promotion_id, "rides")).await

@@ -55,6 +55,6 @@ pub use self::{
     wait::{equal, eventually},
     world::{
         StatusRecord, World, assert_contiguous, by_key, instant, last_by_key, now, ride, ride_at,
-        waiting_for_a_lock,
+        schema_version, waiting_for_a_lock,
     },
 };

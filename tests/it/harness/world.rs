@@ -31,6 +31,15 @@ use super::{
 /// How long ingest and relay may take to catch up: generous, for a busy machine.
 const CATCHING_UP: Duration = Duration::from_secs(120);
 
+/// The schema version of the migrations there are.
+pub fn schema_version() -> i64 {
+    let migrations = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
+    let files = std::fs::read_dir(migrations).expect("the repository has it");
+    let number = |name: &str| name.split('_').next()?.parse().ok();
+    let versions = files.filter_map(|file| number(file.ok()?.file_name().to_str()?));
+    versions.max().expect("at least one")
+}
+
 /// One test's surroundings, on the shared servers unless it brings its own.
 ///
 /// What it made in them is removed when it is dropped.

@@ -1,0 +1,248 @@
+//! The gate between two releases: what the release before cannot read is written only once the
+//! upgrade is finished (contract 8, "Upgrades").
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sqlx::{Connection as _, PgConnection, PgPool};
+
+use super::schema::{SchemaStatus, schema_status};
+use super::{Result, Store, StoreError};
+
+/// The release that last began to write what the one before it cannot read. A later release that
+/// does so gets its own row in `release_upgrade`, by a migration, and its name here.
+pub const GATED_RELEASE: &str = "0.2.0";
+
+/// The first schema version of [`GATED_RELEASE`]: once its upgrade is finished, a program that does
+/// not know this version does not start any more.
+const FIRST_VERSION: i64 = 3;
+
+/// What every session of this service is called in `pg_stat_activity`: `ride-promo/0.2.0`, followed
+/// by a space and the session's purpose where it has one. Releases before 0.2.0 gave no release.
+pub(super) const SESSION_NAME: &str = concat!("ride-promo/", env!("CARGO_PKG_VERSION"));
+
+/// Why an upgrade cannot be finished.
+#[derive(Debug, thiserror::Error)]
+pub enum FinishError {
+    /// The migrations of this release come first.
+    #[error("{0}")]
+    Schema(SchemaStatus),
+    /// Processes of an older release are connected.
+    #[error(
+        "{} connected to this database: stop those processes, then run `ride-promo migrate --finish` again ({})",
+        count(.0.len()),
+        shown(.0)
+    )]
+    OlderSessions(Vec<Session>),
+    /// Postgres.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<sqlx::Error> for FinishError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// A session of this service in this database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// The server process behind it.
+    pub pid: i32,
+    /// Its database user.
+    pub user: String,
+    /// Its `application_name`.
+    pub name: String,
+    /// Where it comes from; unknown to a role that may not see it.
+    pub address: Option<String>,
+}
+
+/// How many sessions an error names.
+const MAX_SHOWN: usize = 5;
+
+fn count(sessions: usize) -> String {
+    match sessions {
+        1 => format!("1 session of a release before {GATED_RELEASE} is"),
+        sessions => format!("{sessions} sessions of a release before {GATED_RELEASE} are"),
+    }
+}
+
+fn shown(sessions: &[Session]) -> String {
+    let mut texts: Vec<String> = sessions
+        .iter()
+        .take(MAX_SHOWN)
+        .map(|session| {
+            let from = session.address.as_deref().unwrap_or("an unknown address");
+            format!(
+                "pid {} \"{}\", user {}, from {from}",
+                session.pid, session.name, session.user
+            )
+        })
+        .collect();
+    if sessions.len() > MAX_SHOWN {
+        texts.push(format!("and {} more", sessions.len() - MAX_SHOWN));
+    }
+    texts.join("; ")
+}
+
+/// Whether a session of this name is of a release before [`GATED_RELEASE`]. A pooler may have added
+/// something behind a space.
+fn is_older(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix("ride-promo") else {
+        return false;
+    };
+    match rest.strip_prefix('/') {
+        Some(rest) => {
+            let release = rest.split(' ').next().unwrap_or_default();
+            parse_release(release) < parse_release(GATED_RELEASE)
+        }
+        None => rest.is_empty() || rest.starts_with(' '),
+    }
+}
+
+/// The numbers of a release; one that cannot be read counts as the oldest.
+fn parse_release(text: &str) -> Option<[u32; 3]> {
+    let numbers = text.split(['-', '+']).next()?;
+    let mut parts = numbers.split('.');
+    let mut next = || parts.next()?.parse().ok();
+    Some([next()?, next()?, next()?])
+}
+
+/// What a process remembers of the gate: it opens once and stays open.
+#[derive(Debug, Default)]
+pub(super) struct Gate(AtomicBool);
+
+impl Store {
+    /// Whether the upgrade to this release is finished, so that what the release before cannot read
+    /// may be written. One small read until it is; remembered from then on.
+    pub async fn upgrade_is_finished(&self) -> Result<bool> {
+        if self.gate.0.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let finished = upgrade_is_finished(self.pool()).await?;
+        if finished {
+            self.gate.0.store(true, Ordering::Relaxed);
+        }
+        Ok(finished)
+    }
+
+    /// Demands a finished upgrade before something is written that the release before cannot read:
+    /// [`StoreError::UpgradeUnfinished`] otherwise, which the API answers as `409
+    /// upgrade-unfinished`.
+    pub async fn require_finished_upgrade(&self) -> Result<()> {
+        if self.upgrade_is_finished().await? {
+            Ok(())
+        } else {
+            Err(StoreError::UpgradeUnfinished)
+        }
+    }
+
+    /// Ends the upgrade, so that this release may write everything it can. From then on programs of
+    /// the release before refuse to start. Refused while one of their sessions is connected.
+    /// Finishing again changes nothing.
+    pub async fn finish_upgrade(&self) -> std::result::Result<(), FinishError> {
+        let status = schema_status(self.pool()).await?;
+        if !matches!(status, SchemaStatus::Current(_)) {
+            return Err(FinishError::Schema(status));
+        }
+        let mut connection = self.pool().acquire().await?;
+        let mut tx = connection.begin().await?;
+        // A program of the release before reads this table when it starts. From here on it waits
+        // with its session open, so it is seen below, or it reads what is committed below.
+        sqlx::query!("lock table schema_compatibility in access exclusive mode")
+            .execute(&mut *tx)
+            .await?;
+        let older = older_sessions(&mut tx).await?;
+        if !older.is_empty() {
+            return Err(FinishError::OlderSessions(older));
+        }
+        sqlx::query!(
+            "update release_upgrade set finished_at = clock_ms() where release = $1 and finished_at is null",
+            GATED_RELEASE
+        )
+        .execute(&mut *tx)
+        .await?;
+        exclude_older_releases(&mut tx).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// Whether the upgrade to this release is finished, asked of the database.
+pub async fn upgrade_is_finished(pool: &PgPool) -> Result<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"select exists (select from release_upgrade where release = $1 and finished_at is not null) as "finished!""#,
+        GATED_RELEASE
+    )
+    .fetch_one(pool)
+    .await?)
+}
+
+/// The sessions of older releases in this database. `application_name` is visible to every role.
+async fn older_sessions(connection: &mut PgConnection) -> Result<Vec<Session>> {
+    let sessions = sqlx::query!(
+        r#"select pid as "pid!", coalesce(usename, '') as "user!", application_name as "name!", host(client_addr) as address
+             from pg_stat_activity
+            where datname = current_database() and application_name like 'ride-promo%' and pid <> pg_backend_pid()
+            order by pid"#
+    )
+    .fetch_all(connection)
+    .await?;
+    let older = sessions.into_iter().filter(|row| is_older(&row.name));
+    Ok(older
+        .map(|row| Session {
+            pid: row.pid,
+            user: row.user,
+            name: row.name,
+            address: row.address,
+        })
+        .collect())
+}
+
+/// Where the upgrade is finished: programs of the release before cannot use the schema any more,
+/// whatever migrations of this release came after. Run again after each migration.
+pub(super) async fn exclude_older_releases(connection: &mut PgConnection) -> Result<()> {
+    sqlx::query!(
+        "update schema_compatibility set works_since = greatest(works_since, $1)
+          where version >= $1 and works_since < $1
+            and exists (select from release_upgrade where release = $2 and finished_at is not null)",
+        FIRST_VERSION,
+        GATED_RELEASE
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_says_its_release_or_is_older() {
+        for name in [
+            "ride-promo",
+            "ride-promo relay",
+            "ride-promo - 10.0.0.7:5123",
+            "ride-promo/0.1.9",
+            "ride-promo/0.1.0 relay",
+            "ride-promo/",
+            "ride-promo/x",
+        ] {
+            assert!(is_older(name), "{name}");
+        }
+        for name in [
+            SESSION_NAME,
+            "ride-promo/0.2.0 relay",
+            "ride-promo/0.2.0-rc.1",
+            "ride-promo/0.10.0",
+            "ride-promo/1.0.0 - 10.0.0.7:5123",
+            "ride-promoter",
+            "psql",
+            "",
+        ] {
+            assert!(!is_older(name), "{name}");
+        }
+        assert!(!is_older(SESSION_NAME), "this release's own sessions");
+    }
+}
