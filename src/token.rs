@@ -104,8 +104,10 @@ mod tests {
             algorithm: Algorithm::Hs256,
             hs256_secret: Some(Secret::new("0123456789abcdef0123456789abcdef")),
             jwks: None,
+            jwks_max_age: Duration::from_secs(3_600),
             issuer: "ride-promo".into(),
             audience: "ride-promo".into(),
+            leeway: Duration::from_secs(5),
         }
     }
 

@@ -278,6 +278,54 @@ fn the_rules_are_pure() {
     report("in src/domain/, which is pure", &faults);
 }
 
+#[test]
+fn the_files_of_the_api_do_not_use_one_another_in_a_circle() {
+    let sources = sources();
+    let inner = |path: &str| {
+        let path = path.strip_prefix("src/api/")?;
+        path.split(['/', '.']).next().map(str::to_owned)
+    };
+    let names: BTreeSet<String> = sources
+        .iter()
+        .filter_map(|source| inner(&source.path))
+        .filter(|name| name != "mod")
+        .collect();
+    let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for source in &sources {
+        let Some(user) = inner(&source.path).filter(|name| names.contains(name)) else {
+            continue;
+        };
+        // `src/api/extract.rs` is one `super` away from its neighbours, `src/api/auth/keys.rs` two.
+        let out = format!("{}::", vec!["super"; source.depth() - 1].join("::"));
+        for prefix in ["crate::api::", out.as_str()] {
+            for (at, _) in source.code.match_indices(prefix) {
+                if source.code[..at].ends_with(is_of_word) || source.code[..at].ends_with(':') {
+                    continue;
+                }
+                let used = self::names(&source.code[at + prefix.len()..]).into_iter();
+                let used = used.filter(|used| names.contains(*used) && *used != user);
+                let used: Vec<String> = used.map(str::to_owned).collect();
+                uses.entry(user.clone()).or_default().extend(used);
+            }
+        }
+    }
+    assert!(uses["client"].contains("refusals"), "{uses:?}");
+    for name in &names {
+        uses.entry(name.clone()).or_default();
+    }
+    // What uses nothing that is left is taken away, until nothing is left, or only circles.
+    while let Some(leaf) = names
+        .iter()
+        .find(|name| uses.contains_key(*name) && uses[*name].is_empty())
+    {
+        uses.remove(leaf);
+        for used in uses.values_mut() {
+            used.remove(leaf);
+        }
+    }
+    assert!(uses.is_empty(), "circles in src/api/: {uses:?}");
+}
+
 fn may_use(module: &str, used: &str) -> bool {
     let plumbing = PLUMBING.contains(&used);
     match module {

@@ -427,3 +427,20 @@ fn anchor_of(line: &str) -> Option<String> {
             .collect(),
     )
 }
+
+#[test]
+fn wherever_it_is_deployed_a_clients_token_does_not_open_the_admin_api() {
+    for file in [
+        "deploy/compose.yaml",
+        "deploy/kubernetes/base/kustomization.yaml",
+        "deploy/systemd/ride-promo.service",
+    ] {
+        let text = read(file);
+        let audience = text
+            .split("RIDE_PROMO__ADMIN_AUTH__AUDIENCE")
+            .nth(1)
+            .unwrap_or_default();
+        let audience = audience.trim_start_matches(['=', ':', ' ']);
+        assert!(audience.starts_with("ride-promo-admin\n"), "{file}");
+    }
+}

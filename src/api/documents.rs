@@ -5,14 +5,15 @@ use std::io::Read as _;
 
 use axum::Router;
 use axum::http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-    REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, VARY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use flate2::read::GzDecoder;
 
+use super::encoding::takes_gzip;
 use super::problem::{Problem, Result};
 use super::{admin_openapi, client_openapi};
 use crate::wire::schemas;
@@ -90,10 +91,7 @@ fn answer(kind: &'static str, body: Vec<u8>) -> Response {
 
 /// A file that is kept packed, unpacked for whoever does not take it so.
 fn packed(kind: &'static str, bytes: &'static [u8], headers: &HeaderMap) -> Result<Response> {
-    let taken = headers.get(ACCEPT_ENCODING);
-    let takes_gzip =
-        taken.is_some_and(|taken| taken.as_bytes().windows(4).any(|word| word == b"gzip"));
-    let mut response = if takes_gzip {
+    let mut response = if takes_gzip(headers) {
         let mut response = answer(kind, bytes.to_vec());
         let gzip = HeaderValue::from_static("gzip");
         response.headers_mut().insert(CONTENT_ENCODING, gzip);

@@ -1,23 +1,18 @@
-//! What handlers take from requests, each with the contract's answer to what cannot be taken; and
-//! the page every list answers.
+//! What handlers take from requests, each with the contract's response to what cannot be taken.
 
-use std::convert::Infallible;
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::header::CONTENT_LENGTH;
 use axum::http::request::Parts;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::StreamExt;
-use serde::de::{DeserializeOwned, Error, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
-use utoipa::ToSchema;
 
+use super::encoding::require_plain;
 use super::problem::{Problem, Result};
 use crate::domain::fields::shown;
 
@@ -42,6 +37,7 @@ impl Default for BodyRules {
 
 /// Reads a whole body within the rules.
 async fn body(request: Request) -> Result<Vec<u8>> {
+    require_plain(request.headers())?;
     let rules: BodyRules = request.extensions().get().copied().unwrap_or_default();
     let too_large = || Problem::too_large(rules.limit_bytes);
     let announced = request.headers().get(CONTENT_LENGTH);
@@ -75,7 +71,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonObject {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self> {
-        object(&body(request).await?)
+        object(body(request).await?)
     }
 }
 
@@ -91,12 +87,13 @@ impl<S: Send + Sync> FromRequest<S> for OptionalJsonObject {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self::default());
         }
-        object(&bytes).map(|JsonObject(fields)| Self(fields))
+        object(bytes).map(|JsonObject(fields)| Self(fields))
     }
 }
 
-fn object(bytes: &[u8]) -> Result<JsonObject> {
-    match serde_json::from_slice(bytes) {
+fn object(mut bytes: Vec<u8>) -> Result<JsonObject> {
+    plain_zeros(&mut bytes);
+    match serde_json::from_slice(&bytes) {
         Ok(Unambiguous(Value::Object(fields))) => Ok(JsonObject(fields)),
         Ok(_) => Err(Problem::malformed_request(
             "The body must be a JSON object.",
@@ -112,6 +109,28 @@ fn object(bytes: &[u8]) -> Result<JsonObject> {
                 "The body is {what}: {error}."
             )))
         }
+    }
+}
+
+/// Writes the integer `-0` as `0`, as the topic's reader takes it; serde_json makes a float of it. Other
+/// bytes stay where they are.
+fn plain_zeros(json: &mut [u8]) {
+    let mut in_string = false;
+    let mut at = 0;
+    while at < json.len() {
+        match json[at] {
+            // What is escaped ends no string.
+            b'\\' if in_string => at += 1,
+            b'"' => in_string = !in_string,
+            b'-' if !in_string && json.get(at + 1) == Some(&b'0') => {
+                let next = json.get(at + 2).copied().unwrap_or_default();
+                if !matches!(next, b'0'..=b'9' | b'.' | b'e' | b'E') {
+                    json[at] = b' ';
+                }
+            }
+            _ => {}
+        }
+        at += 1;
     }
 }
 
@@ -204,193 +223,24 @@ where
     }
 }
 
-/// The query's parameters, to be asked for one by one; those nobody asks for are ignored.
-#[derive(Clone, Debug, Default)]
-pub struct Params(Vec<(String, String)>);
-
-impl<S: Send + Sync> FromRequestParts<S> for Params {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> std::result::Result<Self, Infallible> {
-        // Any text is a list of pairs.
-        let pairs = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
-        Ok(Self(pairs.map(|Query(pairs)| pairs).unwrap_or_default()))
-    }
-}
-
-impl Params {
-    /// A parameter as it is written; an empty one counts as left out.
-    pub fn text(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(found, value)| found == name && !value.is_empty())
-            .map(|(_, value)| value.as_str())
-    }
-
-    /// An integer within a range; anything else, nothing too, is an invalid request that names it.
-    pub fn integer(&self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>> {
-        let Some((_, text)) = self.0.iter().find(|(found, _)| found == name) else {
-            return Ok(None);
-        };
-        match text.parse() {
-            Ok(number) if range.contains(&number) => Ok(Some(number)),
-            _ => Err(Problem::invalid_field(
-                name,
-                format!(
-                    "must be an integer from {} to {}",
-                    range.start(),
-                    range.end()
-                ),
-            )),
-        }
-    }
-
-    /// `limit` and `cursor`; `C` is what the list's cursors hold.
-    pub fn paging<C: DeserializeOwned>(&self) -> Result<Paging<C>> {
-        let limit = self.integer("limit", 1..=MAX_LIMIT)?;
-        let after = match self.text("cursor") {
-            None => None,
-            Some(cursor) => match decode_cursor(cursor) {
-                Some(after) => Some(after),
-                None => {
-                    return Err(Problem::invalid_field(
-                        "cursor",
-                        "must be the next_cursor of a page",
-                    ));
-                }
-            },
-        };
-        Ok(Paging {
-            limit: limit.unwrap_or(DEFAULT_LIMIT),
-            after,
-        })
-    }
-}
-
-/// Items of a page where nothing is asked.
-pub const DEFAULT_LIMIT: i64 = 50;
-
-/// Most items of a page.
-pub const MAX_LIMIT: i64 = 200;
-
-/// Which page of a list is asked for.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Paging<C> {
-    /// Most items.
-    pub limit: i64,
-    /// The place after which it begins; `None` is the first page.
-    pub after: Option<C>,
-}
-
-impl<C> Paging<C> {
-    /// How many rows to read: one more than the page holds shows whether there is another.
-    pub fn fetch(&self) -> i64 {
-        self.limit + 1
-    }
-
-    /// The page, from [`Paging::fetch`] rows.
-    pub fn page<R, T, P: Serialize>(
-        &self,
-        mut rows: Vec<R>,
-        place: impl FnOnce(&R) -> P,
-        item: impl FnMut(R) -> T,
-    ) -> Page<T> {
-        let limit = usize::try_from(self.limit).unwrap_or_default();
-        let more = rows.len() > limit;
-        rows.truncate(limit);
-        Page::of(rows, more, place, item)
-    }
-}
-
-/// What every list answers.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub struct Page<T> {
-    /// This page's items.
-    pub items: Vec<T>,
-    /// To be given as `cursor` for the next page; `null` on the last.
-    #[schema(required)]
-    pub next_cursor: Option<String>,
-}
-
-impl<T> Page<T> {
-    /// These rows, after which there are `more`.
-    pub fn of<R, P: Serialize>(
-        rows: Vec<R>,
-        more: bool,
-        place: impl FnOnce(&R) -> P,
-        item: impl FnMut(R) -> T,
-    ) -> Self {
-        let next_cursor = rows
-            .last()
-            .filter(|_| more)
-            .map(|last| encode_cursor(&place(last)));
-        Self {
-            items: rows.into_iter().map(item).collect(),
-            next_cursor,
-        }
-    }
-}
-
-/// A place in a list as an opaque text.
-pub fn encode_cursor(place: &impl Serialize) -> String {
-    // Places are tuples of numbers and texts, which always have a JSON form.
-    URL_SAFE_NO_PAD.encode(serde_json::to_vec(place).unwrap_or_default())
-}
-
-/// The place that [`encode_cursor`] wrote; `None` for what it did not write.
-pub fn decode_cursor<C: DeserializeOwned>(cursor: &str) -> Option<C> {
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use axum::body::Body;
 
-    fn params(query: &str) -> Params {
-        let uri = format!("/list?{query}").parse().expect("a URI");
-        let Query(pairs) = Query::try_from_uri(&uri).expect("pairs");
-        Params(pairs)
-    }
-
     #[test]
-    fn reads_limits_and_cursors_and_names_what_is_wrong() {
-        let paging: Paging<(i64, String)> = params("other=1").paging().expect("first page");
-        assert_eq!((paging.limit, paging.after), (50, None));
-        let paging: Paging<(i64, String)> = params("cursor=").paging().expect("first page");
-        assert_eq!((paging.limit, paging.after), (50, None));
-        let cursor = encode_cursor(&(7, "a/b"));
-        let paging: Paging<(i64, String)> = params(&format!("limit=200&cursor={cursor}"))
-            .paging()
-            .expect("a page");
-        assert_eq!(paging.after, Some((7, "a/b".to_owned())));
-        for query in [
-            "limit=0",
-            "limit=201",
-            "limit=x",
-            "limit=",
-            "limit=1.5",
-            "cursor=x",
-            "cursor=%25",
+    fn the_integer_minus_zero_is_zero() {
+        for (json, plain) in [
+            ("{\"a\":-0}", "{\"a\": 0}"),
+            ("[-0,-0 ,-0]", "[ 0, 0 , 0]"),
+            ("-0", " 0"),
+            ("[-0.0,-0e1,-01,-1,0-0]", "[-0.0,-0e1,-01,-1,0 0]"),
+            ("[\"-0\",\"\\\"-0\"]", "[\"-0\",\"\\\"-0\"]"),
         ] {
-            let refused = params(query).paging::<(i64, String)>();
-            assert_eq!(refused.expect_err(query).status(), 422, "{query}");
+            let mut bytes = json.as_bytes().to_vec();
+            plain_zeros(&mut bytes);
+            assert_eq!(String::from_utf8_lossy(&bytes), plain);
         }
-    }
-
-    #[test]
-    fn only_a_full_page_has_a_next() {
-        let paging = Paging::<i64> {
-            limit: 2,
-            after: None,
-        };
-        assert_eq!(
-            paging.page(vec![1, 2], |row| *row, |row| row).next_cursor,
-            None
-        );
-        let page = paging.page(vec![1, 2, 3], |row| *row, |row| row * 10);
-        assert_eq!(page.items, [10, 20]);
-        assert_eq!(decode_cursor(&page.next_cursor.expect("a next")), Some(2));
     }
 
     #[tokio::test]

@@ -3,14 +3,23 @@
 pub mod admin;
 pub mod auth;
 pub mod client;
+pub mod connection;
+pub mod cors;
 pub mod documents;
+pub mod encoding;
+pub mod etag;
+pub mod examples;
 pub mod extract;
+pub mod head;
 pub mod limit;
+pub mod listen;
 pub mod model;
 pub mod openapi;
 pub mod pages;
+pub mod params;
 pub mod probes;
 pub mod problem;
+pub mod query;
 pub mod refusals;
 pub mod server;
 
@@ -24,9 +33,10 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use self::admin::AdminState;
-use self::auth::{AdminAuth, ClientAuth, Verifier};
+use self::auth::{AdminAuth, ClientAuth, KeySource, Verifier};
 use self::client::ClientState;
 use self::client::waits::Waits;
+use self::cors::Cors;
 use self::extract::BodyRules;
 use self::limit::RateLimit;
 use self::model::Model;
@@ -89,20 +99,22 @@ impl Api {
             admin = admin.merge(admin_calls).merge(documents::router());
             let settings = self.client_settings();
             let address = self.config.api.listen;
-            let listener = server::bind(address, "api.listen").await?;
+            let listener = listen::bind(address, "api.listen").await?;
             tracing::info!(address = %listener.local_addr()?, "the client API listens");
             client = Some((listener, client_calls.merge(pages::router()), settings));
         }
         let address = self.config.admin.listen;
-        let listener = server::bind(address, "admin.listen").await?;
+        let listener = listen::bind(address, "admin.listen").await?;
         tracing::info!(address = %listener.local_addr()?, "the admin API, probes and metrics listen");
         let settings = self.admin_settings();
         let app = server::complete(admin, &settings, Arc::clone(&self.metrics));
-        let admin = server::run(listener, app, settings, stop_listeners);
+        let connections = self.metrics.api.connections(settings.name);
+        let admin = listen::run(listener, app, settings, connections, stop_listeners);
         let client = async {
             if let Some((listener, calls, settings)) = client {
                 let app = server::complete(calls, &settings, Arc::clone(&self.metrics));
-                server::run(listener, app, settings, stop).await;
+                let connections = self.metrics.api.connections(settings.name);
+                listen::run(listener, app, settings, connections, stop).await;
             }
         };
         tokio::join!(admin, client);
@@ -111,8 +123,7 @@ impl Api {
 
     /// The admin calls and the client calls, and what keeps them going in the background.
     fn calls(&self, stop: &CancellationToken) -> anyhow::Result<(Router, Router)> {
-        let verifier = Verifier::new(&self.config.auth).context("[auth]")?;
-        let admin_verifier = Verifier::new(&self.config.admin_auth).context("[admin_auth]")?;
+        let [verifier, admin_verifier] = self.verifiers(stop)?;
         let api = &self.config.api;
         let rate_limit = RateLimit::new(api, self.metrics.api.rate_limited.clone());
         let rate_limit = Arc::new(rate_limit);
@@ -132,19 +143,27 @@ impl Api {
             self.store.clone(),
             Arc::clone(&model),
             Arc::clone(&self.readiness),
+            Arc::clone(&verifier),
+        );
+        let ages = key_set_ages(
+            [
+                ("client", Arc::clone(&verifier)),
+                ("admin", Arc::clone(&admin_verifier)),
+            ],
+            Arc::clone(&self.metrics),
         );
         let endings = model::endings::listen(self.store.clone(), Arc::clone(&model));
         let forget = forget(Arc::clone(&rate_limit));
         let until = stop.clone();
         tokio::spawn(async move {
             until
-                .run_until_cancelled(async { tokio::join!(pulse, endings, forget) })
+                .run_until_cancelled(async { tokio::join!(pulse, ages, endings, forget) })
                 .await
         });
         let client: Router = client::router()
             .with_state(ClientState {
                 auth: ClientAuth {
-                    verifier: Arc::new(verifier),
+                    verifier,
                     rate_limit,
                 },
                 store: self.store.clone(),
@@ -158,7 +177,7 @@ impl Api {
             .into();
         let admin: Router = admin::router()
             .with_state(AdminState {
-                auth: AdminAuth(Arc::new(admin_verifier)),
+                auth: AdminAuth(admin_verifier),
                 store: self.store.clone(),
                 cluster: self.cluster.clone(),
                 outbox_wake: self.outbox_wake.clone(),
@@ -170,11 +189,42 @@ impl Api {
         Ok((admin, client))
     }
 
+    /// The verifiers of the client API's and the admin API's tokens. Where both have the same keys,
+    /// these are fetched once.
+    fn verifiers(&self, stop: &CancellationToken) -> anyhow::Result<[Arc<Verifier>; 2]> {
+        let (auth, admin_auth) = (&self.config.auth, &self.config.admin_auth);
+        let keys = KeySource::new(auth).context("[auth]")?;
+        let admin_keys = if auth.has_keys_of(admin_auth) {
+            keys.clone()
+        } else {
+            KeySource::new(admin_auth).context("[admin_auth]")?
+        };
+        let mut sets: Vec<_> = [&keys, &admin_keys]
+            .into_iter()
+            .filter_map(KeySource::set)
+            .collect();
+        sets.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        for set in sets {
+            let (set, stop) = (Arc::clone(set), stop.clone());
+            tokio::spawn(async move { stop.run_until_cancelled(set.keep()).await });
+        }
+        let verifier =
+            |config, keys| Arc::new(Verifier::new(config, keys, Arc::clone(&self.metrics)));
+        Ok([verifier(auth, keys), verifier(admin_auth, admin_keys)])
+    }
+
     fn client_settings(&self) -> Settings {
+        let api = &self.config.api;
+        let max_connections = api.max_waits + CLIENT_CONNECTIONS;
         Settings {
             name: "api",
             untimed: client::UNTIMED,
-            max_connections: self.config.api.max_waits + CLIENT_CONNECTIONS,
+            max_connections,
+            max_connections_per_address: match api.max_connections_per_address {
+                0 => max_connections / 2,
+                max => max,
+            },
+            cors: Cors::new(&api.cors_origins),
             ..self.settings()
         }
     }
@@ -184,6 +234,7 @@ impl Api {
             name: "admin",
             untimed: admin::UNTIMED,
             max_connections: ADMIN_CONNECTIONS,
+            max_connections_per_address: ADMIN_CONNECTIONS,
             ..self.settings()
         }
     }
@@ -193,6 +244,7 @@ impl Api {
         Settings {
             name: "",
             header_timeout: api.header_timeout,
+            idle_timeout: api.idle_timeout,
             request_timeout: api.request_timeout,
             untimed: &[],
             body: BodyRules {
@@ -200,6 +252,8 @@ impl Api {
                 timeout: api.body_timeout,
             },
             max_connections: 0,
+            max_connections_per_address: 0,
+            cors: None,
             // The roles that drain beside and after need their share.
             drain_timeout: self.config.shutdown_timeout / 3,
         }
@@ -207,8 +261,13 @@ impl Api {
 }
 
 /// Asks Postgres once a second for what readiness and the read model must know. The role `api` is
-/// ready while it answers: Kafka's being away does not take clients' calls away.
-async fn pulse(store: Store, model: Arc<Model>, readiness: Arc<Readiness>) {
+/// ready while Postgres answers and clients' tokens can be checked; without Kafka clients' calls work.
+async fn pulse(
+    store: Store,
+    model: Arc<Model>,
+    readiness: Arc<Readiness>,
+    verifier: Arc<Verifier>,
+) {
     let mut tick = tokio::time::interval(PULSE_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -217,12 +276,26 @@ async fn pulse(store: Store, model: Arc<Model>, readiness: Arc<Readiness>) {
         let said = match tokio::time::timeout(PULSE_TIMEOUT, store.pulse()).await {
             Ok(Ok(pulse)) => {
                 model.observe(&pulse, asked_at);
-                Ok(())
+                verifier.trouble().map_or(Ok(()), Err)
             }
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("postgres did not answer within {PULSE_TIMEOUT:?}")),
         };
         readiness.set(Role::Api, said);
+    }
+}
+
+/// Keeps the metric of how old the key sets are.
+async fn key_set_ages(verifiers: [(&'static str, Arc<Verifier>); 2], metrics: Arc<Metrics>) {
+    let mut tick = tokio::time::interval(PULSE_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        for (api, verifier) in &verifiers {
+            if let Some(age) = verifier.keys_age() {
+                metrics.api.key_set_age(api, age);
+            }
+        }
     }
 }
 

@@ -2,14 +2,13 @@
 //! is added here: what holds for all operations, examples, and which answer leads to which call.
 
 use std::collections::BTreeSet;
-use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use utoipa::openapi::{OpenApi, RefOr, Schema};
 
 use super::problem::{CONTENT_TYPE_PROBLEM, FieldProblem};
-use super::{admin, client};
+use super::{admin, client, examples};
 use crate::domain::eligibility;
 use crate::wire::participation::Participation;
 use crate::wire::reward::Origination;
@@ -17,11 +16,6 @@ use crate::wire::ride_completed::RideCompleted;
 use crate::wire::schemas::bound_integers;
 
 const COMPONENTS: &str = "#/components/schemas/";
-
-/// Values that several examples share, and the bodies of requests and answers, by operation.
-static EXAMPLES: LazyLock<Value> = LazyLock::new(|| {
-    serde_json::from_str(include_str!("openapi-examples.json")).expect("JSON, as a test reads it")
-});
 
 /// An answer that leads to another call: the operation and its status, the call, and where its
 /// parameters come from.
@@ -159,7 +153,8 @@ pub fn admin_openapi() -> Value {
             "description": "What operators call, on a listener of its own.\n\n\
                 The token's `scope` contains `ride-promo:admin`. Every change is recorded with the \
                 token's `sub`. Lists answer pages: give `next_cursor` as `cursor` for the next one. \
-                Unknown fields of a body are refused. Refusals are RFC 9457 problems.",
+                Unknown fields of a body and unknown query parameters are refused. Refusals are RFC 9457 \
+                problems.",
         }),
         &[
             ("promotions", "What clients can take part in"),
@@ -179,11 +174,6 @@ pub fn admin_openapi() -> Value {
         ],
         ADMIN_LINKS,
     )
-}
-
-/// A value that several examples share.
-pub fn shared_example(name: &str) -> Value {
-    with_shared(&EXAMPLES["values"][name])
 }
 
 fn document(api: OpenApi, info: Value, tags: &[(&str, &str)], links: &[Link]) -> Value {
@@ -309,43 +299,21 @@ fn move_to_components(schema: &mut Value, components: &mut Value) {
 
 fn add_examples(operation: &mut Value) {
     let id = operation["operationId"].as_str().unwrap_or_default();
-    let examples = &EXAMPLES["operations"][id];
-    if let Some(examples) = examples.get("requests") {
+    let of_operation = &examples::operations()[id];
+    if let Some(requests) = of_operation.get("requests") {
         for (media_type, content) in contents(operation.get_mut("requestBody")) {
-            if let Some(examples) = examples.get(media_type) {
-                content["examples"] = named(examples);
+            if let Some(request) = requests.get(media_type) {
+                content["examples"] = examples::named(request);
             }
         }
     }
     for (status, response) in members(&mut operation["responses"]) {
-        let Some(examples) = examples["answers"].get(status) else {
+        let Some(answer) = of_operation["answers"].get(status) else {
             continue;
         };
         for (_, content) in contents(Some(response)) {
-            content["examples"] = named(examples);
+            content["examples"] = examples::named(answer);
         }
-    }
-}
-
-/// `{"name": value}` as OpenAPI has it; a text `@name` stands for the shared value of that name.
-fn named(examples: &Value) -> Value {
-    let examples = examples.as_object().into_iter().flatten();
-    examples
-        .map(|(name, value)| (name.clone(), json!({ "value": with_shared(value) })))
-        .collect::<Map<_, _>>()
-        .into()
-}
-
-fn with_shared(value: &Value) -> Value {
-    match value {
-        Value::String(text) if text.starts_with('@') => shared_example(&text[1..]),
-        Value::Array(items) => items.iter().map(with_shared).collect(),
-        Value::Object(members) => {
-            let members = members.iter();
-            let members = members.map(|(name, value)| (name.clone(), with_shared(value)));
-            Value::Object(members.collect())
-        }
-        _ => value.clone(),
     }
 }
 
@@ -494,7 +462,7 @@ mod tests {
                 }
             }
         }
-        for id in EXAMPLES["operations"]
+        for id in examples::operations()
             .as_object()
             .expect("operations")
             .keys()

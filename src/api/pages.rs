@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use axum::Router;
 use axum::extract::Path;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, StatusCode};
@@ -16,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use uuid::Uuid;
 
+use super::etag;
 use super::problem::{Problem, Result};
 
 /// What the page may do, which is what it does: its own files, and calls to its own host.
@@ -164,11 +165,7 @@ fn answer(
     content: &'static str,
 ) -> Response {
     let tag = format!("\"{}\"", SITE.version);
-    let known = asked.get_all(IF_NONE_MATCH).iter().any(|value| {
-        let tags = value.to_str().unwrap_or_default();
-        tags.split(',')
-            .any(|known| known.trim().trim_start_matches("W/") == tag)
-    });
+    let known = etag::is_known(asked, &SITE.version);
     let head = [(ETAG, tag), (CACHE_CONTROL, caching.to_owned())];
     if known {
         (StatusCode::NOT_MODIFIED, PROTECTION, head).into_response()

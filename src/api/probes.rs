@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
 
-use super::extract::Params;
 use super::problem::{Problem, Result};
+use super::query::Params;
 use crate::readiness::{Readiness, Role};
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -37,9 +37,10 @@ pub fn router(state: ProbeState) -> Router {
         .with_state(state)
 }
 
-async fn ready(State(state): State<ProbeState>, params: Params) -> Result<Response> {
+async fn ready(State(state): State<ProbeState>, uri: Uri) -> Result<Response> {
     let mut roles = state.readiness.snapshot();
-    if let Some(asked) = params.text("role") {
+    // What else a prober writes there to be answered afresh does not matter.
+    if let Some(asked) = Params::of(&uri).text("role") {
         let runs_here = |role: &Role| role.as_str() == asked;
         roles.retain(|role, _| runs_here(role));
         if roles.is_empty() {

@@ -1,6 +1,8 @@
 //! Refusals as RFC 9457 problems: every slug of contract 5 and 6, made in one place.
 
-use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -49,8 +51,11 @@ pub struct Problem {
 /// A header that goes with a problem.
 #[derive(Clone, Copy, Debug)]
 enum Hint {
-    Authenticate,
+    /// How to authenticate (RFC 6750, 3).
+    Authenticate(&'static str),
     RetryAfterSeconds(u64),
+    /// The content encodings that are understood (RFC 9110, 15.5.16).
+    AcceptEncoding(&'static str),
     /// The rest of the body was not read, so no other request can follow on this connection.
     CloseConnection,
 }
@@ -136,18 +141,33 @@ impl Problem {
         )
     }
 
-    /// There is no token, or not one that is taken here.
+    /// There is no token.
     pub fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::authenticate(detail, "Bearer")
+    }
+
+    /// There is a token, and it is not taken here.
+    pub fn invalid_token(detail: impl Into<String>) -> Self {
+        Self::authenticate(detail, "Bearer error=\"invalid_token\"")
+    }
+
+    fn authenticate(detail: impl Into<String>, challenge: &'static str) -> Self {
         Self::new(
             kind!(UNAUTHORIZED, "unauthorized", "Authentication required"),
             detail,
         )
-        .with_hint(Hint::Authenticate)
+        .with_hint(Hint::Authenticate(challenge))
     }
 
-    /// The token is good but does not allow this.
-    pub fn forbidden(detail: impl Into<String>) -> Self {
-        Self::new(kind!(FORBIDDEN, "forbidden", "Not allowed"), detail)
+    /// The token is good, and its scope does not contain the operators'.
+    pub fn insufficient_scope() -> Self {
+        Self::new(
+            kind!(FORBIDDEN, "forbidden", "Not allowed"),
+            "The token's scope does not contain ride-promo:admin.",
+        )
+        .with_hint(Hint::Authenticate(
+            "Bearer error=\"insufficient_scope\", scope=\"ride-promo:admin\"",
+        ))
     }
 
     /// There is nothing at this address.
@@ -181,6 +201,54 @@ impl Problem {
             "The body did not arrive in time.",
         )
         .with_hint(Hint::CloseConnection)
+    }
+
+    /// The head of the request is not HTTP.
+    pub fn malformed_head(detail: impl Into<String>) -> Self {
+        Self::malformed_request(detail).with_hint(Hint::CloseConnection)
+    }
+
+    /// The head of the request did not arrive in time.
+    pub fn head_timeout() -> Self {
+        Self {
+            detail: "The request's head did not arrive in time.".to_owned(),
+            ..Self::request_timeout()
+        }
+    }
+
+    /// The first line of the request is larger than `limit_bytes`.
+    pub fn uri_too_long(limit_bytes: usize) -> Self {
+        Self::new(
+            kind!(URI_TOO_LONG, "uri-too-long", "URI too long"),
+            format!("The request's first line is larger than {limit_bytes} bytes."),
+        )
+        .with_hint(Hint::CloseConnection)
+    }
+
+    /// The head of the request has too many fields, or is too large.
+    pub fn header_fields_too_large(detail: impl Into<String>) -> Self {
+        Self::new(
+            kind!(
+                REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "header-fields-too-large",
+                "Header fields too large"
+            ),
+            detail,
+        )
+        .with_hint(Hint::CloseConnection)
+    }
+
+    /// The body is in a content encoding that is not understood; `accepted` are.
+    pub fn unsupported_encoding(accepted: &'static str) -> Self {
+        Self::new(
+            kind!(
+                UNSUPPORTED_MEDIA_TYPE,
+                "unsupported-encoding",
+                "Unsupported content encoding"
+            ),
+            format!("The body's Content-Encoding is not understood; understood are: {accepted}."),
+        )
+        .with_hint(Hint::AcceptEncoding(accepted))
     }
 
     /// The body is larger than `limit_bytes`.
@@ -380,12 +448,17 @@ impl IntoResponse for Problem {
         let mut response = (self.kind.status, self.body().to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_PROBLEM));
+        // Some statuses, such as 404 and 410, may be kept by caches that are not told (RFC 9111, 4.2.2).
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match self.hint {
-            Some(Hint::Authenticate) => {
-                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            Some(Hint::Authenticate(challenge)) => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
             }
             Some(Hint::RetryAfterSeconds(seconds)) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+            }
+            Some(Hint::AcceptEncoding(accepted)) => {
+                headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(accepted));
             }
             Some(Hint::CloseConnection) => {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -442,6 +515,12 @@ mod tests {
     async fn says_how_to_go_on() {
         let (_, headers, _) = answer(Problem::unauthorized("No token.")).await;
         assert_eq!(headers[WWW_AUTHENTICATE], "Bearer");
+        let (status, headers, _) = answer(Problem::insufficient_scope()).await;
+        assert_eq!(status, 403);
+        let challenge = headers[WWW_AUTHENTICATE].to_str().expect("ASCII");
+        assert!(challenge.starts_with("Bearer error=\"insufficient_scope\""));
+        let (_, headers, _) = answer(Problem::invalid_token("Not this one.")).await;
+        assert_eq!(headers[WWW_AUTHENTICATE], "Bearer error=\"invalid_token\"");
         let (_, headers, _) =
             answer(Problem::too_many_requests(Duration::from_millis(1_001))).await;
         assert_eq!(headers[RETRY_AFTER], "2");

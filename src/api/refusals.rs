@@ -43,9 +43,10 @@ pub fn client() -> Vec<Problem> {
 pub fn admin() -> Vec<Problem> {
     vec![
         Problem::unauthorized("A bearer token is required."),
-        Problem::forbidden("The token's scope does not allow this."),
+        Problem::insufficient_scope(),
         Problem::method_not_allowed(),
         Problem::temporarily_unavailable(),
+        Problem::invalid_field("colour", "is not a known parameter"),
     ]
 }
 
@@ -54,26 +55,14 @@ pub fn path() -> Vec<Problem> {
     vec![Problem::not_found()]
 }
 
-/// Of a call with query parameters.
-pub fn query() -> Vec<Problem> {
-    vec![Problem::invalid_field(
-        "limit",
-        "must be an integer from 1 to 200",
-    )]
-}
-
 /// Of a call that reads a body, if only to find it empty.
 pub fn body() -> Vec<Problem> {
     vec![
         Problem::malformed_request("The body must be a JSON object."),
         Problem::request_timeout(),
         Problem::too_large(64 * 1024),
+        Problem::unsupported_encoding("identity"),
     ]
-}
-
-/// Of a call whose body has fields.
-pub fn fields() -> Vec<Problem> {
-    vec![Problem::invalid_field("title", "is required")]
 }
 
 /// Of a call that may write what the release before cannot read.
@@ -100,7 +89,7 @@ pub fn not_eligible() -> Problem {
 }
 
 fn example(name: &str) -> Value {
-    super::openapi::shared_example(name)
+    super::examples::shared(name)
 }
 
 /// Those problems by status. The schema of each is inline and has a title; the document moves it
@@ -143,8 +132,22 @@ fn response(status: u16, problems: &[&Problem]) -> Response {
             described::<Content>(json!({ "schema": schema, "examples": examples })),
         );
     let headers = match status {
-        401 => Some(("WWW-Authenticate", "The scheme: `Bearer`", "string")),
+        401 => Some((
+            "WWW-Authenticate",
+            "`Bearer`, with `error=\"invalid_token\"` where there was a token (RFC 6750)",
+            "string",
+        )),
+        403 => Some((
+            "WWW-Authenticate",
+            "`Bearer error=\"insufficient_scope\"` with the `scope` that is missing",
+            "string",
+        )),
         405 => Some(("Allow", "The methods that this address takes", "string")),
+        415 => Some((
+            "Accept-Encoding",
+            "The content encodings that are understood",
+            "string",
+        )),
         429 | 503 => Some((
             "Retry-After",
             "Seconds after which to try again, at least 1",

@@ -6,6 +6,7 @@
 //! likely a typo. Secrets can be read from a file (`…_FILE`). `config.example.toml` lists every
 //! key with its default and meaning.
 
+mod auth;
 mod secret;
 mod source;
 
@@ -228,10 +229,24 @@ pub struct AuthConfig {
     pub hs256_secret: Option<Secret>,
     /// File path or `http(s)` URL of the key set, set where the algorithm is RS256 or ES256.
     pub jwks: Option<String>,
+    /// How long keys are used while the key set cannot be fetched.
+    pub jwks_max_age: Duration,
     /// What `iss` must be.
     pub issuer: String,
     /// What `aud` must contain.
     pub audience: String,
+    /// How far `nbf` and `iat` may lie in the future.
+    pub leeway: Duration,
+}
+
+impl AuthConfig {
+    /// Whether tokens of the other section are checked with the same keys, fetched the same way.
+    pub fn has_keys_of(&self, other: &Self) -> bool {
+        self.algorithm == other.algorithm
+            && self.hs256_secret == other.hs256_secret
+            && self.jwks == other.jwks
+            && self.jwks_max_age == other.jwks_max_age
+    }
 }
 
 /// `[api]`: the client API.
@@ -245,6 +260,12 @@ pub struct ApiConfig {
     pub rate_limit_burst: u32,
     /// Longest time for a request's head.
     pub header_timeout: Duration,
+    /// How long a connection may stay open between two requests.
+    pub idle_timeout: Duration,
+    /// Connections from one address at a time; 0 for half of all.
+    pub max_connections_per_address: usize,
+    /// Where pages that call the API from browsers come from; `*` for anywhere.
+    pub cors_origins: Vec<String>,
     /// Longest time for an answer; a long poll's wait does not count.
     pub request_timeout: Duration,
     /// Longest time for a request's body.
@@ -373,19 +394,12 @@ fn read(
     let mut warnings = Vec::new();
     let database = database(&mut reader, needs.database);
     let kafka = kafka(&mut reader, needs.kafka);
-    let auth = AuthWritten::read(&mut reader, "auth");
-    let admin_auth = AuthWritten::read(&mut reader, "admin_auth").or(&auth);
+    let (auth, admin_auth) = auth::sections(&mut reader, needs.auth, &mut warnings);
     let config = Config {
         database,
         kafka,
-        auth: auth.finish(&mut reader, "auth", needs.auth, &mut warnings),
-        admin_auth: admin_auth.finish(
-            &mut reader,
-            "admin_auth",
-            // What both lack is reported once.
-            needs.auth && !auth.lacks_key(),
-            &mut Vec::new(),
-        ),
+        auth,
+        admin_auth,
         api: api(&mut reader),
         admin: AdminConfig {
             listen: listen(&mut reader, "admin.listen", 8081),
@@ -568,147 +582,24 @@ fn properties(reader: &mut Reader) -> BTreeMap<String, String> {
     properties
 }
 
-/// One auth section as far as it is written.
-struct AuthWritten {
-    algorithm: Option<Algorithm>,
-    hs256_secret: Option<Secret>,
-    jwks: Option<String>,
-    issuer: Option<String>,
-    audience: Option<String>,
-    /// Something of it is there but wrong: reported already, so not reported as missing.
-    wrong: bool,
-}
-
-impl AuthWritten {
-    fn read(reader: &mut Reader, section: &str) -> Self {
-        let key = |name: &str| format!("{section}.{name}");
-        let set = ["algorithm", "hs256_secret", "jwks"]
-            .iter()
-            .filter(|name| reader.is_set(&key(name)))
-            .count();
-        let algorithm = reader.optional(&key("algorithm"), "HS256, RS256 or ES256", |text| {
-            [Algorithm::Hs256, Algorithm::Rs256, Algorithm::Es256]
-                .into_iter()
-                .find(|algorithm| algorithm.as_str().eq_ignore_ascii_case(text))
-        });
-        let hs256_secret = reader.secret(&key("hs256_secret"), |text| {
-            if text.is_empty() {
-                Err("is empty; expected the shared secret")
-            } else {
-                Ok(())
-            }
-        });
-        let jwks = reader.optional(
-            &key("jwks"),
-            "a readable file or an http or https URL of a JSON Web Key Set",
-            |text| is_jwks_location(text).then(|| text.to_owned()),
-        );
-        let name = |reader: &mut Reader, name: &str| {
-            let key = key(name);
-            reader.is_set(&key).then(|| text(reader, &key)).or_else(|| {
-                // Asked for all the same, so that the key is known.
-                text(reader, &key);
-                None
-            })
-        };
-        let right = usize::from(algorithm.is_some())
-            + usize::from(hs256_secret.is_some())
-            + usize::from(jwks.is_some());
-        Self {
-            algorithm,
-            hs256_secret,
-            jwks,
-            issuer: name(reader, "issuer"),
-            audience: name(reader, "audience"),
-            wrong: right < set,
-        }
-    }
-
-    /// Fills what is not written from another section.
-    fn or(self, fallback: &Self) -> Self {
-        Self {
-            algorithm: self.algorithm.or(fallback.algorithm),
-            hs256_secret: self.hs256_secret.or_else(|| fallback.hs256_secret.clone()),
-            jwks: self.jwks.or_else(|| fallback.jwks.clone()),
-            issuer: self.issuer.or_else(|| fallback.issuer.clone()),
-            audience: self.audience.or_else(|| fallback.audience.clone()),
-            wrong: self.wrong || fallback.wrong,
-        }
-    }
-
-    fn lacks_key(&self) -> bool {
-        match self.algorithm {
-            None => true,
-            Some(Algorithm::Hs256) => self.hs256_secret.is_none(),
-            Some(Algorithm::Rs256 | Algorithm::Es256) => self.jwks.is_none(),
-        }
-    }
-
-    fn finish(
-        &self,
-        reader: &mut Reader,
-        section: &str,
-        needed: bool,
-        warnings: &mut Vec<String>,
-    ) -> AuthConfig {
-        let upper = section.to_ascii_uppercase();
-        if needed && !self.wrong && self.lacks_key() {
-            let (key, message) = match self.algorithm {
-                None => (
-                    "algorithm",
-                    format!(
-                        "is missing; set RIDE_PROMO__{upper}__ALGORITHM to HS256 (with …HS256_SECRET), RS256 or ES256 (with …JWKS)"
-                    ),
-                ),
-                Some(Algorithm::Hs256) => (
-                    "hs256_secret",
-                    format!(
-                        "is missing with the algorithm HS256; set RIDE_PROMO__{upper}__HS256_SECRET or …_FILE"
-                    ),
-                ),
-                Some(algorithm) => (
-                    "jwks",
-                    format!(
-                        "is missing with the algorithm {}; set RIDE_PROMO__{upper}__JWKS to a file or URL",
-                        algorithm.as_str()
-                    ),
-                ),
-            };
-            reader.problem(&format!("{section}.{key}"), message);
-        }
-        let algorithm = self.algorithm.unwrap_or(Algorithm::Hs256);
-        let symmetric = algorithm == Algorithm::Hs256;
-        if let Some(secret) = self.hs256_secret.as_ref().filter(|_| symmetric)
-            && secret.expose().len() < 32
-        {
-            warnings.push(format!(
-                "{section}.hs256_secret is shorter than the 32 bytes HS256 asks for: fine for development only"
-            ));
-        }
-        AuthConfig {
-            algorithm,
-            hs256_secret: self.hs256_secret.clone().filter(|_| symmetric),
-            jwks: self.jwks.clone().filter(|_| !symmetric),
-            issuer: self.issuer.clone().unwrap_or_else(|| "ride-promo".into()),
-            audience: self.audience.clone().unwrap_or_else(|| "ride-promo".into()),
-        }
-    }
-}
-
-fn is_jwks_location(text: &str) -> bool {
-    if text.starts_with("http://") || text.starts_with("https://") {
-        reqwest::Url::parse(text).is_ok_and(|url| url.has_host())
-    } else {
-        Path::new(text).is_file()
-    }
-}
-
 fn api(reader: &mut Reader) -> ApiConfig {
     ApiConfig {
         listen: listen(reader, "api.listen", 8080),
         rate_limit_per_second: reader.number("api.rate_limit_per_second", 50, 0..=1_000_000),
         rate_limit_burst: reader.number("api.rate_limit_burst", 100, 1..=1_000_000),
         header_timeout: reader.duration("api.header_timeout", 10 * SECOND, SECOND..=5 * MINUTE),
+        idle_timeout: reader.duration("api.idle_timeout", 75 * SECOND, SECOND..=15 * MINUTE),
+        max_connections_per_address: reader.number(
+            "api.max_connections_per_address",
+            0,
+            0..=1_000_000,
+        ),
+        cors_origins: reader.value(
+            "api.cors_origins",
+            Vec::new(),
+            "*, or origins such as https://app.example.org with commas between",
+            cors_origins,
+        ),
         request_timeout: reader.duration("api.request_timeout", 30 * SECOND, SECOND..=10 * MINUTE),
         body_timeout: reader.duration("api.body_timeout", 10 * SECOND, SECOND..=5 * MINUTE),
         body_limit_bytes: reader.number("api.body_limit_bytes", 65_536, 1_024..=16 << 20),
@@ -767,5 +658,21 @@ fn traces(reader: &mut Reader) -> TracesConfig {
             },
         ),
         max_queue: reader.number("traces.max_queue", 2_048, 1..=1_000_000),
+    }
+}
+
+/// Origins as browsers send them (RFC 6454, 6.2): scheme and host in lower case, a port where it is
+/// not the scheme's, no path.
+fn cors_origins(text: &str) -> Option<Vec<String>> {
+    let origin = |text: &str| {
+        let url = reqwest::Url::parse(text).ok()?;
+        let http = ["http", "https"].contains(&url.scheme());
+        // There are no patterns.
+        let whole = http && !text.contains('*');
+        (whole && url.origin().ascii_serialization() == text).then(|| text.to_owned())
+    };
+    match text.trim() {
+        "*" => Some(vec!["*".to_owned()]),
+        list => list.split(',').map(|text| origin(text.trim())).collect(),
     }
 }

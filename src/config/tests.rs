@@ -335,10 +335,91 @@ fn the_example_has_every_key_and_says_the_defaults() {
                 "jwks",
                 "issuer",
                 "audience",
-                "otlp_endpoint"
+                "otlp_endpoint",
+                "cors_origins",
+                // of [admin_auth], which takes them from [auth]
+                "jwks_max_age",
+                "leeway",
             ]
             .contains(&key),
             "{key} has a default"
         );
+    }
+}
+
+#[test]
+fn what_is_said_of_operators_tokens_is_used_or_refused() {
+    let jwks = "https://id.example.org/jwks.json";
+    let problems = load(None, &[("RIDE_PROMO__ADMIN_AUTH__JWKS", jwks)]).expect_err("unused");
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].starts_with("admin_auth.jwks: is not used with the algorithm HS256"));
+    let problems = load(
+        None,
+        &[
+            ("RIDE_PROMO__ADMIN_AUTH__ALGORITHM", "RS256"),
+            ("RIDE_PROMO__ADMIN_AUTH__JWKS", jwks),
+            ("RIDE_PROMO__ADMIN_AUTH__HS256_SECRET", "0123456789abcdef"),
+        ],
+    )
+    .expect_err("unused");
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].starts_with("admin_auth.hs256_secret: is not used"));
+    let config = load(
+        None,
+        &[
+            ("RIDE_PROMO__ADMIN_AUTH__ALGORITHM", "RS256"),
+            ("RIDE_PROMO__ADMIN_AUTH__JWKS", jwks),
+            ("RIDE_PROMO__ADMIN_AUTH__JWKS_MAX_AGE", "PT2H"),
+            ("RIDE_PROMO__AUTH__LEEWAY", "PT1S"),
+        ],
+    )
+    .expect("used");
+    assert_eq!(config.admin_auth.jwks_max_age, Duration::from_secs(7_200));
+    assert_eq!(config.admin_auth.leeway, Duration::from_secs(1));
+    assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn weak_keys_of_tokens_are_warned_of_in_both_sections() {
+    let config = load(None, &[("RIDE_PROMO__ADMIN_AUTH__HS256_SECRET", "short")]);
+    let warnings = config.expect("loads").warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].starts_with("admin_auth.hs256_secret is shorter"));
+    let config = load(
+        None,
+        &[
+            ("RIDE_PROMO__ADMIN_AUTH__ALGORITHM", "ES256"),
+            (
+                "RIDE_PROMO__ADMIN_AUTH__JWKS",
+                "http://id.example.org/jwks.json",
+            ),
+        ],
+    );
+    let warnings = config.expect("loads").warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].starts_with("admin_auth.jwks is fetched without TLS"));
+}
+
+#[test]
+fn origins_are_written_as_browsers_send_them() {
+    let origins = |text: &str| load(None, &[("RIDE_PROMO__API__CORS_ORIGINS", text)]);
+    let config = origins("https://app.example.org, http://localhost:3000").expect("loads");
+    assert_eq!(
+        config.api.cors_origins,
+        ["https://app.example.org", "http://localhost:3000"]
+    );
+    assert_eq!(origins("*").expect("loads").api.cors_origins, ["*"]);
+    for wrong in [
+        "app.example.org",
+        "https://app.example.org/",
+        "https://App.example.org",
+        "https://app.example.org:443",
+        "https://app.example.org/app",
+        "*, https://app.example.org",
+        "null",
+        "ftp://app.example.org",
+        "https://*.example.org",
+    ] {
+        assert!(origins(wrong).is_err(), "{wrong}");
     }
 }

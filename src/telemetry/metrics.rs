@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::domain::participation::ExpiredReason;
@@ -22,6 +22,12 @@ const HELD_BACK_CAUSES: [&str; 2] = ["lag", "quarantine"];
 
 /// What became of spans that left the queue, as labels.
 const SPAN_RESULTS: [&str; 2] = ["exported", "failed"];
+
+/// How the check of a token can end, as labels.
+const TOKEN_RESULTS: [&str; 4] = ["cached", "verified", "refused", "unavailable"];
+
+/// The APIs whose tokens are checked, as labels.
+const APIS: [&str; 2] = ["client", "admin"];
 
 /// How an accept can end, as labels.
 const ACCEPT_RESULTS: [&str; 5] = ["rewarded", "repeated", "refused", "unavailable", "failed"];
@@ -194,9 +200,32 @@ pub struct ApiMetrics {
     pub rate_limited: IntCounter,
     /// Accepts, by how they ended.
     pub accepts: Family<IntCounter>,
+    /// Tokens checked, by how that ended.
+    pub tokens: Family<IntCounter>,
+    key_set_age: GaugeVec,
+    connections: IntGaugeVec,
+    connections_refused: IntCounterVec,
 }
 
 impl ApiMetrics {
+    /// The connections of a listener: those that are open, and how many were closed at once because
+    /// their address had too many.
+    pub fn connections(&self, listener: &'static str) -> (IntGauge, IntCounter) {
+        (
+            self.connections.with_label_values(&[listener]),
+            self.connections_refused.with_label_values(&[listener]),
+        )
+    }
+
+    /// Shows how long ago the issuer last confirmed the key set of an API's tokens. Without a key set
+    /// there is nothing to show.
+    pub fn key_set_age(&self, api: &str, age: Duration) {
+        debug_assert!(APIS.contains(&api), "{api} is not an API");
+        self.key_set_age
+            .with_label_values(&[api])
+            .set(age.as_secs_f64());
+    }
+
     /// Counts an answered request. `route` is the route's template, never the path: the number of
     /// series must not depend on clients.
     pub fn observe(
@@ -396,6 +425,22 @@ impl Metrics {
                 rate_limited: make
                     .counter("rate_limited_total", "Requests refused by the rate limit"),
                 accepts: family("accepts_total", "Accepts", "result", &ACCEPT_RESULTS),
+                tokens: family("tokens_total", "Tokens checked", "result", &TOKEN_RESULTS),
+                connections: make.gauges("http_connections", "Open connections", "listener"),
+                connections_refused: make.registered(unwrap(IntCounterVec::new(
+                    opts(
+                        "http_connections_refused_total",
+                        "Connections closed at once because their address had too many",
+                    ),
+                    &["listener"],
+                ))),
+                key_set_age: make.registered(unwrap(GaugeVec::new(
+                    opts(
+                        "key_set_age_seconds",
+                        "Time since the issuer last confirmed its key set",
+                    ),
+                    &["api"],
+                ))),
             },
             model: ModelMetrics {
                 entries: make.gauge("model_entries", "Participations the read model holds"),

@@ -207,10 +207,4 @@ impl State {
     pub fn is_settling(&self, now: Instant) -> bool {
         self.status == Status::InProgress && now >= self.challenge_deadline
     }
-
-    /// The entity tag: `W/"7"`, or `W/"7s"` while settling.
-    pub fn etag(&self, now: Instant) -> String {
-        let settling = if self.is_settling(now) { "s" } else { "" };
-        format!("W/\"{}{settling}\"", self.version)
-    }
 }

@@ -497,7 +497,7 @@ async fn pre_offers_are_imported_as_they_stream_in() {
     let torn = import("text/csv", "gzip", gzip[..gzip.len() - 10].to_vec()).await;
     torn.problem(400, "malformed-request");
     let packed = import("text/csv", "br", b"x".to_vec()).await;
-    assert_eq!(named(&packed), ["Content-Encoding"]);
+    packed.problem(415, "unsupported-encoding");
     let headless = import("text/csv", "identity", b"a,b\n1,2\n".to_vec()).await;
     assert_eq!(named(&headless), ["header"]);
     let nothing = import("application/x-ndjson", "identity", Vec::new()).await;

@@ -18,7 +18,7 @@ use crate::harness::*;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Labels that a scrape adds, and that histograms' buckets have.
-const EVERYWHERE: [&str; 3] = ["instance", "job", "le"];
+const EVERYWHERE: [&str; 4] = ["instance", "job", "le", "namespace"];
 
 /// What Prometheus itself records of a target.
 const OF_THE_SCRAPE: &str = "up";
@@ -253,7 +253,14 @@ fn panels(value: &Value, found: &mut Vec<String>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_is_documented_and_what_is_watched_exists() {
     let world = World::new().await;
-    let service = world.service().start().await;
+    let keys = world.new_dir("keys").join("keys.json");
+    fs::write(&keys, key_set(&[])).expect("written");
+    let service = world
+        .service()
+        .env("RIDE_PROMO__ADMIN_AUTH__ALGORITHM", "ES256")
+        .env("RIDE_PROMO__ADMIN_AUTH__JWKS", keys.display())
+        .start()
+        .await;
     world.publish_ride(&ride(1)).await;
     service
         .client(1)

@@ -222,6 +222,10 @@ async fn every_call_of_a_client_refuses_what_it_must() {
                 whole(&answer, 404, "not-found", &[], &format!("{what} of {id}"));
             }
         }
+        let colour = format!("{here}?colour=red");
+        let answer = caller.send(caller.request(method.clone(), &colour)).await;
+        let problem = whole(&answer, 422, "invalid-request", &["errors"], &what);
+        assert_eq!(problem["errors"][0]["field"], "colour", "{what}: {problem}");
         if method == Method::POST {
             for body in ["{", "[]", "1", "null", "\u{1}"] {
                 let request = caller.request(method.clone(), &here).body(body);
@@ -239,6 +243,7 @@ async fn every_call_of_a_client_refuses_what_it_must() {
         ("rides", "limit=201"),
         ("rides", "limit="),
         ("rides", "cursor=x"),
+        ("rides", "limit=1&limit=2"),
         ("progress", "wait=31"),
         ("progress", "wait="),
     ] {
@@ -579,6 +584,10 @@ async fn every_call_of_an_operator_refuses_what_it_must() {
             allow.split(',').any(|name| name.trim() == method.as_str()),
             "{what}: {allow}"
         );
+        let request = operator.request(method.clone(), &format!("{here}?colour=red"));
+        let answer = operator.send(request.body(body.clone())).await;
+        let problem = whole(&answer, 422, "invalid-request", &["errors"], &what);
+        assert_eq!(problem["errors"][0]["field"], "colour", "{what}: {problem}");
         if *method == Method::GET || path.ends_with(":import") {
             continue;
         }

@@ -4,13 +4,13 @@ use axum::Json;
 use axum::extract::State;
 
 use crate::api::auth::Admin;
-use crate::api::extract::{Page, Params};
 use crate::api::problem::Result;
+use crate::api::query::{Page, PageParams, Paging};
 use crate::api::refusals::refusals;
 use crate::store::Store;
 use crate::wire::admin::AuditEntry;
 
-refusals!(ListAuditRefusals = admin, query);
+refusals!(ListAuditRefusals = admin);
 
 /// Lists changes
 ///
@@ -20,21 +20,16 @@ refusals!(ListAuditRefusals = admin, query);
     path = "/admin/v1/audit",
     operation_id = "list_audit",
     tag = "audit",
-    params(
-        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Most items of the page; 50 where not given"),
-        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$", description = "The `next_cursor` of the page before"),
-    ),
+    params(PageParams),
     responses(
         ListAuditRefusals,
         (status = 200, description = "A page of changes", body = Page<AuditEntry>),
     ),
 )]
 pub async fn list(
-    _: Admin,
+    Admin { query: paging, .. }: Admin<Paging<i64>>,
     State(store): State<Store>,
-    params: Params,
 ) -> Result<Json<Page<AuditEntry>>> {
-    let paging = params.paging::<i64>()?;
     let rows = store.audit(paging.after, paging.fetch()).await?;
     Ok(Json(paging.page(
         rows,

@@ -4,14 +4,16 @@ use axum::Json;
 use axum::extract::State;
 
 use crate::api::auth::Admin;
-use crate::api::extract::{JsonObject, Page, Params, PathParam};
+use crate::api::extract::{JsonObject, PathParam};
+use crate::api::params::CountryPath;
 use crate::api::problem::{Problem, Result};
+use crate::api::query::{Page, PageParams, Paging};
 use crate::api::refusals::refusals;
 use crate::domain::reward::{CodeError, CountryCode};
 use crate::store::Store;
 use crate::wire::admin::{GeoConfig, NewGeoConfig};
 
-refusals!(ListGeoConfigRefusals = admin, query);
+refusals!(ListGeoConfigRefusals = admin);
 
 /// Lists countries
 ///
@@ -21,21 +23,16 @@ refusals!(ListGeoConfigRefusals = admin, query);
     path = "/admin/v1/geo-config",
     operation_id = "list_geo_config",
     tag = "geo-config",
-    params(
-        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Most items of the page; 50 where not given"),
-        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$", description = "The `next_cursor` of the page before"),
-    ),
+    params(PageParams),
     responses(
         ListGeoConfigRefusals,
         (status = 200, description = "A page of countries", body = Page<GeoConfig>),
     ),
 )]
 pub async fn list(
-    _: Admin,
+    Admin { query: paging, .. }: Admin<Paging<CountryCode>>,
     State(store): State<Store>,
-    params: Params,
 ) -> Result<Json<Page<GeoConfig>>> {
-    let paging = params.paging::<CountryCode>()?;
     let after = paging.after.as_ref().map(CountryCode::as_str);
     let rows = store.geo_config(after, paging.fetch()).await?;
     Ok(Json(paging.page(
@@ -45,7 +42,7 @@ pub async fn list(
     )))
 }
 
-refusals!(PutGeoConfigRefusals = admin, path, body, fields);
+refusals!(PutGeoConfigRefusals = admin, path, body);
 
 /// Switches a country
 ///
@@ -56,7 +53,7 @@ refusals!(PutGeoConfigRefusals = admin, path, body, fields);
     path = "/admin/v1/geo-config/{country_code}",
     operation_id = "put_geo_config",
     tag = "geo-config",
-    params(("country_code" = String, Path, pattern = "^[A-Z]{2}$", example = "MX", description = "ISO 3166-1 alpha-2, two capital letters")),
+    params(CountryPath),
     request_body = NewGeoConfig,
     responses(
         PutGeoConfigRefusals,

@@ -8,12 +8,13 @@ use axum::Json;
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use futures::{Stream, StreamExt, stream};
 use tokio_util::io::StreamReader;
 
 use super::AdminState;
 use crate::api::auth::Admin;
+use crate::api::encoding::require_plain_or_gzip;
 use crate::api::problem::{Problem, Result};
 use crate::api::refusals::refusals;
 use crate::import::{Format, ImportError, import_pre_offers};
@@ -23,9 +24,10 @@ use crate::wire::pre_offer::ImportReport;
 pub const IMPORT_PATH: &str = "/admin/v1/pre-offers:import";
 
 refusals!(
-    ImportPreOffersRefusals = admin, fields;
+    ImportPreOffersRefusals = admin;
     Problem::malformed_request("The body broke off."),
-    Problem::request_timeout()
+    Problem::request_timeout(),
+    Problem::unsupported_encoding("gzip, identity")
 );
 
 /// Imports pre-offers
@@ -59,29 +61,12 @@ pub async fn import(
         .get(CONTENT_TYPE)
         .and_then(|value| Format::of_content_type(value.to_str().ok()?))
         .unwrap_or(Format::Detect);
-    check_encoding(&headers)?;
+    // Gzip is recognised by its first bytes; what is packed otherwise would be read as bad lines.
+    require_plain_or_gzip(&headers)?;
     let chunks = unless_silent(body.into_data_stream(), state.import_body_timeout);
     let reader = StreamReader::new(Box::pin(chunks) as Pin<Box<dyn Stream<Item = _> + Send>>);
     let report = import_pre_offers(&state.store, reader, format, &admin.actor, |_| ()).await;
     report.map(Json).map_err(refusal)
-}
-
-/// Gzip is recognised by its first bytes; what is packed otherwise would be read as bad lines.
-fn check_encoding(headers: &HeaderMap) -> Result<()> {
-    let Some(encoding) = headers.get(CONTENT_ENCODING) else {
-        return Ok(());
-    };
-    let known = ["gzip", "x-gzip", "identity"];
-    if known
-        .iter()
-        .any(|known| encoding.as_bytes().eq_ignore_ascii_case(known.as_bytes()))
-    {
-        return Ok(());
-    }
-    Err(Problem::invalid_field(
-        "Content-Encoding",
-        "must be gzip or identity",
-    ))
 }
 
 /// The chunks of a body, until it sends nothing for that long. Only waiting counts, not the time in

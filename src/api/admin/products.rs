@@ -4,13 +4,15 @@ use axum::Json;
 use axum::extract::State;
 
 use crate::api::auth::Admin;
-use crate::api::extract::{JsonObject, Page, Params, PathParam};
+use crate::api::extract::{JsonObject, PathParam};
+use crate::api::params::ProductPath;
 use crate::api::problem::{Problem, Result};
+use crate::api::query::{Page, PageParams, Paging};
 use crate::api::refusals::refusals;
 use crate::store::Store;
 use crate::wire::admin::{NewProduct, Product};
 
-refusals!(ListProductsRefusals = admin, query);
+refusals!(ListProductsRefusals = admin);
 
 /// Lists products
 ///
@@ -20,21 +22,16 @@ refusals!(ListProductsRefusals = admin, query);
     path = "/admin/v1/products",
     operation_id = "list_products",
     tag = "products",
-    params(
-        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Most items of the page; 50 where not given"),
-        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$", description = "The `next_cursor` of the page before"),
-    ),
+    params(PageParams),
     responses(
         ListProductsRefusals,
         (status = 200, description = "A page of products", body = Page<Product>),
     ),
 )]
 pub async fn list(
-    _: Admin,
+    Admin { query: paging, .. }: Admin<Paging<i64>>,
     State(store): State<Store>,
-    params: Params,
 ) -> Result<Json<Page<Product>>> {
-    let paging = params.paging::<i64>()?;
     let rows = store.products(paging.after, paging.fetch()).await?;
     Ok(Json(paging.page(
         rows,
@@ -43,7 +40,7 @@ pub async fn list(
     )))
 }
 
-refusals!(PutProductRefusals = admin, path, body, fields);
+refusals!(PutProductRefusals = admin, path, body);
 
 /// Writes a product
 ///
@@ -53,7 +50,7 @@ refusals!(PutProductRefusals = admin, path, body, fields);
     path = "/admin/v1/products/{product_id}",
     operation_id = "put_product",
     tag = "products",
-    params(("product_id" = i64, Path, minimum = 1, example = 80, description = "The product")),
+    params(ProductPath),
     request_body = NewProduct,
     responses(
         PutProductRefusals,

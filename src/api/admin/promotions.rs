@@ -7,15 +7,17 @@ use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 
 use crate::api::auth::Admin;
-use crate::api::extract::{JsonObject, Page, Params, PathParam};
+use crate::api::extract::{JsonObject, PathParam};
+use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
+use crate::api::query::{Page, PageParams, Paging};
 use crate::api::refusals::refusals;
 use crate::domain::PromotionId;
 use crate::store::Store;
 use crate::store::promotions::Created;
 use crate::wire::admin::{NewPromotion, Promotion, PromotionPatch};
 
-refusals!(ListPromotionsRefusals = admin, query);
+refusals!(ListPromotionsRefusals = admin);
 
 /// Lists promotions
 ///
@@ -25,21 +27,16 @@ refusals!(ListPromotionsRefusals = admin, query);
     path = "/admin/v1/promotions",
     operation_id = "list_promotions",
     tag = "promotions",
-    params(
-        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Most items of the page; 50 where not given"),
-        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$", description = "The `next_cursor` of the page before"),
-    ),
+    params(PageParams),
     responses(
         ListPromotionsRefusals,
         (status = 200, description = "A page of promotions", body = Page<Promotion>),
     ),
 )]
 pub async fn list(
-    _: Admin,
+    Admin { query: paging, .. }: Admin<Paging<PromotionId>>,
     State(store): State<Store>,
-    params: Params,
 ) -> Result<Json<Page<Promotion>>> {
-    let paging = params.paging::<PromotionId>()?;
     let rows = store.promotions(paging.after, paging.fetch()).await?;
     Ok(Json(paging.page(
         rows,
@@ -49,7 +46,7 @@ pub async fn list(
 }
 
 refusals!(
-    CreatePromotionRefusals = admin, body, fields;
+    CreatePromotionRefusals = admin, body;
     Problem::promotion_key_taken()
 );
 
@@ -95,7 +92,7 @@ refusals!(GetPromotionRefusals = admin, path);
     path = "/admin/v1/promotions/{promotion_id}",
     operation_id = "get_promotion",
     tag = "promotions",
-    params(("promotion_id" = i64, Path, minimum = 1, example = 1, description = "The promotion")),
+    params(PromotionPath),
     responses(
         GetPromotionRefusals,
         (status = 200, description = "The promotion", body = Promotion),
@@ -110,7 +107,7 @@ pub async fn get(
     promotion.map(Json).ok_or_else(Problem::not_found)
 }
 
-refusals!(PatchPromotionRefusals = admin, path, body, fields);
+refusals!(PatchPromotionRefusals = admin, path, body);
 
 /// Changes a promotion
 ///
@@ -121,7 +118,7 @@ refusals!(PatchPromotionRefusals = admin, path, body, fields);
     path = "/admin/v1/promotions/{promotion_id}",
     operation_id = "patch_promotion",
     tag = "promotions",
-    params(("promotion_id" = i64, Path, minimum = 1, example = 1, description = "The promotion")),
+    params(PromotionPath),
     request_body = PromotionPatch,
     responses(
         PatchPromotionRefusals,

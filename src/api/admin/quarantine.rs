@@ -3,28 +3,27 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use chrono::{DateTime, Utc};
-use serde::Serialize;
-use serde_json::{Map, Value};
-use utoipa::ToSchema;
+use chrono::DateTime;
+use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::AdminState;
 use crate::api::auth::Admin;
-use crate::api::extract::{JsonObject, OptionalJsonObject, Page, Params, PathParam};
+use crate::api::extract::{JsonObject, OptionalJsonObject, PathParam};
+use crate::api::params::QuarantinePath;
 use crate::api::problem::{Problem, Result};
+use crate::api::query::{FromQuery, Page, PageParams, Paging, Params, bad_cursor};
 use crate::api::refusals::refusals;
-use crate::domain::fields::{FieldError, Fields, Refusal, instant, parsed, shown, text};
+use crate::domain::fields::{FieldError, shown};
 use crate::domain::{Instant, UserId};
 use crate::store::Store;
 use crate::store::participations;
 use crate::store::quarantine::{BulkResolved, Dismissal, Quarantined, Replay, Selection};
 use crate::store::rides::AppliedOne;
-use crate::wire::quarantine::{QuarantineStatus, QuarantinedView, ReplayOutcome};
-use crate::wire::receipt::Receipt;
-#[allow(unused_imports, reason = "named in the schema")]
-use crate::wire::ride_completed::RideCompleted;
-use crate::wire::ride_completed::{Fault, QuarantineReason};
+use crate::wire::quarantine::{
+    BulkRequest, Correction, DismissalReason, QuarantineStatus, QuarantinedView, Replayed,
+};
+use crate::wire::ride_completed::Fault;
 
 /// Where many are replayed.
 pub const REPLAY_ALL_PATH: &str = "/admin/v1/quarantine:replay";
@@ -32,13 +31,38 @@ pub const REPLAY_ALL_PATH: &str = "/admin/v1/quarantine:replay";
 /// Where many are dismissed.
 pub const DISMISS_ALL_PATH: &str = "/admin/v1/quarantine:dismiss";
 
-/// The longest reason or note, in characters.
-const MOST_REASON_CHARS: usize = 1_000;
-
 /// A place in the list: `received_at` in milliseconds since 1970, and `quarantine_id`.
 type Place = (i64, Uuid);
 
-refusals!(ListQuarantineRefusals = admin, query);
+/// The query parameters of its list, besides those of every list.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "only its description is used")]
+struct QuarantineParams {
+    /// Only of this status
+    status: Option<QuarantineStatus>,
+}
+
+/// Which page of which records is asked for.
+pub struct QuarantineQuery {
+    status: Option<QuarantineStatus>,
+    paging: Paging<Place>,
+}
+
+impl FromQuery for QuarantineQuery {
+    fn from_query(params: &mut Params) -> Result<Self> {
+        let status = match params.text("status") {
+            None => None,
+            Some(word) => Some(word.parse::<QuarantineStatus>().map_err(|error| {
+                Problem::invalid_field("status", format!("{error}, got {}", shown(word)))
+            })?),
+        };
+        let paging = Paging::from_query(params)?;
+        Ok(Self { status, paging })
+    }
+}
+
+refusals!(ListQuarantineRefusals = admin);
 
 /// Lists quarantined records
 ///
@@ -50,9 +74,8 @@ refusals!(ListQuarantineRefusals = admin, query);
     operation_id = "list_quarantine",
     tag = "quarantine",
     params(
-        ("status" = Option<QuarantineStatus>, Query, description = "Only of this status"),
-        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Most items of the page; 50 where not given"),
-        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$", description = "The `next_cursor` of the page before"),
+        QuarantineParams,
+        PageParams,
     ),
     responses(
         ListQuarantineRefusals,
@@ -60,17 +83,10 @@ refusals!(ListQuarantineRefusals = admin, query);
     ),
 )]
 pub async fn list(
-    _: Admin,
+    admin: Admin<QuarantineQuery>,
     State(store): State<Store>,
-    params: Params,
 ) -> Result<Json<Page<QuarantinedView>>> {
-    let status = match params.text("status") {
-        None => None,
-        Some(word) => Some(word.parse::<QuarantineStatus>().map_err(|error| {
-            Problem::invalid_field("status", format!("{error}, got {}", shown(word)))
-        })?),
-    };
-    let paging = params.paging::<Place>()?;
+    let QuarantineQuery { status, paging } = admin.query;
     let after = match paging.after {
         None => None,
         Some((at_ms, quarantine_id)) => Some((place_instant(at_ms)?, quarantine_id)),
@@ -84,48 +100,15 @@ pub async fn list(
     })))
 }
 
-/// What is received is received now; anything else is no place that was ever given out.
+/// What is received is received now; anything else is not a place that was ever given out.
 fn place_instant(at_ms: i64) -> Result<Instant> {
     DateTime::from_timestamp_millis(at_ms)
         .filter(|_| at_ms >= 0)
-        .ok_or_else(|| Problem::invalid_field("cursor", "must be the next_cursor of a page"))
-}
-
-/// The corrected ride, where the record as it came is no ride.
-#[derive(Debug, ToSchema)]
-pub struct Correction {
-    /// A whole ride-completed event, for the same client; for any client where the record's cannot
-    /// be told.
-    #[schema(value_type = Option<RideCompleted>)]
-    pub ride: Option<Value>,
-}
-
-impl Correction {
-    fn from_json(object: &Map<String, Value>) -> std::result::Result<Self, Vec<FieldError>> {
-        let mut fields = Fields::of(object);
-        let ride = fields.optional("ride", |value| {
-            if value.is_object() {
-                Ok(value.clone())
-            } else {
-                Err(Refusal::WrongType("must be an object".to_owned()))
-            }
-        });
-        fields.finish(Some(Self { ride }))
-    }
-}
-
-/// What came of a replay.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Replayed {
-    /// Which way it went.
-    pub outcome: ReplayOutcome,
-    /// The receipt, the earlier one of a duplicate; `null` where the client takes part in nothing.
-    #[schema(required)]
-    pub receipt: Option<Receipt>,
+        .ok_or_else(bad_cursor)
 }
 
 refusals!(
-    ReplayQuarantinedRefusals = admin, path, body, fields;
+    ReplayQuarantinedRefusals = admin, path, body;
     Problem::already_resolved()
 );
 
@@ -138,7 +121,7 @@ refusals!(
     path = "/admin/v1/quarantine/{quarantine_id}/replay",
     operation_id = "replay_quarantined",
     tag = "quarantine",
-    params(("quarantine_id" = Uuid, Path, description = "The record")),
+    params(QuarantinePath),
     request_body = Option<Correction>,
     responses(
         ReplayQuarantinedRefusals,
@@ -188,6 +171,14 @@ fn bad_ride(of: &str, faults: &[Fault]) -> Problem {
     Problem::invalid_request(errors.collect())
 }
 
+fn selection(bulk: &BulkRequest) -> Selection {
+    Selection {
+        reason: bulk.reason,
+        from: bulk.from,
+        to: bulk.to,
+    }
+}
+
 fn other_client(user_id: UserId) -> Problem {
     let reason = format!("must be {user_id}, the record's client");
     Problem::invalid_field("ride.user_id", reason)
@@ -203,29 +194,8 @@ fn answer(applied: &AppliedOne) -> Replayed {
     }
 }
 
-/// Why a record is given up.
-#[derive(Debug, ToSchema)]
-pub struct DismissalReason {
-    /// 1 to 1,000 characters.
-    #[schema(
-        min_length = 1,
-        max_length = 1000,
-        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$",
-        example = "a test of the platform"
-    )]
-    pub reason: String,
-}
-
-impl DismissalReason {
-    fn from_json(object: &Map<String, Value>) -> std::result::Result<Self, Vec<FieldError>> {
-        let mut fields = Fields::of(object);
-        let reason = fields.required("reason", text(MOST_REASON_CHARS));
-        fields.finish(reason.map(|reason| Self { reason }))
-    }
-}
-
 refusals!(
-    DismissQuarantinedRefusals = admin, path, body, fields;
+    DismissQuarantinedRefusals = admin, path, body;
     Problem::already_resolved()
 );
 
@@ -235,7 +205,7 @@ refusals!(
     path = "/admin/v1/quarantine/{quarantine_id}/dismiss",
     operation_id = "dismiss_quarantined",
     tag = "quarantine",
-    params(("quarantine_id" = Uuid, Path, description = "The record")),
+    params(QuarantinePath),
     request_body = DismissalReason,
     responses(
         DismissQuarantinedRefusals,
@@ -263,50 +233,7 @@ pub async fn dismiss(
     }
 }
 
-/// Which open records a bulk call is about, and why it is made.
-#[derive(Debug, ToSchema)]
-pub struct BulkRequest {
-    /// Only of this reason.
-    pub reason: Option<QuarantineReason>,
-    /// Only those received at or after this.
-    pub from: Option<DateTime<Utc>>,
-    /// Only those received before this.
-    pub to: Option<DateTime<Utc>>,
-    /// Why, for the audit: 1 to 1,000 characters.
-    #[schema(
-        min_length = 1,
-        max_length = 1000,
-        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$",
-        example = "the platform published cents as decimals that day"
-    )]
-    pub note: String,
-}
-
-impl BulkRequest {
-    fn from_json(object: &Map<String, Value>) -> std::result::Result<Self, Vec<FieldError>> {
-        let mut fields = Fields::of(object);
-        let reason = fields.optional("reason", parsed);
-        let from = fields.optional("from", instant);
-        let to = fields.optional("to", instant);
-        let note = fields.required("note", text(MOST_REASON_CHARS));
-        fields.finish(note.map(|note| Self {
-            reason,
-            from,
-            to,
-            note,
-        }))
-    }
-
-    fn selection(&self) -> Selection {
-        Selection {
-            reason: self.reason,
-            from: self.from,
-            to: self.to,
-        }
-    }
-}
-
-refusals!(ReplayQuarantineRefusals = admin, body, fields);
+refusals!(ReplayQuarantineRefusals = admin, body);
 
 /// Replays many records
 ///
@@ -332,7 +259,7 @@ pub async fn replay_all(
     let done = state
         .store
         .replay_quarantine(
-            &bulk.selection(),
+            &selection(&bulk),
             &bulk.note,
             &admin.author("POST /quarantine:replay"),
         )
@@ -341,7 +268,7 @@ pub async fn replay_all(
     Ok(Json(done))
 }
 
-refusals!(DismissQuarantineRefusals = admin, body, fields);
+refusals!(DismissQuarantineRefusals = admin, body);
 
 /// Dismisses many records
 ///
@@ -366,7 +293,7 @@ pub async fn dismiss_all(
     Ok(Json(
         store
             .dismiss_quarantine(
-                &bulk.selection(),
+                &selection(&bulk),
                 &bulk.note,
                 &admin.author("POST /quarantine:dismiss"),
             )

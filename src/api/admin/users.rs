@@ -5,6 +5,7 @@ use axum::extract::State;
 
 use crate::api::auth::Admin;
 use crate::api::extract::PathParam;
+use crate::api::params::UserPath;
 use crate::api::problem::{Problem, Result};
 use crate::api::refusals::refusals;
 use crate::domain::UserId;
@@ -22,7 +23,7 @@ refusals!(GetUserRefusals = admin, path);
     path = "/admin/v1/users/{user_id}",
     operation_id = "get_user",
     tag = "users",
-    params(("user_id" = i64, Path, minimum = 1, example = 48_151, description = "The client")),
+    params(UserPath),
     responses(
         GetUserRefusals,
         (status = 200, description = "The client", body = User),

@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use super::ClientState;
 use crate::api::auth::Client;
 use crate::api::extract::{OptionalJsonObject, PathParam};
+use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
 use crate::api::refusals::refusals;
 use crate::domain::PromotionId;
@@ -26,7 +27,7 @@ refusals!(
     path = "/v1/promotions/{promotion_id}/acknowledge",
     operation_id = "acknowledge",
     tag = "promotions",
-    params(("promotion_id" = i64, Path, minimum = 1, example = 1, description = "The promotion")),
+    params(PromotionPath),
     responses(
         AcknowledgeRefusals,
         (status = 204, description = "Noted, now or earlier"),

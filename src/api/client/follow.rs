@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
-use super::tag::{Tag, keep_settling};
+use crate::api::etag::{Tag, keep_settling};
 use crate::api::model::{Key, Model, Watch};
 use crate::api::problem::Problem;
 use crate::domain::participation::Status;

@@ -2,8 +2,6 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderName;
-use axum::http::header::CACHE_CONTROL;
 
 use super::ClientState;
 use crate::api::auth::Client;
@@ -32,7 +30,7 @@ pub async fn landing(
     client: Client,
     State(state): State<ClientState>,
     _empty: OptionalJsonObject,
-) -> Result<([(HeaderName, &'static str); 1], Json<Landing>)> {
+) -> Result<Json<Landing>> {
     let landing = state.store.landing(client.user_id).await?;
     let landing = Landing {
         screen: landing.screen,
@@ -42,5 +40,5 @@ pub async fn landing(
         application: landing.application,
         server_time: landing.now,
     };
-    Ok(([(CACHE_CONTROL, "no-store")], Json(landing)))
+    Ok(Json(landing))
 }

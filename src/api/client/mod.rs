@@ -8,17 +8,16 @@ mod reward;
 mod rides;
 mod start;
 mod stream;
-pub mod tag;
 pub mod waits;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::FromRef;
 use axum::http::header::{CACHE_CONTROL, ETAG};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
@@ -26,6 +25,8 @@ use utoipa_axum::routes;
 
 use self::waits::Waits;
 use super::auth::ClientAuth;
+use super::connection::Link;
+use super::etag::Tag;
 use super::model::Model;
 use super::problem::{Problem, Result};
 use crate::store::Store;
@@ -80,6 +81,14 @@ impl ClientState {
     }
 }
 
+/// Waits until the client sends no more, which who waits for a change has no reason for.
+async fn hung_up(link: Option<Extension<Arc<Link>>>) {
+    match link {
+        Some(Extension(link)) => link.hung_up().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The trace a request belongs to, to be carried on to the event it causes: within the request's
 /// span where that is recorded, else as it came.
 fn traceparent(headers: &HeaderMap) -> Option<String> {
@@ -95,7 +104,7 @@ fn traceparent(headers: &HeaderMap) -> Option<String> {
 /// The headers that go with a participation: its tag, and that nobody may keep it for others.
 fn tagged(stored: &Stored) -> [(HeaderName, String); 2] {
     [
-        (ETAG, stored.state.etag(stored.now)),
+        (ETAG, Tag::of(stored).to_string()),
         (CACHE_CONTROL, "private, no-cache".to_owned()),
     ]
 }

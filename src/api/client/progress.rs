@@ -1,17 +1,24 @@
 //! The participation, at once or when it has changed.
 
+use std::sync::Arc;
+
+use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tokio::time::{Duration, Instant};
+use utoipa::IntoParams;
 
 use super::follow::Follower;
-use super::tag::{Condition, Tag, keep_settling};
-use super::{ClientState, participation, tagged};
+use super::{ClientState, hung_up, participation, tagged};
 use crate::api::auth::Client;
-use crate::api::extract::{Params, PathParam};
+use crate::api::connection::Link;
+use crate::api::etag::{Condition, Tag, keep_settling};
+use crate::api::extract::PathParam;
 use crate::api::model::Key;
+use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
+use crate::api::query::{FromQuery, Params};
 use crate::api::refusals::refusals;
 use crate::domain::PromotionId;
 use crate::store::participations::Stored;
@@ -23,8 +30,29 @@ pub const PATH: &str = "/v1/promotions/{promotion_id}/progress";
 /// The longest wait for a change, in seconds.
 const MAX_WAIT_SECONDS: i64 = 30;
 
+/// Its query parameters.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "only its description is used")]
+struct ProgressParams {
+    /// Seconds to wait for a change, where `If-None-Match` says what is known
+    #[param(minimum = 0, maximum = 30)]
+    wait: Option<i64>,
+}
+
+/// How long to wait for a change.
+pub struct Wait(Duration);
+
+impl FromQuery for Wait {
+    fn from_query(params: &mut Params) -> Result<Self> {
+        let seconds = params.integer("wait", 0..=MAX_WAIT_SECONDS)?.unwrap_or(0);
+        let seconds = u64::try_from(seconds).unwrap_or_default();
+        Ok(Self(Duration::from_secs(seconds)))
+    }
+}
+
 refusals!(
-    ProgressRefusals = client, path, query;
+    ProgressRefusals = client, path;
     Problem::not_participating()
 );
 
@@ -39,8 +67,8 @@ refusals!(
     operation_id = "progress",
     tag = "promotions",
     params(
-        ("promotion_id" = i64, Path, minimum = 1, example = 1, description = "The promotion"),
-        ("wait" = Option<i64>, Query, minimum = 0, maximum = 30, description = "Seconds to wait for a change, where `If-None-Match` says what is known"),
+        PromotionPath,
+        ProgressParams,
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of what is known"),
     ),
     responses(
@@ -56,14 +84,13 @@ refusals!(
     ),
 )]
 pub async fn progress(
-    client: Client,
+    client: Client<Wait>,
     PathParam(promotion_id): PathParam<PromotionId>,
     State(state): State<ClientState>,
-    params: Params,
+    link: Option<Extension<Arc<Link>>>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let wait = params.integer("wait", 0..=MAX_WAIT_SECONDS)?.unwrap_or(0);
-    let wait = Duration::from_secs(u64::try_from(wait).unwrap_or_default());
+    let Wait(wait) = client.query;
     let condition = Condition::of(&headers);
     let key = (client.user_id, promotion_id);
     if wait.is_zero() || !condition.is_present() {
@@ -81,10 +108,14 @@ pub async fn progress(
     }
     // Only who really waits takes a place.
     let _place = state.waits.enter(client.user_id)?;
+    let hung_up = hung_up(link);
+    let mut hung_up = std::pin::pin!(hung_up);
     while condition.matches(Tag::of(&stored)) {
         tokio::select! {
             next = follower.next() => stored = next,
             () = state.stop.cancelled() => break,
+            // It may be gone, or have closed only its sending side: it is told what is known.
+            () = &mut hung_up => break,
             () = tokio::time::sleep_until(until) => match follower.failed.take() {
                 // Nobody knows whether it has changed.
                 Some(problem) => return Err(problem),

@@ -2,24 +2,18 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header::CACHE_CONTROL;
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::HeaderMap;
 
 use super::{ClientState, traceparent};
 use crate::api::auth::Client;
 use crate::api::extract::{OptionalJsonObject, PathParam};
+use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
 use crate::api::refusals::{self, refusals};
 use crate::domain::PromotionId;
 use crate::store::StoreError;
 use crate::store::origination::{Accepted, NoReward, ShownReward};
 use crate::wire::reward::{AcceptedReward, OfferedReward};
-
-/// What is true of one moment only.
-const NO_STORE: [(HeaderName, &str); 1] = [(CACHE_CONTROL, "no-store")];
-
-/// A response that no cache keeps.
-type NoStore<T> = ([(HeaderName, &'static str); 1], Json<T>);
 
 refusals!(
     GetRewardRefusals = client, path;
@@ -38,7 +32,7 @@ refusals!(
     path = "/v1/promotions/{promotion_id}/get_reward",
     operation_id = "get_reward",
     tag = "reward",
-    params(("promotion_id" = i64, Path, minimum = 1, example = 1, description = "The promotion")),
+    params(PromotionPath),
     responses(
         GetRewardRefusals,
         (status = 200, description = "The reward", body = OfferedReward, headers(("Cache-Control" = String, description = "`no-store`"))),
@@ -48,25 +42,22 @@ pub async fn get_reward(
     client: Client,
     PathParam(promotion_id): PathParam<PromotionId>,
     State(state): State<ClientState>,
-) -> Result<NoStore<OfferedReward>> {
+) -> Result<Json<OfferedReward>> {
     match state.store.reward(client.user_id, promotion_id).await? {
         ShownReward::Ready {
             participation,
             product,
-        } => Ok((
-            NO_STORE,
-            Json(OfferedReward {
-                promotion_id,
-                reward: participation.state.reward.clone(),
-                product,
-                reward_deadline: participation
-                    .state
-                    .status
-                    .completion()
-                    .map(|completion| completion.reward_deadline),
-                server_time: participation.now,
-            }),
-        )),
+        } => Ok(Json(OfferedReward {
+            promotion_id,
+            reward: participation.state.reward.clone(),
+            product,
+            reward_deadline: participation
+                .state
+                .status
+                .completion()
+                .map(|completion| completion.reward_deadline),
+            server_time: participation.now,
+        })),
         ShownReward::AlreadyRewarded(origination) => Err(Problem::already_rewarded(origination)),
         ShownReward::None(why) => Err(refusal(why)),
     }
@@ -91,7 +82,7 @@ refusals!(
     operation_id = "accept_reward",
     tag = "reward",
     params(
-        ("promotion_id" = i64, Path, minimum = 1, example = 1, description = "The promotion"),
+        PromotionPath,
         ("Idempotency-Key" = Option<String>, Header, description = "Taken and not needed: every repeat answers the same, with any key or none"),
         ("traceparent" = Option<String>, Header, description = "W3C Trace Context, carried on to the status event"),
     ),
@@ -106,7 +97,7 @@ pub async fn accept_reward(
     State(state): State<ClientState>,
     headers: HeaderMap,
     _empty: OptionalJsonObject,
-) -> Result<NoStore<AcceptedReward>> {
+) -> Result<Json<AcceptedReward>> {
     let reading = state.model.begin((client.user_id, promotion_id));
     let accepted = state
         .store
@@ -121,13 +112,10 @@ pub async fn accept_reward(
         } => {
             // After a repeat too: the first may have been answered by nobody.
             state.outbox_wake.send_replace(());
-            Ok((
-                NO_STORE,
-                Json(AcceptedReward {
-                    origination,
-                    participation: reading.finish(participation).view(),
-                }),
-            ))
+            Ok(Json(AcceptedReward {
+                origination,
+                participation: reading.finish(participation).view(),
+            }))
         }
         Accepted::Refused(why) => Err(refusal(why)),
     }

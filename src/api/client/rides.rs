@@ -7,8 +7,10 @@ use uuid::Uuid;
 
 use super::ClientState;
 use crate::api::auth::Client;
-use crate::api::extract::{Page, Params, PathParam};
+use crate::api::extract::PathParam;
+use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
+use crate::api::query::{Page, PageParams, Paging, bad_cursor};
 use crate::api::refusals::refusals;
 use crate::domain::{Instant, PromotionId};
 use crate::store::participations;
@@ -18,7 +20,7 @@ use crate::wire::receipt::Receipt;
 type Place = (i64, Uuid);
 
 refusals!(
-    RidesRefusals = client, path, query;
+    RidesRefusals = client, path;
     Problem::not_participating()
 );
 
@@ -32,9 +34,8 @@ refusals!(
     operation_id = "rides",
     tag = "promotions",
     params(
-        ("promotion_id" = i64, Path, minimum = 1, example = 1, description = "The promotion"),
-        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Most items of the page; 50 where not given"),
-        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$", description = "The `next_cursor` of the page before"),
+        PromotionPath,
+        PageParams,
     ),
     responses(
         RidesRefusals,
@@ -42,12 +43,11 @@ refusals!(
     ),
 )]
 pub async fn rides(
-    client: Client,
+    client: Client<Paging<Place>>,
     PathParam(promotion_id): PathParam<PromotionId>,
     State(state): State<ClientState>,
-    params: Params,
 ) -> Result<Json<Page<Receipt>>> {
-    let paging = params.paging::<Place>()?;
+    let paging = client.query;
     let after = match paging.after {
         None => None,
         Some((at, ride_id)) => Some((instant(at)?, ride_id)),
@@ -73,9 +73,9 @@ pub async fn rides(
     )))
 }
 
-/// Rides are from this millennium; anything else is no place that was ever given out.
+/// Rides are from this millennium; anything else is not a place that was ever given out.
 fn instant(at_ms: i64) -> Result<Instant> {
     DateTime::from_timestamp_millis(at_ms)
         .filter(|_| at_ms >= 0)
-        .ok_or_else(|| Problem::invalid_field("cursor", "must be the next_cursor of a page"))
+        .ok_or_else(bad_cursor)
 }

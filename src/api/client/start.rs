@@ -7,6 +7,7 @@ use axum::response::Response;
 use super::{ClientState, participation, traceparent};
 use crate::api::auth::Client;
 use crate::api::extract::{OptionalJsonObject, PathParam};
+use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
 use crate::api::refusals::{self, refusals};
 use crate::domain::PromotionId;
@@ -31,7 +32,7 @@ refusals!(
     operation_id = "start",
     tag = "promotions",
     params(
-        ("promotion_id" = i64, Path, minimum = 1, example = 1, description = "The promotion"),
+        PromotionPath,
         ("traceparent" = Option<String>, Header, description = "W3C Trace Context, carried on to the status event"),
     ),
     responses(

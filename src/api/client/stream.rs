@@ -1,18 +1,22 @@
 //! The participation as a stream of its states.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderName;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
 
-use super::ClientState;
 use super::follow::Follower;
+use super::{ClientState, hung_up};
 use crate::api::auth::Client;
+use crate::api::connection::Link;
 use crate::api::extract::PathParam;
+use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
 use crate::api::refusals::refusals;
 use crate::clock::Clock;
@@ -58,7 +62,7 @@ refusals!(
     path = "/v1/promotions/{promotion_id}/progress/stream",
     operation_id = "progress_stream",
     tag = "promotions",
-    params(("promotion_id" = i64, Path, minimum = 1, example = 1, description = "The promotion")),
+    params(PromotionPath),
     responses(
         ProgressStreamRefusals,
         (status = 200, description = "Events, each with a `Participation`; a comment at least every 15 s", body = ParticipationEvent, content_type = "text/event-stream", headers(
@@ -71,8 +75,9 @@ pub async fn stream(
     client: Client,
     PathParam(promotion_id): PathParam<PromotionId>,
     State(state): State<ClientState>,
+    link: Option<Extension<Arc<Link>>>,
 ) -> Result<Response> {
-    let place = state.waits.enter(client.user_id)?;
+    let (place, replaced) = state.waits.enter_stream(client.user_id)?;
     let key = (client.user_id, promotion_id);
     let mut follower = Follower::new(&state.model, key);
     let first = state
@@ -88,6 +93,9 @@ pub async fn stream(
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(token_ends) => {}
+            () = replaced.cancelled() => {}
+            // Gone, without anything to be written that would show it.
+            () = hung_up(link) => {}
         }
     };
     let events = states(follower, first)

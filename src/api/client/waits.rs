@@ -1,10 +1,11 @@
 //! How many long polls and streams are held at a time.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use prometheus::IntGauge;
+use tokio_util::sync::CancellationToken;
 
 use crate::api::problem::{Problem, Result};
 use crate::config::ApiConfig;
@@ -13,11 +14,16 @@ use crate::domain::UserId;
 /// When a client who holds too many may try again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
+/// A client who holds the most there may be, and asks for another, gets the place of their oldest
+/// stream if that is at least so old. Whether a stream is still read cannot be told from here as long as
+/// the kernel at its other end has room, which a quiet stream does not fill within hours.
+const REPLACEABLE_AFTER: Duration = Duration::from_secs(30);
+
 /// The bounds, and what is held.
 #[derive(Debug)]
 pub struct Waits {
-    most_per_client: usize,
-    most: usize,
+    max_per_client: usize,
+    max: usize,
     held: Mutex<Held>,
     gauge: IntGauge,
 }
@@ -25,37 +31,84 @@ pub struct Waits {
 #[derive(Debug, Default)]
 struct Held {
     all: usize,
-    by_client: HashMap<UserId, usize>,
+    next_id: u64,
+    by_client: HashMap<UserId, Vec<Place>>,
+}
+
+/// One that is held.
+#[derive(Debug)]
+struct Place {
+    id: u64,
+    since: Instant,
+    /// Ends it, where it is a stream.
+    replaced: Option<CancellationToken>,
 }
 
 impl Waits {
     /// As configured; `gauge` shows how many are held.
     pub fn new(config: &ApiConfig, gauge: IntGauge) -> Arc<Self> {
         Arc::new(Self {
-            most_per_client: config.max_waits_per_client,
-            most: config.max_waits,
+            max_per_client: config.max_waits_per_client,
+            max: config.max_waits,
             held: Mutex::default(),
             gauge,
         })
     }
 
-    /// A place for one more, given back when it is dropped.
+    /// A place for one more long poll, given back when it is dropped.
     pub fn enter(self: &Arc<Self>, user_id: UserId) -> Result<Wait> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.all >= self.most {
+        self.take(user_id, None)
+    }
+
+    /// A place for one more stream, and what ends the stream when another takes its place.
+    pub fn enter_stream(self: &Arc<Self>, user_id: UserId) -> Result<(Wait, CancellationToken)> {
+        let replaced = CancellationToken::new();
+        let wait = self.take(user_id, Some(replaced.clone()))?;
+        Ok((wait, replaced))
+    }
+
+    fn take(
+        self: &Arc<Self>,
+        user_id: UserId,
+        replaced: Option<CancellationToken>,
+    ) -> Result<Wait> {
+        let mut held = self.lock();
+        let places = held.by_client.get_mut(&user_id);
+        let full = places.filter(|places| places.len() >= self.max_per_client);
+        if let Some(places) = full {
+            // They are in the order in which they came.
+            let oldest = places.iter().position(|place| place.replaced.is_some());
+            let old = |at: &usize| places[*at].since.elapsed() >= REPLACEABLE_AFTER;
+            let Some(at) = oldest.filter(old) else {
+                return Err(Problem::too_many_requests(TRY_AGAIN));
+            };
+            if let Some(replaced) = places.remove(at).replaced {
+                replaced.cancel();
+            }
+            held.all -= 1;
+            self.gauge.dec();
+        }
+        if held.all >= self.max {
             return Err(Problem::temporarily_unavailable());
         }
-        let of_client = held.by_client.entry(user_id).or_default();
-        if *of_client >= self.most_per_client {
-            return Err(Problem::too_many_requests(TRY_AGAIN));
-        }
-        *of_client += 1;
+        let id = held.next_id;
+        held.next_id += 1;
         held.all += 1;
         self.gauge.inc();
+        held.by_client.entry(user_id).or_default().push(Place {
+            id,
+            since: Instant::now(),
+            replaced,
+        });
         Ok(Wait {
             waits: Arc::clone(self),
             user_id,
+            id,
         })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -64,22 +117,25 @@ impl Waits {
 pub struct Wait {
     waits: Arc<Waits>,
     user_id: UserId,
+    id: u64,
 }
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        let mut held = self
-            .waits
-            .held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        held.all -= 1;
-        self.waits.gauge.dec();
-        if let Some(of_client) = held.by_client.get_mut(&self.user_id) {
-            *of_client -= 1;
-            if *of_client == 0 {
-                held.by_client.remove(&self.user_id);
-            }
+        let mut held = self.waits.lock();
+        let Some(places) = held.by_client.get_mut(&self.user_id) else {
+            return;
+        };
+        let before = places.len();
+        places.retain(|place| place.id != self.id);
+        // One that was replaced has given its place back already.
+        let given_back = before - places.len();
+        if places.is_empty() {
+            held.by_client.remove(&self.user_id);
+        }
+        if given_back > 0 {
+            held.all -= given_back;
+            self.waits.gauge.dec();
         }
     }
 }
@@ -92,8 +148,8 @@ mod tests {
     fn one_client_cannot_take_every_place_and_places_are_given_back() {
         let gauge = IntGauge::new("held", "held").expect("a gauge");
         let waits = Arc::new(Waits {
-            most_per_client: 2,
-            most: 3,
+            max_per_client: 2,
+            max: 3,
             held: Mutex::default(),
             gauge: gauge.clone(),
         });
@@ -105,6 +161,35 @@ mod tests {
         assert_eq!(gauge.get(), 3);
         drop(first);
         assert_eq!(gauge.get(), 2);
+        let _again = waits.enter(1).expect("a place");
+    }
+
+    #[test]
+    fn the_oldest_stream_gives_way_once_it_is_old() {
+        let gauge = IntGauge::new("held", "held").expect("a gauge");
+        let waits = Arc::new(Waits {
+            max_per_client: 2,
+            max: 2,
+            held: Mutex::default(),
+            gauge: gauge.clone(),
+        });
+        let poll = waits.enter(1).expect("a place");
+        let (stream, replaced) = waits.enter_stream(1).expect("a place");
+        assert_eq!(waits.enter(1).expect_err("too many").status(), 429);
+        for place in waits.lock().by_client.get_mut(&1).expect("held") {
+            place.since = Instant::now()
+                .checked_sub(REPLACEABLE_AFTER)
+                .expect("this machine runs for longer");
+        }
+        let (_next, kept) = waits.enter_stream(1).expect("the old one's place");
+        assert!(replaced.is_cancelled() && !kept.is_cancelled());
+        assert_eq!(gauge.get(), 2);
+        drop(stream);
+        assert_eq!(gauge.get(), 2, "given back once");
+        // A poll ends by itself, and the other stream is new.
+        assert_eq!(waits.enter(1).expect_err("too many").status(), 429);
+        drop(poll);
+        assert_eq!(gauge.get(), 1);
         let _again = waits.enter(1).expect("a place");
     }
 }

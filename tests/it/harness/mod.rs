@@ -25,6 +25,7 @@ mod challenges;
 mod collector;
 mod guide;
 mod http;
+mod issuer;
 mod kafka;
 mod postgres;
 mod process;
@@ -45,6 +46,7 @@ pub use self::{
         Admin, Answer, Api, Client, Promotion, SECRET, admin_token, client_claims, client_token,
         conditions, token, unix_seconds,
     },
+    issuer::{Issuer, SigningKey, key_set},
     kafka::{KAFKA_PASSWORD, KAFKA_USER, Kafka, Outgoing, Record, TransactionEnd},
     postgres::{Postgres, url},
     process::{Port, Process, Signal, new_dir, tail},

@@ -1,10 +1,56 @@
-//! Entity tags of participations and the condition `If-None-Match` (RFC 9110, 13.1.2).
+//! Entity tags and the condition `If-None-Match` (RFC 9110, 8.8.3 and 13.1.2): both are written and
+//! read here.
+
+use std::fmt;
 
 use axum::http::HeaderMap;
 use axum::http::header::IF_NONE_MATCH;
 use chrono::TimeDelta;
 
 use crate::store::participations::Stored;
+
+/// What proxies that compress a response put after its tag, behind `-`, `--` or `;`.
+const CODINGS: [&str; 5] = ["gzip", "br", "zstd", "deflate", "df"];
+
+/// Whether the condition is met by something whose tag is `"{opaque}"`: the client has it already.
+pub fn is_known(headers: &HeaderMap, opaque: &str) -> bool {
+    headers.get_all(IF_NONE_MATCH).iter().any(|value| {
+        let text = value.to_str().unwrap_or_default();
+        let mut known = is_any(text);
+        each_tag(text, |tag| known |= tag == opaque);
+        known
+    })
+}
+
+/// Whether the condition is `*`: whatever there is.
+fn is_any(text: &str) -> bool {
+    text.trim() == "*"
+}
+
+/// The tags of a list, weak or not, without quotes, and without what a proxy put after them.
+fn each_tag<'a>(text: &'a str, mut take: impl FnMut(&'a str)) {
+    let mut rest = text;
+    // A tag may hold a comma, so the quotes lead.
+    while let Some((_, after)) = rest.split_once('"') {
+        let Some((opaque, after)) = after.split_once('"') else {
+            return;
+        };
+        take(without_coding(opaque));
+        rest = after;
+    }
+}
+
+fn without_coding(opaque: &str) -> &str {
+    for coding in CODINGS {
+        if let Some(rest) = opaque.strip_suffix(coding) {
+            let tag = rest
+                .strip_suffix("--")
+                .or_else(|| rest.strip_suffix(['-', ';']));
+            return tag.unwrap_or(opaque);
+        }
+    }
+    opaque
+}
 
 /// A participation's tag: `W/"7"`, or `W/"7s"` while settling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +86,7 @@ impl Tag {
         }
     }
 
-    /// Reads an opaque tag (without quotes); `None` for what is none of ours.
+    /// Reads an opaque tag (without quotes); `None` for one that is not of this form.
     fn parse(opaque: &str) -> Option<Self> {
         let (version, settling) = match opaque.strip_suffix('s') {
             Some(version) => (version, true),
@@ -49,6 +95,13 @@ impl Tag {
         let written = version.bytes().all(|byte| byte.is_ascii_digit());
         let version = version.parse().ok().filter(|_| written)?;
         Some(Self { version, settling })
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settling = if self.settling { "s" } else { "" };
+        write!(f, "W/\"{}{settling}\"", self.version)
     }
 }
 
@@ -73,19 +126,8 @@ impl Condition {
     }
 
     fn read(&mut self, text: &str) {
-        let mut rest = text.trim();
-        if rest == "*" {
-            self.any = true;
-            return;
-        }
-        // A tag may hold a comma, so the quotes lead.
-        while let Some((_, after)) = rest.split_once('"') {
-            let Some((opaque, after)) = after.split_once('"') else {
-                return;
-            };
-            self.tags.extend(Tag::parse(opaque));
-            rest = after;
-        }
+        self.any |= is_any(text);
+        each_tag(text, |opaque| self.tags.extend(Tag::parse(opaque)));
     }
 
     /// The condition of one who waits: `*` says "whatever you have", which is what was found first;
@@ -145,13 +187,24 @@ mod tests {
 
     #[test]
     fn compares_weakly_and_reads_lists() {
-        for value in ["W/\"7\"", "\"7\"", "\"6\", W/\"7\"", " \"a,b\" ,W/\"7\""] {
+        for value in [
+            "W/\"7\"",
+            "\"7\"",
+            "\"6\", W/\"7\"",
+            " \"a,b\" ,W/\"7\"",
+            "W/\"7-gzip\"",
+            "\"7--gzip\"",
+            "\"7;br\"",
+        ] {
             let condition = condition(&[value]);
             assert!(condition.matches(SEVEN), "{value}");
             assert!(!condition.matches(SEVEN_SETTLING), "{value}");
             assert_eq!(condition.newest(), Some(7), "{value}");
         }
         assert!(condition(&["W/\"7s\""]).matches(SEVEN_SETTLING));
+        assert!(condition(&["W/\"7s-gzip\""]).matches(SEVEN_SETTLING));
+        assert_eq!(SEVEN.to_string(), "W/\"7\"");
+        assert_eq!(SEVEN_SETTLING.to_string(), "W/\"7s\"");
         assert!(condition(&["W/\"7s\""]).knows_settling());
         assert!(condition(&["\"1\"", "\"7\""]).matches(SEVEN));
         let any = condition(&["*"]);
@@ -170,6 +223,10 @@ mod tests {
             "W/\"7S\"",
             "",
             "\"99999999999\"",
+            "\"7-\"",
+            "\"7gzip\"",
+            "\"-gzip\"",
+            "\"7-gzip-gzip\"",
         ] {
             let condition = condition(&[value]);
             assert!(

@@ -1,0 +1,153 @@
+//! Who is calling: the client or the operator of a request, by its bearer token.
+
+mod cache;
+mod keys;
+mod verifier;
+
+use std::sync::Arc;
+
+use axum::extract::{FromRef, FromRequestParts};
+use axum::http::request::Parts;
+use chrono::{DateTime, Utc};
+
+use super::limit::RateLimit;
+use super::problem::{Problem, Result};
+use super::query::FromQuery;
+use crate::domain::UserId;
+use crate::store::audit::Author;
+
+pub use verifier::{KeySource, Verified, Verifier};
+
+/// The scope that opens the admin API.
+pub const ADMIN_SCOPE: &str = "ride-promo:admin";
+
+/// The longest `sub` of an operator, in characters.
+const MAX_SUBJECT_CHARS: usize = 200;
+
+/// What guards the client API; part of its state.
+#[derive(Clone, Debug)]
+pub struct ClientAuth {
+    /// Checks tokens.
+    pub verifier: Arc<Verifier>,
+    /// Bounds requests per client.
+    pub rate_limit: Arc<RateLimit>,
+}
+
+/// What guards the admin API; part of its state.
+#[derive(Clone, Debug)]
+pub struct AdminAuth(pub Arc<Verifier>);
+
+/// The client who is calling, within their rate, and the call's query; a query parameter that is not
+/// of `Q` is refused. Name it first among a handler's extractors, so that a stranger learns nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client<Q = ()> {
+    /// Who.
+    pub user_id: UserId,
+    /// When their token ends.
+    pub expires_at: DateTime<Utc>,
+    /// What the call's query says.
+    pub query: Q,
+}
+
+impl<S, Q> FromRequestParts<S> for Client<Q>
+where
+    ClientAuth: FromRef<S>,
+    S: Send + Sync,
+    Q: FromQuery,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let auth = ClientAuth::from_ref(state);
+        let verified = auth.verifier.verify_request(parts).await?;
+        let user_id = user_id(&verified.subject)
+            .ok_or_else(|| Problem::invalid_token("The token's sub is not a user_id."))?;
+        tracing::Span::current().record("user_id", user_id);
+        auth.rate_limit.check(user_id)?;
+        Ok(Self {
+            user_id,
+            expires_at: verified.expires_at,
+            query: Q::of(&parts.uri)?,
+        })
+    }
+}
+
+/// A plain decimal from 1, the only way to write a client's number, so that nobody is two.
+fn user_id(subject: &str) -> Option<UserId> {
+    let plain = subject.bytes().all(|byte| byte.is_ascii_digit()) && !subject.starts_with('0');
+    subject.parse().ok().filter(|id| plain && *id >= 1)
+}
+
+/// The operator who is calling, and the call's query, as [`Client`] has it. Name it first among a
+/// handler's extractors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin<Q = ()> {
+    /// Who, as the audit records it: the token's `sub`.
+    pub actor: String,
+    /// What the call's query says.
+    pub query: Q,
+}
+
+impl<Q> Admin<Q> {
+    /// The author of what this call changes, for the audit; `call` without `/admin/v1`.
+    pub fn author(self, call: impl Into<String>) -> Author {
+        Author {
+            actor: self.actor,
+            call: call.into(),
+        }
+    }
+}
+
+impl<S, Q> FromRequestParts<S> for Admin<Q>
+where
+    AdminAuth: FromRef<S>,
+    S: Send + Sync,
+    Q: FromQuery,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let AdminAuth(verifier) = AdminAuth::from_ref(state);
+        let verified = verifier.verify_request(parts).await?;
+        if !verified.scopes.iter().any(|scope| scope == ADMIN_SCOPE) {
+            return Err(Problem::insufficient_scope());
+        }
+        // It goes into the audit as it is.
+        let subject = &verified.subject;
+        let is_name = !subject.trim().is_empty()
+            && subject.chars().count() <= MAX_SUBJECT_CHARS
+            && !subject.chars().any(char::is_control);
+        if !is_name {
+            return Err(Problem::invalid_token("The token's sub is not a name."));
+        }
+        Ok(Self {
+            actor: subject.clone(),
+            query: Q::of(&parts.uri)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_id_is_written_in_one_way() {
+        assert_eq!(user_id("1"), Some(1));
+        assert_eq!(user_id("9223372036854775807"), Some(i64::MAX));
+        for text in [
+            "",
+            "0",
+            "01",
+            "+1",
+            "-1",
+            " 1",
+            "1 ",
+            "1.0",
+            "9223372036854775808",
+            "admin",
+        ] {
+            assert_eq!(user_id(text), None, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Content encodings: which a response may have, and which a body has (RFC 9110, 8.4 and 12.5.3).
+
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
+
+use super::problem::{Problem, Result};
+
+/// Whether the caller takes gzip: by its name or by `*`, and not with the weight 0.
+pub fn takes_gzip(headers: &HeaderMap) -> bool {
+    let mut by_star = false;
+    for value in headers.get_all(ACCEPT_ENCODING) {
+        for item in value.to_str().unwrap_or_default().split(',') {
+            let mut parts = item.split(';');
+            let coding = parts.next().unwrap_or_default().trim();
+            let refused = parts.any(|weight| is_zero_weight(weight.trim()));
+            if is_gzip(coding) {
+                return !refused;
+            }
+            by_star |= coding == "*" && !refused;
+        }
+    }
+    by_star
+}
+
+/// `q=0`, with up to three decimals.
+fn is_zero_weight(parameter: &str) -> bool {
+    let weight = parameter
+        .strip_prefix("q=")
+        .or_else(|| parameter.strip_prefix("Q="));
+    weight.is_some_and(|weight| weight.parse() == Ok(0.0_f64))
+}
+
+fn is_gzip(coding: &str) -> bool {
+    coding.eq_ignore_ascii_case("gzip") || coding.eq_ignore_ascii_case("x-gzip")
+}
+
+/// Refuses a body that is encoded: it would be read as what it is not.
+pub fn require_plain(headers: &HeaderMap) -> Result<()> {
+    if codings(headers).next().is_none() {
+        Ok(())
+    } else {
+        Err(Problem::unsupported_encoding("identity"))
+    }
+}
+
+/// Refuses a body that is encoded otherwise than once by gzip.
+pub fn require_plain_or_gzip(headers: &HeaderMap) -> Result<()> {
+    let mut codings = codings(headers);
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if is_gzip(coding) => Ok(()),
+        _ => Err(Problem::unsupported_encoding("gzip, identity")),
+    }
+}
+
+/// What was done to a body, in this order; a value that is not ASCII is unknown.
+fn codings(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .flat_map(|value| value.to_str().unwrap_or("unknown").split(','))
+        .map(str::trim)
+        .filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity"))
+}
