@@ -101,7 +101,8 @@ impl Api {
             let address = self.config.api.listen;
             let listener = listen::bind(address, "api.listen").await?;
             tracing::info!(address = %listener.local_addr()?, "the client API listens");
-            client = Some((listener, client_calls.merge(pages::router()), settings));
+            let pages = pages::router(self.config.api.repayment_rate);
+            client = Some((listener, client_calls.merge(pages), settings));
         }
         let address = self.config.admin.listen;
         let listener = listen::bind(address, "admin.listen").await?;

@@ -3,10 +3,10 @@
 //! They are for anybody: the token comes to the page in its address's fragment, which is never
 //! sent. Everything they do goes over the client API.
 
-use std::sync::LazyLock;
+use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Path;
+use axum::extract::{Path, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS,
@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::etag;
 use super::problem::{Problem, Result};
+use crate::config::RepaymentRate;
 
 /// What the page may do, which is what it does: its own files, and calls to its own host.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
@@ -52,6 +53,9 @@ const FOR_EVER: &str = "public, max-age=31536000, immutable";
 /// Where the page names the version of its files.
 const VERSION: &str = "{version}";
 
+/// Where the page says what a repayment rate is of (`js/repayment.js`).
+const REPAYMENT_RATE: &str = "{repayment_rate}";
+
 /// Where the page names its modules, so that they are fetched at once and not one after another.
 const MODULES: &str = "{modules}";
 
@@ -69,17 +73,27 @@ macro_rules! files {
 const INDEX: &str = include_str!("../../web/index.html");
 
 const FILES: &[File] = files![
-    "app.css",
+    "css/base.css",
+    "css/buttons.css",
+    "css/movement.css",
+    "css/rides.css",
+    "css/screens.css",
+    "css/terms.css",
     "icon.svg",
     "js/api.js",
     "js/clock.js",
+    "js/copy.js",
     "js/dom.js",
     "js/follow.js",
     "js/i18n.js",
     "js/journey.js",
     "js/main.js",
     "js/patience.js",
+    "js/repayment.js",
     "js/screens.js",
+    "js/screens/challenge.js",
+    "js/screens/messages.js",
+    "js/screens/reward.js",
     "js/sse.js",
     "js/stage.js",
     "js/texts/en.js",
@@ -95,8 +109,9 @@ struct Site {
     index: String,
 }
 
-static SITE: LazyLock<Site> = LazyLock::new(|| {
+fn site(repayment_rate: RepaymentRate) -> Site {
     let mut everything = INDEX.as_bytes().to_vec();
+    everything.extend(repayment_rate.as_str().bytes());
     for file in FILES {
         everything.extend(file.path.bytes().chain(file.content.bytes()));
     }
@@ -115,30 +130,35 @@ static SITE: LazyLock<Site> = LazyLock::new(|| {
         .collect();
     let index = INDEX
         .replace(VERSION, &version)
+        .replace(REPAYMENT_RATE, repayment_rate.as_str())
         .replace(MODULES, &modules.join("\n    "));
     Site { version, index }
-});
+}
 
 /// `/app` and the files behind it.
-pub fn router() -> Router {
+pub fn router(repayment_rate: RepaymentRate) -> Router {
     Router::new()
         .route("/app", get(index))
         .route("/app/", get(index))
         .route("/app/{version}/{*path}", get(file))
+        .with_state(Arc::new(site(repayment_rate)))
 }
 
-async fn index(headers: HeaderMap) -> Response {
-    answer(
+async fn index(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response {
+    let page = site.index.clone();
+    respond(
+        &site,
         &headers,
         "text/html; charset=utf-8",
         REVALIDATED,
-        &SITE.index,
+        page,
     )
 }
 
 /// A file of the version asked for, or of another: while processes are being replaced, the page may
 /// come from one and its files from the other. Only its own version is kept.
 async fn file(
+    State(site): State<Arc<Site>>,
     Path((version, path)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response> {
@@ -150,22 +170,29 @@ async fn file(
         "js" => "text/javascript; charset=utf-8",
         _ => "image/svg+xml",
     };
-    let caching = if version == SITE.version {
+    let caching = if version == site.version {
         FOR_EVER
     } else {
         REVALIDATED
     };
-    Ok(answer(&headers, content_type, caching, file.content))
+    Ok(respond(
+        &site,
+        &headers,
+        content_type,
+        caching,
+        file.content,
+    ))
 }
 
-fn answer(
+fn respond(
+    site: &Site,
     asked: &HeaderMap,
     content_type: &'static str,
     caching: &'static str,
-    content: &'static str,
+    content: impl IntoResponse,
 ) -> Response {
-    let tag = format!("\"{}\"", SITE.version);
-    let known = etag::is_known(asked, &SITE.version);
+    let tag = format!("\"{}\"", site.version);
+    let known = etag::is_known(asked, &site.version);
     let head = [(ETAG, tag), (CACHE_CONTROL, caching.to_owned())];
     if known {
         (StatusCode::NOT_MODIFIED, PROTECTION, head).into_response()
@@ -203,14 +230,26 @@ mod tests {
         }
         let served: BTreeSet<String> = FILES.iter().map(|file| file.path.to_owned()).collect();
         assert_eq!(there, served);
+        let site = site(RepaymentRate::Unstated);
         for path in served {
-            let address = format!("/app/{}/{path}", SITE.version);
+            let address = format!("/app/{}/{path}", site.version);
             assert!(
-                SITE.index.contains(&address),
+                site.index.contains(&address),
                 "{address} is not in the page"
             );
         }
-        assert!(!SITE.index.contains('{'), "{}", SITE.index);
+        assert!(!site.index.contains('{'), "{}", site.index);
+    }
+
+    #[test]
+    fn what_a_rate_is_of_is_in_the_page_and_makes_another_version() {
+        let (silent, stated) = (
+            site(RepaymentRate::Unstated),
+            site(RepaymentRate::OnceOfAmount),
+        );
+        assert!(silent.index.contains(r#"content="unstated""#));
+        assert!(stated.index.contains(r#"content="once-of-amount""#));
+        assert_ne!(silent.version, stated.version);
     }
 
     #[test]

@@ -278,6 +278,29 @@ pub struct ApiConfig {
     pub max_waits: usize,
     /// Participations the read model keeps.
     pub model_capacity: usize,
+    /// What the client's pages may say of a loan's cost.
+    pub repayment_rate: RepaymentRate,
+}
+
+/// What `repayment_rate` of a pre-offer is a percentage of. Scoring sends a number alone, so the
+/// operator says it; the client's pages compute nothing that was not said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepaymentRate {
+    /// Not said: the pages show the rate and refer to the full terms.
+    Unstated,
+    /// Of the amount, charged once, repaid with it in one payment `term_days` days after the
+    /// acceptance: the pages show the charge, the total and the day.
+    OnceOfAmount,
+}
+
+impl RepaymentRate {
+    /// Its name in the configuration and in the page.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unstated => "unstated",
+            Self::OnceOfAmount => "once-of-amount",
+        }
+    }
 }
 
 /// `[admin]`: the admin API, metrics and probes.
@@ -606,6 +629,16 @@ fn api(reader: &mut Reader) -> ApiConfig {
         max_waits_per_client: reader.number("api.max_waits_per_client", 16, 1..=1_000),
         max_waits: reader.number("api.max_waits", 20_000, 1..=1_000_000),
         model_capacity: reader.number("api.model_capacity", 200_000, 1_000..=100_000_000),
+        repayment_rate: reader.value(
+            "api.repayment_rate",
+            RepaymentRate::Unstated,
+            "unstated or once-of-amount",
+            |text| {
+                [RepaymentRate::Unstated, RepaymentRate::OnceOfAmount]
+                    .into_iter()
+                    .find(|rate| rate.as_str() == text)
+            },
+        ),
     }
 }
 

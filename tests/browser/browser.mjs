@@ -138,8 +138,6 @@ export class Phone {
   async sees(screen, heading = null) {
     const { page } = this;
     await page.locator(`main[data-screen="${screen}"]`).waitFor();
-    // From now on it takes taps.
-    await page.locator(`main[data-screen="${screen}"]:not([data-fresh])`).waitFor();
     const seen = await page.evaluate(() => ({
       heading: document.querySelector("h1").textContent,
       headings: document.querySelectorAll("h1").length,
@@ -157,6 +155,12 @@ export class Phone {
     return this.page.getByRole("button", { name, exact: true });
   }
 
+  /** A tap of somebody who has read the screen: no second one of a double tap. */
+  async tap(name) {
+    await setTimeout(400);
+    await this.button(name).tap();
+  }
+
   /** Two taps, faster than anything can answer. */
   async doubleTap(name) {
     const button = this.button(name);
@@ -167,13 +171,21 @@ export class Phone {
     await this.page.touchscreen.tap(x, y);
   }
 
-  /** The moment the next screen is there, it is tapped where its button is: a tap meant for this one. */
-  tapWhatComes() {
-    return this.page.evaluate(() => {
+  /**
+   * The moment the next screen is there, its button is tapped: where the last tap was, as by somebody
+   * who goes on tapping, or, with `elsewhere`, at another place, as by somebody who waited for it.
+   */
+  tapWhatComes({ elsewhere = false } = {}) {
+    return this.page.evaluate((elsewhere) => {
       const main = document.querySelector("main");
-      const tap = () => main.querySelector(".primary").dispatchEvent(new MouseEvent("click", { bubbles: true, cancelable: true, detail: 1 }));
+      let last = { clientX: 0, clientY: 0 };
+      document.addEventListener("click", ({ clientX, clientY }) => (last = { clientX, clientY }), { capture: true });
+      const tap = () => {
+        const place = elsewhere ? { clientX: last.clientX + 60, clientY: last.clientY } : last;
+        main.querySelector(".primary").dispatchEvent(new MouseEvent("click", { bubbles: true, cancelable: true, detail: 1, ...place }));
+      };
       new MutationObserver((_, observer) => (observer.disconnect(), tap())).observe(main, { childList: true });
-    });
+    }, elsewhere);
   }
 
   text(text) {
@@ -242,7 +254,7 @@ export class Phone {
 
   async #assertFits(where) {
     const { page } = this;
-    for (const [width, size] of [[320, "100%"], [320, "200%"], [390, "100%"]]) {
+    for (const [width, size] of [[320, "100%"], [320, "200%"], [360, "100%"], [390, "100%"]]) {
       await page.setViewportSize({ ...PHONE, width });
       const clipped = await page.evaluate((size) => {
         document.documentElement.style.fontSize = size;

@@ -64,16 +64,16 @@ await journey(async ({ world, phone }) => {
 
   // Nobody hears that it was accepted; the page finds out.
   await mobile.sees("ready");
-  await mobile.button("Continue").tap();
+  await mobile.tap("Continue");
   await mobile.sees("terms");
   await world.loseAnswer("accept_reward");
-  await mobile.button("Continue").tap();
+  await mobile.tap("Accept and continue");
   await mobile.sees("done");
   assert.equal(await world.answersLost(), 1);
   const known = await world.known(user);
   assert.equal(known.applications.length, 1);
   await mobile.text(known.applications[0].application_id).waitFor();
-  await other.sees("done");
+  await other.sees("application", "Your application is in");
 
   // Nothing answers at all when the page is opened; it helps itself when something does.
   const late = await phone();
@@ -85,5 +85,5 @@ await journey(async ({ world, phone }) => {
   await late.look("trouble");
   await late.page.evaluate((token) => (location.hash = `token=${token}`), user.token);
   await world.return();
-  await late.sees("nothing");
+  await late.sees("application");
 });

@@ -7,6 +7,8 @@ import { Problem, RidePromo, Unreachable } from "../../web/js/api.js";
 import { ServerClock } from "../../web/js/clock.js";
 import { follow, isNewer } from "../../web/js/follow.js";
 import { Language, chooseLocale, periodMilliseconds, untilLeftChanges } from "../../web/js/i18n.js";
+import { repayment } from "../../web/js/repayment.js";
+import { tokenExpiry } from "../../web/js/token.js";
 import { backoff, pause } from "../../web/js/patience.js";
 import { SseParser } from "../../web/js/sse.js";
 import en from "../../web/js/texts/en.js";
@@ -83,6 +85,44 @@ test("amounts are written as the client's locale does, without cents where there
   assert.equal(new Language("en-US").rate("15% weekly"), "15% weekly");
 });
 
+test("a deadline names its zone, or the last whole day", () => {
+  // The tests run in UTC.
+  const midnight = "2026-12-31T00:00:00.000Z";
+  assert.equal(plain(new Language("en-US").until(midnight)), "through December 30, 2026");
+  assert.equal(plain(new Language("es-MX").until(midnight)), "hasta el 30 de diciembre de 2026 inclusive");
+  assert.equal(plain(new Language("ru").until(midnight)), "до 30 декабря 2026 г. включительно");
+  for (const moment of ["2026-12-31T00:00:00.001Z", "2026-12-31T00:01:00Z", "2026-12-30T23:59:59.999Z"]) {
+    for (const locale of ["en-US", "es-MX", "ru"]) {
+      assert.match(new Language(locale).until(moment), /UTC|GMT/, `${locale} ${moment}`);
+    }
+  }
+  assert.equal(new Language("en").otherZone("Etc/UTC"), null);
+  assert.equal(new Language("en").otherZone("America/Mexico_City"), "Mexico City (GMT-06:00)");
+  assert.equal(new Language("en").otherZone("Nowhere/At_All"), "Nowhere/At_All");
+});
+
+test("the total is computed only where it is said what the rate is of", () => {
+  const reward = (amount_cents, repayment_rate) => ({ amount_cents, repayment_rate });
+  const now = Date.UTC(2026, 10, 29);
+  const once = (amount, rate) => repayment(reward(amount, rate), 30, now, "once-of-amount");
+  assert.equal(repayment(reward(100_000, "15"), 30, now, "unstated"), null);
+  assert.deepEqual(once(100_000, "15"), { charge: 15_000, total: 115_000, due: Date.UTC(2026, 11, 29) });
+  assert.equal(once(100_000, "0").total, 100_000);
+  // Half up, and exact where doubles are not.
+  assert.equal(once(10, "15").charge, 2);
+  assert.equal(once(33_333, "12.75").charge, 4_250);
+  assert.equal(once(1_000_000_000_000, "0.0000000003").charge, 3);
+  for (const rate of ["", "15%", "-1", "1e3", "1."]) assert.equal(once(100_000, rate), null, rate);
+});
+
+test("the expiry of a token is read, and of what is no token it is not", () => {
+  const token = (payload) => `x.${Buffer.from(payload).toString("base64url")}.y`;
+  assert.equal(tokenExpiry(token('{"exp":1700000000,"sub":"ж?>~"}')), 1_700_000_000_000);
+  for (const broken of [null, "", "a.b", "a.!.c", token("{}"), token('{"exp":"soon"}'), token("null")]) {
+    assert.equal(tokenExpiry(broken), null, String(broken));
+  }
+});
+
 test("the language is the first wanted one that there is, with its region", () => {
   assert.equal(chooseLocale(["fr-FR", "es-MX", "en"]), "es-MX");
   assert.equal(chooseLocale([null, "RU-ru"]), "ru-RU");
@@ -111,10 +151,8 @@ test("every language says everything, with the same places and every plural form
   const toGo = [1, 2, 5, 21].map((count) => russian.text("progress.to-go", { count }));
   assert.deepEqual(toGo, ["Осталась 1 поездка", "Осталось 2 поездки", "Осталось 5 поездок", "Осталась 21 поездка"]);
   assert.throws(() => russian.text("nothing.such"), RangeError);
-  const spanish = new Language("es-MX").text("regular.valid", { moment: "5:14 p.m." });
-  assert.equal(spanish, "Hasta el 5:14 p.m.");
-  const stop = new Language("es-MX").text("expired.text", { amount: "$1", moment: "5:14 p.m." });
-  assert.ok(stop.endsWith("p.m.") && !stop.endsWith(".."), stop);
+  const spanish = new Language("es-MX").text("offer.valid", { until: "hasta las 5:14 p.m." });
+  assert.equal(spanish, "Puedes empezar hasta las 5:14 p.m. El reto se puede hacer una sola vez.");
 });
 
 test("pauses grow to a bound, and end with their signal", async () => {

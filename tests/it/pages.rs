@@ -34,7 +34,7 @@ async fn the_pages_are_served_whole_guarded_and_to_be_kept_for_as_long_as_they_a
         .map(|address| (address.as_str(), "public, max-age=31536000, immutable"))
         .chain([
             ("/app", "no-cache"),
-            ("/app/another-version/app.css", "no-cache"),
+            ("/app/another-version/css/base.css", "no-cache"),
         ])
     {
         let file = get(&service, address).await;
@@ -150,7 +150,12 @@ async fn the_whole_way_in_a_browser() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_other_end_in_a_browser() {
     let world = World::new().await;
-    let service = world.service().lateness("PT8S").start().await;
+    let service = world
+        .service()
+        .lateness("PT8S")
+        .env("RIDE_PROMO__API__REPAYMENT_RATE", "once-of-amount")
+        .start()
+        .await;
     Journey::new("other-ends.mjs", &world, &service).run().await;
 }
 

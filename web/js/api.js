@@ -27,6 +27,11 @@ export class Problem extends Error {
     const seconds = Number.parseInt(response.headers.get("retry-after") ?? "", 10);
     /** Milliseconds that the service asks to wait, or null. */
     this.retryAfter = Number.isNaN(seconds) ? null : seconds * 1000;
+    /** What names this answer in the service's log, or null. */
+    this.requestId = response.headers.get("x-request-id");
+    const date = Date.parse(response.headers.get("date") ?? "");
+    /** The server's clock at this answer, in milliseconds since 1970, or null. */
+    this.serverTime = Number.isNaN(date) ? null : date;
   }
 
   /** Whether the same call may be answered later. */

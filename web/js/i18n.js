@@ -6,6 +6,8 @@ import ru from "./texts/ru.js";
 
 const TEXTS = { en, es, ru };
 
+const LONG_DAY = { year: "numeric", month: "long", day: "numeric" };
+
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
@@ -88,10 +90,44 @@ export class Language {
     return format.format(Number(text) / 100);
   }
 
-  /** A day and a time of the day, where the client is. */
+  /** A day and a time of the day by the phone's clock, with the name of its zone: for deadlines. */
   moment(instant) {
-    const format = new Intl.DateTimeFormat(this.locale, { dateStyle: "long", timeStyle: "short" });
+    const format = new Intl.DateTimeFormat(this.locale, { ...LONG_DAY, hour: "numeric", minute: "2-digit", timeZoneName: "short" });
     return format.format(new Date(instant));
+  }
+
+  /** A day by the phone's clock. */
+  day(instant) {
+    return new Intl.DateTimeFormat(this.locale, LONG_DAY).format(new Date(instant));
+  }
+
+  /**
+   * Until an instant, exclusive: "until December 9, 2026 at 5:21 PM CST". Where that is midnight by
+   * the phone's clock, the last whole day: "through December 30, 2026".
+   */
+  until(instant) {
+    const end = new Date(instant);
+    const isMidnight = end.getHours() + end.getMinutes() + end.getSeconds() + end.getMilliseconds() === 0;
+    if (isMidnight) return this.text("until.day", { day: this.day(end.getTime() - 1) });
+    return this.text("until.moment", { moment: this.moment(instant) });
+  }
+
+  /**
+   * A zone that is not the phone's, for people: "Mexico City (GMT-6)"; `null` where both have the
+   * same time now, because then nobody can mistake one for the other.
+   * @param {string} zone a name of the tz database
+   */
+  otherZone(zone) {
+    const offset = (timeZone) =>
+      new Intl.DateTimeFormat("en", { timeZone, timeZoneName: "longOffset" })
+        .formatToParts(new Date())
+        .find(({ type }) => type === "timeZoneName").value;
+    try {
+      if (offset(zone) === offset(undefined)) return null;
+      return `${zone.split("/").at(-1).replaceAll("_", " ")} (${offset(zone)})`;
+    } catch {
+      return zone; // newer than this browser's tz database
+    }
   }
 
   /** The same, short: for lists. */

@@ -4,9 +4,16 @@ import { Problem, newKey } from "./api.js";
 import { follow } from "./follow.js";
 import { pause } from "./patience.js";
 import * as screens from "./screens.js";
+import { tokenExpiry } from "./token.js";
 
 /** How many rides the progress screen lists. */
 const LATEST_RIDES = 5;
+
+/** How many rides are read for it, to count those that did not count: the most of one page. */
+const RIDES_READ = 200;
+
+/** How many pages are read at one press for a list that leaves rides out. */
+const MAX_PAGES = 10;
 
 /**
  * How often the rides are read besides at every change, in milliseconds: one that did not count
@@ -18,7 +25,10 @@ const RIDES_EVERY = 15_000;
 const STALE = 60_000;
 
 /** The screens above the one that the service has decided on, each a step of the browser's history. */
-const VIEWS = { terms: "ready", rides: "progress" };
+const VIEWS = { terms: "ready", rides: "progress", uncounted: "progress" };
+
+/** The views that list rides, each with which ones. */
+const RIDE_LISTS = { rides: () => true, uncounted: (ride) => !ride.counted };
 
 /** One client's way from the landing to the end. */
 export class Journey {
@@ -70,7 +80,7 @@ export class Journey {
     if (this.#token.get() === null) this.#go({ screen: "signIn" });
     else {
       this.#render();
-      await this.land().catch(() => this.#go({ screen: "trouble" }));
+      await this.land().catch((error) => this.#go({ screen: "trouble", error }));
     }
   }
 
@@ -81,7 +91,7 @@ export class Journey {
     return this.#once("land", async () => {
       const landing = await this.#api.landing();
       this.#landedAt = performance.now();
-      const { screen, participation, promotion, offer } = landing;
+      const { screen, participation, promotion, offer, application } = landing;
       switch (screen) {
         case "PROMO_OFFER":
           return this.#go({ screen: "offer", offer, promotion });
@@ -94,9 +104,8 @@ export class Journey {
         case "REWARD_EXPIRED":
           return this.#go({ screen: "expired", participation });
       }
-      // Who has just applied and loads the page again is not told that there is nothing.
-      const rewarded = history.state?.rewarded;
-      if (rewarded && (await this.#showDone(rewarded).catch(() => false))) return;
+      // To a client who has applied, that is what matters, whatever else there is.
+      if (application) return this.#go({ screen: "application", application, offer });
       this.#go(screen === "REGULAR_OFFER" ? { screen: "regular", offer } : { screen: "nothing" });
     });
   }
@@ -130,7 +139,8 @@ export class Journey {
   async #accept(promotionId, again = false) {
     try {
       const accepted = await this.#api.acceptReward(promotionId, this.#key);
-      this.#done(accepted.participation, accepted.application_id);
+      const { rewarded_at: created_at, reward } = accepted.participation;
+      this.#go({ screen: "done", application: { ...accepted, status: "CREATED", created_at, reward } });
     } catch (error) {
       if (await this.#endedOtherwise(error)) return;
       if (error.slug !== "split-missing" || again) throw error;
@@ -138,6 +148,15 @@ export class Journey {
       await this.land();
       await this.#accept(promotionId, true);
     }
+  }
+
+  /**
+   * Hands the application over to the app around this page, which continues it; an app that does
+   * says so with `preventDefault`. Returns whether one did.
+   */
+  continueApplication({ application_id, session_id, sequence_id }) {
+    const detail = { application_id, session_id, sequence_id };
+    return !dispatchEvent(new CustomEvent("ride-promo:continue", { detail, cancelable: true }));
   }
 
   /** The client has seen that it is over. */
@@ -164,13 +183,17 @@ export class Journey {
     history.back();
   }
 
-  /** The next page of all rides. */
+  /** The next page of the list of rides: further ones until there is something to show. */
   moreRides() {
     return this.#once("more rides", async () => {
-      const { participation, allRides } = this.#home;
-      const page = await this.#api.rides(participation.promotion_id, { cursor: allRides?.next_cursor });
-      const items = [...(allRides?.items ?? []), ...page.items];
-      this.#home = { ...this.#home, allRides: { items, next_cursor: page.next_cursor } };
+      const isWanted = RIDE_LISTS[history.state?.view] ?? (() => true);
+      for (let pages = 0; pages < MAX_PAGES; pages++) {
+        const { participation, allRides } = this.#home;
+        const page = await this.#api.rides(participation.promotion_id, { cursor: allRides?.next_cursor });
+        const items = [...(allRides?.items ?? []), ...page.items];
+        this.#home = { ...this.#home, allRides: { items, next_cursor: page.next_cursor } };
+        if (!page.next_cursor || page.items.some(isWanted)) break;
+      }
       this.#render();
     });
   }
@@ -197,8 +220,10 @@ export class Journey {
   /** Nothing goes on without a token; everything else is the button's to say. */
   #refused(error) {
     if (error.status !== 401) throw error;
+    const expiry = tokenExpiry(this.#token.get());
+    const hasExpired = expiry !== null && expiry <= (error.serverTime ?? Date.now());
     this.#token.forget();
-    this.#go({ screen: "signedOut" });
+    this.#go({ screen: hasExpired ? "signedOut" : "brokenToken", error });
     // The app around this page may hand over a new one.
     dispatchEvent(new CustomEvent("ride-promo:token-needed"));
   }
@@ -209,7 +234,8 @@ export class Journey {
   #stand(participation) {
     const { status, expired_reason: reason } = participation;
     if (status === "REWARDED") {
-      this.#showDone(participation.promotion_id).catch((error) => this.#failed(error));
+      // By this page, which is about to hear of it, or elsewhere.
+      if (!this.#flights.has("accept")) this.land().catch((error) => this.#failed(error));
     } else if (status === "EXPIRED") {
       this.#go({ screen: reason === "REWARD_NOT_CLAIMED" ? "expired" : "over", participation });
     } else {
@@ -223,6 +249,7 @@ export class Journey {
     // What is known of the same participation besides stays.
     const kept = before === now && home.screen === this.#home.screen ? this.#home : {};
     this.#home = { ...kept, ...home };
+    this.#sayProgress(kept.participation);
     const view = history.state?.view;
     if (view && VIEWS[view] !== home.screen) this.#leaveView();
     this.#render();
@@ -232,6 +259,15 @@ export class Journey {
     } else {
       this.#follow(null);
     }
+  }
+
+  /** Tells a screen reader what the ring shows, where that has changed before its reader's eyes. */
+  #sayProgress(before) {
+    const { screen, participation } = this.#home;
+    if (screen !== "progress" || !before) return;
+    const { rides_completed: done, rides_target: count, settling } = participation;
+    if (done !== before.rides_completed) this.#stage.say(this.#scene.language.text("progress.ring", { done, count }));
+    else if (settling && !before.settling) this.#stage.say(this.#scene.language.text("settling.title"));
   }
 
   /** Takes away the view above a screen that has gone: going back must not lead to it. */
@@ -251,16 +287,16 @@ export class Journey {
 
   /** The history has moved, or the screen beneath a view has come up. */
   async #viewChanged() {
-    this.#remember();
     const { screen } = this.#home;
     const view = history.state?.view;
-    // Whoever comes again to the list of rides sees those of now.
-    if (view !== "rides" && this.#home.allRides) this.#home = { ...this.#home, allRides: null };
+    const isRideList = Object.hasOwn(RIDE_LISTS, view ?? "");
+    // A list that is opened again shows the rides of now.
+    if (!isRideList && this.#home.allRides) this.#home = { ...this.#home, allRides: null };
     if (VIEWS[view] === screen && view === "terms" && !this.#home.terms) {
       await this.#once("terms", () => this.#readTerms()).catch(() => {});
     }
     this.#render();
-    if (VIEWS[view] === screen && view === "rides" && !this.#home.allRides) {
+    if (VIEWS[view] === screen && isRideList && !this.#home.allRides) {
       await this.moreRides().catch((error) => this.#failed(error));
     }
   }
@@ -287,8 +323,6 @@ export class Journey {
         this.#go({ screen: "over", participation });
         return true;
       case "already-rewarded":
-        this.#done(participation, error.body.application.application_id);
-        return true;
       case "challenge-not-completed":
       case "not-participating":
         await this.land();
@@ -298,36 +332,9 @@ export class Journey {
     }
   }
 
-  #done(participation, applicationId) {
-    const { reward, promotion_id: promotionId } = participation;
-    this.#go({ screen: "done", reward, applicationId, promotionId });
-    // Else when the terms are left.
-    if (!this.#leaving) this.#remember();
-  }
-
-  /** For whoever loads the page again: the landing no longer knows that anything is done. */
-  #remember() {
-    const { screen, promotionId } = this.#home;
-    if (screen === "done") history.replaceState({ rewarded: promotionId }, "");
-  }
-
-  /** Shows a loan that was applied for elsewhere or earlier; false where it was not. */
-  async #showDone(promotionId) {
-    const { participation } = await this.#api.poll(promotionId);
-    if (participation.status !== "REWARDED") return false;
-    try {
-      await this.#api.getReward(promotionId);
-      return false;
-    } catch (error) {
-      if (error.slug !== "already-rewarded") throw error;
-      this.#done(participation, error.body.application.application_id);
-      return true;
-    }
-  }
-
   #failed(error) {
     if (error.status === 401) this.#refused(error);
-    else this.#go({ screen: "trouble" });
+    else this.#go({ screen: "trouble", error });
   }
 
   // Following it -----------------------------------------------------------------------------------
@@ -362,14 +369,8 @@ export class Journey {
   #moved(participation) {
     const before = this.#home.participation;
     this.#stand(participation);
-    if (participation.status !== "IN_PROGRESS") return;
-    if (participation.rides_completed !== before?.rides_completed) {
-      const { rides_completed: done, rides_target: count } = participation;
-      this.#stage.say(this.#scene.language.text("progress.ring", { done, count }));
-      this.#readRides(participation.promotion_id, this.#following.signal);
-    } else if (participation.settling) {
-      this.#stage.say(this.#scene.language.text("settling.title"));
-    }
+    const hasMoved = participation.rides_completed !== before?.rides_completed;
+    if (participation.status === "IN_PROGRESS" && hasMoved) this.#readRides(participation.promotion_id, this.#following.signal);
   }
 
   async #watchRides(promotionId, signal) {
@@ -383,7 +384,7 @@ export class Journey {
 
   async #readRides(promotionId, signal) {
     try {
-      const rides = await this.#api.rides(promotionId, { limit: LATEST_RIDES + 1, signal });
+      const rides = await this.#api.rides(promotionId, { limit: RIDES_READ, signal });
       if (signal.aborted || this.#home.screen !== "progress") return;
       this.#home = { ...this.#home, rides };
       this.#render();
@@ -408,7 +409,7 @@ export class Journey {
     const isShown = document.visibilityState === "visible";
     const isStale = performance.now() - this.#landedAt > STALE;
     const isFollowed = ["progress", "ready"].includes(this.#home.screen);
-    const isDecided = !["loading", "signIn", "signedOut", "done"].includes(this.#home.screen);
+    const isDecided = !["loading", "signIn", "signedOut", "brokenToken", "done"].includes(this.#home.screen);
     if (isShown && isStale && isDecided && !isFollowed) this.land().catch(() => {});
   }
 }

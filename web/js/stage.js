@@ -2,11 +2,17 @@
 
 import { setText } from "./dom.js";
 
-/** How long a new screen takes no taps, in milliseconds: they were meant for the one before. */
-const FRESH = 500;
+/** Two taps at one place within this time are a double tap, in milliseconds. */
+const DOUBLE_TAP = 350;
 
-/** A connection has to be away for so long, in milliseconds, before anybody is told. */
-const PATIENCE = 1_500;
+/** A tap so soon after a screen came up, in milliseconds, is no reaction to it. */
+const REACTION = 150;
+
+/** Taps that are no further apart than this, in CSS pixels, are at one place. */
+const ONE_PLACE = 32;
+
+/** How long a connection may be lost, in milliseconds, before the page says so. */
+const LINK_TIMEOUT = 1_500;
 
 export class Stage {
   #main = document.querySelector("main");
@@ -14,22 +20,38 @@ export class Stage {
   #says = document.querySelector("#says");
   #language;
   #shown = null;
-  #fresh;
+  /** When the present screen came up, and how many came up before it. */
+  #shownAt = 0;
+  #count = 0;
+  /** The tap before: when, where, and on which screen. */
+  #lastTap = null;
   #linkTimer;
 
   /** @param {import("./i18n.js").Language} language */
   constructor(language) {
     this.#language = language;
-    // The second tap of a double tap may come down on the next screen, and means nothing there:
-    // it neither presses what is under it nor takes the focus. Keys and screen readers are never
-    // that fast by mistake; their clicks have no `detail`.
-    for (const type of ["mousedown", "click"]) {
-      this.#main.addEventListener(type, (event) => this.#isFresh(event) && swallow(event), { capture: true });
-    }
+    // The second tap of a double tap may come down on the next screen, and means nothing there: it
+    // neither presses what is under it nor takes the focus. Every other tap counts from the screen's
+    // first moment. Clicks by keys and screen readers have no `detail`; they are never meant here.
+    this.#main.addEventListener("mousedown", (event) => this.#isLeftOver(event) && swallow(event), { capture: true });
+    this.#main.addEventListener("click", (event) => this.#tapped(event), { capture: true });
   }
 
-  #isFresh(event) {
-    return event.detail > 0 && this.#main.dataset.fresh !== undefined;
+  #tapped(event) {
+    if (event.detail === 0) return;
+    const isLeftOver = this.#isLeftOver(event);
+    // Of somebody who goes on tapping, every tap belongs to the screen of the first.
+    const screen = isLeftOver ? this.#lastTap.screen : this.#count;
+    this.#lastTap = { at: event.timeStamp, x: event.clientX, y: event.clientY, screen };
+    if (isLeftOver) swallow(event);
+  }
+
+  /** Whether a tap was meant for a screen that has gone: it repeats one that was made there. */
+  #isLeftOver({ detail, timeStamp: at, clientX, clientY }) {
+    const last = this.#lastTap;
+    if (detail === 0 || last === null || last.screen === this.#count) return false;
+    const isAtOnePlace = Math.hypot(clientX - last.x, clientY - last.y) <= ONE_PLACE;
+    return isAtOnePlace && (at - last.at <= DOUBLE_TAP || at - this.#shownAt <= REACTION);
   }
 
   /**
@@ -50,9 +72,10 @@ export class Stage {
     this.#shown = { name, screen, state };
     document.title = `${screen.title} · ${this.#language.text("app.name")}`;
     this.#main.dataset.screen = name;
-    this.#main.dataset.fresh = "";
-    clearTimeout(this.#fresh);
-    this.#fresh = setTimeout(() => delete this.#main.dataset.fresh, FRESH);
+    this.#shownAt = performance.now();
+    this.#count++;
+    // What was said is of the screen before.
+    this.say("");
     this.#main.replaceChildren(screen.node);
     globalThis.scrollTo(0, 0);
     screen.node.querySelector("h1").focus({ preventScroll: true });
@@ -75,7 +98,7 @@ export class Stage {
       this.#link.hidden = state === null;
       setText(this.#link, state === null ? "" : this.#language.text(`link.${state}`));
     };
-    if (state === "lost") this.#linkTimer = setTimeout(show, PATIENCE);
+    if (state === "lost") this.#linkTimer = setTimeout(show, LINK_TIMEOUT);
     else show();
   }
 }

@@ -3,6 +3,21 @@
 
 const KEY = "ride-promo.token";
 
+/**
+ * When a token expires, in milliseconds since 1970; `null` where it cannot be read: it is no JWT, or
+ * its `exp` is missing. Only for telling the client what is wrong; the service decides.
+ * @param {string|null} token
+ */
+export function tokenExpiry(token) {
+  try {
+    const payload = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
+    const { exp } = JSON.parse(atob(payload));
+    return Number.isFinite(exp) ? exp * 1000 : null;
+  } catch {
+    return null;
+  }
+}
+
 /** Keeps the token for this tab, in `sessionStorage` where it may be used. */
 export class TokenKeeper {
   #token = null;

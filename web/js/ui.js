@@ -1,6 +1,7 @@
 // The parts that screens are made of.
 
 import { Problem } from "./api.js";
+import { copyable } from "./copy.js";
 import { h, setText, svg } from "./dom.js";
 import { untilLeftChanges } from "./i18n.js";
 
@@ -23,25 +24,38 @@ export function heading(text, eyebrow = null) {
  */
 export function actionButton(language, label, press, { kind = "primary" } = {}) {
   const error = h("p", { class: "error", role: "alert" });
+  const number = h("div", {});
   const button = h("button", { type: "button", class: kind }, h("span", { class: "label" }, label));
   let busy = false;
   button.addEventListener("click", async (event) => {
     if (busy || event.detail > 1) return;
     busy = true;
     setText(error, "");
+    number.replaceChildren();
     button.setAttribute("aria-disabled", "true");
     button.setAttribute("aria-busy", "true");
     try {
       await press();
     } catch (failure) {
       setText(error, errorText(language, failure));
+      number.replaceChildren(...[errorNumber(language, failure)].filter(Boolean));
     } finally {
       busy = false;
       button.removeAttribute("aria-disabled");
       button.removeAttribute("aria-busy");
     }
   });
-  return h("div", { class: "action" }, button, error);
+  return h("div", { class: "action" }, button, error, number);
+}
+
+/** The way back to the screen beneath a view. */
+export function backButton(language, journey) {
+  return h("button", { type: "button", class: "back", onclick: () => journey.back() }, language.text("back"));
+}
+
+/** The number by which the support finds a failed call in the log; `null` where there was no answer. */
+export function errorNumber(language, failure) {
+  return failure?.requestId ? copyable(language, language.text("error.request"), failure.requestId) : null;
 }
 
 /** What a client can make of a failed call. */
@@ -122,7 +136,7 @@ export function conditionsList(language, conditions) {
   const narrowings = [
     conditions.min_amount_cents > 0 &&
       say("minimum", { amount: language.money(conditions.min_amount_cents, conditions.currency_code) }),
-    conditions.max_rides_per_day && say("daily", { count: conditions.max_rides_per_day }),
+    conditions.max_rides_per_day && daily(language, conditions),
     conditions.country_codes &&
       say("countries", { countries: language.anyOf(conditions.country_codes.map((code) => language.country(code))) }),
     conditions.city_ids && say("cities"),
@@ -140,6 +154,12 @@ export function conditionsList(language, conditions) {
     ),
     h("li", {}, h("p", {}, say("claim", { period: language.period(conditions.claim_period) }))),
   );
+}
+
+/** The limit a day; whose day, where the phone's would be another one. */
+function daily(language, { max_rides_per_day: count, day_boundary_timezone: zone }) {
+  const other = zone && language.otherZone(zone);
+  return language.text(other ? "conditions.daily-zone" : "conditions.daily", { count, ...(other && { zone: other }) });
 }
 
 /** Judged rides, each with why it did not count. */
