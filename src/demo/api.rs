@@ -238,7 +238,7 @@ impl Api {
         Ok(())
     }
 
-    /// The promotion; answers its number.
+    /// Creates the promotion; returns its number.
     pub(super) async fn create(&self, offer: &Offer) -> Result<PromotionId, CallError> {
         #[derive(Deserialize)]
         struct Created {

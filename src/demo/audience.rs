@@ -22,7 +22,7 @@ use crate::wire::promotion_status::PromotionStatus;
 const POLL: Duration = Duration::from_millis(100);
 
 /// How long the last events may take to be read.
-const PATIENCE: Duration = Duration::from_secs(15);
+const EVENTS_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What was seen of one participation.
 #[derive(Debug, Default)]
@@ -124,7 +124,7 @@ impl Audience {
                     })
                     .collect()
             };
-            if missing.is_empty() || began.elapsed() > PATIENCE {
+            if missing.is_empty() || began.elapsed() > EVENTS_TIMEOUT {
                 let notes = lock(&self.notes);
                 let mut complaints = notes.complaints.clone();
                 complaints.extend(missing);
@@ -166,6 +166,6 @@ fn read(consumer: &BaseConsumer<LogContext>, notes: &Mutex<Notes>) {
 }
 
 fn lock(notes: &Mutex<Notes>) -> MutexGuard<'_, Notes> {
-    // Whoever panicked left whole notes behind.
+    // The notes are whole at any moment, also after a panic.
     notes.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -14,7 +14,7 @@ const PARTITIONS: i32 = 12;
 /// The demo's Kafka.
 pub(super) enum Broker {
     /// In this process, gone with this value. It keeps at most 5 MiB a partition and drops what is
-    /// older without a word, so whoever publishes must not run far ahead of whoever reads; it has
+    /// older without a word, so the publisher must not run far ahead of the consumer; it has
     /// no admin requests, so its topics are made here.
     InProcess {
         cluster: MockCluster<'static, DefaultProducerContext>,
@@ -46,7 +46,7 @@ impl Broker {
         })
     }
 
-    /// The contract's names where nobody else has topics, names of this run's own elsewhere.
+    /// The contract's names in the in-process broker, names of this run's own in a shared cluster.
     pub(super) fn names(&self, run: &str) -> Names {
         let suffix = match self {
             Self::InProcess { .. } => String::new(),
@@ -59,7 +59,7 @@ impl Broker {
         }
     }
 
-    /// Makes the topics where the service cannot; answers where to connect to.
+    /// Creates the topics where the service cannot; returns the bootstrap servers.
     pub(super) fn ready(&self, names: &Names) -> anyhow::Result<String> {
         match self {
             Self::InProcess { cluster } => {

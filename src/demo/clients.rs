@@ -1,5 +1,5 @@
-//! The clients at work: each lands, gets started, rides, watches how far they are, and claims the
-//! reward, in time or too late. To whom nothing came of it, some try again with another promotion.
+//! The clients: each lands, starts, rides, follows the progress, and claims the reward, in time or too
+//! late. Some of those who did not get it try again with another promotion.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,32 +19,29 @@ use crate::domain::participation::StatusName;
 use crate::domain::ride::Ride;
 use crate::domain::{PromotionId, UserId};
 
-/// So many clients are looked after at a time before they arrive.
+/// How many clients get their pre-offers in one import, shortly before they arrive.
 const WAVE: usize = 100;
 
 /// The most clients who watch their progress; with a big file the others only ride.
-pub(super) const MOST_WATCHING: usize = 500;
+pub(super) const MAX_WATCHING: usize = 500;
 
-/// Between two rides of somebody who takes part in nothing.
+/// Between two rides of clients without a challenge.
 const STRANGERS_EVERY: Duration = Duration::from_millis(10);
 
-/// Between two records that are no rides.
+/// Between two records that cannot be read as rides.
 const POISON_EVERY: Duration = Duration::from_secs(3);
-
-/// Between two rides of the client whose token is printed.
-const GUEST_EVERY: Duration = Duration::from_secs(3);
 
 /// The pause after a call that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How often a call that got no answer is tried.
-const MOST_TRIES: u32 = 5;
+const MAX_TRIES: u32 = 5;
 
 /// How long after the reward's deadline one comes who comes too late: later by anybody's clock.
 const TOO_LATE_BY: Duration = Duration::from_millis(300);
 
 /// The most complaints that are kept; one is enough for the run to fail.
-const MOST_COMPLAINTS: usize = 100;
+const MAX_COMPLAINTS: usize = 100;
 
 /// What is offered, and the number it has.
 #[derive(Clone, Debug)]
@@ -53,11 +50,11 @@ pub(super) struct Offered {
     pub(super) promotion_id: PromotionId,
 }
 
-/// Everybody who rides in a run.
+/// All the clients of a run.
 #[derive(Clone)]
 pub(super) struct Clients {
-    api: Arc<Api>,
-    publisher: Publisher,
+    pub(super) api: Arc<Api>,
+    pub(super) publisher: Publisher,
     offer: Arc<Offer>,
     second: Option<Arc<Offered>>,
     over: CancellationToken,
@@ -82,7 +79,7 @@ impl Clients {
             second: second.map(Arc::new),
             over: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            watching: Arc::new(Semaphore::new(MOST_WATCHING)),
+            watching: Arc::new(Semaphore::new(MAX_WATCHING)),
             failed_calls: Arc::new(AtomicU64::new(0)),
             complaints: Arc::default(),
         }
@@ -90,7 +87,7 @@ impl Clients {
 
     /// What clients were told that cannot be true.
     pub(super) fn complaints(&self) -> Vec<String> {
-        // Whoever panicked left whole complaints behind.
+        // The complaints are whole at any moment, also after a panic.
         let complaints = self.complaints.lock();
         complaints.unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -100,14 +97,14 @@ impl Clients {
         self.failed_calls.load(Ordering::Relaxed)
     }
 
-    /// Sends everybody home and waits until they are gone.
+    /// Stops all clients and waits until they have stopped.
     pub(super) async fn leave(&self) {
         self.over.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// Made-up clients, as they come, among strangers and records that are no rides.
+    /// Simulated clients, among rides of clients without a challenge and records that are not rides.
     pub(super) fn simulate(&self, mut crowd: Crowd) {
         let clients = self.clone();
         let began = Monotonic::now();
@@ -155,25 +152,8 @@ impl Clients {
         });
     }
 
-    /// A client whose token is given to whoever runs the demo: gets started when told to by hand,
-    /// and rides all the time.
-    pub(super) async fn guest(&self, user_id: UserId) -> Result<(), CallError> {
-        self.api.import(&self.offer, &[user_id]).await?;
-        let clients = self.clone();
-        self.spawn(async move {
-            let mut tick = tokio::time::interval(GUEST_EVERY);
-            loop {
-                tick.tick().await;
-                let mut ride = plan::good_ride(user_id, &clients.offer);
-                ride.completed_at = clients.api.now();
-                clients.publisher.ride(&ride).await;
-            }
-        });
-        Ok(())
-    }
-
-    /// Runs until it ends by itself or everybody is sent home.
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+    /// Runs until it ends or the clients are stopped.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let over = self.over.clone();
         self.tasks.spawn(async move {
             over.run_until_cancelled(work).await;
@@ -259,7 +239,7 @@ impl Clients {
     }
 
     /// Lands and gets started with what is offered there.
-    async fn begin(&self, user_id: UserId, token: &str) -> Option<Participation> {
+    pub(super) async fn begin(&self, user_id: UserId, token: &str) -> Option<Participation> {
         let landing = self.persist(|| self.api.landing(token)).await?;
         let Some(promotion) = landing
             .promotion
@@ -313,9 +293,9 @@ impl Clients {
         }
     }
 
-    /// Looks at the progress the way the mobile application does, until there is no more to see,
-    /// and claims the reward when it is there. Answers whether the client got it.
-    async fn watch(
+    /// Follows the progress with long polls, as the app does, until a final status, and claims the
+    /// reward when it is ready. Returns whether the client got it.
+    pub(super) async fn watch(
         &self,
         user_id: UserId,
         token: &str,
@@ -379,11 +359,11 @@ impl Clients {
     }
 
     /// Calls until it is answered, a few times at most.
-    async fn persist<T, F>(&self, call: impl Fn() -> F) -> Option<T>
+    pub(super) async fn persist<T, F>(&self, call: impl Fn() -> F) -> Option<T>
     where
         F: Future<Output = Result<T, CallError>>,
     {
-        for _ in 0..MOST_TRIES {
+        for _ in 0..MAX_TRIES {
             match call().await {
                 Ok(answer) => return Some(answer),
                 Err(error) => self.failed(&error),
@@ -393,10 +373,10 @@ impl Clients {
         None
     }
 
-    fn complain(&self, complaint: String) {
+    pub(super) fn complain(&self, complaint: String) {
         let complaints = self.complaints.lock();
         let mut complaints = complaints.unwrap_or_else(PoisonError::into_inner);
-        if complaints.len() < MOST_COMPLAINTS {
+        if complaints.len() < MAX_COMPLAINTS {
             complaints.push(complaint);
         }
     }

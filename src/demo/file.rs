@@ -8,7 +8,7 @@ use crate::domain::ride::Ride;
 use crate::ride_file::{self, Format};
 
 /// The most rides that are taken; more would neither fit into memory for certain nor into a run.
-const MOST_RIDES: usize = 100_000;
+const MAX_RIDES: usize = 100_000;
 
 /// What a file holds.
 pub(super) struct Rides {
@@ -39,7 +39,7 @@ pub(super) async fn read(path: &Path) -> anyhow::Result<Rides> {
     };
     while let Some(row) = rows.next().await.with_context(reading)? {
         match row.ride {
-            Ok(_) if read.rides.len() == MOST_RIDES => {
+            Ok(_) if read.rides.len() == MAX_RIDES => {
                 read.cut = true;
                 break;
             }

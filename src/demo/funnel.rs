@@ -16,7 +16,7 @@ const WIDTH: usize = 32;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Funnel {
     clients: PromotionStats,
-    /// Of those started, the ones that are somebody's second promotion.
+    /// How many of those started are a client's second promotion.
     second_chances: u64,
     published: u64,
     rides: Rides,
@@ -33,7 +33,7 @@ struct Rides {
     /// Judged and not counted, by verdict.
     refused: BTreeMap<String, u64>,
     repeated: u64,
-    of_nobody: u64,
+    without_challenge: u64,
 }
 
 impl Rides {
@@ -58,7 +58,7 @@ impl Rides {
             match name {
                 "rides_consumed_total" => rides.applied = value,
                 "rides_duplicate_total" => rides.repeated = value,
-                "rides_no_participation_total" => rides.of_nobody = value,
+                "rides_no_participation_total" => rides.without_challenge = value,
                 "rides_judged_total" => match label.split('"').nth(1) {
                     Some(verdict) if verdict == Verdict::Counted.as_str() => rides.counted = value,
                     Some(verdict) if value > 0 => {
@@ -74,7 +74,7 @@ impl Rides {
 }
 
 impl Funnel {
-    /// From what the service answers, and what was published.
+    /// From the service's responses and the publisher's counts.
     pub(super) fn new(
         stats: &Stats,
         metrics: &str,
@@ -148,7 +148,7 @@ impl Funnel {
         let clients = &self.clients;
         format!(
             "{at}  started {} (second chances {}), in progress {}, completed {}, rewarded {}, expired {} (challenge not completed {}, reward \
-             not claimed {}); rides published {}, counted {}, not counted {}, repeated {}, of nobody here {}; {}",
+             not claimed {}); rides published {}, counted {}, not counted {}, repeated {}, for clients without a challenge {}; {}",
             clients.started,
             self.second_chances,
             clients.in_progress,
@@ -161,7 +161,7 @@ impl Funnel {
             self.rides.counted,
             self.not_counted(),
             self.rides.repeated,
-            self.rides.of_nobody,
+            self.rides.without_challenge,
             self.service()
         )
     }
@@ -197,8 +197,8 @@ impl Funnel {
         }
         let _ = writeln!(
             picture,
-            "  rides       {:>7} published, {} counted, {} repeated, {} of nobody here",
-            self.published, self.rides.counted, self.rides.repeated, self.rides.of_nobody
+            "  rides       {:>7} published, {} counted, {} repeated, {} for clients without a challenge",
+            self.published, self.rides.counted, self.rides.repeated, self.rides.without_challenge
         );
         let _ = writeln!(picture, "  not counted  {}", self.not_counted());
         let _ = write!(picture, "  {}", self.service());
@@ -210,7 +210,7 @@ fn bar(count: u64, of: u64) -> String {
     if count == 0 || of == 0 {
         return String::new();
     }
-    // Whoever is there is seen.
+    // A single one is visible, too.
     let length = (count as usize * WIDTH).div_ceil(of as usize);
     "█".repeat(length.min(WIDTH))
 }
@@ -250,7 +250,7 @@ mod tests {
             counted: 7,
             refused: [(Verdict::BelowMinAmount.to_string(), 3)].into(),
             repeated: 2,
-            of_nobody: 8,
+            without_challenge: 8,
         };
         assert_eq!(rides, expected);
     }

@@ -1,10 +1,11 @@
 //! `demo`: everything on one machine, with nothing configured and nothing left behind.
 //!
-//! The service runs in this process, all its roles, on ports of the loopback interface. What it
-//! works on is started beside it: a private Postgres (`postgres`) and the broker that librdkafka
-//! plays (`broker`), or real ones that were named, in a database and topics of this run's own.
-//! Clients (`clients`, by `plan`) come over the public calls (`api`); the figures
-//! (`funnel`) are read there, too. At the end every participation is counted again.
+//! The service runs in this process with all its roles, on ports of the loopback interface. Its
+//! servers are started beside it: a private Postgres (`postgres`) and librdkafka's in-process broker
+//! (`broker`). Real servers can be named instead; then the run uses a database and topics of its own.
+//! Simulated clients (`clients`, by `plan`) use the public calls (`api`), and so do the figures
+//! (`funnel`). The tokens of a few clients (`guests`) are printed (`welcome`) for the person who runs
+//! it. At the end every participation is recounted (`recount`).
 
 mod api;
 mod audience;
@@ -12,11 +13,15 @@ mod broker;
 mod clients;
 mod file;
 mod funnel;
+mod guests;
 mod plan;
+mod plan_of_file;
 mod ports;
 mod postgres;
+mod recount;
 mod rides;
 mod screen;
+mod welcome;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -31,21 +36,22 @@ use self::audience::Audience;
 use self::broker::Broker;
 use self::clients::{Clients, Offered};
 use self::funnel::{Funnel, clock};
+use self::guests::Guests;
 use self::plan::{ALLOWED_LATENESS, Client, Crowd, Offer};
 use self::ports::Port;
 use self::postgres::Postgres;
 use self::rides::Publisher;
 use self::screen::Screen;
+use self::welcome::Servers;
 use crate::cli::DemoArgs;
-use crate::config::{Config, Needs, format_duration};
+use crate::config::{Config, Needs, RepaymentRate, format_duration};
 use crate::domain::UserId;
 use crate::kafka::Cluster;
 use crate::readiness::Role;
 use crate::serve;
-use crate::store::Store;
 use crate::telemetry;
 
-/// Where the two listeners are if nobody else is there.
+/// The ports of the two listeners where they are free.
 const PREFERRED_PORTS: (u16, u16) = (8080, 8081);
 
 /// Warnings, but for what is expected while everything starts; the demo waits for it and says what
@@ -58,14 +64,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(400);
 /// How long the service may take to be ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// How long what is on its way may take to arrive at the end.
+/// How long the last records may take to be applied at the end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The client whose token is printed, or the next one that no file has.
-const GUEST: UserId = 48_151;
-
-/// The most disagreements that are printed.
-const MOST_PRINTED: usize = 20;
 
 /// How a demo ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,14 +102,14 @@ pub async fn run(args: &DemoArgs, stop: CancellationToken) -> anyhow::Result<Out
                 },
                 match read.malformed {
                     0 => String::new(),
-                    rows => format!("; {rows} rows are none and were skipped"),
+                    rows => format!("; {rows} rows are not rides and were skipped"),
                 }
             ));
-            let (offer, riders) = plan::of_file(read.rides, args.duration)
+            let (offer, riders) = plan_of_file::of_file(read.rides, args.duration)
                 .with_context(|| format!("there are no rides in {}", path.display()))?;
             Scene {
                 offer,
-                second: None,
+                has_second_chance: false,
                 cast: Cast::Riders(riders),
             }
         }
@@ -124,7 +124,7 @@ pub async fn run(args: &DemoArgs, stop: CancellationToken) -> anyhow::Result<Out
     let names = broker.names(run);
     let mut kafka = None;
     let result = async {
-        // Whoever changes their mind now does not wait for it.
+        // A Ctrl-C ends the wait at once.
         let database_url = tokio::select! {
             ready = postgres.ready() => ready?,
             () = stop.cancelled() => return Ok(Outcome::Stopped),
@@ -138,16 +138,16 @@ pub async fn run(args: &DemoArgs, stop: CancellationToken) -> anyhow::Result<Out
         )?;
         telemetry::init_logs_to(&config.log, screen.clone());
         kafka = Some(config.kafka.clone());
-        let look = format!(
-            "Postgres   {}\nKafka      {}",
-            postgres.look(),
-            broker.look(&names)
-        );
+        let servers = Servers {
+            postgres: postgres.look(),
+            kafka: broker.look(&names),
+            is_private: args.database_url.is_none(),
+        };
         Stage {
             screen: screen.clone(),
             config,
             duration: args.duration,
-            look,
+            servers,
         }
         .play(scene, &stop)
         .await
@@ -170,8 +170,8 @@ pub async fn run(args: &DemoArgs, stop: CancellationToken) -> anyhow::Result<Out
 /// What is played.
 struct Scene {
     offer: Offer,
-    /// For those to whom nothing came of it.
-    second: Option<Offer>,
+    /// Whether clients who did not get the first reward try again. A file's riders do not.
+    has_second_chance: bool,
     cast: Cast,
 }
 
@@ -185,20 +185,19 @@ impl Scene {
         let offer = Offer::simulated()?;
         let crowd = Crowd::new(&offer, duration)?;
         Ok(Self {
-            second: Some(offer.second_chance()),
+            has_second_chance: true,
             offer,
             cast: Cast::MadeUp(crowd),
         })
     }
 
-    /// Somebody who is not among the riders.
-    fn guest(&self) -> UserId {
-        match &self.cast {
-            Cast::MadeUp(_) => GUEST,
-            Cast::Riders(riders) => (GUEST..)
-                .find(|user_id| riders.iter().all(|rider| rider.user_id != *user_id))
-                .unwrap_or(GUEST),
-        }
+    /// The clients whose tokens are printed: none of the riders.
+    fn guests(&self) -> Guests {
+        let riders: Vec<UserId> = match &self.cast {
+            Cast::MadeUp(_) => Vec::new(),
+            Cast::Riders(riders) => riders.iter().map(|rider| rider.user_id).collect(),
+        };
+        Guests::beside(&riders)
     }
 }
 
@@ -232,9 +231,14 @@ fn config(
         ),
         ("RIDE_PROMO__API__LISTEN", ports.0.address().to_string()),
         ("RIDE_PROMO__ADMIN__LISTEN", ports.1.address().to_string()),
+        // It is true of the demo's product, so the terms show what the loan costs.
+        (
+            "RIDE_PROMO__API__REPAYMENT_RATE",
+            RepaymentRate::OnceOfAmount.as_str().to_owned(),
+        ),
         (
             "RIDE_PROMO__API__MAX_WAITS",
-            (clients::MOST_WATCHING * 2).to_string(),
+            (clients::MAX_WATCHING * 2).to_string(),
         ),
         ("RIDE_PROMO__INGEST__IDENTITY_CHECK_INTERVAL", seconds(1.0)),
         (
@@ -262,7 +266,7 @@ struct Stage {
     screen: Screen,
     config: Config,
     duration: Option<Duration>,
-    look: String,
+    servers: Servers,
 }
 
 /// What is known when the clients have left.
@@ -297,7 +301,7 @@ impl Stage {
         stop_service.cancel();
         let served = service.await;
         let played = played?;
-        served.context("the service did not end well")?;
+        served.context("the service's shutdown failed")?;
         match played {
             Some(played) if played.complete => self.recount(played).await,
             _ => Ok(Outcome::Stopped),
@@ -310,33 +314,44 @@ impl Stage {
         scene: Scene,
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<Played>> {
-        let guest = scene.guest();
+        let guests = scene.guests();
         let api = Arc::new(Api::new(&self.config)?);
-        let terms = scene.offer.terms();
+        let slow = scene.offer.for_guests();
+        let quick = scene.offer.second_chance();
+        let terms = slow.guest_terms();
         let begin = async {
             self.ready(&api).await?;
             api.set_up(&scene.offer).await?;
             let promotion_id = api.create(&scene.offer).await?;
-            let second = match scene.second {
-                None => None,
-                Some(offer) => Some(Offered {
-                    promotion_id: api.create(&offer).await?,
-                    offer,
-                }),
+            let slow = Offered {
+                promotion_id: api.create(&slow).await?,
+                offer: slow,
             };
+            let quick = Offered {
+                promotion_id: api.create(&quick).await?,
+                offer: quick,
+            };
+            let second = scene.has_second_chance.then(|| quick.clone());
             let cluster = Cluster::new(&self.config.kafka)?;
             let partitions = cluster.partitions(&self.config.kafka.status_topic).await?;
             let audience = Audience::listen(&self.config.kafka, &partitions)?;
             let publisher = Publisher::new(&self.config.kafka)?;
             let clients = Clients::new(Arc::clone(&api), publisher.clone(), scene.offer, second);
-            clients.guest(guest).await?;
-            anyhow::Ok((promotion_id, audience, publisher, clients))
+            clients.invite(guests, &slow, &quick).await?;
+            anyhow::Ok((
+                promotion_id,
+                slow.promotion_id,
+                audience,
+                publisher,
+                clients,
+            ))
         };
-        let (promotion_id, audience, publisher, clients) = tokio::select! {
+        let (promotion_id, slow_id, audience, publisher, clients) = tokio::select! {
             begun = begin => begun?,
             () = stop.cancelled() => return Ok(None),
         };
-        self.announce(&api, guest, promotion_id, &terms)?;
+        let welcome = self.welcome(&api, guests, slow_id, &terms)?;
+        self.screen.say(&welcome);
         match scene.cast {
             Cast::MadeUp(crowd) => clients.simulate(crowd),
             Cast::Riders(riders) => clients.replay(riders),
@@ -400,108 +415,6 @@ impl Stage {
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         }
-    }
-
-    fn announce(
-        &self,
-        api: &Api,
-        guest: UserId,
-        promotion_id: i64,
-        terms: &str,
-    ) -> anyhow::Result<()> {
-        let (base, admin) = (api.base(), api.admin_base());
-        let (token, admin_token) = (api.token_of(guest)?, api.admin_token());
-        let ends = match self.duration {
-            Some(duration) => format!("It ends after {}", format_duration(duration)),
-            None => "It goes on until Ctrl-C".to_owned(),
-        };
-        self.screen.say(&format!(
-            "
-Client API {base}/v1
-Pages      {base}/app#token={token}
-Admin API  {admin}/admin/v1
-Metrics    {admin}/metrics   probes {admin}/livez {admin}/readyz
-{look}
-
-Take part as client {guest}, for whom a ride is published every few seconds ({terms}):
-  TOKEN={token}
-  curl -X POST -H \"Authorization: Bearer $TOKEN\" {base}/v1/promotions/{promotion_id}/start
-  curl -H \"Authorization: Bearer $TOKEN\" {base}/v1/promotions/{promotion_id}/progress
-  curl -H \"Authorization: Bearer $TOKEN\" {base}/v1/promotions/{promotion_id}/get_reward
-  curl -X POST -H \"Authorization: Bearer $TOKEN\" {base}/v1/promotions/{promotion_id}/accept_reward
-Look at everything as an operator:
-  ADMIN_TOKEN={admin_token}
-  curl -H \"Authorization: Bearer $ADMIN_TOKEN\" {admin}/admin/v1/stats
-
-{ends}.
-",
-            look = self.look,
-        ));
-        Ok(())
-    }
-
-    /// Holds every participation against its receipts, what accepting created, and the events that
-    /// were published.
-    async fn recount(&self, played: Played) -> anyhow::Result<Outcome> {
-        let store = Store::new(self.config.database.url.expose(), 2)?;
-        let recount = store.recount().await?;
-        store.pool().close().await;
-        let (mut amiss, events) = played.audience.compare(&recount.versions).await;
-        amiss.extend(played.complaints);
-        amiss.extend(recount.disagreements.iter().map(|disagreement| {
-            format!(
-                "client {}, promotion {}: {}",
-                disagreement.user_id, disagreement.promotion_id, disagreement.what
-            )
-        }));
-        let counts = played.publisher.counts();
-        // Nothing is wrong with those: a client that is refused tries again.
-        for (count, what) in [
-            (counts.lost(), "rides were not taken by Kafka"),
-            (played.failed_calls, "calls of clients failed"),
-        ] {
-            if count > 0 {
-                self.screen.say(&format!("Note: {count} {what}."));
-            }
-        }
-        for (count, what) in [
-            (
-                recount.unpublished.unsigned_abs(),
-                "events were not published",
-            ),
-            (
-                u64::from(!counts.is_drained()),
-                "topic of rides is not read to its end",
-            ),
-            (
-                u64::from(recount.participations == 0),
-                "run without any participation",
-            ),
-        ] {
-            if count > 0 {
-                amiss.push(format!("{count} {what}"));
-            }
-        }
-        self.screen.say(&format!(
-            "Recount: {} participations ({} rewarded, {} challenge not completed, {} reward not claimed), {} receipts of \
-             which {} counted, {events} events",
-            recount.participations,
-            recount.rewarded,
-            recount.not_completed,
-            recount.not_claimed,
-            recount.receipts,
-            recount.counted
-        ));
-        if amiss.is_empty() {
-            self.screen
-                .say("Every participation agrees with its receipts, its loan and its events.");
-            return Ok(Outcome::Agreed);
-        }
-        for what in amiss.iter().take(MOST_PRINTED) {
-            self.screen.say(&format!("  {what}"));
-        }
-        self.screen.say(&format!("{} disagreements.", amiss.len()));
-        Ok(Outcome::Disagreed)
     }
 }
 

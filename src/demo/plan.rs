@@ -1,6 +1,5 @@
-//! What is going to happen: the promotion, and who rides when. Made up, or taken from a file.
+//! The plan of a run: the promotions, and which simulated client rides when.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use rand::Rng;
@@ -24,6 +23,12 @@ const SECOND_CHALLENGE_PERIOD: Duration = Duration::from_secs(8);
 /// The same of the second chance.
 const SECOND_CLAIM_PERIOD: Duration = Duration::from_secs(5);
 
+/// How long a guest, a client whose token is printed, has for each: the rides, and the claim.
+const GUEST_PERIOD: Duration = Duration::from_secs(30 * 60);
+
+/// How many rides a guest has to complete.
+const GUEST_TARGET_RIDES: usize = 5;
+
 /// How late a ride may be published.
 pub(super) const ALLOWED_LATENESS: Duration = Duration::from_secs(3);
 
@@ -39,22 +44,16 @@ const SECOND_TARGET_RIDES: usize = 2;
 /// The least fare of a ride that counts, where rides are made up.
 const MIN_AMOUNT_CENTS: i64 = 5_000;
 
-/// Made-up clients get started so many a second.
+/// Starts of simulated clients per second.
 const STARTS_PER_SECOND: f64 = 10.0;
 
-/// Even in a very short run there are so many of them.
-const FEWEST_CLIENTS: f64 = 200.0;
-
-/// Clients of a file get started so many a second at most; a start is a transaction of its own.
-const MOST_STARTS_PER_SECOND: usize = 90;
-
-/// How long a client of a file reads the terms.
-const FILE_READING: Duration = Duration::from_secs(1);
+/// Simulated clients of a very short run, at least.
+const MIN_CLIENTS: f64 = 200.0;
 
 /// Made-up clients are numbered from here.
 const FIRST_CLIENT: UserId = 1_000_001;
 
-/// Riders who take part in nothing are numbered from here, so many of them.
+/// The numbers of clients without a challenge.
 const STRANGERS: std::ops::Range<UserId> = 9_000_000..9_020_000;
 
 /// What is offered.
@@ -65,12 +64,11 @@ pub(super) struct Offer {
     pub(super) conditions: Value,
     pub(super) currency_code: CurrencyCode,
     pub(super) country_code: CountryCode,
-    /// For one line about it.
     pub(super) target_rides: usize,
 }
 
 impl Offer {
-    fn new(
+    pub(super) fn new(
         target_rides: usize,
         min_amount_cents: i64,
         currency_code: CurrencyCode,
@@ -92,7 +90,19 @@ impl Offer {
         }
     }
 
-    /// What is offered to those to whom nothing came of this one.
+    /// The offer to the clients whose tokens are printed: the same, with time to read the screens.
+    pub(super) fn for_guests(&self) -> Self {
+        let mut offer = self.clone();
+        offer.promotion_key = "demo-at-your-pace".to_owned();
+        offer.target_rides = GUEST_TARGET_RIDES;
+        offer.title = format!("Complete {GUEST_TARGET_RIDES} rides and get a loan");
+        offer.conditions["target_rides"] = json!(GUEST_TARGET_RIDES);
+        offer.conditions["challenge_period"] = json!(format_duration(GUEST_PERIOD));
+        offer.conditions["claim_period"] = json!(format_duration(GUEST_PERIOD));
+        offer
+    }
+
+    /// The offer to clients who did not get the first reward.
     pub(super) fn second_chance(&self) -> Self {
         let mut offer = self.clone();
         offer.promotion_key = "demo-second-chance".to_owned();
@@ -114,13 +124,12 @@ impl Offer {
         ))
     }
 
-    /// For people.
-    pub(super) fn terms(&self) -> String {
-        let seconds = CHALLENGE_PERIOD.as_secs();
+    /// The guests' conditions in one line.
+    pub(super) fn guest_terms(&self) -> String {
+        let minutes = GUEST_PERIOD.as_secs() / 60;
         format!(
-            "{} rides in {seconds} s, then {} s to claim the loan",
-            self.target_rides,
-            CLAIM_PERIOD.as_secs()
+            "{} rides in {minutes} minutes, then {minutes} minutes to apply for the loan",
+            self.target_rides
         )
     }
 }
@@ -263,7 +272,7 @@ impl Crowd {
             duration.saturating_sub(LIFE).max(duration / 3)
         });
         let per_second =
-            (FEWEST_CLIENTS / until.as_secs_f64().max(1.0)).clamp(STARTS_PER_SECOND, 40.0);
+            (MIN_CLIENTS / until.as_secs_f64().max(1.0)).clamp(STARTS_PER_SECOND, 40.0);
         Ok(Self {
             currencies: Currencies {
                 home: offer.currency_code,
@@ -349,7 +358,7 @@ fn trips(user_id: UserId, currencies: Currencies, rng: &mut impl Rng) -> Vec<Tri
             ),
         });
     }
-    // Most go on riding when it is over; whoever has not completed by then learns why.
+    // Half of them ride once more after the deadline, and see why that ride did not count.
     if habit.most > 1 && rng.random_ratio(1, 2) {
         trips.push(Trip {
             after: CHALLENGE_PERIOD + Duration::from_millis(rng.random_range(0..800)),
@@ -397,7 +406,7 @@ fn second_chance(user_id: UserId, currencies: Currencies, rng: &mut impl Rng) ->
 }
 
 /// A ride; its moment is decided when it happens.
-fn ride(user_id: UserId, amount_cents: i64, currency_code: CurrencyCode) -> Ride {
+pub(super) fn ride(user_id: UserId, amount_cents: i64, currency_code: CurrencyCode) -> Ride {
     Ride {
         country_code: "MX".parse().ok(),
         city_id: Some(4_198),
@@ -412,7 +421,7 @@ fn ride(user_id: UserId, amount_cents: i64, currency_code: CurrencyCode) -> Ride
     }
 }
 
-/// A ride of somebody who takes part in nothing, as most of the traffic is.
+/// A ride of a client without a challenge, as most of the traffic is.
 pub(super) fn stranger(offer: &Offer, rng: &mut impl Rng) -> Ride {
     use rand::RngExt as _;
 
@@ -423,7 +432,7 @@ pub(super) fn stranger(offer: &Offer, rng: &mut impl Rng) -> Ride {
     )
 }
 
-/// A ride that counts.
+/// A ride that counts where the others of its offer do.
 pub(super) fn good_ride(user_id: UserId, offer: &Offer) -> Ride {
     let min = offer.conditions["min_amount_cents"].as_i64();
     Ride {
@@ -436,7 +445,16 @@ pub(super) fn good_ride(user_id: UserId, offer: &Offer) -> Ride {
     }
 }
 
-/// A record that is no ride, of nobody who takes part: key and value.
+/// A ride whose fare is one cent too low to count.
+pub(super) fn cheap_ride(user_id: UserId, offer: &Offer) -> Ride {
+    let min = offer.conditions["min_amount_cents"].as_i64();
+    Ride {
+        amount_cents: (min.unwrap_or_default() - 1).max(0),
+        ..good_ride(user_id, offer)
+    }
+}
+
+/// A record that cannot be read as a ride, with the key of a client without a challenge.
 pub(super) fn poison(rng: &mut impl Rng) -> (Option<String>, String) {
     use rand::RngExt as _;
 
@@ -461,87 +479,6 @@ pub(super) fn poison(rng: &mut impl Rng) -> (Option<String>, String) {
             .to_string(),
         ),
     }
-}
-
-/// The rides of a file as clients of the demo: each rider gets started at the first of their rides,
-/// and all is spaced as in the file, but so that it fits into the run. `None` without rides.
-pub(super) fn of_file(
-    mut rides: Vec<Ride>,
-    duration: Option<Duration>,
-) -> Option<(Offer, Vec<Client>)> {
-    rides.sort_by_key(|ride| ride.completed_at);
-    let (first, last) = (rides.first()?.completed_at, rides.last()?.completed_at);
-    let mut of_rider: HashMap<UserId, Vec<&Ride>> = HashMap::new();
-    for ride in &rides {
-        of_rider.entry(ride.user_id).or_default().push(ride);
-    }
-
-    // So that the last ones still have time to run out, and the service to start them all.
-    let fits = duration.map_or(Duration::from_secs(45), |duration| {
-        duration.saturating_sub(LIFE / 2).max(duration / 2)
-    });
-    let span = fits.max(Duration::from_secs(
-        (of_rider.len() / MOST_STARTS_PER_SECOND) as u64,
-    ));
-    let whole = (last - first).num_milliseconds().max(1) as f64;
-    let place = |ride: &Ride| {
-        let share = (ride.completed_at - first).num_milliseconds() as f64 / whole;
-        span.mul_f64(share.clamp(0.0, 1.0))
-    };
-
-    // Conditions that part of the riders meet.
-    let currency_code = most_common(rides.iter().map(|ride| ride.currency_code))?;
-    let country_code = most_common(rides.iter().filter_map(|ride| ride.country_code))
-        .or_else(|| "US".parse().ok())?;
-    let mut amounts: Vec<i64> = rides.iter().map(|ride| ride.amount_cents).collect();
-    amounts.sort_unstable();
-    let min_amount_cents = amounts[amounts.len() / 10];
-    let mut counts: Vec<usize> = of_rider.values().map(Vec::len).collect();
-    counts.sort_unstable();
-    let target_rides = counts[counts.len() * 8 / 10].clamp(1, 10_000);
-    let offer = Offer::new(target_rides, min_amount_cents, currency_code, country_code);
-
-    let mut clients: Vec<Client> = of_rider
-        .into_iter()
-        .map(|(user_id, rides)| {
-            let arrives = rides.first().map_or(Duration::ZERO, |ride| place(ride));
-            let trips = rides
-                .into_iter()
-                .map(|ride| Trip {
-                    after: place(ride) - arrives,
-                    ends: Ends::InTime,
-                    reported_after: Duration::ZERO,
-                    repeated_after: None,
-                    ride: ride.clone(),
-                })
-                .collect();
-            Client {
-                user_id,
-                arrives,
-                trips,
-                claim: match user_id % 5 {
-                    0 => Claim::TooLate,
-                    1 => Claim::TwiceAfter(FILE_READING),
-                    _ => Claim::After(FILE_READING),
-                },
-                // A file's riders ride what is in the file.
-                second_chance: None,
-            }
-        })
-        .collect();
-    clients.sort_by_key(|client| (client.arrives, client.user_id));
-    Some((offer, clients))
-}
-
-fn most_common<T: Eq + std::hash::Hash + Ord>(values: impl Iterator<Item = T>) -> Option<T> {
-    let mut counts: HashMap<T, usize> = HashMap::new();
-    for value in values {
-        *counts.entry(value).or_default() += 1;
-    }
-    counts
-        .into_iter()
-        .max_by(|(one, count), (other, others)| count.cmp(others).then_with(|| other.cmp(one)))
-        .map(|(value, _)| value)
 }
 
 #[cfg(test)]
@@ -601,32 +538,6 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(endless.take(100, &mut rng).len(), 100);
         }
-    }
-
-    #[test]
-    fn a_files_rides_keep_their_order_and_riders() {
-        let at = |minute: i64| Instant::UNIX_EPOCH + chrono::TimeDelta::minutes(minute);
-        let mut rides: Vec<Ride> = (0..100)
-            .map(|n| Ride {
-                completed_at: at(n),
-                ..ride(1 + n % 7, 1_000 + n, "MXN".parse().expect("a currency"))
-            })
-            .collect();
-        rides.reverse();
-        let duration = Duration::from_secs(60);
-        let (offer, clients) = of_file(rides, Some(duration)).expect("rides");
-        assert_eq!(clients.len(), 7);
-        assert_eq!(offer.currency_code.as_str(), "MXN");
-        assert_eq!(offer.conditions["min_amount_cents"], 1_010);
-        let trips: usize = clients.iter().map(|client| client.trips.len()).sum();
-        assert_eq!(trips, 100);
-        for client in &clients {
-            assert_eq!(client.trips[0].after, Duration::ZERO);
-            assert!(client.trips.is_sorted_by_key(|trip| trip.ride.completed_at));
-            let last = client.trips.last().expect("a ride");
-            assert!(client.arrives + last.after <= duration);
-        }
-        assert!(of_file(Vec::new(), None).is_none());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
 use anyhow::Context as _;
 
-/// A TCP port that nobody listens on, for a listener that is opened later. Taken from below the
+/// A free TCP port, for a listener that is opened later. Taken from below the
 /// range that outgoing connections get theirs from; the UDP socket of the same number keeps it from
 /// being chosen by another demo meanwhile.
 pub(super) struct Port {

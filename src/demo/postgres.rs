@@ -16,7 +16,7 @@ use crate::store::database;
 
 /// Makes the cluster, starts it, says `ready`, and ends it with its directory once its standard
 /// input closes. That is what happens to the pipe's other end when the demo is gone, killed hard or
-/// not, and so needs nobody's cooperation. Signals do not concern it: it has to outlive a Ctrl-C.
+/// not, and needs no further cooperation. Signals do not concern it: it has to outlive a Ctrl-C.
 ///
 /// The settings are Postgres' own, the durable ones too: what is shown is the real thing. It listens
 /// on a socket in a directory that only its owner can enter, and nowhere else.
@@ -46,10 +46,10 @@ rm -rf "$dir"
 "#;
 
 /// How long a path to a socket can be, less the socket's own name.
-const LONGEST_SOCKET_DIR: usize = 80;
+const MAX_SOCKET_DIR: usize = 80;
 
 /// How long the cluster may take to come, and to go.
-const PATIENCE: Duration = Duration::from_secs(120);
+const STATE_CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The demo's database.
 #[allow(clippy::large_enum_variant, reason = "there is one")]
@@ -90,7 +90,7 @@ impl Postgres {
         })
     }
 
-    /// Waits until it takes connections; answers its URL.
+    /// Waits until it takes connections; returns its URL.
     pub(super) async fn ready(&mut self) -> anyhow::Result<String> {
         match self {
             Self::Private(cluster) => cluster.ready().await,
@@ -143,7 +143,7 @@ impl Cluster {
             .stderr(Stdio::null())
             // A Ctrl-C in the terminal is for this process alone.
             .process_group(0);
-        // Whoever owns what we have just made is who we are.
+        // The owner of a new directory is the user of this process.
         if std::fs::metadata(dir.path())?.uid() == 0 {
             let (uid, gid) = unprivileged()?;
             chown(dir.path(), Some(uid), Some(gid)).context("handing the directory over")?;
@@ -170,7 +170,7 @@ impl Cluster {
         let mut line = String::new();
         let mut output = BufReader::new(output);
         // Nothing but the end of its output means that it has given up.
-        let said = tokio::time::timeout(PATIENCE, output.read_line(&mut line)).await;
+        let said = tokio::time::timeout(STATE_CHANGE_TIMEOUT, output.read_line(&mut line)).await;
         if !matches!(said, Ok(Ok(_)) if line == "ready\n") {
             let log = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
             let from = log.lines().count().saturating_sub(20);
@@ -189,7 +189,7 @@ impl Cluster {
 
     async fn close(mut self) -> anyhow::Result<()> {
         drop(self.hold.take());
-        match tokio::time::timeout(PATIENCE, self.supervisor.wait()).await {
+        match tokio::time::timeout(STATE_CHANGE_TIMEOUT, self.supervisor.wait()).await {
             Ok(ended) => {
                 ended.context("waiting for the private Postgres to end")?;
             }
@@ -215,7 +215,7 @@ fn parent() -> PathBuf {
         std::fs::metadata(dir).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0)
     };
     if usual.is_absolute()
-        && usual.as_os_str().len() <= LONGEST_SOCKET_DIR
+        && usual.as_os_str().len() <= MAX_SOCKET_DIR
         && usual.ancestors().all(is_open)
     {
         usual
@@ -245,7 +245,8 @@ fn programs() -> Option<PathBuf> {
         .map(|(_, dir)| dir)
 }
 
-/// Who runs the server where we are root, which it refuses: the user made for it, or nobody.
+/// The user that runs the server where this process is root, which the server refuses: `postgres`, or
+/// the system user `nobody`.
 fn unprivileged() -> anyhow::Result<(u32, u32)> {
     let id = |option: &str, user: &str| -> Option<u32> {
         let output = std::process::Command::new("id")

@@ -25,7 +25,7 @@ const CE_SOURCE: &str = "/ride-promo/demo";
 /// The most records published and not yet applied. The broker in this process drops what is beyond
 /// 5 MiB of a partition without a word: a ride takes up half a KiB there, and all of these may be in
 /// one partition.
-const MOST_AHEAD: u64 = 5_000;
+const MAX_AHEAD: u64 = 5_000;
 
 /// Between two looks whether there is room.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -53,7 +53,7 @@ impl Counts {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// The service has recorded so many of them as read.
+    /// Notes how many of them the service has applied.
     pub(super) fn set_applied(&self, applied: u64) {
         self.applied.store(applied, Ordering::Relaxed);
     }
@@ -68,7 +68,7 @@ impl Counts {
             self.sent.load(Ordering::Relaxed),
             self.applied.load(Ordering::Relaxed),
         );
-        sent.saturating_sub(applied) < MOST_AHEAD
+        sent.saturating_sub(applied) < MAX_AHEAD
     }
 }
 

@@ -1,5 +1,6 @@
-//! Standard output: a picture that is drawn anew on a terminal, a line every few seconds elsewhere.
+//! Standard output: a picture that is redrawn on a terminal, a line every few seconds elsewhere.
 
+use std::ffi::OsStr;
 use std::io::{self, IsTerminal as _, Write};
 use std::time::{Duration, Instant as Monotonic};
 
@@ -14,7 +15,7 @@ const PLAIN_EVERY: Duration = Duration::from_secs(5);
 /// Where the demo speaks. Copies speak to the same place.
 #[derive(Clone)]
 pub(super) struct Screen {
-    /// Holds the picture; `None` where standard output is no terminal.
+    /// Holds the picture; `None` where standard output is not a terminal.
     picture: Option<ProgressBar>,
 }
 
@@ -30,10 +31,21 @@ impl Screen {
         Self { picture }
     }
 
+    /// A title for people: in colour on a terminal that has it, plain elsewhere. `NO_COLOR` with any
+    /// value (no-color.org) and `TERM=dumb` mean plain.
+    pub(super) fn title(&self, text: &str) -> String {
+        let set = |name: &str| std::env::var_os(name).unwrap_or_default();
+        if has_colour(self.picture.is_some(), &set("NO_COLOR"), &set("TERM")) {
+            format!("\u{1b}[1;36m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
     /// Writes lines above the picture.
     pub(super) fn say(&self, text: &str) {
         self.aside(|| {
-            // A reader that went away is no reason to end: the terminal can be reattached, and
+            // The demo goes on without a reader: the terminal can be reattached, and
             // Ctrl-C still works.
             let _ = writeln!(io::stdout(), "{text}");
         });
@@ -76,6 +88,11 @@ impl Screen {
     }
 }
 
+/// Whether to write colour, by what standard output is and by `NO_COLOR` and `TERM`.
+fn has_colour(is_terminal: bool, no_color: &OsStr, term: &OsStr) -> bool {
+    is_terminal && no_color.is_empty() && !term.is_empty() && term != "dumb"
+}
+
 /// Log lines go to standard error, past the picture.
 impl<'a> MakeWriter<'a> for Screen {
     type Writer = LogLine;
@@ -95,5 +112,22 @@ impl Write for LogLine {
 
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colour_is_for_terminals_that_have_it_and_people_who_want_it() {
+        let has = |is_terminal, no_color: &str, term: &str| {
+            has_colour(is_terminal, no_color.as_ref(), term.as_ref())
+        };
+        assert!(has(true, "", "xterm-256color"));
+        assert!(!has(false, "", "xterm-256color"), "a pipe");
+        assert!(!has(true, "1", "xterm-256color"), "NO_COLOR");
+        assert!(!has(true, "", "dumb"));
+        assert!(!has(true, "", ""));
     }
 }

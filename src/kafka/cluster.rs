@@ -111,6 +111,14 @@ pub struct ClusterInfo {
     pub brokers: Vec<BrokerAddress>,
 }
 
+impl ClusterInfo {
+    /// Whether this is the in-process cluster of `ride-promo demo`, which is librdkafka's. It answers
+    /// no admin requests.
+    pub fn is_in_process(&self) -> bool {
+        self.cluster_id.starts_with(MOCK_CLUSTER)
+    }
+}
+
 /// A client that asks. Cheap to clone; connects with the first question, and again by itself.
 /// librdkafka alone would not always: where a broker answers that there are none, as one may that was
 /// fenced and is only just coming back, it may forget them all and never ask again

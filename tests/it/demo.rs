@@ -66,6 +66,34 @@ impl Demo {
         tail(&self.out, u64::MAX)
     }
 
+    /// The lines that begin with `label`, without it.
+    fn lines(&self, label: &str) -> Vec<String> {
+        let output = self.output();
+        let lines = output.lines().filter_map(|line| line.strip_prefix(label));
+        lines.map(str::to_owned).collect()
+    }
+
+    /// The environment that it says other commands need.
+    fn exports(&self) -> Vec<(String, String)> {
+        let exports = self.lines("export ");
+        let pair = |line: &String| {
+            let (name, value) = line.split_once('=').expect("a value");
+            (name.to_owned(), value.trim_matches('\'').to_owned())
+        };
+        exports.iter().map(pair).collect()
+    }
+
+    /// Runs another command of the program in the environment that it printed.
+    fn beside(&self, arguments: &[&str]) -> std::process::Output {
+        let mut command = Command::new(BINARY);
+        command
+            .args(arguments)
+            .current_dir("/")
+            .env_clear()
+            .envs(self.exports());
+        command.output().expect("it runs")
+    }
+
     /// What is printed after `label`.
     fn said(&self, label: &str) -> Option<String> {
         let output = self.output();
@@ -182,7 +210,7 @@ async fn everything_it_prints_can_be_used_until_ctrl_c_ends_it_cleanly() {
     let mut demo = Demo::start(&[]);
     let (client, admin) = demo.running().await;
 
-    let token = demo.said(" TOKEN=").unwrap();
+    let token = demo.said("\nTOKEN=").unwrap();
     let start = demo.said("curl -X POST").unwrap();
     let (_, path) = start.split_once(&client).unwrap();
     let me = Api::new(&client).with_token(token);
@@ -191,6 +219,10 @@ async fn everything_it_prints_can_be_used_until_ctrl_c_ends_it_cleanly() {
     let operator = Api::new(&admin).with_token(demo.said("ADMIN_TOKEN=").unwrap());
     let stats = operator.get("/admin/v1/stats").await;
     assert_eq!(stats.status, 200, "{}", stats.text);
+    let body: Value = serde_json::from_str(&started.text).unwrap();
+    for period in ["challenge_period", "claim_period"] {
+        assert_eq!(body["conditions"][period], "PT30M", "time to read");
+    }
     // Rides come for whoever has taken the token.
     let progress = path.replace("/start", "/progress");
     eventually(PLAYED, || async {
@@ -212,6 +244,68 @@ async fn everything_it_prints_can_be_used_until_ctrl_c_ends_it_cleanly() {
     assert_eq!(me.get(&get_reward).await.status, 200);
     let accepted = me.post(&path.replace("/start", "/accept_reward")).await;
     assert_eq!(accepted.status, 200, "{}", accepted.text);
+
+    // The other guests, each by the link that is printed.
+    let links = demo.lines(&format!("http://{client}/app#token="));
+    assert_eq!(links.len(), 4, "{links:?}");
+    let [_, uncounted, expired, rewarded] = &links[..] else {
+        unreachable!("there are four")
+    };
+    let guest = |token: &str| Api::new(&client).with_token(token);
+    eventually(PLAYED, || async {
+        let landing = guest(uncounted).post("/v1/landing").await.json();
+        equal(landing["screen"].clone(), json!("PROMO_PROGRESS"))?;
+        let promotion = &landing["participation"]["promotion_id"];
+        let rides = format!("/v1/promotions/{promotion}/rides");
+        let rides = guest(uncounted).get(&rides).await.json();
+        let mut verdicts: Vec<&str> = rides["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|ride| ride["verdict"].as_str())
+            .collect();
+        verdicts.sort_unstable();
+        let expected = [
+            "BELOW_MIN_AMOUNT",
+            "BELOW_MIN_AMOUNT",
+            "COUNTED",
+            "COUNTED",
+            "WRONG_CURRENCY",
+        ];
+        equal(verdicts.join(" "), expected.join(" "))
+    })
+    .await;
+    eventually(PLAYED, || async {
+        let landing = guest(expired).post("/v1/landing").await.json();
+        equal(landing["screen"].clone(), json!("REWARD_EXPIRED"))
+    })
+    .await;
+    eventually(PLAYED, || async {
+        let landing = guest(rewarded).post("/v1/landing").await.json();
+        equal(landing["application"]["status"].clone(), json!("CREATED"))
+    })
+    .await;
+
+    // The program's other commands work with the lines that are printed.
+    let token = demo.beside(&["token", "--user", "48199"]);
+    let token = String::from_utf8(token.stdout).unwrap();
+    let landing = guest(token.trim()).post("/v1/landing").await;
+    assert_eq!(landing.status, 200, "{}", landing.text);
+    let doctor = demo.beside(&["doctor"]);
+    let found = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(doctor.status.success(), "{found}");
+    assert!(
+        found.contains("the broker built into `ride-promo demo`"),
+        "{found}"
+    );
+    assert!(found.contains("postgres"), "{found}");
+    // No colour where nothing can show it, and each token whole on a line of its own.
+    assert!(!demo.output().contains('\u{1b}'), "{}", demo.output());
+    for line in demo.output().lines().filter(|line| line.contains("eyJ")) {
+        let begins = ["http://", "TOKEN=", "ADMIN_TOKEN="];
+        assert!(begins.iter().any(|begin| line.starts_with(begin)), "{line}");
+        assert!(!line.contains(' '), "{line}");
+    }
 
     assert!(
         demo.leftovers().is_err(),
@@ -367,8 +461,9 @@ async fn takes_the_rides_of_a_file() {
     let output = demo.output();
     assert_eq!(code, 0, "{}", demo.everything());
     assert!(output.contains("300 rides in"), "{output}");
-    assert!(output.contains("1 rows are none"), "{output}");
-    assert_eq!(participations(&output), 60, "{output}");
+    assert!(output.contains("1 rows are not rides"), "{output}");
+    // The riders, and the guests who start by themselves.
+    assert_eq!(participations(&output), 60 + 3, "{output}");
     demo.leftovers().unwrap();
 }
 

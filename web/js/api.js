@@ -6,13 +6,13 @@ import { backoff, pause } from "./patience.js";
 const TIMEOUT = 15_000;
 
 /**
- * How often a call is tried before somebody is asked whether to try again: some seconds; some
+ * How often a call is tried before the client is asked whether to try again: some seconds; some
  * minutes where the phone says itself that it has no network.
  */
 const TRIES = { online: 4, offline: 16 };
 
 /** The longest `Retry-After` that is waited for without asking anybody, in milliseconds. */
-const LONGEST_ORDERED_WAIT = 30_000;
+const MAX_RETRY_AFTER = 30_000;
 
 /** The service refused: an RFC 9457 problem. */
 export class Problem extends Error {
@@ -91,7 +91,7 @@ export class RidePromo {
     return this.#json("GET", path(promotionId, "get_reward"), { signal });
   }
 
-  /** Accepts it; every repeat answers the same. */
+  /** Accepts it; every repeat returns the same. */
   acceptReward(promotionId, idempotencyKey, signal) {
     const headers = { "idempotency-key": idempotencyKey };
     return this.#json("POST", path(promotionId, "accept_reward"), { headers, signal });
@@ -147,7 +147,7 @@ export class RidePromo {
         const passes = error instanceof Unreachable || (error instanceof Problem && error.passes);
         const tries = globalThis.navigator?.onLine === false ? TRIES.offline : TRIES.online;
         const ordered = error.retryAfter ?? 0;
-        if (!passes || attempt >= tries || ordered > LONGEST_ORDERED_WAIT) throw error;
+        if (!passes || attempt >= tries || ordered > MAX_RETRY_AFTER) throw error;
         // Not before the service wants it, and not all at the same moment.
         await pause(ordered + backoff(attempt), options.signal, ordered);
       }

@@ -36,7 +36,7 @@ export class Language {
   #texts;
   #plural;
 
-  /** @param {string} locale as {@link chooseLocale} answers it */
+  /** @param {string} locale as {@link chooseLocale} returns it */
   constructor(locale) {
     this.locale = locale;
     /** The language alone: the texts are in it. */
@@ -114,7 +114,7 @@ export class Language {
 
   /**
    * A zone that is not the phone's, for people: "Mexico City (GMT-6)"; `null` where both have the
-   * same time now, because then nobody can mistake one for the other.
+   * same time now, so that one cannot be mistaken for the other.
    * @param {string} zone a name of the tz database
    */
   otherZone(zone) {

@@ -75,7 +75,7 @@ export class Journey {
   async #open() {
     this.#follow(null);
     this.#home = { screen: "loading" };
-    // What is under way is of the token before, and nobody's to wait for.
+    // Calls in flight belong to the token before; their results are dropped.
     this.#flights.clear();
     if (this.#token.get() === null) this.#go({ screen: "signIn" });
     else {
@@ -144,7 +144,7 @@ export class Journey {
     } catch (error) {
       if (await this.#endedOtherwise(error)) return;
       if (error.slug !== "split-missing" || again) throw error;
-      // A landing makes the split anew where there is an offer; where there is none, nobody here can.
+      // A landing creates the split again where there is a valid pre-offer.
       await this.land();
       await this.#accept(promotionId, true);
     }

@@ -25,7 +25,7 @@ export function statedRate(root = document) {
 export function repayment({ amount_cents: amount, repayment_rate: rate }, termDays, now, stated) {
   const decimal = /^(\d+)(?:\.(\d+))?$/.exec(rate);
   if (stated !== "once-of-amount" || !decimal) return null;
-  // In whole numbers: 0.1 + 0.2 is no amount of money.
+  // In whole numbers: 0.1 + 0.2 is not 0.3.
   const [, whole, fraction = ""] = decimal;
   const divisor = 100n * 10n ** BigInt(fraction.length);
   const charge = Number((BigInt(amount) * BigInt(whole + fraction) * 2n + divisor) / (2n * divisor));

@@ -5,10 +5,10 @@ import { setText } from "./dom.js";
 /** Two taps at one place within this time are a double tap, in milliseconds. */
 const DOUBLE_TAP = 350;
 
-/** A tap so soon after a screen came up, in milliseconds, is no reaction to it. */
+/** A tap so soon after a screen came up, in milliseconds, cannot be a reaction to it. */
 const REACTION = 150;
 
-/** Taps that are no further apart than this, in CSS pixels, are at one place. */
+/** Taps that are not further apart than this, in CSS pixels, are at one place. */
 const ONE_PLACE = 32;
 
 /** How long a connection may be lost, in milliseconds, before the page says so. */
@@ -40,7 +40,7 @@ export class Stage {
   #tapped(event) {
     if (event.detail === 0) return;
     const isLeftOver = this.#isLeftOver(event);
-    // Of somebody who goes on tapping, every tap belongs to the screen of the first.
+    // A client who goes on tapping means the screen of the first tap.
     const screen = isLeftOver ? this.#lastTap.screen : this.#count;
     this.#lastTap = { at: event.timeStamp, x: event.clientX, y: event.clientY, screen };
     if (isLeftOver) swallow(event);

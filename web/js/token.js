@@ -1,10 +1,10 @@
-// The client's token, handed over by whoever opens the page: in the fragment of its address
+// The client's token, handed over by the app that opens the page: in the fragment of its address
 // (/app#token=…), which no server ever sees and no log ever holds.
 
 const KEY = "ride-promo.token";
 
 /**
- * When a token expires, in milliseconds since 1970; `null` where it cannot be read: it is no JWT, or
+ * When a token expires, in milliseconds since 1970; `null` where it cannot be read: it is not a JWT, or
  * its `exp` is missing. Only for telling the client what is wrong; the service decides.
  * @param {string|null} token
  */
@@ -35,7 +35,7 @@ export class TokenKeeper {
   }
 
   /**
-   * Takes a token out of the address, and the address is clean again. Answers whether there was
+   * Takes a token out of the address, and the address is clean again. Returns whether there was
    * one. An app hands over a new one by going to `/app#token=…` again; the page stays.
    */
   takeFromAddress() {

@@ -39,6 +39,8 @@ export function actionButton(language, label, press, { kind = "primary" } = {}) 
     } catch (failure) {
       setText(error, errorText(language, failure));
       number.replaceChildren(...[errorNumber(language, failure)].filter(Boolean));
+      // The button is at the screen's lower edge, and this is below it.
+      number.scrollIntoView({ block: "nearest" });
     } finally {
       busy = false;
       button.removeAttribute("aria-disabled");
