@@ -8,11 +8,9 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::audit::{self, Author};
-use super::{Result, Store, StoreError};
+use super::{Result, Store, StoreError, must_be_all};
 use crate::domain::{Instant, PromotionId};
 use crate::wire::pre_offer::{ImportCounts, PreOfferLine};
-
-/// The audited name of an import.
 
 const UNIQUE_EXTERNAL_ID: &str = "pre_offer_external_id_key";
 
@@ -395,14 +393,11 @@ impl Rows {
         .execute(connection)
         .await?
         .rows_affected();
-        if updated == self.pre_offer_ids.len() as u64 {
-            Ok(())
-        } else {
-            Err(StoreError::Corrupt(format!(
-                "{updated} of {} locked pre-offers could be updated",
-                self.pre_offer_ids.len()
-            )))
-        }
+        must_be_all(
+            updated,
+            self.pre_offer_ids.len(),
+            "locked pre-offers could be updated",
+        )
     }
 }
 
