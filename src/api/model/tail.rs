@@ -2,6 +2,7 @@
 //! end on, and shows once a second that it has read everything.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -14,6 +15,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Key, Model};
 use crate::backoff::Backoff;
@@ -65,8 +67,23 @@ pub fn spawn(
     };
     thread::Builder::new()
         .name("status-tail".to_owned())
-        .spawn(move || tail.run())
+        .spawn(move || {
+            let run = || tail.run();
+            run_again_after_panics(run, &tail.stop);
+        })
         .map(drop)
+}
+
+/// Runs the tail until it ends by itself, which it does when it is told to stop. After a panic it
+/// begins again like after any other loss: with a new consumer and a model that forgets.
+fn run_again_after_panics(run: impl Fn(), stop: &CancellationToken) {
+    while std::panic::catch_unwind(AssertUnwindSafe(&run)).is_err() && !stop.is_cancelled() {
+        // What it said is on standard error.
+        tracing::error!(
+            "the thread that follows the status topic panicked, starting it again; clients are answered from postgres"
+        );
+        thread::sleep(PROBE_EVERY);
+    }
 }
 
 struct Tail {
@@ -141,9 +158,9 @@ impl Tail {
         let prober = self
             .runtime
             .spawn(probe(self.cluster.clone(), topic.to_owned(), answers));
-        let result = self.read(&mut reader, &probes);
-        prober.abort();
-        result
+        // It ends with this call, however that ends.
+        let _prober = AbortOnDropHandle::new(prober);
+        self.read(&mut reader, &probes)
     }
 
     fn read(&self, reader: &mut Reader<'_>, probes: &Receiver<Probe>) -> Result<(), Lost> {
@@ -354,7 +371,20 @@ fn parse_key(key: &[u8]) -> Option<Key> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    #[test]
+    fn a_panic_does_not_end_the_tail() {
+        let runs = Cell::new(0);
+        let run = || {
+            runs.set(runs.get() + 1);
+            assert_ne!(runs.get(), 1, "the first run panics");
+        };
+        run_again_after_panics(run, &CancellationToken::new());
+        assert_eq!(runs.get(), 2);
+    }
 
     #[test]
     fn reads_the_topics_keys() {
