@@ -9,7 +9,8 @@ use anyhow::{Context as _, bail};
 
 use crate::config::KafkaConfig;
 use crate::domain::source::Source;
-use crate::kafka::{Cluster, ClusterError, Watermarks};
+use crate::domain::standing::{stop_of, stop_of_new};
+use crate::kafka::{Cluster, ClusterError, TopicNow, Watermarks};
 use crate::store::Store;
 use crate::store::audit::Author;
 use crate::store::positions::Position;
@@ -50,8 +51,9 @@ pub struct Decision {
 
 /// Every partition's position as a table, with what is wrong about it.
 pub async fn show(kafka: &KafkaConfig, store: &Store, cluster: &Cluster) -> anyhow::Result<String> {
-    let topic = Topic::look(kafka, cluster).await?;
+    // Positions before the logs' ends, or one that moves on meanwhile would seem to be past its end.
     let stored = store.positions(&kafka.ride_topic).await?;
+    let topic = Topic::look(kafka, cluster).await?;
     // Only a column: while the group is changing the rest is as good.
     let owned = cluster
         .group_owned_partitions(&kafka.group_id, &kafka.ride_topic)
@@ -101,11 +103,8 @@ struct Topic {
 
 impl Topic {
     async fn look(kafka: &KafkaConfig, cluster: &Cluster) -> Result<Self, ClusterError> {
-        let topic = kafka.ride_topic.as_str();
-        Ok(Self {
-            source: cluster.source(topic).await?,
-            logs: cluster.watermarks(topic).await?,
-        })
+        let TopicNow { source, logs } = cluster.topic_now(&kafka.ride_topic).await?;
+        Ok(Self { source, logs })
     }
 
     /// The offsets that are meant, each within its log.
@@ -204,7 +203,7 @@ fn table(topic: &Topic, stored: &BTreeMap<i32, Position>, owned: Option<&BTreeSe
         let position = stored.get(&partition);
         let number =
             |value: Option<i64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
-        let state = state(source, log, position);
+        let state = state(source, log, position, !stored.is_empty());
         // Offsets of another topic say nothing about this one's.
         let next = position
             .filter(|position| position.source == *source)
@@ -255,29 +254,24 @@ fn table(topic: &Topic, stored: &BTreeMap<i32, Position>, owned: Option<&BTreeSe
 }
 
 /// What ingest thinks of a position.
-fn state(source: &Source, log: Option<&Watermarks>, position: Option<&Position>) -> String {
-    match (log, position) {
-        (_, None) => "new: begins at its log's start".to_owned(),
-        (_, Some(position)) if position.source.cluster_id != source.cluster_id => {
-            format!(
-                "STOPPED: belongs to another cluster, {}",
-                position.source.cluster_id
-            )
-        }
-        (_, Some(position)) if position.source.topic_id != source.topic_id => {
-            format!(
-                "STOPPED: belongs to an earlier topic of this name, id {}",
-                position.source.topic_id
-            )
-        }
-        (None, Some(_)) => "STOPPED: the topic has no such partition".to_owned(),
-        (Some(log), Some(position)) if position.next_offset < log.low => {
-            "STOPPED: before the log's start".to_owned()
-        }
-        (Some(log), Some(position)) if position.next_offset > log.high => {
-            "STOPPED: beyond the log's end".to_owned()
-        }
-        (Some(_), Some(_)) => "ok".to_owned(),
+fn state(
+    source: &Source,
+    log: Option<&Watermarks>,
+    position: Option<&Position>,
+    others_have_positions: bool,
+) -> String {
+    let stop = match position {
+        Some(position) => stop_of(
+            source,
+            log.map(|log| (log.low, log.high)),
+            position.recorded(),
+        ),
+        None => log.and_then(|log| stop_of_new(log.low, others_have_positions)),
+    };
+    match (stop, position) {
+        (Some(why), _) => format!("STOPPED: {why}"),
+        (None, Some(_)) => "ok".to_owned(),
+        (None, None) => "new: begins at its log's start".to_owned(),
     }
 }
 
@@ -285,6 +279,7 @@ fn state(source: &Source, log: Option<&Watermarks>, position: Option<&Position>)
 mod tests {
     use super::*;
     use crate::clock::Clock;
+    use crate::domain::anchor::Anchor;
 
     fn topic() -> Topic {
         let log = |low, high| Watermarks { low, high };
@@ -292,6 +287,12 @@ mod tests {
             source: source("new"),
             logs: BTreeMap::from([(0, log(5, 10)), (1, log(0, 0)), (2, log(3, 4))]),
         }
+    }
+
+    fn stopped(partition: i32, next_offset: i64, reason: &str) -> (i32, Position) {
+        let (_, mut position) = position(partition, next_offset, "new");
+        position.stopped = Some(reason.to_owned());
+        (partition, position)
     }
 
     fn source(topic_id: &str) -> Source {
@@ -309,6 +310,8 @@ mod tests {
             generation: 1,
             source: source(topic_id),
             updated_at: Clock::System.now(),
+            anchor: Anchor::default(),
+            stopped: None,
         };
         (partition, position)
     }
@@ -360,6 +363,15 @@ mod tests {
                 "9 3 - - - 1 no STOPPED: the topic has no such partition",
             ]
         );
+        let stored = BTreeMap::from([stopped(0, 7, "another record"), position(1, 0, "new")]);
+        let text = table(&topic(), &stored, None);
+        for state in [
+            "STOPPED: another record",
+            "ok",
+            "STOPPED: has no position, and its log begins at 3: rides before that were not read",
+        ] {
+            assert!(text.lines().any(|line| line.ends_with(state)), "{text}");
+        }
         let fresh = table(&topic(), &BTreeMap::new(), None);
         assert!(
             fresh.contains("unknown  new: begins at its log's start"),

@@ -57,6 +57,11 @@ impl Readiness {
         }
     }
 
+    /// Whether a role has said last that it can do its work.
+    pub fn is_ready(&self, role: Role) -> bool {
+        matches!(self.lock().get(&role), Some(Ok(())))
+    }
+
     /// Whether a role's reason for not being ready is one of these: for whoever gave it to take back.
     pub fn says(&self, role: Role, reasons: &[&str]) -> bool {
         matches!(self.lock().get(&role), Some(Err(why)) if reasons.contains(&why.as_str()))

@@ -21,7 +21,8 @@ use crate::config::{KafkaConfig, SweepConfig};
 use crate::domain::Instant;
 use crate::domain::participation::ExpiredReason;
 use crate::domain::source::Source;
-use crate::kafka::{Cluster, Watermarks};
+use crate::domain::standing::lost_end;
+use crate::kafka::{Cluster, TopicNow, Watermarks};
 use crate::readiness::{Readiness, Role};
 use crate::store::Store;
 use crate::store::positions::Position;
@@ -71,6 +72,26 @@ struct Barrier {
 }
 
 impl Barrier {
+    /// Takes the ends of a topic's logs as they are asked for after that moment.
+    fn new(at: Instant, topic: TopicNow) -> Self {
+        let ends = topic.logs.into_iter();
+        Self {
+            at,
+            source: topic.source,
+            ends: ends.map(|(partition, log)| (partition, log.high)).collect(),
+        }
+    }
+
+    /// Whether it says nothing any more: it is of another topic, or lacks a partition that the topic
+    /// has. A broker that had not heard of an added partition may have been asked for the ends.
+    fn is_void(&self, now: &TopicNow) -> bool {
+        self.source != now.source
+            || now
+                .logs
+                .keys()
+                .any(|partition| !self.ends.contains_key(partition))
+    }
+
     /// Why it has not passed yet: `None` once every partition's position, in this very incarnation
     /// of the topic, is at or past its end. A partition without a position counts as unread.
     fn is_held_by(&self, positions: &BTreeMap<i32, Position>) -> Option<String> {
@@ -92,11 +113,8 @@ impl Barrier {
 
 /// Positions prove nothing where they are not of this topic, or not within its log as it was after
 /// they were read: past its end they would count as read what was never there.
-fn check_positions(
-    source: &Source,
-    positions: &BTreeMap<i32, Position>,
-    logs: &BTreeMap<i32, Watermarks>,
-) -> anyhow::Result<()> {
+fn check_positions(positions: &BTreeMap<i32, Position>, now: &TopicNow) -> anyhow::Result<()> {
+    let TopicNow { source, logs } = now;
     let topic = &source.topic;
     for (partition, position) in positions {
         anyhow::ensure!(
@@ -104,6 +122,12 @@ fn check_positions(
             "nobody is expired: the position of partition {partition} belongs to another topic of the name {topic}. See \
              `ride-promo positions`"
         );
+        if let Some(reason) = &position.stopped {
+            anyhow::bail!(
+                "nobody is expired: partition {partition} of {topic} is stopped until an operator decides: {reason}. See \
+                 `ride-promo positions`"
+            );
+        }
         let log = logs.get(partition).with_context(|| {
             format!("nobody is expired: partition {partition} of {topic} is gone")
         })?;
@@ -211,26 +235,52 @@ impl Sweep {
     /// Takes a barrier where there is none, and answers its moment once it has passed.
     async fn pass(&self, barrier: &mut Option<Barrier>) -> anyhow::Result<Option<Instant>> {
         let topic = &self.kafka.ride_topic;
-        // Asked anew each time: the topic may have been replaced since the barrier was taken, and
-        // then its ends say nothing any more.
-        let source = self.cluster.source(topic).await?;
-        barrier.take_if(|pending| pending.source != source);
-        let pending = match barrier {
-            Some(pending) => pending,
-            None => {
-                let at = self.store.now().await?;
-                let ends = self.cluster.end_offsets(topic).await?;
-                barrier.insert(Barrier { at, source, ends })
-            }
-        };
+        if barrier.is_none() {
+            let at = self.store.now().await?;
+            *barrier = Some(Barrier::new(at, self.cluster.topic_now(topic).await?));
+        }
+        // Positions before the logs' ends, or one that moves on meanwhile would seem to be past its
+        // end. The topic is asked for each time: it may have been replaced, or have more partitions,
+        // since the barrier was taken, and then the barrier's ends say nothing any more.
         let positions = self.store.positions(topic).await?;
-        let logs = self.cluster.watermarks(topic).await?;
-        check_positions(&pending.source, &positions, &logs)?;
+        let now = self.cluster.topic_now(topic).await?;
+        self.record_lost_ends(&positions, &now).await?;
+        barrier.take_if(|pending| pending.is_void(&now));
+        check_positions(&positions, &now)?;
+        let Some(pending) = barrier else {
+            return Ok(None);
+        };
         if let Some(why) = pending.is_held_by(&positions) {
             tracing::debug!(why, barrier = %pending.at, "expiry is held back");
             return Ok(None);
         }
         Ok(Some(pending.at))
+    }
+
+    /// Records the positions past their logs' ends, so that ingest and expiry stop there also when the
+    /// logs have grown.
+    async fn record_lost_ends(
+        &self,
+        positions: &BTreeMap<i32, Position>,
+        now: &TopicNow,
+    ) -> anyhow::Result<()> {
+        let of_this_topic = positions
+            .values()
+            .filter(|position| position.source == now.source && position.stopped.is_none());
+        for position in of_this_topic {
+            let Some(Watermarks { low, high }) = now.logs.get(&position.partition) else {
+                continue;
+            };
+            if let Some(reason) = lost_end(position.next_offset, *low, *high) {
+                tracing::error!(
+                    partition = position.partition,
+                    reason,
+                    "a partition is stopped"
+                );
+                self.store.stop_position(position, &reason).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Batch by batch; answers whether none is left, or else the round has had its share.
@@ -307,4 +357,33 @@ fn told<T>(result: anyhow::Result<T>) -> Result<T, String> {
         tracing::warn!(error, "sweeping failed, trying again");
         error
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    fn topic(topic_id: &str, ends: &[i64]) -> TopicNow {
+        let log = |high: &i64| Watermarks {
+            low: 0,
+            high: *high,
+        };
+        TopicNow {
+            source: Source {
+                topic: "rides".into(),
+                cluster_id: "cluster".into(),
+                topic_id: topic_id.into(),
+            },
+            logs: (0..).zip(ends.iter().map(log)).collect(),
+        }
+    }
+
+    #[test]
+    fn a_barrier_that_lacks_a_partition_or_is_of_another_topic_is_void() {
+        let barrier = Barrier::new(Clock::System.now(), topic("a", &[7, 9]));
+        assert!(!barrier.is_void(&topic("a", &[8, 9])));
+        assert!(barrier.is_void(&topic("a", &[7, 9, 0])), "one was added");
+        assert!(barrier.is_void(&topic("b", &[7, 9])), "created anew");
+    }
 }

@@ -103,6 +103,7 @@ pub async fn apply(url: &str, rides: Vec<Ride>) -> Result<Duration> {
             Some(Batch {
                 source: Arc::clone(&source),
                 ranges: vec![Range {
+                    anchor: ride_promo::domain::anchor::Anchor::default(),
                     partition: 0,
                     generation: 1,
                     from,

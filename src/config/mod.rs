@@ -23,6 +23,8 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::kafka;
+
 pub use secret::Secret;
 pub use source::Problem;
 use source::Reader;
@@ -325,6 +327,9 @@ pub struct IngestConfig {
     pub batch_max_age: Duration,
     /// How often cluster and topic are checked for still being the same.
     pub identity_check_interval: Duration,
+    /// How long a partition may stand still with rides to read before ingest is not ready; three
+    /// times as long, and the Kafka client is replaced.
+    pub progress_timeout: Duration,
     /// librdkafka's buffer of fetched records, in KiB; its `queued.max.messages.kbytes`.
     pub queue_kbytes: u32,
 }
@@ -446,6 +451,7 @@ fn read(
                 5 * SECOND,
                 100 * MILLISECOND..=HOUR,
             ),
+            progress_timeout: reader.duration("ingest.progress_timeout", MINUTE, SECOND..=HOUR),
             queue_kbytes: reader.number("ingest.queue_kbytes", 8_192, 1_024..=2_097_151),
         },
         relay: RelayConfig {
@@ -533,7 +539,8 @@ fn kafka(reader: &mut Reader, needed: bool) -> KafkaConfig {
         let message = format!("{status_topic:?} is kafka.ride_topic too; expected another topic");
         reader.problem("kafka.status_topic", message);
     }
-    KafkaConfig {
+    let (properties, each_is_valid) = properties(reader);
+    let config = KafkaConfig {
         brokers,
         ride_topic,
         status_topic,
@@ -541,8 +548,16 @@ fn kafka(reader: &mut Reader, needed: bool) -> KafkaConfig {
         create_topics: reader.flag("kafka.create_topics", true),
         partitions: reader.number("kafka.partitions", 12, 1..=10_000),
         replication_factor: reader.number("kafka.replication_factor", 1, 1..=100),
-        properties: properties(reader),
+        properties,
+    };
+    if each_is_valid
+        && !config.properties.is_empty()
+        && let Err((name, reason)) = kafka::check_properties(&config)
+    {
+        let message = format!("is missing, or not valid with the other properties: {reason}");
+        reader.problem(&format!("kafka.properties.{name}"), message);
     }
+    config
 }
 
 /// A name that defaults to the service's.
@@ -581,11 +596,14 @@ fn is_topic(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-fn properties(reader: &mut Reader) -> BTreeMap<String, String> {
+/// The properties, and whether librdkafka takes each of them.
+fn properties(reader: &mut Reader) -> (BTreeMap<String, String>, bool) {
     let properties = reader.properties();
+    let mut each_is_valid = true;
     for (name, value) in &properties {
         let key = format!("kafka.properties.{name}");
         if RESERVED_PROPERTIES.contains(&name.as_str()) {
+            each_is_valid = false;
             reader.problem(
                 &key,
                 "is set by ride-promo itself and cannot be overridden; expected any other librdkafka property",
@@ -595,6 +613,7 @@ fn properties(reader: &mut Reader) -> BTreeMap<String, String> {
             .create_native_config()
             .is_err()
         {
+            each_is_valid = false;
             // librdkafka's own message repeats the value, which may be a password.
             reader.problem(
                 &key,
@@ -602,7 +621,7 @@ fn properties(reader: &mut Reader) -> BTreeMap<String, String> {
             );
         }
     }
-    properties
+    (properties, each_is_valid)
 }
 
 fn api(reader: &mut Reader) -> ApiConfig {

@@ -236,6 +236,24 @@ fn properties_are_handed_through_but_ours_stay_ours() {
 }
 
 #[test]
+fn properties_that_are_wrong_only_together_are_named() {
+    let keys = |lines: &str| -> Vec<String> {
+        let file = format!("[kafka.properties]\n{lines}");
+        let (_, problems, _) = read(Some(&file), env(&REQUIRED), Needs::ALL);
+        problems.into_iter().map(|problem| problem.key).collect()
+    };
+    assert_eq!(
+        keys("security.protocol = \"SASL_SSL\""),
+        ["kafka.properties.sasl.mechanisms"]
+    );
+    assert_eq!(
+        keys("security.protocol = \"SSL\"\nssl.ca.location = \"/no/such/file\""),
+        ["kafka.properties.ssl.ca.location"]
+    );
+    assert_eq!(keys("security.protocol = \"SSL\"").len(), 0);
+}
+
+#[test]
 fn traces_are_off_until_an_endpoint_is_named() {
     assert_eq!(load(None, &[]).expect("loads").traces.otlp_endpoint, None);
     let standard = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318/");

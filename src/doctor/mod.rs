@@ -2,6 +2,7 @@
 
 mod kafka;
 mod names;
+mod positions;
 mod postgres;
 
 use std::io::{self, Write};
@@ -63,6 +64,7 @@ pub async fn run(
     names::examine(&mut report, config).await?;
     kafka::examine(&mut report, config, broker_clock).await?;
     postgres::examine(&mut report, config, schema).await?;
+    positions::examine(&mut report, config).await?;
     Ok(if report.failed {
         Outcome::Unhealthy
     } else {

@@ -1,6 +1,7 @@
 //! The pure rules: what counts, what may follow what, who is eligible. No async, SQL, Kafka or
 //! HTTP in here, so every rule can be tested by itself and read in one place.
 
+pub mod anchor;
 pub mod eligibility;
 pub mod fields;
 pub mod participation;
@@ -10,6 +11,7 @@ pub mod reward;
 pub mod ride;
 pub mod source;
 pub mod split;
+pub mod standing;
 pub mod time_zone;
 pub mod words;
 

@@ -92,21 +92,26 @@ impl Ride {
                 hash.write(service.as_bytes());
             }
         }
-        hash.0.cast_signed()
+        hash.finish()
     }
 }
 
-struct Fnv1a(u64);
+/// FNV-1a, 64 bits: for numbers that are stored and must be the same in every release.
+pub(super) struct Fnv1a(u64);
 
 impl Fnv1a {
-    const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self(0xcbf2_9ce4_8422_2325)
     }
 
-    fn write(&mut self, bytes: &[u8]) {
+    pub(super) fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
+    }
+
+    pub(super) const fn finish(&self) -> i64 {
+        self.0.cast_signed()
     }
 }
 

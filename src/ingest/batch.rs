@@ -7,22 +7,44 @@ use std::time::{Duration, Instant as Monotonic};
 use rdkafka::Message;
 use rdkafka::message::BorrowedMessage;
 
+use super::start::StartAt;
 use crate::config::IngestConfig;
 use crate::domain::Instant;
+use crate::domain::anchor::{Anchor, RecordMark};
 use crate::domain::source::Source;
+
 use crate::kafka;
 use crate::store::rides::{Batch, IncomingRide, QuarantinedRecord, Range};
-use crate::wire::ride_completed::{QuarantineReason, decode, user_id_of_key};
-use crate::wire::traceparent::{HEADER, first_of};
+use crate::wire::ride_completed::{QuarantineReason, Rejected, decode, user_id_of_key};
+use crate::wire::traceparent::{HEADER, Traceparent, first_of};
 
 /// Where one partition stands for the reader.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Reading {
     generation: i64,
     /// The end of the last batch handed over, which the next one follows on.
     from: i64,
     /// The offset after the last record read.
     to: i64,
+    /// The leader epoch of what was read last.
+    leader_epoch: Option<i32>,
+    /// The offset of the last record read for this batch.
+    last: Option<i64>,
+    /// What that record's fingerprint is made of.
+    last_bytes: Vec<u8>,
+}
+
+/// A ride that seems to be from the future by the clock as it is carried here, which may be behind,
+/// as after a suspension: the database's own clock decides.
+#[derive(Debug)]
+struct Undecided {
+    /// Its place among the rides of the batch.
+    at: usize,
+    partition: i32,
+    offset: i64,
+    key: Option<Vec<u8>>,
+    value: Vec<u8>,
+    traceparent: Option<Traceparent>,
 }
 
 /// The first and the longest pause before a batch may be larger again than one that was too much.
@@ -56,7 +78,7 @@ impl Size {
         }
     }
 
-    pub(super) fn most_records(&self) -> usize {
+    pub(super) fn max_records(&self) -> usize {
         self.for_applied.min(self.taken)
     }
 
@@ -101,6 +123,7 @@ pub(super) struct Builder {
     limits: IngestConfig,
     partitions: BTreeMap<i32, Reading>,
     rides: Vec<IncomingRide>,
+    undecided: Vec<Undecided>,
     quarantined: Vec<QuarantinedRecord>,
     tombstones: u64,
     bytes: usize,
@@ -109,19 +132,22 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    /// A builder for partitions assigned at these positions (`partition → (next_offset, generation)`).
+    /// A builder for partitions assigned at these positions.
     pub(super) fn new(
         source: Arc<Source>,
         limits: IngestConfig,
-        positions: &BTreeMap<i32, (i64, i64)>,
+        positions: &BTreeMap<i32, StartAt>,
     ) -> Self {
-        let reading = |(partition, (next_offset, generation)): (&i32, &(i64, i64))| {
+        let reading = |(partition, start): (&i32, &StartAt)| {
             (
                 *partition,
                 Reading {
-                    generation: *generation,
-                    from: *next_offset,
-                    to: *next_offset,
+                    generation: start.generation,
+                    from: start.next_offset,
+                    to: start.next_offset,
+                    leader_epoch: start.anchor.leader_epoch,
+                    last: None,
+                    last_bytes: Vec::new(),
                 },
             )
         };
@@ -129,6 +155,7 @@ impl Builder {
             source,
             partitions: positions.iter().map(reading).collect(),
             rides: Vec::new(),
+            undecided: Vec::new(),
             quarantined: Vec::new(),
             tombstones: 0,
             bytes: 0,
@@ -137,13 +164,15 @@ impl Builder {
         }
     }
 
-    /// Takes a record in; `now` is the database's clock as it is carried here, `exact` asks it. A
-    /// record of a partition that is not ours (any more) is left to whoever it is now.
+    /// Takes a record in. `now` is the database's clock as it is carried here, `is_exact` says whether
+    /// that can tell a ride that is from the future; otherwise it stays
+    /// [undecided](Builder::has_undecided). A record of a partition that is not assigned (any more) is
+    /// left to its reader.
     pub(super) fn push(
         &mut self,
         message: &BorrowedMessage<'_>,
         now: Instant,
-        exact: impl FnOnce() -> Option<Instant>,
+        is_exact: impl FnOnce() -> bool,
     ) {
         let Some(reading) = self.partitions.get_mut(&message.partition()) else {
             return;
@@ -152,53 +181,98 @@ impl Builder {
             return;
         }
         reading.to = message.offset() + 1;
+        reading.leader_epoch = kafka::leader_epoch(message);
+        reading.last = Some(message.offset());
+        RecordMark::write_bytes(
+            &mut reading.last_bytes,
+            message.offset(),
+            message.timestamp().to_millis().unwrap_or(-1),
+            message.key(),
+            message.payload(),
+        );
         self.since.get_or_insert_with(Monotonic::now);
         let Some(value) = message.payload() else {
             self.tombstones += 1;
             return;
         };
-        // Our idea of the time may be behind, as after a suspension: that is no fault of the ride.
-        let decoded = match decode(value, now) {
-            Err(rejected) if rejected.reason == QuarantineReason::InFuture => {
-                decode(value, exact().unwrap_or(now))
-            }
-            decoded => decoded,
+        let traceparent = || {
+            let headers = message.headers()?;
+            first_of(kafka::header_values(headers, HEADER)).map(Into::into)
         };
-        match decoded {
+        match decode(value, now) {
             Ok(ride) => {
                 self.bytes += value.len();
-                let traceparent = message
-                    .headers()
-                    .and_then(|all| first_of(kafka::header_values(all, HEADER)))
-                    .map(Into::into);
-                self.rides.push(IncomingRide { ride, traceparent });
+                self.rides.push(IncomingRide {
+                    ride,
+                    traceparent: traceparent(),
+                });
             }
             Err(rejected) => {
                 self.bytes += value.len() + message.key_len();
-                // Never from a body that is too large to be looked into.
-                let of_body = rejected
-                    .user_id
-                    .filter(|_| rejected.reason != QuarantineReason::TooLarge);
-                self.quarantined.push(QuarantinedRecord {
-                    partition: message.partition(),
-                    offset: message.offset(),
-                    key: message.key().map(<[u8]>::to_vec),
-                    value: value.to_vec(),
-                    user_id: of_body.or_else(|| user_id_of_key(message.key())),
-                    reason: rejected.reason,
-                    detail: rejected.detail,
-                });
+                if rejected.reason == QuarantineReason::InFuture && !is_exact() {
+                    self.undecided.push(Undecided {
+                        at: self.rides.len(),
+                        partition: message.partition(),
+                        offset: message.offset(),
+                        key: message.key().map(<[u8]>::to_vec),
+                        value: value.to_vec(),
+                        traceparent: traceparent(),
+                    });
+                    return;
+                }
+                self.quarantined.push(quarantined(
+                    message.partition(),
+                    message.offset(),
+                    message.key().map(<[u8]>::to_vec),
+                    value.to_vec(),
+                    *rejected,
+                ));
             }
         }
     }
 
+    /// Whether rides wait for the database's clock; until they are [decided](Builder::decide) the
+    /// batch is not whole.
+    pub(super) fn has_undecided(&self) -> bool {
+        !self.undecided.is_empty()
+    }
+
+    /// Decides by the database's clock about the rides that seemed to be from the future. Those that
+    /// are not take their place among the others.
+    pub(super) fn decide(&mut self, now: Instant) {
+        let undecided = std::mem::take(&mut self.undecided);
+        let mut rides = Vec::with_capacity(self.rides.len() + undecided.len());
+        let mut before = std::mem::take(&mut self.rides).into_iter();
+        let mut taken = 0;
+        for record in undecided {
+            rides.extend(before.by_ref().take(record.at - taken));
+            taken = record.at;
+            match decode(&record.value, now) {
+                Ok(ride) => rides.push(IncomingRide {
+                    ride,
+                    traceparent: record.traceparent,
+                }),
+                Err(rejected) => self.quarantined.push(quarantined(
+                    record.partition,
+                    record.offset,
+                    record.key,
+                    record.value,
+                    *rejected,
+                )),
+            }
+        }
+        rides.extend(before);
+        self.rides = rides;
+    }
+
     /// The end of a partition was reached at this position, which is past the last record where
-    /// that was followed by a transaction's marker.
-    pub(super) fn reached(&mut self, partition: i32, position: i64) {
+    /// that was followed by a transaction's marker, written in this leader epoch.
+    pub(super) fn reached(&mut self, partition: i32, position: i64, leader_epoch: Option<i32>) {
         if let Some(reading) = self.partitions.get_mut(&partition)
             && position > reading.to
         {
             reading.to = position;
+            reading.leader_epoch = leader_epoch;
             self.since.get_or_insert_with(Monotonic::now);
         }
     }
@@ -213,7 +287,8 @@ impl Builder {
         // Tombstones too: otherwise a ride that stops everything would never be alone with some
         // before it.
         let tombstones = usize::try_from(self.tombstones).unwrap_or(usize::MAX);
-        self.rides.len() + self.quarantined.len() + tombstones >= size.most_records()
+        self.rides.len() + self.undecided.len() + self.quarantined.len() + tombstones
+            >= size.max_records()
             || self.bytes >= self.limits.batch_max_bytes
     }
 
@@ -233,6 +308,13 @@ impl Builder {
                     generation: reading.generation,
                     from: reading.from,
                     to: reading.to,
+                    anchor: Anchor {
+                        leader_epoch: reading.leader_epoch,
+                        record: reading
+                            .last
+                            .take()
+                            .map(|offset| RecordMark::of_bytes(offset, &reading.last_bytes)),
+                    },
                 });
                 reading.from = reading.to;
             }
@@ -247,5 +329,110 @@ impl Builder {
             quarantined: std::mem::take(&mut self.quarantined),
             tombstones: std::mem::take(&mut self.tombstones),
         }
+    }
+}
+
+/// The record as it is kept that is not a ride.
+fn quarantined(
+    partition: i32,
+    offset: i64,
+    key: Option<Vec<u8>>,
+    value: Vec<u8>,
+    rejected: Rejected,
+) -> QuarantinedRecord {
+    // Never from a body that is too large to be looked into.
+    let of_body = rejected
+        .user_id
+        .filter(|_| rejected.reason != QuarantineReason::TooLarge);
+    QuarantinedRecord {
+        partition,
+        offset,
+        user_id: of_body.or_else(|| user_id_of_key(key.as_deref())),
+        key,
+        value,
+        reason: rejected.reason,
+        detail: rejected.detail,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, TimeDelta};
+
+    use super::*;
+
+    fn body(second: u32) -> Vec<u8> {
+        format!(
+            r#"{{"ride_id":"0192f8c4-7a1e-7c5b-9a53-2f6d1c0e{second:04}","user_id":1,
+                "completed_at":"2026-11-22T18:00:{second:02}Z","amount_cents":1,"currency_code":"MXN"}}"#
+        )
+        .into_bytes()
+    }
+
+    #[test]
+    fn rides_decided_late_take_their_places_and_those_from_the_future_are_quarantined() {
+        let source = Source {
+            topic: "rides".into(),
+            cluster_id: String::new(),
+            topic_id: String::new(),
+        };
+        let limits = IngestConfig {
+            batch_max_records: 100,
+            batch_max_applied: 100,
+            batch_max_bytes: 1 << 20,
+            batch_max_age: Duration::from_secs(1),
+            identity_check_interval: Duration::from_secs(1),
+            progress_timeout: Duration::from_secs(60),
+            queue_kbytes: 1_024,
+        };
+        let mut builder = Builder::new(Arc::new(source), limits, &BTreeMap::new());
+        let base = DateTime::parse_from_rfc3339("2026-11-22T18:00:00Z").expect("an instant");
+        let base = base.to_utc();
+        let now = base + TimeDelta::seconds(30);
+        let undecided = |builder: &mut Builder, second: u32, value: Vec<u8>| {
+            builder.undecided.push(Undecided {
+                at: builder.rides.len(),
+                partition: 0,
+                offset: i64::from(second),
+                key: None,
+                value,
+                traceparent: None,
+            });
+        };
+        let ride = |builder: &mut Builder, second: u32| {
+            let ride = decode(&body(second), now).expect("a ride");
+            builder.rides.push(IncomingRide {
+                ride,
+                traceparent: None,
+            });
+        };
+        undecided(&mut builder, 1, body(1));
+        undecided(&mut builder, 2, body(2));
+        ride(&mut builder, 3);
+        ride(&mut builder, 4);
+        undecided(&mut builder, 5, body(5));
+        let mut late = body(6);
+        let year = late
+            .windows(4)
+            .position(|four| four == b"2026")
+            .expect("a year");
+        late[year..year + 4].copy_from_slice(b"2031");
+        undecided(&mut builder, 6, late);
+        ride(&mut builder, 7);
+        assert!(builder.has_undecided());
+        builder.decide(now);
+        assert!(!builder.has_undecided());
+        let seconds: Vec<i64> = builder
+            .rides
+            .iter()
+            .map(|incoming| (incoming.ride.completed_at - base).num_seconds())
+            .collect();
+        assert_eq!(seconds, [1, 2, 3, 4, 5, 7]);
+        let quarantined: Vec<(i64, QuarantineReason)> = builder
+            .quarantined
+            .iter()
+            .map(|record| (record.offset, record.reason))
+            .collect();
+        assert_eq!(quarantined, [(6, QuarantineReason::InFuture)]);
     }
 }

@@ -60,7 +60,7 @@ pub(super) enum Outcome {
 
 /// A batch on its way from the reader.
 #[derive(Debug)]
-pub(super) struct Read {
+pub(super) struct PendingBatch {
     pub(super) batch: Batch,
     /// Whether the topic is still the one that the positions belong to, asked after the last record
     /// was read. librdkafka goes on reading a topic that was created anew at the old offset without
@@ -86,7 +86,7 @@ impl Committer {
     /// Applies batches until there are no more.
     pub(super) async fn run(
         self,
-        mut batches: mpsc::Receiver<Read>,
+        mut batches: mpsc::Receiver<PendingBatch>,
         outcomes: SyncSender<Outcome>,
     ) {
         let mut applier = None;
@@ -96,8 +96,8 @@ impl Committer {
             tracing::debug!(%error, "no session yet");
         }
         loop {
-            let read = match tokio::time::timeout(CLOCK_INTERVAL, batches.recv()).await {
-                Ok(Some(read)) => read,
+            let pending = match tokio::time::timeout(CLOCK_INTERVAL, batches.recv()).await {
+                Ok(Some(pending)) => pending,
                 Ok(None) => return,
                 Err(_idle) => {
                     self.observe_clock(&mut applier).await;
@@ -105,14 +105,14 @@ impl Committer {
                 }
             };
             // One that was read behind a batch that was given up cannot be applied before that is.
-            if follows(&read.batch.ranges, &given_up) {
+            if follows(&pending.batch.ranges, &given_up) {
                 given_up.clear();
                 if outcomes.send(Outcome::Dropped).is_err() {
                     return;
                 }
                 continue;
             }
-            let Some(outcome) = self.take(&mut applier, read).await else {
+            let Some(outcome) = self.take(&mut applier, pending).await else {
                 return;
             };
             given_up = match &outcome {
@@ -126,9 +126,13 @@ impl Committer {
         }
     }
 
-    async fn take(&self, applier: &mut Option<RideApplier>, read: Read) -> Option<Outcome> {
-        match read.of_our_topic.await {
-            Ok(Ok(true)) => self.make_durable(applier, read.batch).await,
+    async fn take(
+        &self,
+        applier: &mut Option<RideApplier>,
+        pending: PendingBatch,
+    ) -> Option<Outcome> {
+        match pending.of_our_topic.await {
+            Ok(Ok(true)) => self.make_durable(applier, pending.batch).await,
             Ok(Ok(false)) => Some(Outcome::Dropped),
             // Kafka is away, or we are ending: it is read again.
             Ok(Err(error)) => {

@@ -1,8 +1,8 @@
 //! Rides in: Kafka → batch → one Postgres transaction.
 //!
 //! ```text
-//! poll thread (reader)    ── Read ──►    committer (task)
-//!   polls, decodes, fills  ◄── Outcome ──  applies, retries until durable or dropped
+//! poll thread (session)    ── PendingBatch ──►  committer (task)
+//!   polls, decodes, fills  ◄── Outcome ───────    applies, retries until durable or dropped
 //! ```
 //!
 //! Two batches may be under way: one commits while the next is decoded. Positions live in Postgres
@@ -11,7 +11,12 @@
 
 mod batch;
 mod commit;
+mod lag;
+mod pending;
+mod phase;
 mod reader;
+mod rebalance;
+mod session;
 mod start;
 
 use std::sync::Arc;
@@ -21,7 +26,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::commit::Committer;
-use self::reader::{MOST_IN_FLIGHT, Reader};
+use self::reader::Reader;
+use self::session::MAX_IN_FLIGHT;
 use crate::config::{IngestConfig, KafkaConfig};
 use crate::kafka::Cluster;
 use crate::readiness::Readiness;
@@ -56,8 +62,8 @@ impl Ingest {
         hard_stop: CancellationToken,
     ) -> anyhow::Result<()> {
         let clock = Arc::new(DbClock::default());
-        let (batches, incoming) = mpsc::channel(MOST_IN_FLIGHT);
-        let (outgoing, outcomes) = std::sync::mpsc::sync_channel(MOST_IN_FLIGHT);
+        let (batches, incoming) = mpsc::channel(MAX_IN_FLIGHT);
+        let (outgoing, outcomes) = std::sync::mpsc::sync_channel(MAX_IN_FLIGHT);
         let committer = Committer {
             group_id: self.kafka.group_id.clone(),
             store: self.store.clone(),

@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::domain::anchor::Anchor;
 use crate::domain::source::Source;
-use crate::kafka::{Cluster, ClusterError, Watermarks};
+use crate::domain::standing::{lost_end, stop_of_new};
+use crate::kafka::{Anchored, Cluster, ClusterError, Watermarks};
+use crate::store::positions::Position;
 use crate::store::{Store, StoreError};
 
 /// The positions to read from, all of one incarnation of the topic.
@@ -12,8 +15,29 @@ use crate::store::{Store, StoreError};
 pub(super) struct Start {
     /// The topic as it is now, and as the positions know it.
     pub(super) source: Arc<Source>,
-    /// `partition → (next_offset, generation)`.
-    pub(super) positions: BTreeMap<i32, (i64, i64)>,
+    /// By partition.
+    pub(super) positions: BTreeMap<i32, StartAt>,
+}
+
+/// Where reading one partition begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StartAt {
+    /// The offset of the next record to apply.
+    pub(super) next_offset: i64,
+    /// How often an operator has moved the position, plus one.
+    pub(super) generation: i64,
+    /// What is known of the log before it.
+    pub(super) anchor: Anchor,
+}
+
+/// How closely the logs are held against the positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LogCheck {
+    /// Each position must be within its log, and the log before it the one that was read: where
+    /// reading begins, or its end may have been lost.
+    Compare,
+    /// Each position must be within its log: where the same consumer reads on.
+    BoundsOnly,
 }
 
 /// Why reading cannot begin.
@@ -45,25 +69,33 @@ impl From<ClusterError> for StartError {
     }
 }
 
-/// Reads the positions of these partitions, or of all where none are named; a partition that has
-/// none begins at its log's start. Stops where a position belongs to another incarnation of the
-/// topic or is not within its log: never a silent skip.
+/// Reads the positions of these partitions, or of all where none are named. Where no partition of the
+/// topic has one, all begin at their logs' starts.
+///
+/// Stops where a position belongs to another incarnation of the topic or is not within its log, where
+/// the log before it is not the one that was read, where a process has recorded that for any
+/// partition, and where a partition has no position, others have, and its log no longer has its
+/// beginning: never a silent skip. That the end of a log was lost is recorded, because it cannot be
+/// seen for ever: the log grows.
 pub(super) async fn find_start(
     store: &Store,
     cluster: &Cluster,
     topic: &str,
     partitions: Option<&BTreeSet<i32>>,
+    logs: LogCheck,
 ) -> Result<Start, StartError> {
-    let source = cluster.source(topic).await?;
     // Positions before the logs' ends: another consumer may move them on meanwhile, and then they
     // would seem to be past the end.
     let stored = store.positions(topic).await?;
-    let logs = cluster.watermarks(topic).await?;
+    let now = cluster.topic_now(topic).await?;
     let wanted =
         |partition: &i32| partitions.is_none_or(|partitions| partitions.contains(partition));
     // What belongs to another incarnation is an operator's to decide, before anything begins anew
     // beside it.
-    if let Some(foreign) = stored.values().find(|position| position.source != source) {
+    if let Some(foreign) = stored
+        .values()
+        .find(|position| position.source != now.source)
+    {
         return Err(StartError::Stopped(format!(
             "the position {} of partition {} of {topic} belongs to cluster {:?}, topic id {:?}; the topic is now in cluster {:?} \
              with id {:?}: it was created anew, or this is another cluster. See `ride-promo positions`",
@@ -71,38 +103,42 @@ pub(super) async fn find_start(
             foreign.partition,
             foreign.source.cluster_id,
             foreign.source.topic_id,
-            source.cluster_id,
-            source.topic_id
+            now.source.cluster_id,
+            now.source.topic_id
         )));
     }
-    let new: BTreeMap<i32, i64> = logs
-        .iter()
-        .filter(|(partition, _)| wanted(partition) && !stored.contains_key(partition))
-        .map(|(partition, log)| (*partition, log.low))
-        .collect();
-    let stored = if new.is_empty() {
-        stored
-    } else {
-        store.begin_positions(&source, &new).await?;
-        store.positions(topic).await?
-    };
+    if let Some(stopped) = stored.values().find_map(stop_recorded) {
+        return Err(StartError::Stopped(stopped));
+    }
+    let stored = begin_new(store, &now.source, stored, &now.logs, wanted).await?;
     let mut positions = BTreeMap::new();
     for (partition, position) in stored.iter().filter(|(partition, _)| wanted(partition)) {
-        let Some(Watermarks { low, high }) = logs.get(partition) else {
+        let Some(Watermarks { low, high }) = now.logs.get(partition) else {
             return Err(StartError::Stopped(format!(
                 "partition {partition} of {topic} has a position but is not there. See `ride-promo positions`"
             )));
         };
         let next = position.next_offset;
-        if next < *low || next > *high {
+        if let Some(reason) = lost_end(next, *low, *high) {
+            return Err(record_stop(store, position, &reason).await?);
+        }
+        if next < *low {
             return Err(StartError::Stopped(format!(
                 "the position {next} of partition {partition} of {topic} is not within its log, which goes from {low} to \
                  {high}. See `ride-promo positions`"
             )));
         }
-        positions.insert(*partition, (next, position.generation));
+        let start = StartAt {
+            next_offset: next,
+            generation: position.generation,
+            anchor: position.anchor,
+        };
+        positions.insert(*partition, start);
     }
-    // Not one may be left out: nobody else would read it.
+    if logs == LogCheck::Compare {
+        compare_logs(store, cluster, topic, &stored, &positions, &now.logs).await?;
+    }
+    // Not one may be left out: no other process would read it.
     let unknown = |wanted: &BTreeSet<i32>| {
         wanted
             .iter()
@@ -113,7 +149,93 @@ pub(super) async fn find_start(
         return Err(StartError::UnknownPartition(unknown));
     }
     Ok(Start {
-        source: Arc::new(source),
+        source: Arc::new(now.source),
         positions,
     })
+}
+
+/// Begins positions for the wanted partitions that have none. Where the topic has none at all, for
+/// every partition at once: so that a process that comes a moment later does not take those that are
+/// still missing for partitions that were added.
+async fn begin_new(
+    store: &Store,
+    source: &Source,
+    stored: BTreeMap<i32, Position>,
+    logs: &BTreeMap<i32, Watermarks>,
+    wanted: impl Fn(&i32) -> bool,
+) -> Result<BTreeMap<i32, Position>, StartError> {
+    let others = !stored.is_empty();
+    let mut new = BTreeMap::new();
+    for (partition, log) in logs {
+        if stored.contains_key(partition) || (others && !wanted(partition)) {
+            continue;
+        }
+        if let Some(why) = stop_of_new(log.low, others) {
+            return Err(StartError::Stopped(format!(
+                "partition {partition} of {} {why}. See `ride-promo positions`",
+                source.topic
+            )));
+        }
+        new.insert(*partition, log.low);
+    }
+    if new.is_empty() {
+        return Ok(stored);
+    }
+    store.begin_positions(source, &new).await?;
+    Ok(store.positions(&source.topic).await?)
+}
+
+/// Holds the logs before the positions against what is known of them, and records those that are not
+/// the ones that were read.
+async fn compare_logs(
+    store: &Store,
+    cluster: &Cluster,
+    topic: &str,
+    stored: &BTreeMap<i32, Position>,
+    positions: &BTreeMap<i32, StartAt>,
+    logs: &BTreeMap<i32, Watermarks>,
+) -> Result<(), StartError> {
+    let anchored = positions
+        .iter()
+        .map(|(partition, start)| {
+            let mut anchor = start.anchor;
+            // Retention has removed it: there is nothing to compare with.
+            let low = logs.get(partition).map_or(i64::MAX, |log| log.low);
+            anchor.record = anchor.record.filter(|mark| mark.offset >= low);
+            Anchored {
+                partition: *partition,
+                next_offset: start.next_offset,
+                anchor,
+            }
+        })
+        .collect();
+    let mut stopped = None;
+    for (partition, lost) in cluster.lost_ends(topic, anchored).await? {
+        if let Some(position) = stored.get(&partition) {
+            stopped = Some(record_stop(store, position, &lost.to_string()).await?);
+        }
+    }
+    stopped.map_or(Ok(()), Err)
+}
+
+/// Records that nothing may be read from a position until an operator decides.
+async fn record_stop(
+    store: &Store,
+    position: &Position,
+    reason: &str,
+) -> Result<StartError, StoreError> {
+    store.stop_position(position, reason).await?;
+    Ok(StartError::Stopped(stop_text(position, reason)))
+}
+
+fn stop_recorded(position: &Position) -> Option<String> {
+    let reason = position.stopped.as_deref()?;
+    Some(stop_text(position, reason))
+}
+
+fn stop_text(position: &Position, reason: &str) -> String {
+    format!(
+        "partition {} of {} is stopped until an operator decides: {reason}. See `ride-promo positions`",
+        position.partition, position.source.topic
+    )
 }

@@ -1,7 +1,11 @@
 //! The settings of every client. What an operator set in `[kafka.properties]` comes over our
 //! preferences and under what our promises need.
 
-use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{BaseProducer, ProducerContext};
+use rdkafka::{ClientConfig, ClientContext};
 
 use crate::config::KafkaConfig;
 
@@ -80,6 +84,27 @@ pub fn tail_consumer(kafka: &KafkaConfig) -> ClientConfig {
     config
 }
 
+/// The consumer that looks at a few records before the positions. Like every consumer that is
+/// assigned its partitions by hand it has a group id, and joins no group.
+pub(super) fn history(kafka: &KafkaConfig) -> ClientConfig {
+    let mut config = reader(
+        kafka,
+        &[
+            ("queued.max.messages.kbytes", "1024"),
+            // All partitions share the queue: one must not wait a second because it is not empty.
+            ("fetch.queue.backoff.ms", "5"),
+            // The first record of each partition is all that is needed; a batch always comes whole.
+            ("fetch.message.max.bytes", "1024"),
+            ("fetch.wait.max.ms", "10"),
+        ],
+    );
+    config
+        .set("group.id", &kafka.group_id)
+        // An open transaction must not hide that there are other records now.
+        .set("isolation.level", "read_uncommitted");
+    config
+}
+
 /// A producer that loses and repeats nothing within its session and places keys as Java clients
 /// do, which librdkafka's default does not.
 pub fn producer(kafka: &KafkaConfig) -> ClientConfig {
@@ -130,6 +155,87 @@ pub(super) fn metadata(kafka: &KafkaConfig) -> ClientConfig {
     config
 }
 
+/// Which of the operator's properties librdkafka does not take although it takes each alone, and
+/// what it says: `security.protocol=SASL_SSL` without a mechanism, a file of certificates that is
+/// not there. Makes clients of every kind, which know no broker and so contact nobody.
+pub fn check_properties(kafka: &KafkaConfig) -> Result<(), (String, String)> {
+    let clients = [
+        (consumer(kafka, 1_024), true),
+        (tail_consumer(kafka), true),
+        (metadata(kafka), true),
+        (producer(kafka), false),
+        (transactional_producer(kafka, "check"), false),
+    ];
+    for (mut config, consumes) in clients {
+        config.remove("bootstrap.servers");
+        let made = if consumes {
+            config
+                .create_with_context::<_, BaseConsumer<Silent>>(Silent)
+                .map(drop)
+        } else {
+            config
+                .create_with_context::<_, BaseProducer<Silent>>(Silent)
+                .map(drop)
+        };
+        if let Err(error) = made {
+            return Err(at_fault(kafka, &error));
+        }
+    }
+    Ok(())
+}
+
+/// The property that an error is about, and the error's text without what may be secret.
+fn at_fault(kafka: &KafkaConfig, error: &KafkaError) -> (String, String) {
+    let text = match error {
+        KafkaError::ClientCreation(text) => text.clone(),
+        KafkaError::ClientConfig(_, description, name, _) => format!("{name}: {description}"),
+        other => other.to_string(),
+    };
+    let is_set = |name: &str| kafka.properties.contains_key(name);
+    // It names properties in its text, mostly; a mechanism it only calls so.
+    let named = text
+        .split(|c: char| !(c.is_ascii_alphanumeric() || "._".contains(c)))
+        .map(|word| word.trim_matches('.'))
+        .find(|word| is_set(word) || word.starts_with("sasl.") || word.starts_with("ssl."));
+    let name = match named {
+        Some(name) => name.to_owned(),
+        None if text.contains("SASL mechanism") => "sasl.mechanisms".to_owned(),
+        None => ["security.protocol"]
+            .into_iter()
+            .find(|name| is_set(name))
+            .map(str::to_owned)
+            .or_else(|| kafka.properties.keys().next().cloned())
+            .unwrap_or_default(),
+    };
+    let secret = kafka.properties.iter().any(|(name, value)| {
+        let may_be = ["password", "secret", "pem", "jaas", "config"];
+        may_be.iter().any(|word| name.contains(word)) && text.contains(value.as_str())
+    });
+    let text = if secret {
+        "librdkafka's words are not shown because a secret is among them".to_owned()
+    } else {
+        text
+    };
+    (name, text)
+}
+
+/// Says nothing: what is wrong comes as an error.
+struct Silent;
+
+impl ClientContext for Silent {
+    fn log(&self, _level: RDKafkaLogLevel, _facility: &str, _message: &str) {}
+
+    fn error(&self, _error: KafkaError, _reason: &str) {}
+}
+
+impl ConsumerContext for Silent {}
+
+impl ProducerContext for Silent {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &rdkafka::producer::DeliveryResult<'_>, (): ()) {}
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -154,8 +260,9 @@ mod tests {
         }
     }
 
-    fn all(kafka: &KafkaConfig) -> [ClientConfig; 5] {
+    fn all(kafka: &KafkaConfig) -> [ClientConfig; 6] {
         [
+            history(kafka),
             consumer(kafka, 1_024),
             tail_consumer(kafka),
             producer(kafka),
@@ -169,6 +276,32 @@ mod tests {
         for config in all(&kafka(&[])) {
             config.create_native_config().expect("valid settings");
         }
+    }
+
+    #[test]
+    fn properties_that_are_wrong_only_together_are_named_and_no_secret_is() {
+        let names = |properties: &[(&str, &str)]| {
+            let (name, text) = check_properties(&kafka(properties)).expect_err("wrong together");
+            assert!(!text.contains("hunter2"), "{text}");
+            name
+        };
+        let mechanism = ("sasl.mechanisms", "SCRAM-SHA-512");
+        let password = ("sasl.password", "hunter2");
+        let ssl = ("security.protocol", "SSL");
+        let sasl = ("security.protocol", "SASL_SSL");
+        assert_eq!(names(&[sasl]), "sasl.mechanisms");
+        assert!(names(&[sasl, mechanism, password]).starts_with("sasl."));
+        assert_eq!(
+            names(&[ssl, ("ssl.ca.location", "/no/such/file")]),
+            "ssl.ca.location"
+        );
+        assert_eq!(
+            names(&[ssl, ("ssl.key.location", "/no/such/file")]),
+            "ssl.key.location"
+        );
+        let good = [sasl, mechanism, password, ("sasl.username", "me")];
+        assert_eq!(check_properties(&kafka(&good)), Ok(()));
+        assert_eq!(check_properties(&kafka(&[])), Ok(()));
     }
 
     #[test]

@@ -85,6 +85,15 @@ pub struct Watermarks {
     pub high: i64,
 }
 
+/// A topic as it is at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicNow {
+    /// Which incarnation of its name it is.
+    pub source: Source,
+    /// Both ends of every partition there is.
+    pub logs: BTreeMap<i32, Watermarks>,
+}
+
 /// Where a broker of the cluster is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerAddress {
@@ -129,6 +138,8 @@ impl ClusterInfo {
 #[derive(Clone)]
 pub struct Cluster {
     config: Arc<ClientConfig>,
+    /// Of the consumer that looks at records before the positions.
+    history: Arc<ClientConfig>,
     brokers: String,
     /// Who asks now, the same for all clones.
     asker: Arc<Mutex<Arc<Asker>>>,
@@ -142,6 +153,7 @@ impl Cluster {
         let asker = Asker::new(&config, &kafka.brokers)?;
         Ok(Self {
             config: Arc::new(config),
+            history: Arc::new(clients::history(kafka)),
             brokers: kafka.brokers.clone(),
             asker: Arc::new(Mutex::new(Arc::new(asker))),
         })
@@ -150,6 +162,11 @@ impl Cluster {
     fn asker(&self) -> Arc<Asker> {
         let asker = self.asker.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&asker)
+    }
+
+    /// The settings of a consumer that looks at records before the positions, and the brokers.
+    pub(super) fn history_client(&self) -> (Arc<ClientConfig>, String) {
+        (Arc::clone(&self.history), self.brokers.clone())
     }
 
     /// Takes a new client, unless somebody has already.
@@ -215,19 +232,24 @@ impl Cluster {
         .await
     }
 
+    /// The topic of this name as it is now, with both ends of every partition there is. What it is and
+    /// which partitions it has come from one answer, so that neither is of another moment.
+    pub async fn topic_now(&self, topic: &str) -> Result<TopicNow, ClusterError> {
+        let topic = topic.to_owned();
+        self.ask(move |asker| {
+            let (source, partitions) = asker.source_and_partitions(&topic)?;
+            let logs = asker.watermarks(&topic, &partitions)?;
+            Ok(TopicNow { source, logs })
+        })
+        .await
+    }
+
     /// Both ends of every partition there is; all or nothing.
     pub async fn watermarks(&self, topic: &str) -> Result<BTreeMap<i32, Watermarks>, ClusterError> {
         let topic = topic.to_owned();
         self.ask(move |asker| {
             let partitions = asker.partitions(&topic)?;
-            // The low end first: it only grows, so it is never beyond the high one.
-            let low = asker.offsets(&topic, &partitions, Offset::Beginning)?;
-            let high = asker.offsets(&topic, &partitions, Offset::End)?;
-            Ok(low
-                .into_iter()
-                .zip(high.into_values())
-                .map(|((partition, low), high)| (partition, Watermarks { low, high }))
-                .collect())
+            asker.watermarks(&topic, &partitions)
         })
         .await
     }
@@ -519,6 +541,22 @@ impl Asker {
         }
     }
 
+    /// Both ends of each partition.
+    fn watermarks(
+        &self,
+        topic: &str,
+        partitions: &[i32],
+    ) -> Result<BTreeMap<i32, Watermarks>, ClusterError> {
+        // The low end first: it only grows, so it is never beyond the high one.
+        let low = self.offsets(topic, partitions, Offset::Beginning)?;
+        let high = self.offsets(topic, partitions, Offset::End)?;
+        Ok(low
+            .into_iter()
+            .zip(high.into_values())
+            .map(|((partition, low), high)| (partition, Watermarks { low, high }))
+            .collect())
+    }
+
     fn group_owned_partitions(
         &self,
         name: &str,
@@ -569,6 +607,25 @@ impl Asker {
             cluster_id,
             topic_id,
         })
+    }
+
+    /// Which topic it is and its partitions. librdkafka's in-process cluster describes no topics.
+    fn source_and_partitions(&self, topic: &str) -> Result<(Source, Vec<i32>), ClusterError> {
+        // The cluster's id is the one of the latest metadata: have some that is new.
+        let partitions = self.partitions(topic)?;
+        let cluster_id = describe::cluster_id(self.client(), TIMEOUT).unwrap_or_default();
+        let (topic_id, partitions) = if cluster_id.starts_with(MOCK_CLUSTER) {
+            (String::new(), partitions)
+        } else {
+            describe::topic_and_partitions(self.client(), topic, TIMEOUT)
+                .map_err(|error| self.not_described(topic, &error))?
+        };
+        let source = Source {
+            topic: topic.to_owned(),
+            cluster_id,
+            topic_id,
+        };
+        Ok((source, partitions))
     }
 
     fn topic_id(&self, topic: &str) -> Result<String, ClusterError> {

@@ -4,8 +4,8 @@
 //! A topic that was deleted and created again, or another cluster, has the same name and smaller
 //! offsets; positions belong to the identity.
 //!
-//! The only module that uses `unsafe`: librdkafka is asked directly. Every object of the library is
-//! owned by a guard that frees it on all paths.
+//! Beside `epoch.rs` the only module that uses `unsafe`: librdkafka is asked directly. Every object of
+//! the library is owned by a guard that frees it on all paths.
 #![allow(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -106,11 +106,44 @@ pub(super) fn topic_id<C: ClientContext>(
     timeout: Duration,
 ) -> Result<String, DescribeError> {
     let event = describe_topic(client, topic, timeout, false)?;
+    Ok(id_of(topic_description(&event)?, &event))
+}
+
+/// Asks a broker for the topic's id and its partitions, ascending: of one answer, so that they belong
+/// together. Blocks, at most about `timeout`.
+pub(super) fn topic_and_partitions<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    timeout: Duration,
+) -> Result<(String, Vec<i32>), DescribeError> {
+    let event = describe_topic(client, topic, timeout, false)?;
     let description = topic_description(&event)?;
+    let mut count = 0_usize;
+    // SAFETY: a description of `event`, alive; `count` is writable.
+    let infos = unsafe { sys::rd_kafka_TopicDescription_partitions(description, &mut count) };
+    if infos.is_null() || count == 0 {
+        return Err(DescribeError::NoSuchTopic);
+    }
+    // SAFETY: an array of `count` > 0 pointers that lives as long as `event`.
+    let infos = unsafe { std::slice::from_raw_parts(infos, count) };
+    let mut partitions: Vec<i32> = infos
+        .iter()
+        // SAFETY: each is a partition of the description, alive.
+        .map(|info| unsafe { sys::rd_kafka_TopicPartitionInfo_partition(*info) })
+        .collect();
+    partitions.sort_unstable();
+    Ok((id_of(description, &event), partitions))
+}
+
+/// The id of a topic that `event` describes.
+fn id_of(
+    description: *const sys::rd_kafka_TopicDescription_t,
+    _alive: &Owned<sys::rd_kafka_event_t>,
+) -> String {
     // SAFETY: a description of `event`, alive; its id is null or lives as long.
     let id = unsafe { sys::rd_kafka_TopicDescription_topic_id(description) };
     if id.is_null() {
-        return Ok(String::new());
+        return String::new();
     }
     // SAFETY: not null, lives as long as `event`.
     let (high, low) = unsafe {
@@ -119,7 +152,7 @@ pub(super) fn topic_id<C: ClientContext>(
             sys::rd_kafka_Uuid_least_significant_bits(id),
         )
     };
-    Ok(as_kafka_writes(high, low))
+    as_kafka_writes(high, low)
 }
 
 /// Asks a broker what this user may do with the topic; everything where nobody is held to any

@@ -9,17 +9,22 @@ mod broker_clock;
 mod clients;
 mod cluster;
 mod describe;
+mod epoch;
 mod group;
 mod headers;
+mod history;
 mod log;
 mod topics;
 
 pub use broker_clock::{BrokerTime, broker_time};
 pub use clients::{
-    consumer, producer, relay_transactional_id, tail_consumer, transactional_producer,
+    check_properties, consumer, producer, relay_transactional_id, tail_consumer,
+    transactional_producer,
 };
-pub use cluster::{BrokerAddress, Cluster, ClusterError, ClusterInfo, Watermarks};
+pub use cluster::{BrokerAddress, Cluster, ClusterError, ClusterInfo, TopicNow, Watermarks};
 pub use describe::Operation;
+pub use epoch::{epoch_in_list, leader_epoch, set_epoch_in_list};
 pub use headers::header_values;
+pub use history::{Anchored, LostEnd};
 pub use log::{LogContext, log_error, log_line};
 pub use topics::{EnsuredTopics, STATUS_COMPACTION_LAG_MS, could_create, delete_topics};

@@ -8,7 +8,9 @@ use serde_json::json;
 use super::audit::{self, Author};
 use super::{Result, Store};
 use crate::domain::Instant;
+use crate::domain::anchor::{Anchor, RecordMark};
 use crate::domain::source::Source;
+use crate::domain::standing::Recorded;
 
 /// A stored position.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,13 +25,29 @@ pub struct Position {
     pub source: Source,
     /// When it last moved.
     pub updated_at: Instant,
+    /// What is known of the log before it.
+    pub anchor: Anchor,
+    /// Why nothing may be read from it until an operator sets it.
+    pub stopped: Option<String>,
+}
+
+impl Position {
+    /// As the rules look at it.
+    pub fn recorded(&self) -> Recorded<'_> {
+        Recorded {
+            source: &self.source,
+            next_offset: self.next_offset,
+            stopped: self.stopped.as_deref(),
+        }
+    }
 }
 
 impl Store {
     /// Every position of a topic, by partition.
     pub async fn positions(&self, topic: &str) -> Result<BTreeMap<i32, Position>> {
         let rows = sqlx::query!(
-            "select topic, partition, cluster_id, topic_id, next_offset, generation, updated_at
+            "select topic, partition, cluster_id, topic_id, next_offset, generation, updated_at,
+                    leader_epoch, epoch_offset, record_offset, record_fingerprint, stopped_reason
                from consumer_position where topic = $1",
             topic
         )
@@ -49,6 +67,19 @@ impl Store {
                     generation: row.generation,
                     source,
                     updated_at: row.updated_at,
+                    anchor: Anchor {
+                        // A process of a release that knows no epochs may have moved it since.
+                        leader_epoch: row
+                            .leader_epoch
+                            .filter(|_| row.epoch_offset == Some(row.next_offset)),
+                        record: row.record_offset.zip(row.record_fingerprint).map(
+                            |(offset, fingerprint)| RecordMark {
+                                offset,
+                                fingerprint,
+                            },
+                        ),
+                    },
+                    stopped: row.stopped_reason,
                 };
                 (row.partition, position)
             })
@@ -75,6 +106,25 @@ impl Store {
             source.topic_id,
             &partitions,
             &offsets
+        )
+        .execute(self.pool())
+        .await?;
+        Ok(())
+    }
+
+    /// Records that nothing may be read from a position, nor anybody be expired, until an operator
+    /// sets it. Nothing where one has done so meanwhile, or it is stopped already.
+    pub async fn stop_position(&self, position: &Position, reason: &str) -> Result<()> {
+        sqlx::query!(
+            "update consumer_position set stopped_reason = $6, stopped_at = clock_ms()
+              where topic = $1 and partition = $2 and cluster_id = $3 and topic_id = $4 and generation = $5
+                and stopped_reason is null",
+            position.source.topic,
+            position.partition,
+            position.source.cluster_id,
+            position.source.topic_id,
+            position.generation,
+            reason
         )
         .execute(self.pool())
         .await?;

@@ -127,6 +127,7 @@ pub struct IngestMetrics {
     pub stopped: IntGauge,
     lag: IntGaugeVec,
     position: IntGaugeVec,
+    stalled_seconds: GaugeVec,
 }
 
 /// One partition of the ride topic. Drop it with [`IngestMetrics::forget_partition`] when it is
@@ -137,6 +138,8 @@ pub struct PartitionMetrics {
     pub lag: IntGauge,
     /// The offset recorded as next.
     pub position: IntGauge,
+    /// For how long there has been something to read and the position has not moved, in seconds.
+    pub stalled_seconds: Gauge,
 }
 
 impl IngestMetrics {
@@ -146,6 +149,7 @@ impl IngestMetrics {
         PartitionMetrics {
             lag: self.lag.with_label_values(&[&label]),
             position: self.position.with_label_values(&[&label]),
+            stalled_seconds: self.stalled_seconds.with_label_values(&[&label]),
         }
     }
 
@@ -155,6 +159,7 @@ impl IngestMetrics {
         // An error means that it was not shown.
         let _ = self.lag.remove_label_values(&[&label]);
         let _ = self.position.remove_label_values(&[&label]);
+        let _ = self.stalled_seconds.remove_label_values(&[&label]);
     }
 }
 
@@ -360,6 +365,11 @@ impl Metrics {
                     "partition",
                 ),
                 position: make.gauges("ingest_position", "Offset recorded as next", "partition"),
+                stalled_seconds: make.floats(
+                    "ingest_stalled_seconds",
+                    "Time for which there has been something to read and the position has not moved",
+                    "partition",
+                ),
             },
             relay: RelayMetrics {
                 published: make.counter("relay_published_total", "Events published"),
@@ -518,6 +528,10 @@ impl Make {
 
     fn float(&self, name: &str, help: &str) -> Gauge {
         self.registered(unwrap(Gauge::with_opts(opts(name, help))))
+    }
+
+    fn floats(&self, name: &str, help: &str, label: &str) -> GaugeVec {
+        self.registered(unwrap(GaugeVec::new(opts(name, help), &[label])))
     }
 
     fn gauges(&self, name: &str, help: &str, label: &str) -> IntGaugeVec {

@@ -79,6 +79,7 @@ async fn everything_well_is_a_line_each() {
     found.ok("schema", &format!("schema version {}", schema_version()));
     found.ok("upgrade", "finished, to 0.2.0");
     found.ok("participations", "all transaction ids are this server's");
+    found.ok("positions", "no partition of the ride topic is stopped");
 
     // Nothing is left of the record that told the broker's clock, and without it there is none.
     let found = Findings::of(world.command(&["doctor"])).await;
@@ -490,4 +491,24 @@ fn doctor_with_broker_clock(
 ) -> Cli {
     let doctor = world.command(&["doctor", "--broker-clock"]);
     secured(doctor, kafka, postgres, world.database(), authority)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_properties_that_are_wrong_only_together_are_named_before_anything_is_contacted() {
+    let world = World::new().await;
+    const PROTOCOL: &str = "RIDE_PROMO__KAFKA__PROPERTIES__SECURITY_PROTOCOL";
+    const AUTHORITY: &str = "RIDE_PROMO__KAFKA__PROPERTIES__SSL_CA_LOCATION";
+    for command in ["serve", "doctor"] {
+        let run = world.command(&[command]).env(PROTOCOL, "SASL_SSL");
+        let refused = run.run().await;
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        let said = format!("{}{}", refused.stdout, refused.stderr);
+        assert!(said.contains("kafka.properties.sasl.mechanisms"), "{said}");
+
+        let run = world.command(&[command]).env(PROTOCOL, "SSL");
+        let refused = run.env(AUTHORITY, "/no/such/file").run().await;
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        let said = format!("{}{}", refused.stdout, refused.stderr);
+        assert!(said.contains("kafka.properties.ssl.ca.location"), "{said}");
+    }
 }

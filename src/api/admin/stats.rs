@@ -128,6 +128,8 @@ mod tests {
                 topic_id: String::new(),
             },
             updated_at: chrono::DateTime::UNIX_EPOCH,
+            anchor: crate::domain::anchor::Anchor::default(),
+            stopped: None,
         };
         let positions = BTreeMap::from([(0, position)]);
         let watermarks = BTreeMap::from([

@@ -152,26 +152,40 @@ async fn advance_positions(tx: &mut PgConnection, batch: &Batch) -> Result<bool>
     let from: Vec<i64> = batch.ranges.iter().map(|range| range.from).collect();
     let generations: Vec<i64> = batch.ranges.iter().map(|range| range.generation).collect();
     let to: Vec<i64> = batch.ranges.iter().map(|range| range.to).collect();
-    // LockedChallenge in order first: `update … from unnest` alone locks in the order of its join, and two
+    let anchors = || batch.ranges.iter().map(|range| range.anchor);
+    let epochs: Vec<Option<i32>> = anchors().map(|anchor| anchor.leader_epoch).collect();
+    let (records, fingerprints): (Vec<Option<i64>>, Vec<Option<i64>>) = anchors()
+        .map(|anchor| anchor.record.map(|mark| (mark.offset, mark.fingerprint)))
+        .map(Option::unzip)
+        .unzip();
+    // Locked in order first: `update … from unnest` alone locks in the order of its join, and two
     // consumers that both think they own the partitions would deadlock.
     let advanced = sqlx::query!(
         "with locked as materialized (
-             select partition, next_offset, generation from consumer_position
+             select partition, next_offset, generation, stopped_reason from consumer_position
               where topic = $1 and cluster_id = $2 and topic_id = $3 and partition = any($4)
               order by partition for update)
-         update consumer_position p set next_offset = v.upto, updated_at = clock_ms()
-           from unnest($4::int[], $5::bigint[], $6::bigint[], $7::bigint[]) v (partition, expected, generation, upto)
+         update consumer_position p
+            set next_offset = v.upto, updated_at = clock_ms(),
+                leader_epoch = v.leader_epoch, epoch_offset = v.upto,
+                record_offset = coalesce(v.record_offset, p.record_offset),
+                record_fingerprint = coalesce(v.record_fingerprint, p.record_fingerprint)
+           from unnest($4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::int[], $9::bigint[], $10::bigint[])
+                v (partition, expected, generation, upto, leader_epoch, record_offset, record_fingerprint)
            join locked l on l.partition = v.partition
           where p.topic = $1 and p.partition = v.partition
             and l.next_offset = v.expected and p.next_offset = v.expected
-            and l.generation = v.generation and p.generation = v.generation",
+            and l.generation = v.generation and p.generation = v.generation and l.stopped_reason is null",
         batch.source.topic,
         batch.source.cluster_id,
         batch.source.topic_id,
         &partitions,
         &from,
         &generations,
-        &to
+        &to,
+        &epochs as &[Option<i32>],
+        &records as &[Option<i64>],
+        &fingerprints as &[Option<i64>]
     )
     .execute(tx)
     .await?

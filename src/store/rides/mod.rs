@@ -7,6 +7,7 @@ mod rows;
 use std::sync::Arc;
 
 use super::participations::Receipt;
+use crate::domain::anchor::Anchor;
 use crate::domain::promotion::Verdict;
 use crate::domain::ride::Ride;
 use crate::domain::source::Source;
@@ -57,6 +58,8 @@ pub struct Range {
     pub from: i64,
     /// The position after it.
     pub to: i64,
+    /// What is known of the log before that position.
+    pub anchor: Anchor,
 }
 
 /// What is applied together. Rides are in offset order within their partitions.

@@ -392,7 +392,16 @@ impl Metrics {
 
     /// The sum over all series of a metric whose labels contain `labels`; 0 where there is none.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let samples = self.text.lines().filter_map(|line| {
+        self.samples(name, labels).sum()
+    }
+
+    /// Whether there is a series of a metric whose labels contain `labels`.
+    pub fn has(&self, name: &str, labels: &[(&str, &str)]) -> bool {
+        self.samples(name, labels).next().is_some()
+    }
+
+    fn samples(&self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = f64> {
+        self.text.lines().filter_map(move |line| {
             let (series, value) = line.rsplit_once(' ')?;
             let (found, found_labels) = series.split_once('{').unwrap_or((series, ""));
             let wanted = found == name
@@ -406,7 +415,6 @@ impl Metrics {
             } else {
                 None
             }
-        });
-        samples.sum()
+        })
     }
 }

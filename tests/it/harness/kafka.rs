@@ -41,6 +41,8 @@ pub struct Kafka {
     /// `None` while it is stopped on purpose.
     process: Mutex<Option<Process>>,
     secured: Option<Port>,
+    /// Holds the small file system that the data is on, see [`Kafka::start_on_disk_of`].
+    disk: Option<Process>,
     // two sockets, two claims; named so that it is held
     _controller: Port,
 }
@@ -65,6 +67,13 @@ impl Kafka {
         Self::start_with(None, "").await
     }
 
+    /// A broker of one's own whose data is on a file system of its own, of so many MiB: one in memory,
+    /// in namespaces of a process that is held for it, so that no rights are needed to mount it and
+    /// it is gone when that process is.
+    pub async fn start_on_disk_of(mib: u32) -> Arc<Self> {
+        Self::start_on(None, "", Some(mib)).await
+    }
+
     /// A broker of one's own that is in no hurry with its first group: the topic that groups are kept
     /// in is made then, and this one's has many partitions.
     pub async fn start_with_many_group_partitions() -> Arc<Self> {
@@ -81,6 +90,14 @@ impl Kafka {
 
     /// What `more` says comes last, and so counts.
     async fn start_with(authority: Option<&Authority>, more: &str) -> Arc<Self> {
+        Self::start_on(authority, more, None).await
+    }
+
+    async fn start_on(
+        authority: Option<&Authority>,
+        more: &str,
+        disk_mib: Option<u32>,
+    ) -> Arc<Self> {
         let port = Port::reserve();
         let controller = Port::reserve();
         let secured = authority.map(|_| Port::reserve());
@@ -91,11 +108,16 @@ impl Kafka {
         }
         properties.push_str(more);
         fs::write(dir.join("server.properties"), properties).expect("the run's directory is ours");
+        let disk = match disk_mib {
+            Some(mib) => Some(mount(&dir, mib).await),
+            None => None,
+        };
         let kafka = Self {
             port,
             dir,
             process: Mutex::new(None),
             secured,
+            disk,
             _controller: controller,
         };
         kafka.format().await;
@@ -139,6 +161,36 @@ impl Kafka {
             "{class} {arguments:?}: {status:?}\n{output}"
         );
         output
+    }
+
+    /// Fills the disk of [`Kafka::start_on_disk_of`] to its last byte.
+    pub fn fill_disk(&self) {
+        let mut ballast = fs::File::create(self.ballast()).expect("there is room for a file");
+        for size in [1 << 20, 4_096, 1] {
+            let zeros = vec![0; size];
+            while std::io::Write::write_all(&mut ballast, &zeros).is_ok() {}
+        }
+    }
+
+    /// Makes room again on the disk that [`Kafka::fill_disk`] filled.
+    pub fn make_room(&self) {
+        fs::remove_file(self.ballast()).expect("it was filled");
+    }
+
+    /// The file that fills the disk, seen through the process that holds the file system.
+    fn ballast(&self) -> PathBuf {
+        let disk = self.disk.as_ref().expect("started on a disk of its own");
+        let data = self.data().join("ballast");
+        let data = data.strip_prefix("/").expect("an absolute path");
+        PathBuf::from(format!("/proc/{}/root", disk.pid())).join(data)
+    }
+
+    /// Whether the broker has ended, by itself or not.
+    pub fn has_ended(&self) -> bool {
+        let mut process = self.process.lock().expect("nobody panics while holding it");
+        process
+            .as_mut()
+            .is_none_or(|process| process.try_wait().is_some())
     }
 
     /// Starts it (again), on the same port and data, and waits until it serves requests.
@@ -217,7 +269,7 @@ impl Kafka {
                 break id;
             }
         };
-        let mut command = java(&self.dir);
+        let mut command = self.java();
         command
             .args([
                 "kafka.tools.StorageTool",
@@ -241,8 +293,24 @@ impl Kafka {
         );
     }
 
+    /// The Java machine where the data is.
+    fn java(&self) -> Command {
+        let java = java(&self.dir);
+        let Some(disk) = &self.disk else {
+            return java;
+        };
+        let mut command = Command::new("nsenter");
+        command
+            .current_dir(&self.dir)
+            .args(["--target", &disk.pid().to_string()])
+            .args(["--user", "--mount", "--preserve-credentials", "--"])
+            .arg(java.get_program())
+            .args(java.get_args());
+        command
+    }
+
     fn launch(&self) {
-        let mut command = java(&self.dir);
+        let mut command = self.java();
         command
             .args(["-Xmx512m", "kafka.Kafka"])
             .arg(self.dir.join("server.properties"));
@@ -386,6 +454,52 @@ impl Kafka {
             .expect("a valid offset");
         let deleted = self.admin().delete_records(&before, &admin_options()).await;
         deleted.expect("the broker removes records");
+    }
+
+    /// Cuts a partition's log back to `offset` on disk, as a lost tail leaves it (power loss, an
+    /// unclean election, a wiped disk): what came from there on is gone, and the offsets will be
+    /// given out again. The broker must be stopped, and each record before `offset` must be in
+    /// batches that end before it.
+    pub fn cut_log(&self, topic: &str, partition: i32, offset: i64) {
+        assert!(
+            self.process
+                .lock()
+                .expect("nobody panics while holding it")
+                .is_none(),
+            "the broker is running"
+        );
+        let dir = self.data().join(format!("{topic}-{partition}"));
+        let segment = dir.join("00000000000000000000.log");
+        let bytes = fs::read(&segment).expect("the partition's only segment");
+        let mut end = 0;
+        while let Some(header) = bytes.get(end..end + 12) {
+            let (base, length) = header.split_at(8);
+            let base = i64::from_be_bytes(base.try_into().expect("8 bytes"));
+            if base >= offset {
+                break;
+            }
+            let length = i32::from_be_bytes(length.try_into().expect("4 bytes"));
+            end += 12 + usize::try_from(length).expect("not negative");
+        }
+        assert!(
+            end < bytes.len(),
+            "{topic}-{partition} has no offset {offset}"
+        );
+        let file = fs::File::options().write(true).open(&segment);
+        let cut = file.and_then(|file| file.set_len(u64::try_from(end).expect("it fits")));
+        cut.expect("the segment is ours");
+        for entry in fs::read_dir(&dir).expect("the partition's directory") {
+            let path = entry.expect("readable").path();
+            let kind = path.extension().and_then(|kind| kind.to_str());
+            // Built again from the log: what is recorded about the tail went with it.
+            if matches!(kind, Some("index" | "timeindex" | "snapshot")) {
+                fs::remove_file(path).expect("ours");
+            }
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.join("data")
     }
 
     async fn wait_for_partitions(&self, topic: &str, count: usize) {
@@ -687,6 +801,35 @@ fn admin_options() -> AdminOptions {
     AdminOptions::new()
         .request_timeout(Some(PATIENCE))
         .operation_timeout(Some(PATIENCE))
+}
+
+/// Mounts a file system of so many MiB, in memory, where a broker's data will be; it lasts as long as
+/// the process that holds it.
+async fn mount(dir: &Path, mib: u32) -> Process {
+    let data = dir.join("data");
+    fs::create_dir_all(&data).expect("the run's directory is ours");
+    let mut command = Command::new("unshare");
+    command
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c"])
+        .arg("mount -t tmpfs -o size=$1m tmpfs \"$2\" && exec sleep 86400")
+        .args(["sh", &mib.to_string()])
+        .arg(&data);
+    let log = dir.join("disk.log");
+    let mut holder = Process::spawn("the holder of a disk", command, &log, Signal::Kill);
+    let started = Instant::now();
+    loop {
+        let mounts = fs::read_to_string(format!("/proc/{}/mounts", holder.pid()));
+        if mounts.is_ok_and(|mounts| mounts.contains(&data.display().to_string())) {
+            return holder;
+        }
+        let ended = holder.try_wait();
+        assert!(
+            ended.is_none() && started.elapsed() < PATIENCE,
+            "no file system could be mounted; that takes user namespaces ({ended:?}): {}",
+            tail(&log, 1_000)
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// The Java machine with Kafka on its class path, tuned to start fast rather than to run fast.

@@ -1,0 +1,61 @@
+//! Whether a position can be gone on from, judged by the topic as it is now.
+
+use super::source::Source;
+
+/// A position as it is recorded.
+#[derive(Clone, Copy, Debug)]
+pub struct Recorded<'a> {
+    /// The topic it belongs to.
+    pub source: &'a Source,
+    /// The offset of the next record to apply.
+    pub next_offset: i64,
+    /// Why nothing may be read from it, recorded by the process that found out.
+    pub stopped: Option<&'a str>,
+}
+
+/// Why ingest and expiry stop at a partition, in a few words; `None` where they do not. `log` is the
+/// first offset that is still there and the one after the last, `None` where the topic has no such
+/// partition.
+pub fn stop_of(now: &Source, log: Option<(i64, i64)>, position: Recorded<'_>) -> Option<String> {
+    let Recorded {
+        source,
+        next_offset,
+        stopped,
+    } = position;
+    if source.cluster_id != now.cluster_id {
+        return Some(format!("belongs to another cluster, {}", source.cluster_id));
+    }
+    if source.topic_id != now.topic_id {
+        return Some(format!(
+            "belongs to an earlier topic of this name, id {}",
+            source.topic_id
+        ));
+    }
+    if let Some(reason) = stopped {
+        return Some(reason.to_owned());
+    }
+    match log {
+        None => Some("the topic has no such partition".to_owned()),
+        Some((low, _)) if next_offset < low => Some("before the log's start".to_owned()),
+        Some((_, high)) if next_offset > high => Some("beyond the log's end".to_owned()),
+        Some(_) => None,
+    }
+}
+
+/// Why a partition that has no position must not begin at its log's start, `low`, where others of the
+/// topic have positions: what it had before is gone, and nothing of it was applied.
+pub fn stop_of_new(low: i64, others_have_positions: bool) -> Option<String> {
+    (low > 0 && others_have_positions).then(|| {
+        format!("has no position, and its log begins at {low}: rides before that were not read")
+    })
+}
+
+/// The reason that is recorded where a position is past the end of its log, which goes from `low` to
+/// `high`: the log cannot be asked for that later, when it has grown past the position.
+pub fn lost_end(next_offset: i64, low: i64, high: i64) -> Option<String> {
+    (next_offset > high).then(|| {
+        format!(
+            "the position {next_offset} is not within its log, which goes from {low} to {high}: Kafka lost the log's end"
+        )
+    })
+}
