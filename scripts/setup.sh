@@ -74,6 +74,7 @@ missing() {
   if [ "$purpose" != demo ]; then
     has_java || java_package jre
     has mvn || echo maven
+    has pgbouncer || [ -x /usr/sbin/pgbouncer ] || echo pgbouncer
     # makes the certificates of the tests
     has openssl || echo openssl
     has_node || echo nodejs

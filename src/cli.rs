@@ -335,6 +335,21 @@ pub enum PositionsCommand {
     Show,
     /// Set positions while no process owns the partition; audited
     Set(PositionsSetArgs),
+    /// Go on with these positions on the server that the database is on now; audited
+    Accept(PositionsAcceptArgs),
+}
+
+/// `positions accept`.
+#[derive(Debug, Args)]
+pub struct PositionsAcceptArgs {
+    /// Why, for the audit
+    #[arg(
+        long,
+        value_name = "TEXT",
+        env = "RIDE_PROMO_POSITIONS_REASON",
+        value_parser = reason
+    )]
+    pub reason: String,
 }
 
 /// `positions set`.

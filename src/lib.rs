@@ -16,6 +16,7 @@ pub mod ingest;
 pub mod input;
 pub mod kafka;
 pub mod positions;
+pub mod postgres;
 pub mod progress;
 pub mod readiness;
 pub mod relay;

@@ -23,8 +23,8 @@ use ride_promo::kafka::Cluster;
 use ride_promo::positions::{self, Decision};
 use ride_promo::progress::Progress;
 use ride_promo::replay::ReplayError;
+use ride_promo::store;
 use ride_promo::store::audit::Author;
-use ride_promo::store::{self, Store};
 use ride_promo::token::{self, TokenError};
 use ride_promo::wire::pre_offer::ImportReport;
 use ride_promo::{
@@ -137,15 +137,12 @@ fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
 fn migrate(cli: &Cli, args: &MigrateArgs) -> anyhow::Result<ExitCode> {
     let config = configured(cli, Needs::DATABASE)?;
     block_on(async {
-        let store = Store::new(
-            config.database.url.expose(),
-            config.database.max_connections,
-        )?;
+        let store = serve::store_of(&config.database)?;
         store::schema::migrate(&store).await?;
         if args.finish {
             store.finish_upgrade().await?;
         }
-        let status = store::schema::schema_status(store.pool()).await?;
+        let status = store.schema_status().await?;
         let upgrade = if store.upgrade_is_finished().await? {
             String::new()
         } else {
@@ -174,10 +171,7 @@ fn import_pre_offers(cli: &Cli, args: &ImportPreOffersArgs) -> anyhow::Result<Ex
         ImportFormat::Csv => import::Format::Csv,
     };
     block_on(async {
-        let store = Store::new(
-            config.database.url.expose(),
-            config.database.max_connections,
-        )?;
+        let store = serve::store_of(&config.database)?;
         let file = open(&args.file).await?;
         let mut progress = Progress::through(&file, "lines");
         let report = import::import_pre_offers(&store, file.text, format, &operator(), |lines| {
@@ -246,7 +240,7 @@ fn replay_rides(cli: &Cli, args: &ReplayRidesArgs) -> anyhow::Result<ExitCode> {
         let stop = CancellationToken::new();
         stop_on_signal(stop.clone())?;
         let file = open(&args.file).await?;
-        let store = Store::new(config.database.url.expose(), 1)?;
+        let store = serve::store_of(&config.database)?;
         let record = async |summary: &replay::Summary, state: &str| {
             store
                 .record_action(author.clone(), entry(summary, state))
@@ -407,16 +401,22 @@ async fn open(file: &Path) -> anyhow::Result<Opened> {
 fn positions(cli: &Cli, command: &PositionsCommand) -> anyhow::Result<ExitCode> {
     let config = configured(cli, Needs::DATABASE_AND_KAFKA)?;
     block_on(async {
-        let store = Store::new(config.database.url.expose(), 2)?;
+        let store = serve::store_of(&config.database)?;
         let cluster = Cluster::new(&config.kafka)?;
-        if let PositionsCommand::Set(args) = command {
-            let decision = Decision {
-                partition: args.partition,
-                to: args.to,
-                actor: operator(),
-                reason: args.reason.clone(),
-            };
-            positions::set(&config.kafka, &store, &cluster, &decision).await?;
+        match command {
+            PositionsCommand::Show => {}
+            PositionsCommand::Set(args) => {
+                let decision = Decision {
+                    partition: args.partition,
+                    to: args.to,
+                    actor: operator(),
+                    reason: args.reason.clone(),
+                };
+                positions::set(&config.kafka, &store, &cluster, &decision).await?;
+            }
+            PositionsCommand::Accept(args) => {
+                positions::accept_server(&store, &operator(), &args.reason).await?;
+            }
         }
         answer(
             positions::show(&config.kafka, &store, &cluster)
@@ -472,7 +472,11 @@ fn examine(cli: &Cli, args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     // No log: the findings say it all, and librdkafka would talk in between.
     let config = Config::load(cli.config_file(), Needs::ALL);
     let outcome = block_on(async {
-        let schema = async |pool: &sqlx::PgPool| match store::schema::schema_status(pool).await {
+        let schema = async |connection: &mut sqlx::PgConnection| match store::schema::schema_status(
+            connection,
+        )
+        .await
+        {
             Ok(status) if status.is_usable() => Ok(status.to_string()),
             Ok(status) => Err(status.to_string()),
             Err(error) => Err(error.to_string()),

@@ -13,6 +13,7 @@ use crate::domain::standing::{stop_of, stop_of_new};
 use crate::kafka::{Cluster, ClusterError, TopicNow, Watermarks};
 use crate::store::Store;
 use crate::store::audit::Author;
+use crate::store::identity::Standing;
 use crate::store::positions::Position;
 
 /// How long a consumer that is just leaving its group is waited for.
@@ -59,11 +60,31 @@ pub async fn show(kafka: &KafkaConfig, store: &Store, cluster: &Cluster) -> anyh
         .group_owned_partitions(&kafka.group_id, &kafka.ride_topic)
         .await
         .ok();
-    Ok(table(&topic, &stored, owned.as_ref()))
+    let server = server(store.server_standing().await?);
+    Ok(table(&topic, &stored, owned.as_ref()) + &server)
+}
+
+/// The operator's decision that ingest, relay and sweep go on with the positions there are, on the
+/// server that the database is on now.
+pub async fn accept_server(store: &Store, actor: &str, reason: &str) -> anyhow::Result<()> {
+    Ok(store.accept_server_identity(actor, reason).await?)
+}
+
+/// The line about the database's server.
+fn server(standing: Standing) -> String {
+    match standing {
+        Standing::Accepted(now) => format!("database: {now}: ok\n"),
+        Standing::Other(other) => format!(
+            "database: {}: STOPPED: was accepted with {}; `positions accept`, or `positions set`\n",
+            other.now, other.accepted
+        ),
+        Standing::Unknown => "database: the server does not tell its identity\n".to_owned(),
+    }
 }
 
 /// Sets positions, all or none, in the topic as it is now. Refused while a live member of the
-/// consumer group owns one of the partitions, and outside of a partition's log.
+/// consumer group owns one of the partitions, and outside of a partition's log. Accepts the server that
+/// the database is on.
 pub async fn set(
     kafka: &KafkaConfig,
     store: &Store,

@@ -45,7 +45,7 @@ const DRAIN_SLICE: Duration = Duration::from_micros(500);
 const LEASE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The first and the longest pause after a failure.
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(1));
 
 /// What the relay needs of the process.
 #[derive(Clone)]

@@ -25,6 +25,7 @@ use crate::domain::standing::lost_end;
 use crate::kafka::{Cluster, TopicNow, Watermarks};
 use crate::readiness::{Readiness, Role};
 use crate::store::Store;
+use crate::store::identity::Standing;
 use crate::store::positions::Position;
 use crate::store::schema::ensure_receipt_partitions;
 use crate::telemetry::Metrics;
@@ -234,6 +235,9 @@ impl Sweep {
 
     /// Takes a barrier where there is none, and answers its moment once it has passed.
     async fn pass(&self, barrier: &mut Option<Barrier>) -> anyhow::Result<Option<Instant>> {
+        if let Standing::Other(other) = self.store.server_standing().await? {
+            return Err(other.into());
+        }
         let topic = &self.kafka.ride_topic;
         if barrier.is_none() {
             let at = self.store.now().await?;

@@ -12,6 +12,7 @@ const PLUMBING: &[&str] = &[
     "config",
     "input",
     "kafka",
+    "postgres",
     "progress",
     "readiness",
     "supervisor",
@@ -81,9 +82,9 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
 /// The librdkafka calls without a safe binding.
 const UNSAFE: [&str; 2] = ["src/kafka/describe.rs", "src/kafka/epoch.rs"];
 
-/// Besides the store: the doctor asks the server about itself (version, rights, clock), before
-/// there is a schema that a store could stand on.
-const SQL: &[&str] = &["src/store/", "src/doctor/postgres.rs"];
+/// Besides the store: what asks the server about itself before there is a schema that a store could
+/// stand on. Whoever connects asks whether it is the primary; the doctor, its version and rights.
+const SQL: &[&str] = &["src/store/", "src/postgres/", "src/doctor/postgres.rs"];
 
 /// What a rule has no business with.
 const NOT_IN_DOMAIN: &[&str] = &["async", "axum", "await", "rdkafka", "sqlx", "tokio"];
@@ -342,7 +343,7 @@ fn may_use(module: &str, used: &str) -> bool {
     match module {
         "domain" => false,
         "wire" => used == "domain",
-        "store" => ["wire", "domain"].contains(&used),
+        "store" => ["wire", "domain", "postgres"].contains(&used),
         _ if PLUMBING.contains(&module) => plumbing,
         _ if READERS.contains(&module) => plumbing || ["wire", "domain"].contains(&used),
         _ if WORKERS.contains(&module) => {

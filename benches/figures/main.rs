@@ -176,6 +176,7 @@ impl Surroundings {
             partitions: 12,
             replication_factor: 1,
             properties: BTreeMap::new(),
+            property_files: BTreeMap::new(),
         };
         (world, config)
     }

@@ -66,9 +66,9 @@ async fn ready(State(state): State<ProbeState>, uri: Uri) -> Result<Response> {
 }
 
 async fn metrics(State(state): State<ProbeState>) -> Response {
-    let pool = state.store.pool();
-    state.metrics.pool.size.set(i64::from(pool.size()));
-    let idle = i64::try_from(pool.num_idle()).unwrap_or(i64::MAX);
+    let (size, idle) = state.store.pool_size();
+    state.metrics.pool.size.set(i64::from(size));
+    let idle = i64::try_from(idle).unwrap_or(i64::MAX);
     state.metrics.pool.idle.set(idle);
     for (role, said) in state.readiness.snapshot() {
         state.metrics.role_ready(role.as_str(), said.is_ok());

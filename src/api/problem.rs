@@ -429,7 +429,7 @@ impl Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(error) => {
+            error if error.is_unavailable() => {
                 // Readiness logs an outage once; a line per request would only drown it.
                 tracing::debug!(%error, "postgres is unavailable");
                 Self::temporarily_unavailable()

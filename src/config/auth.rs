@@ -66,7 +66,7 @@ impl AuthWritten {
         });
         let hs256_secret = reader.secret(&key("hs256_secret"), |text| {
             if text.is_empty() {
-                Err("is empty; expected the shared secret")
+                Err("is empty; expected the shared secret".into())
             } else {
                 Ok(())
             }

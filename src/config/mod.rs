@@ -17,8 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::str::FromStr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
@@ -30,6 +29,7 @@ pub use source::Problem;
 use source::Reader;
 
 pub use crate::domain::period::format_duration;
+use crate::postgres::DatabaseUrl;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -155,8 +155,11 @@ pub struct Config {
 /// `[database]`: Postgres.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DatabaseConfig {
-    /// `postgres://user:password@host:port/database`; empty where it was not needed.
+    /// `postgres://user:password@host:port/database`, several `host:port` with commas between; empty
+    /// where it was not needed.
     pub url: Secret,
+    /// The file that `url` was read from, if it was: it is read again when no host takes a session.
+    pub url_file: Option<PathBuf>,
     /// The most connections this process opens for its pool; ingest, relay and api hold one
     /// of their own besides.
     pub max_connections: u32,
@@ -181,6 +184,8 @@ pub struct KafkaConfig {
     pub replication_factor: i32,
     /// librdkafka properties, handed through; none of [`RESERVED_PROPERTIES`].
     pub properties: BTreeMap<String, String>,
+    /// The files that some of them were read from; each new client reads them again.
+    pub property_files: BTreeMap<String, PathBuf>,
 }
 
 impl fmt::Debug for KafkaConfig {
@@ -492,12 +497,11 @@ fn listen(reader: &mut Reader, key: &str, port: u16) -> SocketAddr {
 fn database(reader: &mut Reader, needed: bool) -> DatabaseConfig {
     const KEY: &str = "database.url";
     let set = reader.is_set(KEY);
+    let url_file = reader.secret_file(KEY);
     let url = reader.secret(KEY, |text| {
-        let scheme = text.starts_with("postgres://") || text.starts_with("postgresql://");
-        match sqlx::postgres::PgConnectOptions::from_str(text) {
-            Ok(_) if scheme => Ok(()),
-            _ => Err("is not a URL of the form postgres://user:password@host:port/database"),
-        }
+        DatabaseUrl::parse(text)
+            .map(drop)
+            .map_err(|error| error.to_string().into())
     });
     if needed && !set {
         reader.problem(
@@ -507,6 +511,7 @@ fn database(reader: &mut Reader, needed: bool) -> DatabaseConfig {
     }
     DatabaseConfig {
         url: url.unwrap_or_default(),
+        url_file,
         max_connections: reader.number("database.max_connections", 16, 2..=1_000),
     }
 }
@@ -539,6 +544,8 @@ fn kafka(reader: &mut Reader, needed: bool) -> KafkaConfig {
         let message = format!("{status_topic:?} is kafka.ride_topic too; expected another topic");
         reader.problem("kafka.status_topic", message);
     }
+    // Before the properties, which take the same keys.
+    let property_files = reader.property_files();
     let (properties, each_is_valid) = properties(reader);
     let config = KafkaConfig {
         brokers,
@@ -548,6 +555,7 @@ fn kafka(reader: &mut Reader, needed: bool) -> KafkaConfig {
         create_topics: reader.flag("kafka.create_topics", true),
         partitions: reader.number("kafka.partitions", 12, 1..=10_000),
         replication_factor: reader.number("kafka.replication_factor", 1, 1..=100),
+        property_files,
         properties,
     };
     if each_is_valid

@@ -3,11 +3,12 @@
 //! File and environment are flattened into one map of dotted keys, the environment over the file.
 //! Reading a key takes it out of the map, so what is left at the end is a typo.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -252,7 +253,7 @@ impl Reader {
     pub(super) fn secret(
         &mut self,
         key: &str,
-        check: impl FnOnce(&str) -> Result<(), &'static str>,
+        check: impl FnOnce(&str) -> Result<(), Cow<'static, str>>,
     ) -> Option<Secret> {
         let file_key = format!("{key}_file");
         self.known.insert(key.to_owned());
@@ -295,6 +296,24 @@ impl Reader {
                 None
             }
         }
+    }
+
+    /// The file that a secret is read from, if it is. Only before it is read.
+    pub(super) fn secret_file(&self, key: &str) -> Option<PathBuf> {
+        let written = self.written.get(&format!("{key}_file"))?;
+        written.text.as_deref().map(PathBuf::from)
+    }
+
+    /// The files that properties are read from, by librdkafka's names. Only before they are read.
+    pub(super) fn property_files(&self) -> BTreeMap<String, PathBuf> {
+        self.written
+            .range(PROPERTIES.to_owned()..)
+            .map_while(|(key, written)| Some((key.strip_prefix(PROPERTIES)?, written)))
+            .filter_map(|(name, written)| {
+                let name = name.strip_suffix("_file")?;
+                Some((name.to_owned(), PathBuf::from(written.text.as_deref()?)))
+            })
+            .collect()
     }
 
     /// Everything below `kafka.properties`, by librdkafka's names; `…_file` reads the value of a

@@ -12,7 +12,7 @@ impl Stage {
     pub(super) async fn recount(&self, played: Played) -> anyhow::Result<Outcome> {
         let store = Store::new(self.config.database.url.expose(), 2)?;
         let recount = store.recount().await?;
-        store.pool().close().await;
+        store.close().await;
         let (mut amiss, events) = played.audience.compare(&recount.versions).await;
         amiss.extend(played.complaints);
         amiss.extend(recount.disagreements.iter().map(|disagreement| {

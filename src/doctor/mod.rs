@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use jsonwebtoken::jwk::JwkSet;
-use sqlx::postgres::PgPool;
+use sqlx::postgres::PgConnection;
 
 use crate::causes;
 use crate::config::{AuthConfig, Config, ConfigError};
@@ -39,7 +39,7 @@ pub enum Outcome {
 pub async fn run(
     config: &Result<Config, ConfigError>,
     broker_clock: bool,
-    schema: impl AsyncFnOnce(&PgPool) -> Result<String, String>,
+    schema: impl AsyncFnOnce(&mut PgConnection) -> Result<String, String>,
     out: &mut dyn Write,
 ) -> io::Result<Outcome> {
     let mut report = Report { out, failed: false };

@@ -5,11 +5,11 @@ use std::io;
 use std::net::IpAddr;
 
 use futures::future::join_all;
-use sqlx::postgres::PgConnectOptions;
 
 use super::{Report, TIMEOUT};
 use crate::config::Config;
 use crate::kafka::BrokerAddress;
+use crate::postgres::DatabaseUrl;
 
 /// The hosts of the configuration. Addresses need no look-up and are left out.
 pub(super) async fn examine(report: &mut Report<'_>, config: &Config) -> io::Result<()> {
@@ -21,12 +21,12 @@ pub(super) async fn examine(report: &mut Report<'_>, config: &Config) -> io::Res
     for broker in config.kafka.brokers.split(',') {
         host(host_of_broker(broker), "KAFKA_BROKERS");
     }
-    if let Ok(options) = config.database.url.expose().parse::<PgConnectOptions>()
-        && options.get_socket().is_none()
-        // A path is a socket's directory.
-        && !options.get_host().starts_with('/')
-    {
-        host(options.get_host().to_owned(), "DATABASE_URL");
+    // Its form was checked with the configuration. A path is a socket's directory.
+    let url = DatabaseUrl::parse(config.database.url.expose()).ok();
+    for options in url.iter().flat_map(DatabaseUrl::hosts) {
+        if options.get_socket().is_none() && !options.get_host().starts_with('/') {
+            host(options.get_host().to_owned(), "DATABASE_URL");
+        }
     }
     for (jwks, key) in [
         (&config.auth.jwks, "auth.jwks"),

@@ -9,7 +9,6 @@ use crate::causes;
 use crate::config::Config;
 use crate::domain::standing::{stop_of, stop_of_new};
 use crate::kafka::{Cluster, ClusterError};
-use crate::store::schema::schema_status;
 use crate::store::{Store, StoreError};
 
 const SUBJECT: &str = "positions";
@@ -53,7 +52,7 @@ async fn stops(config: &Config) -> anyhow::Result<Option<Vec<(i32, String)>>> {
     let cluster = Cluster::new(&config.kafka)?;
     // Positions before the logs' ends, or one that moves on meanwhile would seem to be past its end.
     let positions = async {
-        if schema_status(store.pool()).await?.is_usable() {
+        if store.schema_status().await?.is_usable() {
             return Ok::<_, StoreError>(Some(store.positions(topic).await?));
         }
         Ok(None)

@@ -1,14 +1,16 @@
 //! What `doctor` asks Postgres: the connection, rights, durability, schema, the clock.
 
 use std::io;
-use std::path::{Path, PathBuf};
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::postgres::{PgConnection, PgSslMode};
 
 use super::{Report, TIMEOUT};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::postgres::{
+    Connector, NoServer, SHARED_SESSIONS, Settings, Why, lost_options, place, shares_sessions,
+};
+use crate::store::identity::{Standing, standing};
 use crate::store::schema::{RESET_XIDS, foreign_xids};
 use crate::store::upgrade::{GATED_RELEASE, upgrade_is_finished};
 
@@ -19,63 +21,50 @@ const OLDEST_POSTGRES: i32 = 130_000;
 pub(super) async fn examine(
     report: &mut Report<'_>,
     config: &Config,
-    schema: impl AsyncFnOnce(&PgPool) -> Result<String, String>,
+    schema: impl AsyncFnOnce(&mut PgConnection) -> Result<String, String>,
 ) -> io::Result<()> {
     // Its form was checked with the configuration.
-    let options = match config.database.url.expose().parse::<PgConnectOptions>() {
-        Ok(options) => options,
+    let connector = match Connector::new(
+        config.database.url.expose(),
+        config.database.url_file.clone(),
+    ) {
+        Ok(connector) => connector,
         Err(error) => return report.fail("postgres", &error.to_string(), "check DATABASE_URL"),
     };
+    let settings = Settings::new("doctor");
+    let connected = match connector.connect(&settings).await {
+        // What takes no writes is examined all the same, and says so.
+        Err(error) if matches!(error.why, Why::Standby | Why::ReadOnly) => {
+            connector.connect_any(&settings).await
+        }
+        connected => connected,
+    };
+    let mut connection = match connected {
+        Ok(connection) => connection,
+        Err(error) => {
+            let cure = cure(&error);
+            return report.fail("postgres", &error.text, cure);
+        }
+    };
+    let (_, options) = connector.current();
     let place = place(&options);
-    // A connection of its own first: a pool goes on trying and then only says that time is up.
-    let connected = match tokio::time::timeout(TIMEOUT, options.connect()).await {
-        Ok(Ok(connection)) => connection.close().await,
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(sqlx::Error::PoolTimedOut),
-    };
     let mode = options.get_ssl_mode();
-    let pool = PgPoolOptions::new()
-        .max_connections(1)
-        .acquire_timeout(TIMEOUT)
-        .connect_lazy_with(options);
-    let examined = match connected {
-        Ok(()) => examine_server(report, &pool, &place, mode, config).await?,
-        Err(error) => Err(error),
-    };
+    let examined = examine_server(report, &mut connection, &place, mode, config).await?;
     if let Err(error) = examined {
-        let (finding, cure) = match &error {
-            sqlx::Error::PoolTimedOut => (
-                "no answer in time".to_owned(),
-                "check DATABASE_URL and that Postgres can be reached from here",
-            ),
-            sqlx::Error::Tls(error) => (
-                error.to_string(),
-                "check sslmode and sslrootcert in DATABASE_URL against the server's certificate and name",
-            ),
-            // How rustls says that it does not believe the server.
-            sqlx::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => (
-                error.to_string(),
-                "check sslrootcert in DATABASE_URL against the authority that signed the server's certificate, and that this names the host",
-            ),
-            sqlx::Error::Io(error) => (
-                error.to_string(),
-                "check DATABASE_URL and that Postgres runs there",
-            ),
-            // Its message alone; the place in the server's source helps nobody here.
-            sqlx::Error::Database(error) => (
-                error.message().to_owned(),
-                "check user, password and database in DATABASE_URL",
-            ),
-            error => (error.to_string(), "check DATABASE_URL"),
-        };
-        return report.fail("postgres", &format!("{place}: {finding}"), cure);
+        return report.fail(
+            "postgres",
+            &format!("{place}: {error}"),
+            "check DATABASE_URL",
+        );
     }
-    match tokio::time::timeout(TIMEOUT, schema(&pool)).await {
+    sessions(report, &connector, &mut connection).await?;
+    match tokio::time::timeout(TIMEOUT, schema(&mut connection)).await {
         Ok(Ok(finding)) => {
             report.ok("schema", &finding)?;
             // Only a schema that is ours can be asked.
-            upgrade(report, &pool).await?;
-            xids(report, &pool).await?;
+            upgrade(report, &mut connection).await?;
+            xids(report, &mut connection).await?;
+            server(report, &mut connection).await?;
         }
         Ok(Err(finding)) => report.fail("schema", &finding, "")?,
         Err(_) => report.fail(
@@ -87,29 +76,63 @@ pub(super) async fn examine(
     Ok(())
 }
 
-/// Where the server is and which database is meant: `host:port/database`, or the socket's file.
-fn place(options: &PgConnectOptions) -> String {
-    let port = options.get_port();
-    let database = options
-        .get_database()
-        .unwrap_or_else(|| options.get_username());
-    let host = options.get_host();
-    // As sqlx decides: a host that is a path is a socket's directory too.
-    let socket = options.get_socket().map(PathBuf::as_path);
-    match socket.or_else(|| host.starts_with('/').then(|| Path::new(host))) {
-        Some(directory) => {
-            let file = directory.join(format!(".s.PGSQL.{port}"));
-            format!("socket {}, database {database}", file.display())
+/// What to do where there is no session.
+fn cure(error: &NoServer) -> &'static str {
+    match (error.why, error.cause.as_deref()) {
+        (Why::Proxy, _) => "",
+        (Why::Login, _) => "check user, password and database in DATABASE_URL",
+        (_, Some(sqlx::Error::Tls(_))) => {
+            "check sslmode and sslrootcert in DATABASE_URL against the server's certificate and name"
         }
-        None => format!("{host}:{port}/{database}"),
+        // How rustls says that it does not believe the server.
+        (_, Some(sqlx::Error::Io(error))) if error.kind() == io::ErrorKind::InvalidData => {
+            "check sslrootcert in DATABASE_URL against the authority that signed the server's certificate, and that this names the host"
+        }
+        (_, Some(sqlx::Error::Database(_))) => "check user, password and database in DATABASE_URL",
+        _ => "check DATABASE_URL and that Postgres runs there and can be reached from here",
+    }
+}
+
+/// Whether a session stays on one server process.
+async fn sessions(
+    report: &mut Report<'_>,
+    connector: &Connector,
+    one: &mut PgConnection,
+) -> io::Result<()> {
+    const SUBJECT: &str = "postgres sessions";
+    let settings = Settings::new("doctor");
+    let mut other = match connector.connect_any(&settings).await {
+        Ok(other) => other,
+        Err(error) => return report.fail(SUBJECT, &error.text, cure(&error)),
+    };
+    match tokio::time::timeout(TIMEOUT, shares_sessions(one, &mut other)).await {
+        Ok(Ok(false)) => report.ok(SUBJECT, "each connection is a session of its own")?,
+        Ok(Ok(true)) => return report.fail(SUBJECT, SHARED_SESSIONS, ""),
+        Ok(Err(error)) => {
+            return report.fail(SUBJECT, &error.to_string(), "check DATABASE_URL");
+        }
+        Err(_elapsed) => return report.fail(SUBJECT, "no answer in time", "check DATABASE_URL"),
+    }
+    let (_, options) = connector.current();
+    match lost_options(one, options.get_options()).await {
+        Ok(lost) if lost.is_empty() => Ok(()),
+        Ok(lost) => report.fail(
+            SUBJECT,
+            &format!(
+                "a proxy drops the session settings of DATABASE_URL: {}",
+                lost.join(", ")
+            ),
+            "take them out of DATABASE_URL; `alter role … set …` sets them without the proxy",
+        ),
+        Err(error) => report.fail(SUBJECT, &error.to_string(), "check DATABASE_URL"),
     }
 }
 
 /// Whether the last upgrade is finished. Not being so is no fault while processes are replaced, but
 /// it must not be forgotten.
-async fn upgrade(report: &mut Report<'_>, pool: &PgPool) -> io::Result<()> {
+async fn upgrade(report: &mut Report<'_>, connection: &mut PgConnection) -> io::Result<()> {
     const SUBJECT: &str = "upgrade";
-    match tokio::time::timeout(TIMEOUT, upgrade_is_finished(pool)).await {
+    match tokio::time::timeout(TIMEOUT, upgrade_is_finished(connection)).await {
         Ok(Ok(true)) => report.ok(SUBJECT, &format!("finished, to {GATED_RELEASE}")),
         Ok(Ok(false)) => report.ok(
             SUBJECT,
@@ -133,9 +156,9 @@ async fn upgrade(report: &mut Report<'_>, pool: &PgPool) -> io::Result<()> {
 
 /// Whether the participations were written by this server: a dump brings another one's transaction
 /// ids along.
-async fn xids(report: &mut Report<'_>, pool: &PgPool) -> io::Result<()> {
+async fn xids(report: &mut Report<'_>, connection: &mut PgConnection) -> io::Result<()> {
     const SUBJECT: &str = "participations";
-    match tokio::time::timeout(TIMEOUT, foreign_xids(pool)).await {
+    match tokio::time::timeout(TIMEOUT, foreign_xids(connection)).await {
         Ok(Ok(0)) => report.ok(SUBJECT, "all transaction ids are this server's"),
         Ok(Ok(count)) => report.fail(
             SUBJECT,
@@ -157,11 +180,42 @@ async fn xids(report: &mut Report<'_>, pool: &PgPool) -> io::Result<()> {
     }
 }
 
+/// Whether the database is on the server that an operator has accepted.
+async fn server(report: &mut Report<'_>, connection: &mut PgConnection) -> io::Result<()> {
+    const SUBJECT: &str = "postgres server";
+    match tokio::time::timeout(TIMEOUT, standing(connection)).await {
+        Ok(Ok(Standing::Accepted(now))) => report.ok(SUBJECT, &format!("{now}, as accepted")),
+        Ok(Ok(Standing::Unknown)) => report.ok(
+            SUBJECT,
+            "note: it does not tell its identity, so a fail-over that lost something is not noticed",
+        ),
+        Ok(Ok(Standing::Other(other))) => report.fail(
+            SUBJECT,
+            &format!(
+                "{} is not what was accepted, {}: it was failed over, restored or moved",
+                other.now, other.accepted
+            ),
+            "see the operator guide, \"Fail-over\"; then run: ride-promo positions accept --reason TEXT",
+        ),
+        Ok(Err(error)) => report.fail(
+            SUBJECT,
+            &error.to_string(),
+            "check the rights on the table server_identity",
+        ),
+        Err(_elapsed) => report.fail(
+            SUBJECT,
+            "no answer in time",
+            "look for locks in pg_stat_activity",
+        ),
+    }
+}
+
 /// The server's facts, in one row.
 #[derive(sqlx::FromRow)]
 struct Server {
     version: String,
     version_number: i32,
+    standby: bool,
     read_only: bool,
     can_create: bool,
     forbidden_tables: Option<String>,
@@ -176,7 +230,8 @@ struct Server {
 const SERVER: &str = "
     select current_setting('server_version') as version,
            current_setting('server_version_num')::int as version_number,
-           pg_is_in_recovery() or current_setting('transaction_read_only')::bool as read_only,
+           pg_is_in_recovery() as standby,
+           current_setting('transaction_read_only')::bool as read_only,
            coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) as can_create,
            (select string_agg(c.relname, ', ' order by c.relname)
               from pg_class c
@@ -203,12 +258,15 @@ const SERVER: &str = "
 
 async fn examine_server(
     report: &mut Report<'_>,
-    pool: &PgPool,
+    connection: &mut PgConnection,
     place: &str,
     mode: PgSslMode,
     config: &Config,
 ) -> io::Result<Result<(), sqlx::Error>> {
-    let server = match sqlx::query_as::<_, Server>(SERVER).fetch_one(pool).await {
+    let server = match sqlx::query_as::<_, Server>(SERVER)
+        .fetch_one(&mut *connection)
+        .await
+    {
         Ok(server) => server,
         Err(error) => return Ok(Err(error)),
     };
@@ -220,11 +278,17 @@ async fn examine_server(
             &found,
             &format!("use Postgres {oldest} or newer"),
         )?;
+    } else if server.standby {
+        report.fail(
+            "postgres",
+            &format!("{found}, and is a standby or being restored (in recovery)"),
+            "use the primary; with several hosts in DATABASE_URL the service finds it by itself",
+        )?;
     } else if server.read_only {
         report.fail(
             "postgres",
             &format!("{found}, read-only"),
-            "use the primary, and a user whose transactions may write",
+            "set default_transaction_read_only to off for the server, this database and this user",
         )?;
     } else {
         report.ok("postgres", &found)?;
@@ -254,7 +318,7 @@ async fn examine_server(
             "lower database.max_connections or raise the server's max_connections",
         )?;
     }
-    clock(report, pool).await
+    clock(report, connection).await
 }
 
 fn privileges(report: &mut Report<'_>, server: &Server) -> io::Result<()> {
@@ -289,10 +353,13 @@ fn privileges(report: &mut Report<'_>, server: &Server) -> io::Result<()> {
     )
 }
 
-async fn clock(report: &mut Report<'_>, pool: &PgPool) -> io::Result<Result<(), sqlx::Error>> {
+async fn clock(
+    report: &mut Report<'_>,
+    connection: &mut PgConnection,
+) -> io::Result<Result<(), sqlx::Error>> {
     let before = Clock::System.now();
     let there = sqlx::query_scalar("select clock_timestamp()");
-    let there = match there.fetch_one(pool).await {
+    let there = match there.fetch_one(connection).await {
         Ok(there) => there,
         Err(error) => return Ok(Err(error)),
     };

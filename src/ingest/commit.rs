@@ -20,14 +20,15 @@ use crate::store::{Store, StoreError, TRANSACTION_TIMEOUT, within};
 use crate::telemetry::IngestMetrics;
 use crate::telemetry::traces::{self, Operation};
 
-/// How often the database's clock is looked at while there is nothing to apply.
-const CLOCK_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the database is looked at while there is nothing to apply: its clock, and whether it
+/// takes writes.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long that look may take.
 const CLOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The first and the longest pause between two attempts to reach Postgres.
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
 
 /// How often a batch is tried that Postgres answers and does not take, before it is made smaller.
 const TRIES_OF_A_SIZE: u32 = 3;
@@ -49,6 +50,8 @@ pub(super) enum Outcome {
     /// It was dropped without an effect, because somebody else has moved a position, or because it
     /// cannot be shown to be of the topic that the positions belong to: read the positions again.
     Dropped,
+    /// None was applied: the database is on a server that no operator has accepted. Tells of no batch.
+    OtherServer,
     /// It was dropped without an effect, because Postgres does not take it: read fewer at once.
     TooMuch {
         /// What it covered.
@@ -91,6 +94,7 @@ impl Committer {
     ) {
         let mut applier = None;
         let mut given_up = Vec::new();
+        let mut away = None;
         // Loads the clients while the group is being joined; the first batch tries again.
         if let Err(error) = self.session(&mut applier).await {
             tracing::debug!(%error, "no session yet");
@@ -100,7 +104,10 @@ impl Committer {
                 Ok(Some(pending)) => pending,
                 Ok(None) => return,
                 Err(_idle) => {
-                    self.observe_clock(&mut applier).await;
+                    if self.observe_clock(&mut applier, &mut away).await {
+                        // If the reader does not take it now, it does in a second.
+                        let _ = outcomes.try_send(Outcome::OtherServer);
+                    }
                     continue;
                 }
             };
@@ -193,12 +200,20 @@ impl Committer {
                     self.metrics.ingest.fenced_batches.inc();
                     return Some(Outcome::Dropped);
                 }
+                Err(StoreError::OtherServer(other)) => {
+                    *applier = None;
+                    tracing::warn!(%other, "a batch of rides is dropped; it is read again");
+                    return Some(Outcome::Dropped);
+                }
                 Err(error) => {
                     // The set of live clients dies with the session.
                     *applier = None;
                     failures += 1;
                     let records = records(&batch);
-                    let alone = batch.rides.first().filter(|_| records == 1);
+                    let alone = batch
+                        .rides
+                        .first()
+                        .filter(|_| records == 1 && error.may_be_too_much());
                     if failures == 1 || failures.is_multiple_of(30) {
                         tracing::error!(
                             %error,
@@ -277,25 +292,45 @@ impl Committer {
         }
     }
 
-    /// Keeps the clock exact, and the session warm, while there is nothing to apply.
-    async fn observe_clock(&self, applier: &mut Option<RideApplier>) {
-        let look = async {
-            match applier {
-                Some(session) => session.now().await,
-                None => self.store.now().await,
-            }
+    /// Keeps the clock exact, and the session warm, while there is nothing to apply. `away` is what
+    /// readiness was told when the database did not take writes, to be taken back. Returns whether
+    /// the server is one that no operator has accepted.
+    async fn observe_clock(
+        &self,
+        applier: &mut Option<RideApplier>,
+        away: &mut Option<String>,
+    ) -> bool {
+        let look = async { self.session(applier).await?.look().await };
+        let told = |away: &Option<String>| {
+            let said = away.as_deref();
+            said.is_some_and(|said| self.readiness.says(Role::Ingest, &[said]))
         };
         match within(CLOCK_TIMEOUT, look).await {
-            Ok(now) => self.clock.observe(now),
+            Ok(now) => {
+                self.clock.observe(now);
+                if told(away) {
+                    self.readiness.set(Role::Ingest, Ok(()));
+                }
+                *away = None;
+                false
+            }
             Err(error) => {
                 tracing::debug!(%error, "postgres did not tell its clock");
                 *applier = None;
+                // What the reader says about Kafka or the positions stays.
+                if told(away) || self.readiness.is_ready(Role::Ingest) {
+                    let said = error.to_string();
+                    self.readiness.set(Role::Ingest, Err(said.clone()));
+                    *away = Some(said);
+                }
+                matches!(error, StoreError::OtherServer(_))
             }
         }
     }
 }
 
-/// Why ingest is not ready; of a ride that stands alone, which one.
+/// Why ingest is not ready. A ride that stands alone is named where it may be the reason; that the
+/// database is away is not its fault.
 fn why(error: &StoreError, alone: Option<&IncomingRide>) -> String {
     match alone {
         None => error.to_string(),

@@ -284,6 +284,10 @@ impl<'a> Session<'a> {
     }
 
     fn learn(&mut self, outcome: Outcome) {
+        if matches!(outcome, Outcome::OtherServer) {
+            // Where to begin says what is wrong, and stops.
+            return self.start_again(LogCheck::Compare);
+        }
         self.in_flight = self.in_flight.saturating_sub(1);
         match outcome {
             Outcome::Committed {
@@ -303,7 +307,7 @@ impl<'a> Session<'a> {
                     handles.position.set(range.to);
                 }
             }
-            Outcome::Dropped => self.start_again(LogCheck::Compare),
+            Outcome::Dropped | Outcome::OtherServer => self.start_again(LogCheck::Compare),
             Outcome::TooMuch { records, .. } => {
                 self.size.halve(records);
                 self.start_again(LogCheck::BoundsOnly);

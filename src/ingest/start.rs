@@ -7,6 +7,7 @@ use crate::domain::anchor::Anchor;
 use crate::domain::source::Source;
 use crate::domain::standing::{lost_end, stop_of_new};
 use crate::kafka::{Anchored, Cluster, ClusterError, Watermarks};
+use crate::store::identity::Standing;
 use crate::store::positions::Position;
 use crate::store::{Store, StoreError};
 
@@ -74,7 +75,7 @@ impl From<ClusterError> for StartError {
 ///
 /// Stops where a position belongs to another incarnation of the topic or is not within its log, where
 /// the log before it is not the one that was read, where a process has recorded that for any
-/// partition, and where a partition has no position, others have, and its log no longer has its
+/// partition, where the database is on a server that no operator has accepted, and where a partition has no position, others have, and its log no longer has its
 /// beginning: never a silent skip. That the end of a log was lost is recorded, because it cannot be
 /// seen for ever: the log grows.
 pub(super) async fn find_start(
@@ -84,6 +85,9 @@ pub(super) async fn find_start(
     partitions: Option<&BTreeSet<i32>>,
     logs: LogCheck,
 ) -> Result<Start, StartError> {
+    if let Standing::Other(other) = store.server_standing().await? {
+        return Err(StartError::Stopped(other.to_string()));
+    }
     // Positions before the logs' ends: another consumer may move them on meanwhile, and then they
     // would seem to be past the end.
     let stored = store.positions(topic).await?;

@@ -25,6 +25,21 @@ fn client(kafka: &KafkaConfig, preferences: &[(&str, &str)]) -> ClientConfig {
     for (name, value) in &kafka.properties {
         config.set(name, value);
     }
+    // A password may have been changed since the process started. A client that exists goes on with
+    // the one it was made with.
+    for (name, file) in &kafka.property_files {
+        match std::fs::read_to_string(file) {
+            Ok(text) => {
+                config.set(name, text.trim_end_matches(['\r', '\n']));
+            }
+            Err(error) => tracing::warn!(
+                property = name,
+                file = %file.display(),
+                %error,
+                "cannot be read again; the value of before is used"
+            ),
+        }
+    }
     config
         .set("bootstrap.servers", &kafka.brokers)
         .set("allow.auto.create.topics", "false");
@@ -239,9 +254,10 @@ impl ProducerContext for Silent {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::fs;
 
     use super::*;
-    use crate::config::RESERVED_PROPERTIES;
+    use crate::config::{Config, Needs, RESERVED_PROPERTIES};
 
     fn kafka(properties: &[(&str, &str)]) -> KafkaConfig {
         let properties = properties
@@ -257,7 +273,32 @@ mod tests {
             partitions: 12,
             replication_factor: 1,
             properties,
+            property_files: BTreeMap::new(),
         }
+    }
+
+    #[test]
+    fn a_password_is_read_again_for_every_new_client() {
+        let name = format!("ride-promo-sasl-{}", std::process::id());
+        let file = std::env::temp_dir().join(name);
+        fs::write(&file, "first\n").expect("a file");
+        let environment = [
+            ("KAFKA_BROKERS", "broker:9092"),
+            (
+                "RIDE_PROMO__KAFKA__PROPERTIES__SASL_PASSWORD_FILE",
+                file.to_str().expect("a path"),
+            ),
+        ];
+        let environment = environment.map(|(name, value)| (name.into(), value.into()));
+        let kafka = Config::from_sources(None, environment, Needs::KAFKA)
+            .expect("valid")
+            .kafka;
+        let password = || client(&kafka, &[]).get("sasl.password").map(str::to_owned);
+        assert_eq!(password().as_deref(), Some("first"));
+        fs::write(&file, "second").expect("a file");
+        assert_eq!(password().as_deref(), Some("second"));
+        fs::remove_file(&file).expect("ours");
+        assert_eq!(password().as_deref(), Some("first"), "the one of the start");
     }
 
     fn all(kafka: &KafkaConfig) -> [ClientConfig; 6] {

@@ -762,6 +762,7 @@ mod tests {
             partitions: 1,
             replication_factor: 1,
             properties: BTreeMap::new(),
+            property_files: BTreeMap::new(),
         })
         .expect("a client");
         // Which of librdkafka's threads comes first decides; mostly it is lost in the first round.

@@ -1,5 +1,6 @@
 //! The service as a process: the roles that run here, in what order they start and stop.
 
+mod knock;
 mod tasks;
 mod waiting;
 
@@ -11,7 +12,7 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, DatabaseConfig};
 use crate::ingest::Ingest;
 use crate::kafka::Cluster;
 use crate::readiness::{Readiness, Role};
@@ -24,6 +25,16 @@ use waiting::{wait_for_kafka, wait_for_postgres};
 
 /// How often the gauges that no role keeps are set.
 const GAUGES_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The database of a configuration.
+pub fn store_of(database: &DatabaseConfig) -> anyhow::Result<Store> {
+    Store::with_url_file(
+        database.url.expose(),
+        database.url_file.clone(),
+        database.max_connections,
+    )
+    .context("database.url")
+}
 
 /// Serves these roles until `stop`, then drains within the configured time. Fails where the schema
 /// is not the one known here, or a role ends by itself.
@@ -98,11 +109,7 @@ impl Process {
     ) -> anyhow::Result<(Self, Option<traces::Exporting>)> {
         let roles: BTreeSet<Role> = roles.iter().copied().collect();
         let roles: Vec<Role> = roles.into_iter().collect();
-        let store = Store::new(
-            config.database.url.expose(),
-            config.database.max_connections,
-        )
-        .context("reading database.url")?;
+        let store = store_of(&config.database)?;
         let metrics = Metrics::new();
         metrics
             .pool
@@ -241,11 +248,10 @@ impl Process {
         let mut tick = tokio::time::interval(GAUGES_INTERVAL);
         loop {
             tick.tick().await;
-            metrics.pool.size.set(i64::from(store.pool().size()));
-            metrics
-                .pool
-                .idle
-                .set(i64::try_from(store.pool().num_idle()).unwrap_or(i64::MAX));
+            let (size, idle) = store.pool_size();
+            metrics.pool.size.set(i64::from(size));
+            let idle = i64::try_from(idle).unwrap_or(i64::MAX);
+            metrics.pool.idle.set(idle);
             if with_outbox && let Ok((depth, oldest)) = store.outbox_depth().await {
                 metrics.relay.outbox_depth.set(depth);
                 metrics.relay.outbox_oldest_age_seconds.set(oldest);

@@ -2,22 +2,18 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
-use sqlx::{ConnectOptions as _, Connection as _};
-
 use crate::backoff::Backoff;
 use crate::causes;
 use crate::config::KafkaConfig;
 use crate::kafka::Cluster;
 use crate::readiness::{Readiness, Role};
-use crate::store::schema::{migrate, schema_status};
+use crate::store::schema::migrate;
 use crate::store::{Store, StoreError};
 
-/// The pauses between two attempts to reach a server that is unavailable at start.
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+use super::knock::{Knock, knock};
 
-/// How long Postgres may take to answer whether it is there.
-const KNOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pauses between two attempts to reach a server that is unavailable at start.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
 
 /// Waits until Postgres answers with the schema known here; says that it is away, at what address.
 pub(super) async fn wait_for_postgres(
@@ -27,16 +23,23 @@ pub(super) async fn wait_for_postgres(
 ) -> anyhow::Result<()> {
     let mut waiting = Waiting::new(readiness);
     let all = [Role::Api, Role::Ingest, Role::Relay, Role::Sweep];
-    let options = store.options();
-    let address = format!("Postgres at {}:{}", options.get_host(), options.get_port());
-    let away = |error: &dyn std::fmt::Display| format!("{address} is away: {error}");
+    let away = |error: &dyn std::fmt::Display| {
+        format!(
+            "Postgres at {} is away: {error}",
+            store.connector().places()
+        )
+    };
     let mut migrated = !apply_migrations;
     loop {
         // A connection of its own first: the pool goes on trying by itself for seconds, and then
         // only says that time is up.
-        if let Err(error) = knock(store).await {
-            waiting.pause(&all, away(&error)).await;
-            continue;
+        match knock(store).await {
+            Ok(()) => {}
+            Err(Knock::Away(why)) => {
+                waiting.pause(&all, why).await;
+                continue;
+            }
+            Err(Knock::Unusable(why)) => anyhow::bail!("{why}"),
         }
         if !migrated {
             match migrate(store).await {
@@ -48,7 +51,7 @@ pub(super) async fn wait_for_postgres(
                 Err(error) => return Err(error.context("applying migrations")),
             }
         }
-        match schema_status(store.pool()).await {
+        match store.schema_status().await {
             Ok(status) if status.is_usable() => {
                 if matches!(store.upgrade_is_finished().await, Ok(false)) {
                     tracing::warn!("{}", StoreError::UpgradeUnfinished);
@@ -56,7 +59,7 @@ pub(super) async fn wait_for_postgres(
                 return Ok(());
             }
             Ok(other) => anyhow::bail!("{other}"),
-            Err(error @ StoreError::Unavailable(_)) => waiting.pause(&all, away(&error)).await,
+            Err(error) if error.is_unavailable() => waiting.pause(&all, away(&error)).await,
             Err(error) => return Err(anyhow::Error::new(error).context("reading the schema")),
         }
     }
@@ -95,15 +98,6 @@ pub(super) async fn wait_for_kafka(
     }
 }
 
-/// Whether Postgres takes a connection. That it is starting up or has none to spare is "away" too;
-/// a password that is wrong may be put right there as well.
-async fn knock(store: &Store) -> anyhow::Result<()> {
-    let connection = tokio::time::timeout(KNOCK_TIMEOUT, store.options().connect())
-        .await
-        .context("no answer in time")??;
-    Ok(connection.close().await?)
-}
-
 /// Says why the process waits, once as long as it is the same, and pauses longer every time.
 struct Waiting<'a> {
     readiness: &'a Readiness,
@@ -136,6 +130,9 @@ impl<'a> Waiting<'a> {
 fn is_away(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<std::io::Error>().is_some()
+            || cause
+                .downcast_ref::<StoreError>()
+                .is_some_and(StoreError::is_unavailable)
             || cause.downcast_ref::<sqlx::Error>().is_some_and(|error| {
                 matches!(error, sqlx::Error::Io(_) | sqlx::Error::Tls(_))
                     || error

@@ -80,7 +80,7 @@ impl Store {
             after,
             limit
         )
-        .fetch_all(self.pool())
+        .fetch_all(&mut *self.acquire().await?)
         .await?)
     }
 }

@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::state::status_of;
-use super::{Result, Store, must_be_all};
+use super::{Result, Store, identity, must_be_all};
 use crate::domain::participation::{ExpiredReason, Status, StatusName};
 use crate::domain::split::SplitStatus;
 use crate::domain::{Instant, PromotionId, UserId};
@@ -26,6 +26,7 @@ impl Store {
     pub async fn expire_challenges(&self, due: Instant, limit: i64) -> Result<u64> {
         self.run_tx("expire_challenges", move |connection| {
             Box::pin(async move {
+                identity::ensure_accepted(connection).await?;
                 // After the positions (the caller read them) and before the locks: a ride that is
                 // quarantined later than this was published after the proof.
                 let candidates = sqlx::query!(
@@ -51,6 +52,7 @@ impl Store {
     pub async fn expire_rewards(&self, limit: i64) -> Result<u64> {
         self.run_tx("expire_rewards", move |connection| {
             Box::pin(async move {
+                identity::ensure_accepted(connection).await?;
                 let candidates = sqlx::query!(
                     "select user_id, promotion_id from promotion_user
                       where status = 'COMPLETED' and reward_deadline <= clock_timestamp()
@@ -80,7 +82,7 @@ impl Store {
                         where p.status = 'IN_PROGRESS' and p.challenge_deadline <= $1) overdue"#,
             due
         )
-        .fetch_one(self.pool())
+        .fetch_one(&mut *self.acquire().await?)
         .await?;
         Ok(HeldBack {
             by_lag: row.by_lag,

@@ -5,8 +5,10 @@ pub mod audit;
 pub mod clock;
 pub mod database;
 pub mod endings;
+mod error;
 pub mod expiry;
 pub mod geo;
+pub mod identity;
 pub mod landing;
 pub mod origination;
 pub mod outbox;
@@ -26,16 +28,21 @@ pub mod upgrade;
 pub mod users;
 mod words;
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use opentelemetry::trace::FutureExt as _;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{Acquire, ConnectOptions as _, PgConnection};
+use sqlx::{Acquire, PgConnection, Postgres};
 use tracing::Instrument as _;
 
-use crate::domain::Instant;
+pub use self::error::{Result, StoreError};
+use self::error::{not_writable, timed_out};
+use crate::postgres::{self, Connector, SESSION_NAME, Settings, State, UrlError, Why};
 
 /// How often a transaction is tried when Postgres chose it as the victim of a deadlock or of a
 /// serialization failure.
@@ -44,160 +51,144 @@ const MOST_TRIES: u32 = 5;
 /// How long a command waits for a connection before it answers "temporarily unavailable".
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long it pauses between two looks for a server that is away.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long it pauses before it tries the next session of the pool.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+
 /// How long a transaction may take before its connection is given up; longer than any statement's
 /// own time-out.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Why a call to the store failed. What callers branch on are their own outcomes; this is what
-/// nobody expected.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Postgres is away, overloaded or refused: trying again later may work, and whether the
-    /// effect is there is unknown.
-    #[error("postgres is unavailable: {0}")]
-    Unavailable(#[source] sqlx::Error),
-    /// A statement or a row is wrong: a bug, or a schema that is not ours.
-    #[error("postgres refused: {0}")]
-    Unexpected(#[source] sqlx::Error),
-    /// A stored value is not one we could have written.
-    #[error("stored data is broken: {0}")]
-    Corrupt(String),
-    /// It would write what the release before cannot read, and the upgrade is not finished.
-    #[error(
-        "the upgrade to {} is not finished: stop every process of an older release, then run `ride-promo migrate --finish`",
-        upgrade::GATED_RELEASE
-    )]
-    UpgradeUnfinished,
-    /// The task that ran the transaction died.
-    #[error("the transaction's task died: {0}")]
-    Task(#[from] tokio::task::JoinError),
-}
-
-/// The result of a call to the store.
-pub type Result<T> = std::result::Result<T, StoreError>;
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        if let sqlx::Error::ColumnDecode { .. } = error {
-            return Self::Corrupt(error.to_string());
-        }
-        let unavailable = match &error {
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => true,
-            // Connection exceptions, insufficient resources, operator intervention (a shutdown, a
-            // timeout, a database being dropped), lock not available, system errors, and the
-            // retryable conflicts that ran out of tries; a server that is starting up is 57P03.
-            sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-                ["08", "40", "53", "55", "57", "58", "25P03"]
-                    .iter()
-                    .any(|class| code.starts_with(class))
-            }),
-            _ => false,
-        };
-        if unavailable {
-            Self::Unavailable(error)
-        } else {
-            Self::Unexpected(error)
-        }
-    }
-}
-
-impl StoreError {
-    /// A serialization failure or a deadlock: the same transaction may go through now.
-    fn is_conflict(&self) -> bool {
-        let (Self::Unavailable(error) | Self::Unexpected(error)) = self else {
-            return false;
-        };
-        error
-            .as_database_error()
-            .and_then(|error| error.code())
-            .is_some_and(|code| code == "40001" || code == "40P01")
-    }
-
-    /// Postgres answered, or began to and took too long: it may take less at once.
-    pub fn may_be_too_much(&self) -> bool {
-        match self {
-            Self::Unexpected(_) | Self::Corrupt(_) | Self::Task(_) => true,
-            Self::UpgradeUnfinished => false,
-            Self::Unavailable(sqlx::Error::Io(error)) => {
-                error.kind() == std::io::ErrorKind::TimedOut
-            }
-            // The statement's time-out.
-            Self::Unavailable(error) => error
-                .as_database_error()
-                .and_then(|error| error.code())
-                .is_some_and(|code| code == "57014"),
-        }
-    }
-
-    /// A unique index by that name refused a row.
-    pub fn is_duplicate_of(&self, constraint: &str) -> bool {
-        let (Self::Unavailable(error) | Self::Unexpected(error)) = self else {
-            return false;
-        };
-        error.as_database_error().is_some_and(|error| {
-            error.is_unique_violation() && error.constraint() == Some(constraint)
-        })
-    }
-}
 
 /// A database, reached through a pool.
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
-    options: PgConnectOptions,
+    /// What the connector's number was when the pool's options were set last.
+    pool_generation: Arc<AtomicU64>,
+    connector: Arc<Connector>,
     gate: Arc<upgrade::Gate>,
 }
 
 impl Store {
     /// A store at `url` that connects when first used, so that a Postgres that is away at start is
     /// waited for like one that goes away later. The error is that of a URL that cannot be read.
-    pub fn new(url: &str, max_connections: u32) -> std::result::Result<Self, sqlx::Error> {
-        let options: PgConnectOptions = url.parse()?;
-        let options = options.application_name(upgrade::SESSION_NAME).options([
-            // A session that died with a transaction open must not hold its locks for long.
-            ("idle_in_transaction_session_timeout", "15s"),
-            ("lock_timeout", "10s"),
-            ("statement_timeout", "20s"),
-            // Postgres notices a client that is cut without a word; that it does not answer any more
-            // is for TRANSACTION_TIMEOUT and its like to notice here.
-            ("tcp_keepalives_idle", "10"),
-            ("tcp_keepalives_interval", "5"),
-            ("tcp_keepalives_count", "3"),
-            ("timezone", "UTC"),
-            // Locks first, then reads in the next statement: each statement needs its own snapshot.
-            ("default_transaction_isolation", "read committed"),
-        ]);
+    pub fn new(url: &str, max_connections: u32) -> std::result::Result<Self, UrlError> {
+        Self::with_url_file(url, None, max_connections)
+    }
+
+    /// As [`Store::new`], where `url` was read from `file`: it is read again when no host takes a
+    /// session with it.
+    pub fn with_url_file(
+        url: &str,
+        file: Option<PathBuf>,
+        max_connections: u32,
+    ) -> std::result::Result<Self, UrlError> {
+        let connector = Connector::new(url, file)?;
+        let (generation, options) = connector.current();
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .max_lifetime(Duration::from_secs(30 * 60))
-            .connect_lazy_with(options.clone());
+            // `acquire` tests it, and more.
+            .test_before_acquire(false)
+            .after_connect(|connection, _| {
+                Box::pin(async { postgres::set_up(connection, &Settings::new("")).await })
+            })
+            .connect_lazy_with(options.application_name(SESSION_NAME));
         Ok(Self {
             pool,
-            options,
+            pool_generation: Arc::new(AtomicU64::new(generation)),
+            connector: Arc::new(connector),
             gate: Arc::default(),
         })
     }
 
-    /// The pool, for reads of one statement.
-    pub fn pool(&self) -> &PgPool {
-        &self.pool
+    /// A session of the pool, on a server that takes writes at this moment. One that is on a
+    /// standby or whose transactions are read-only is closed: it would stay so, also when the server
+    /// has long changed.
+    pub async fn acquire(&self) -> Result<PoolConnection<Postgres>> {
+        let deadline = Instant::now() + ACQUIRE_TIMEOUT;
+        let mut looked = false;
+        loop {
+            let generation = self.follow_connector();
+            let failure = match self.pool.acquire().await {
+                Err(error) => StoreError::from(error),
+                Ok(mut connection) => {
+                    let state = async { Ok(postgres::state(&mut connection).await?) };
+                    match within(ACQUIRE_TIMEOUT, state).await {
+                        Ok(State::Primary) => return Ok(connection),
+                        // What this session is on says nothing of what the next one will be on.
+                        Ok(State::Standby | State::ReadOnly) => {
+                            connection.close_on_drop();
+                            not_writable()
+                        }
+                        Err(error) => {
+                            drop(connection.detach());
+                            error
+                        }
+                    }
+                }
+            };
+            if looked && Instant::now() >= deadline {
+                return Err(failure);
+            }
+            match self.connector.look().await {
+                Ok(()) => {
+                    // Every session of the pool was busy for all this time.
+                    let busy = Instant::now() >= deadline;
+                    if busy && self.connector.current().0 == generation {
+                        return Err(failure);
+                    }
+                    if looked {
+                        // The pool's failure and the connector's success may go on for a while.
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                    }
+                    looked = true;
+                }
+                // A restart is waited for, as long as a session of the pool is.
+                Err(no_server) if no_server.why == Why::Away && Instant::now() < deadline => {
+                    tokio::time::sleep(LOOK_PAUSE).await;
+                }
+                Err(no_server) => return Err(no_server.into()),
+            }
+        }
     }
 
-    /// How to reach the database with a connection of one's own (ingest, relay).
-    pub fn options(&self) -> &PgConnectOptions {
-        &self.options
+    /// Has the pool open its sessions where the connector found the primary last.
+    fn follow_connector(&self) -> u64 {
+        let (generation, options) = self.connector.current();
+        if self.pool_generation.swap(generation, Ordering::SeqCst) != generation {
+            self.pool
+                .set_connect_options(options.application_name(SESSION_NAME));
+        }
+        generation
     }
 
-    /// As [`Store::options`], for a session that `pg_stat_activity` shows with its purpose.
-    fn options_for(&self, purpose: &str) -> PgConnectOptions {
-        let name = format!("{} {purpose}", upgrade::SESSION_NAME);
-        self.options.clone().application_name(&name)
+    /// The number of sessions that the pool has, and how many of them are idle.
+    pub fn pool_size(&self) -> (u32, usize) {
+        (self.pool.size(), self.pool.num_idle())
+    }
+
+    /// Closes the pool's sessions.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// How sessions are begun and the primary is found.
+    pub fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// Where the database is.
+    pub fn options(&self) -> PgConnectOptions {
+        self.connector.current().1
+    }
+
+    /// A session of its own, on the primary.
+    async fn connect(&self, settings: &Settings) -> Result<PgConnection> {
+        Ok(self.connector.connect(settings).await?)
     }
 
     /// A session of its own that will tell what becomes visible from now on, and the `pg_snapshot`
@@ -205,16 +196,12 @@ impl Store {
     /// with its first error, since after a crash or a failover Postgres hands out the same
     /// transaction ids again.
     async fn session_from_now(&self, purpose: &str) -> Result<(PgConnection, String)> {
-        let mut connection = self
-            .options_for(purpose)
-            .options([
-                // Planned once, and by the indexes: with custom plans Postgres chooses a sequential
-                // scan for large batches, and for a table with few rows.
-                ("plan_cache_mode", "force_generic_plan"),
-                ("enable_seqscan", "off"),
-            ])
-            .connect()
-            .await?;
+        // Planned once, and by the indexes: with custom plans Postgres chooses a sequential scan for
+        // large batches, and for a table with few rows.
+        let settings = Settings::new(purpose)
+            .with("plan_cache_mode", "force_generic_plan")
+            .with("enable_seqscan", "off");
+        let mut connection = self.connect(&settings).await?;
         let snapshot = sqlx::query_scalar!(r#"select pg_current_snapshot()::text as "snapshot!""#)
             .fetch_one(&mut connection)
             .await?;
@@ -222,9 +209,9 @@ impl Store {
     }
 
     /// The one clock that decides everything.
-    pub async fn now(&self) -> Result<Instant> {
+    pub async fn now(&self) -> Result<crate::domain::Instant> {
         Ok(sqlx::query_scalar!(r#"select clock_ms() as "now!""#)
-            .fetch_one(&self.pool)
+            .fetch_one(&mut *self.acquire().await?)
             .await?)
     }
 
@@ -238,11 +225,11 @@ impl Store {
         T: Send + 'static,
         F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T>> + Send + Sync + 'static,
     {
-        let (pool, options) = (self.pool.clone(), self.options.clone());
+        let (store, options) = (self.clone(), self.options());
         let transaction = async move {
             let mut tries = 1;
             loop {
-                match try_tx(&pool, &f).await {
+                match try_tx(&store, &f).await {
                     Err(error) if error.is_conflict() && tries < MOST_TRIES => {
                         tracing::debug!(transaction = name, tries, %error, "trying again");
                         tries += 1;
@@ -257,19 +244,28 @@ impl Store {
     }
 }
 
-async fn try_tx<T, F>(pool: &PgPool, f: &F) -> Result<T>
+async fn try_tx<T, F>(store: &Store, f: &F) -> Result<T>
 where
     F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T>> + Send + Sync,
 {
-    let mut connection = pool.acquire().await?;
+    let mut connection = store.acquire().await?;
     let transaction = async {
         let mut tx = connection.begin().await?;
         let result = f(&mut tx).await?;
         tx.commit().await?;
-        Ok(result)
+        Ok::<_, StoreError>(result)
     };
     match tokio::time::timeout(TRANSACTION_TIMEOUT, transaction).await {
-        Ok(result) => result,
+        Ok(result) => {
+            // A session that Postgres took away, or that became read-only, is of no more use.
+            if let Err(error) = &result
+                && error.is_unavailable()
+                && !error.is_conflict()
+            {
+                connection.close_on_drop();
+            }
+            result
+        }
         Err(_elapsed) => {
             // A connection that does not answer, or has half a transaction, goes back to nobody.
             drop(connection.detach());
@@ -297,8 +293,4 @@ fn must_be_all(changed: u64, of: usize, what: &str) -> Result<()> {
     } else {
         Err(StoreError::Corrupt(format!("{changed} of {of} {what}")))
     }
-}
-
-fn timed_out() -> StoreError {
-    StoreError::Unavailable(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))
 }

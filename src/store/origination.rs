@@ -78,7 +78,7 @@ pub enum Acknowledged {
 impl Store {
     /// The reward as frozen at the start, with its product.
     pub async fn reward(&self, user_id: UserId, promotion_id: PromotionId) -> Result<ShownReward> {
-        let mut connection = self.pool().acquire().await?;
+        let mut connection = self.acquire().await?;
         let Some(participation) = load(&mut connection, user_id, promotion_id).await? else {
             return Ok(ShownReward::None(NoReward::NotParticipating));
         };
@@ -132,7 +132,7 @@ impl Store {
         user_id: UserId,
         promotion_id: PromotionId,
     ) -> Result<Option<Accepted>> {
-        let mut connection = self.pool().acquire().await?;
+        let mut connection = self.acquire().await?;
         match load(&mut connection, user_id, promotion_id).await? {
             None => Ok(None),
             Some(found) => acceptance_of(&mut connection, &found).await,
@@ -158,7 +158,7 @@ impl Store {
             StatusName::Expired as StatusName,
             StatusName::Completed as StatusName
         )
-        .fetch_one(self.pool())
+        .fetch_one(&mut *self.acquire().await?)
         .await?;
         Ok(match (row.noted, row.participates) {
             (true, _) => Acknowledged::Noted,

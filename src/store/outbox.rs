@@ -2,25 +2,29 @@
 
 use std::time::Duration;
 
+use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use sqlx::types::Json;
-use sqlx::{ConnectOptions, Connection};
 
 use super::state::state_of;
-use super::{Result, Store, TRANSACTION_TIMEOUT, within};
+use super::{Result, Store, StoreError, TRANSACTION_TIMEOUT, identity, within};
 use crate::domain::Instant;
 use crate::domain::participation::{ExpiredReason, StatusName};
 use crate::domain::reward::Reward;
+use crate::postgres::Settings;
 use crate::wire::promotion_status::{EventType, PromotionStatus};
 
 /// The class of this service's advisory locks on shards: "RPRL" in ASCII.
 const SHARD_LOCKS: i32 = 0x5250_524c;
 
 /// A server that is gone without a word is given up after this, and the session with it.
-async fn in_time<T>(
-    answer: impl Future<Output = std::result::Result<T, sqlx::Error>>,
+async fn in_time<T, E: Into<StoreError>>(
+    answer: impl Future<Output = std::result::Result<T, E>>,
 ) -> Result<T> {
-    within(TRANSACTION_TIMEOUT, async { Ok(answer.await?) }).await
+    within(TRANSACTION_TIMEOUT, async {
+        answer.await.map_err(Into::into)
+    })
+    .await
 }
 
 /// An event in the outbox.
@@ -56,7 +60,7 @@ impl Store {
     pub async fn shards(&self) -> Result<Vec<i16>> {
         Ok(
             sqlx::query_scalar!("select shard from relay_shard order by shard")
-                .fetch_all(self.pool())
+                .fetch_all(&mut *self.acquire().await?)
                 .await?,
         )
     }
@@ -69,7 +73,7 @@ impl Store {
         interval: Duration,
         standby: impl Fn(),
     ) -> Result<ShardLease> {
-        let mut connection = in_time(self.options_for("relay").connect()).await?;
+        let mut connection = self.connect(&Settings::new("relay")).await?;
         loop {
             let taken = sqlx::query_scalar!(
                 r#"select pg_try_advisory_lock($1, $2) as "taken!""#,
@@ -77,6 +81,8 @@ impl Store {
                 i32::from(shard)
             );
             if in_time(taken.fetch_one(&mut connection)).await? {
+                // A standby that lagged and was promoted may lack what was published already.
+                in_time(identity::ensure_accepted(&mut connection)).await?;
                 return Ok(ShardLease { connection, shard });
             }
             standby();
@@ -91,7 +97,7 @@ impl Store {
             r#"select clock_ms() as "now!",
                       (select occurred_at from event_outbox order by id limit 1) as "oldest_unpublished?""#
         )
-        .fetch_one(self.pool())
+        .fetch_one(&mut *self.acquire().await?)
         .await?)
     }
 
@@ -102,7 +108,7 @@ impl Store {
                       coalesce(extract(epoch from clock_timestamp() - min(occurred_at))::float8, 0) as "oldest!"
                  from event_outbox"#
         )
-        .fetch_one(self.pool())
+        .fetch_one(&mut *self.acquire().await?)
         .await?;
         Ok((row.depth, row.oldest.max(0.0)))
     }

@@ -142,7 +142,7 @@ impl Store {
         user_id: UserId,
         promotion_id: PromotionId,
     ) -> Result<Option<Stored>> {
-        load(&mut *self.pool().acquire().await?, user_id, promotion_id).await
+        load(&mut *self.acquire().await?, user_id, promotion_id).await
     }
 
     /// A page of a participation's receipts by completion, newest first: those after the place
@@ -172,7 +172,7 @@ impl Store {
             after_id,
             limit
         )
-        .fetch_all(self.pool())
+        .fetch_all(&mut *self.acquire().await?)
         .await?)
     }
 

@@ -51,7 +51,7 @@ impl Store {
                from consumer_position where topic = $1",
             topic
         )
-        .fetch_all(self.pool())
+        .fetch_all(&mut *self.acquire().await?)
         .await?;
         Ok(rows
             .into_iter()
@@ -107,7 +107,7 @@ impl Store {
             &partitions,
             &offsets
         )
-        .execute(self.pool())
+        .execute(&mut *self.acquire().await?)
         .await?;
         Ok(())
     }
@@ -126,14 +126,14 @@ impl Store {
             position.generation,
             reason
         )
-        .execute(self.pool())
+        .execute(&mut *self.acquire().await?)
         .await?;
         Ok(())
     }
 
     /// The operator's decision: sets positions in this incarnation of the topic, and forgets those
     /// of partitions that are gone, audited. A batch that was read before cannot commit after, even
-    /// if the offset recurs: the generation grows.
+    /// if the offset recurs: the generation grows. The server that this is done on is accepted by it.
     pub async fn set_positions(
         &self,
         source: &Source,
@@ -148,6 +148,7 @@ impl Store {
             let (source, offsets, gone) = (source.clone(), offsets.clone(), gone.clone());
             let (author, reason) = (author.clone(), reason.clone());
             Box::pin(async move {
+                super::identity::accept(connection, &author.actor, &reason).await?;
                 for (partition, offset) in offsets {
                     let before = sqlx::query!(
                         "select cluster_id, topic_id, next_offset, generation from consumer_position

@@ -36,7 +36,7 @@ impl Store {
             after,
             limit
         )
-        .fetch_all(self.pool())
+        .fetch_all(&mut *self.acquire().await?)
         .await?)
     }
 
@@ -49,7 +49,7 @@ impl Store {
                from promotion where promotion_id = $1"#,
             promotion_id
         )
-        .fetch_optional(self.pool())
+        .fetch_optional(&mut *self.acquire().await?)
         .await?)
     }
 

@@ -168,7 +168,7 @@ impl Store {
                  from quarantined_ride where quarantine_id = $1"#,
             quarantine_id
         )
-        .fetch_optional(self.pool())
+        .fetch_optional(&mut *self.acquire().await?)
         .await?)
     }
 
@@ -177,7 +177,7 @@ impl Store {
         Ok(sqlx::query_scalar!(
             r#"select count(*) as "open!" from quarantined_ride where status = 'OPEN'"#
         )
-        .fetch_one(self.pool())
+        .fetch_one(&mut *self.acquire().await?)
         .await?)
     }
 

@@ -2,6 +2,7 @@
 
 use futures::TryStreamExt as _;
 use serde_json::Value;
+use sqlx::Connection as _;
 use sqlx::types::Json;
 
 use super::{Result, Store};
@@ -75,8 +76,8 @@ struct Row {
 impl Store {
     /// Counts every participation again, in one snapshot.
     pub async fn recount(&self) -> Result<Recount> {
-        let mut tx = self
-            .pool()
+        let mut connection = self.acquire().await?;
+        let mut tx = connection
             .begin_with("begin isolation level repeatable read read only")
             .await?;
         let mut recount = Recount {

@@ -1,11 +1,11 @@
 //! The schema's version: applied by `migrate`, demanded by `serve`.
 
-use sqlx::ConnectOptions as _;
 use sqlx::migrate::Migrator;
-use sqlx::postgres::PgPool;
+use sqlx::postgres::PgConnection;
 
 use super::upgrade::{FinishError, exclude_older_releases};
 use super::{Result, Store};
+use crate::postgres::Settings;
 
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
@@ -82,7 +82,7 @@ impl std::fmt::Display for SchemaStatus {
 }
 
 /// Reads where the database stands.
-pub async fn schema_status(pool: &PgPool) -> Result<SchemaStatus> {
+pub async fn schema_status(connection: &mut PgConnection) -> Result<SchemaStatus> {
     let known = MIGRATOR
         .iter()
         .map(|migration| migration.version)
@@ -90,7 +90,7 @@ pub async fn schema_status(pool: &PgPool) -> Result<SchemaStatus> {
         .unwrap_or(0);
     // Not a checked query: the table is sqlx's own and not there before the first migration.
     let there: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
-        .fetch_one(pool)
+        .fetch_one(&mut *connection)
         .await?;
     if !there {
         return Ok(SchemaStatus::Older {
@@ -100,7 +100,7 @@ pub async fn schema_status(pool: &PgPool) -> Result<SchemaStatus> {
     }
     let applied: Vec<(i64, bool, Vec<u8>)> =
         sqlx::query_as("select version, success, checksum from _sqlx_migrations order by version")
-            .fetch_all(pool)
+            .fetch_all(&mut *connection)
             .await?;
     let Some(found) = applied.last().map(|(version, ..)| *version) else {
         return Ok(SchemaStatus::Older {
@@ -125,7 +125,7 @@ pub async fn schema_status(pool: &PgPool) -> Result<SchemaStatus> {
         }
     } else if found == known {
         SchemaStatus::Current(known)
-    } else if works_since(pool, found)
+    } else if works_since(connection, found)
         .await?
         .is_some_and(|since| since <= known)
     {
@@ -136,26 +136,26 @@ pub async fn schema_status(pool: &PgPool) -> Result<SchemaStatus> {
 }
 
 /// The oldest version whose programs can use this one, if it says.
-async fn works_since(pool: &PgPool, version: i64) -> Result<Option<i64>> {
+async fn works_since(connection: &mut PgConnection, version: i64) -> Result<Option<i64>> {
     Ok(sqlx::query_scalar!(
         "select works_since from schema_compatibility where version = $1",
         version
     )
-    .fetch_optional(pool)
+    .fetch_optional(&mut *connection)
     .await?)
 }
 
 /// How many participations carry a transaction id that this server has not given out yet, as after
 /// a restore from another server's dump. Ingest takes these for news with every batch, the API for
 /// endings with every question; [`RESET_XIDS`] puts it right, also while they run.
-pub async fn foreign_xids(pool: &PgPool) -> Result<i64> {
+pub async fn foreign_xids(connection: &mut PgConnection) -> Result<i64> {
     // A row that is visible here was written by a transaction before this snapshot's end.
     Ok(sqlx::query_scalar!(
         r#"select count(*) as "count!" from promotion_user
             where (status = 'IN_PROGRESS' and live_xid >= pg_snapshot_xmax(pg_current_snapshot()))
                or ended_xid >= pg_snapshot_xmax(pg_current_snapshot())"#
     )
-    .fetch_one(pool)
+    .fetch_one(&mut *connection)
     .await?)
 }
 
@@ -168,14 +168,13 @@ pub const RESET_XIDS: &str = "update promotion_user set live_xid = pg_current_xa
 /// receipt partitions. A later release's schema that this one can use is left as it is. The upgrade
 /// of a database that was empty is finished at once: no release before has written to it.
 pub async fn migrate(store: &Store) -> anyhow::Result<()> {
-    let options = store
-        .options()
-        .clone()
-        .options([("statement_timeout", "0"), ("lock_timeout", "0")])
+    let settings = Settings::new("migrate")
+        .with("statement_timeout", "0")
+        .with("lock_timeout", "0")
         // A migration may take its time; warned of as slow, its whole text would be in the log.
-        .disable_statement_logging();
-    let mut connection = options.connect().await?;
-    let before = schema_status(store.pool()).await?;
+        .without_statement_logging();
+    let mut connection = store.connect(&settings).await?;
+    let before = schema_status(&mut connection).await?;
     if !matches!(before, SchemaStatus::Compatible { .. }) {
         MIGRATOR.run(&mut connection).await?;
         exclude_older_releases(&mut connection).await?;
@@ -191,13 +190,20 @@ pub async fn migrate(store: &Store) -> anyhow::Result<()> {
     Ok(())
 }
 
+impl Store {
+    /// Where the database stands.
+    pub async fn schema_status(&self) -> Result<SchemaStatus> {
+        schema_status(&mut *self.acquire().await?).await
+    }
+}
+
 /// Makes the receipt partitions of the coming months.
 pub async fn ensure_receipt_partitions(store: &Store) -> Result<()> {
     sqlx::query!(
         "select ensure_receipt_partitions((clock_timestamp() at time zone 'UTC')::date, $1)",
         PARTITION_MONTHS
     )
-    .fetch_one(store.pool())
+    .fetch_one(&mut *store.acquire().await?)
     .await?;
     Ok(())
 }

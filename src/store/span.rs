@@ -45,9 +45,10 @@ pub(super) async fn traced<T>(
 }
 
 fn kind(error: &StoreError) -> String {
-    let (StoreError::Unavailable(cause) | StoreError::Unexpected(cause)) = error else {
-        return "_OTHER".to_owned();
+    let without_code = if error.is_unavailable() {
+        "unavailable"
+    } else {
+        "_OTHER"
     };
-    let code = cause.as_database_error().and_then(|error| error.code());
-    code.map_or_else(|| "unavailable".to_owned(), |code| code.into_owned())
+    error.code().unwrap_or_else(|| without_code.to_owned())
 }

@@ -16,7 +16,7 @@ impl Store {
                               from promotion_user group by promotion_id, status, expired_reason) c using (promotion_id)
                 order by m.promotion_id"#
         )
-        .fetch_all(self.pool())
+        .fetch_all(&mut *self.acquire().await?)
         .await?;
         let mut all: Vec<PromotionStats> = Vec::new();
         for row in rows {

@@ -3,9 +3,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use sqlx::{Connection as _, PgConnection, PgPool};
+use sqlx::{Connection as _, PgConnection};
 
-use super::schema::{SchemaStatus, schema_status};
+use super::schema::SchemaStatus;
 use super::{Result, Store, StoreError};
 
 /// The release that last began to write what the one before it cannot read. A later release that
@@ -15,10 +15,6 @@ pub const GATED_RELEASE: &str = "0.2.0";
 /// The first schema version of [`GATED_RELEASE`]: once its upgrade is finished, a program that does
 /// not know this version does not start any more.
 const FIRST_VERSION: i64 = 3;
-
-/// What every session of this service is called in `pg_stat_activity`: `ride-promo/0.2.0`, followed
-/// by a space and the session's purpose where it has one. Releases before 0.2.0 gave no release.
-pub(super) const SESSION_NAME: &str = concat!("ride-promo/", env!("CARGO_PKG_VERSION"));
 
 /// Why an upgrade cannot be finished.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +115,7 @@ impl Store {
         if self.gate.0.load(Ordering::Relaxed) {
             return Ok(true);
         }
-        let finished = upgrade_is_finished(self.pool()).await?;
+        let finished = upgrade_is_finished(&mut *self.acquire().await?).await?;
         if finished {
             self.gate.0.store(true, Ordering::Relaxed);
         }
@@ -141,11 +137,11 @@ impl Store {
     /// the release before refuse to start. Refused while one of their sessions is connected.
     /// Finishing again changes nothing.
     pub async fn finish_upgrade(&self) -> std::result::Result<(), FinishError> {
-        let status = schema_status(self.pool()).await?;
+        let status = self.schema_status().await?;
         if !matches!(status, SchemaStatus::Current(_)) {
             return Err(FinishError::Schema(status));
         }
-        let mut connection = self.pool().acquire().await?;
+        let mut connection = self.acquire().await?;
         let mut tx = connection.begin().await?;
         // A program of the release before reads this table when it starts. From here on it waits
         // with its session open, so it is seen below, or it reads what is committed below.
@@ -169,12 +165,12 @@ impl Store {
 }
 
 /// Whether the upgrade to this release is finished, asked of the database.
-pub async fn upgrade_is_finished(pool: &PgPool) -> Result<bool> {
+pub async fn upgrade_is_finished(connection: &mut PgConnection) -> Result<bool> {
     Ok(sqlx::query_scalar!(
         r#"select exists (select from release_upgrade where release = $1 and finished_at is not null) as "finished!""#,
         GATED_RELEASE
     )
-    .fetch_one(pool)
+    .fetch_one(connection)
     .await?)
 }
 
@@ -217,6 +213,7 @@ pub(super) async fn exclude_older_releases(connection: &mut PgConnection) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postgres::SESSION_NAME;
 
     #[test]
     fn a_session_says_its_release_or_is_older() {

@@ -76,6 +76,8 @@ async fn everything_well_is_a_line_each() {
     found.ok("postgres privileges", "may read, write and create tables");
     found.ok("postgres durability", "on");
     found.ok("postgres clock", "ms ahead of this machine");
+    found.ok("postgres sessions", "a session of its own");
+    found.ok("postgres server", "timeline 1, as accepted");
     found.ok("schema", &format!("schema version {}", schema_version()));
     found.ok("upgrade", "finished, to 0.2.0");
     found.ok("participations", "all transaction ids are this server's");

@@ -18,6 +18,7 @@ mod doctor;
 mod eligibility;
 mod exactly_once;
 mod expiry;
+mod failover;
 mod frontend_guide;
 mod guide;
 mod harness;

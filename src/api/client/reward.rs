@@ -11,7 +11,6 @@ use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
 use crate::api::refusals::{self, refusals};
 use crate::domain::PromotionId;
-use crate::store::StoreError;
 use crate::store::origination::{Accepted, NoReward, ShownReward};
 use crate::wire::reward::{AcceptedReward, OfferedReward};
 
@@ -129,7 +128,7 @@ fn outcome(accepted: &crate::store::Result<Accepted>) -> &'static str {
         }) => "rewarded",
         Ok(Accepted::Rewarded { repeated: true, .. }) => "repeated",
         Ok(Accepted::Refused(_)) => "refused",
-        Err(StoreError::Unavailable(_)) => "unavailable",
+        Err(error) if error.is_unavailable() => "unavailable",
         Err(_) => "failed",
     }
 }

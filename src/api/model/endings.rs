@@ -24,7 +24,7 @@ const ASK_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The first and the longest pause between two attempts to open a session.
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
 
 /// What readers and the one who asks share.
 #[derive(Debug)]

@@ -11,7 +11,9 @@ use super::judging::{Terms, judge_and_record};
 use super::{Applied, Batch, Carry, Counts, IncomingRide};
 use crate::domain::participation::Outcome;
 use crate::domain::{Instant, UserId};
-use crate::store::{Result, Store, span};
+use crate::postgres::{self, State};
+use crate::store::error::not_writable;
+use crate::store::{Result, Store, identity, span};
 use crate::wire::ride_completed::QuarantineReason;
 
 /// A database session that applies batches, with the set of clients that have a challenge in
@@ -32,6 +34,7 @@ impl RideApplier {
     /// Opens a session and loads the clients with a challenge in progress.
     pub async fn connect(store: &Store) -> Result<Self> {
         let (mut connection, snapshot) = store.session_from_now("ingest").await?;
+        identity::ensure_accepted(&mut connection).await?;
         // Who has started since the snapshot is loaded, and is news once more. In pieces, because one
         // array of everybody would be held several times over.
         let mut live = HashSet::new();
@@ -46,7 +49,7 @@ impl RideApplier {
         drop(pieces);
         Ok(Self {
             connection,
-            options: store.options().clone(),
+            options: store.options(),
             live,
             snapshot,
             terms: Terms::default(),
@@ -58,8 +61,12 @@ impl RideApplier {
         self.live.len()
     }
 
-    /// The database's clock.
-    pub async fn now(&mut self) -> Result<Instant> {
+    /// The database's clock. Fails where the session is on a server that takes no writes.
+    pub async fn look(&mut self) -> Result<Instant> {
+        match postgres::state(&mut self.connection).await? {
+            State::Primary => {}
+            State::Standby | State::ReadOnly => return Err(not_writable()),
+        }
         Ok(sqlx::query_scalar!(r#"select clock_ms() as "now!""#)
             .fetch_one(&mut self.connection)
             .await?)

@@ -27,6 +27,7 @@ mod guide;
 mod http;
 mod issuer;
 mod kafka;
+mod pgbouncer;
 mod postgres;
 mod process;
 mod proxy;
@@ -48,6 +49,7 @@ pub use self::{
     },
     issuer::{Issuer, SigningKey, key_set},
     kafka::{KAFKA_PASSWORD, KAFKA_USER, Kafka, Outgoing, Record, TransactionEnd},
+    pgbouncer::PgBouncer,
     postgres::{Postgres, url},
     process::{Port, Process, Signal, new_dir, tail},
     proxy::{Cut, FaultProxy},

@@ -33,6 +33,22 @@ pub struct Postgres {
     /// `None` while it is stopped on purpose.
     process: Mutex<Option<Process>>,
     template: OnceCell<()>,
+    /// Its directory is a file system of its own, unmounted at the end.
+    mounted: bool,
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if self.mounted {
+            drop(
+                self.process
+                    .lock()
+                    .expect("nobody panics while holding it")
+                    .take(),
+            );
+            privileged("umount", &["--lazy".as_ref(), self.dir.as_os_str()]);
+        }
+    }
 }
 
 impl Postgres {
@@ -55,18 +71,128 @@ impl Postgres {
         Self::start_with(Some(authority)).await
     }
 
-    async fn start_with(authority: Option<&Authority>) -> Arc<Self> {
+    /// A cluster of one's own on a file system of this size, to fill.
+    pub async fn start_on_small_disk(megabytes: u32) -> Arc<Self> {
+        let postgres = Self::new(Some(megabytes));
+        postgres.init().await;
+        // Segments of WAL are made when they are needed, not kept ready.
+        postgres.configure("shared_buffers = 16MB\nmin_wal_size = 32MB\nmax_wal_size = 48MB\n");
+        postgres.start().await;
+        Arc::new(postgres)
+    }
+
+    /// A cluster of one's own that lets the user `app` in with a password only, and `postgres` without.
+    pub async fn start_with_passwords() -> Arc<Self> {
+        let postgres = Self::new(None);
+        postgres.init().await;
+        let rules = postgres.data().join("pg_hba.conf");
+        let text =
+            "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+        fs::write(&rules, text).expect("ours");
+        postgres.start().await;
+        Arc::new(postgres)
+    }
+
+    /// A streaming replica of `primary`, reached at `primary_address`, which may be a proxy's.
+    pub async fn start_standby(primary_address: &str) -> Arc<Self> {
+        let standby = Self::new(None);
+        let (host, port) = primary_address.split_once(':').expect("host:port");
+        let mut command = server_command("pg_basebackup", &standby.dir);
+        command.arg("-D").arg(standby.data()).args([
+            "--write-recovery-conf",
+            "--checkpoint=fast",
+            "--no-sync",
+            "--wal-method=stream",
+        ]);
+        let primary = format!("host={host} port={port} user=postgres application_name=standby");
+        command.arg(format!("--dbname={primary}"));
+        let log = standby.log();
+        let mut copy = Process::spawn("pg_basebackup", command, &log, Signal::Kill);
+        let status = copy.wait(PATIENCE).await;
+        assert!(
+            status.is_some_and(|status| status.success()),
+            "pg_basebackup: {status:?}\n{}",
+            tail(&log, 4_000)
+        );
+        // The last of two settings counts.
+        standby.configure(&format!("port = {}\n", standby.port.number()));
+        standby.start().await;
+        Arc::new(standby)
+    }
+
+    /// Ends recovery: from now on it takes writes, on a timeline of its own.
+    pub async fn promote(&self) {
+        self.execute("select pg_promote(wait => true)".to_owned())
+            .await
+            .expect("a standby");
+    }
+
+    fn new(megabytes: Option<u32>) -> Self {
         let port = Port::reserve();
         let dir = new_dir(&format!("postgres-{}", port.number()));
+        if let Some(megabytes) = megabytes {
+            let size = format!("size={megabytes}m");
+            let mounted = privileged(
+                "mount",
+                &[
+                    "-t".as_ref(),
+                    "tmpfs".as_ref(),
+                    "-o".as_ref(),
+                    size.as_ref(),
+                    "tmpfs".as_ref(),
+                    dir.as_os_str(),
+                ],
+            );
+            assert!(
+                mounted,
+                "mounting a small file system takes root, or a sudo that asks for no password"
+            );
+        }
         if let Some(user) = &*SERVER_USER {
             chown(&dir, Some(user.uid), Some(user.gid)).expect("root may");
         }
-        let postgres = Self {
+        Self {
             port,
             dir,
             process: Mutex::new(None),
             template: OnceCell::const_new(),
-        };
+            mounted: megabytes.is_some(),
+        }
+    }
+
+    /// Takes all the room that is left on its file system, until [`Postgres::free_disk`].
+    pub fn fill_disk(&self) {
+        use std::io::Write as _;
+        let mut file = fs::File::create(self.ballast()).expect("ours");
+        for size in [1 << 20, 4_096, 1] {
+            let block = vec![1_u8; size];
+            while file.write_all(&block).is_ok() {}
+        }
+    }
+
+    /// Ends [`Postgres::fill_disk`].
+    pub fn free_disk(&self) {
+        fs::remove_file(self.ballast()).expect("filled before");
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.dir.join("ballast")
+    }
+
+    /// Whether its first process has ended by itself, as after a panic that it cannot recover from.
+    pub fn has_ended(&self) -> bool {
+        let mut process = self.process.lock().expect("nobody panics while holding it");
+        let ended = process
+            .as_mut()
+            .is_some_and(|process| process.try_wait().is_some());
+        if ended {
+            *process = None;
+        }
+        ended
+    }
+
+    async fn start_with(authority: Option<&Authority>) -> Arc<Self> {
+        let postgres = Self::new(None);
         postgres.init().await;
         if let Some(authority) = authority {
             postgres.secure(authority);
@@ -89,11 +215,16 @@ impl Postgres {
                 chown(&file, Some(user.uid), Some(user.gid)).expect("root may");
             }
         }
-        let settings = self.data().join("postgresql.auto.conf");
-        let before = fs::read_to_string(&settings).expect("written by init");
-        fs::write(&settings, format!("{before}ssl = on\n")).expect("ours");
+        self.configure("ssl = on\n");
         let rules = self.data().join("pg_hba.conf");
         fs::write(&rules, "hostssl all all 127.0.0.1/32 trust\n").expect("ours");
+    }
+
+    /// Adds settings, before it starts.
+    fn configure(&self, more: &str) {
+        let settings = self.data().join("postgresql.auto.conf");
+        let before = fs::read_to_string(&settings).expect("written before");
+        fs::write(&settings, format!("{before}{more}")).expect("ours");
     }
 
     /// `host:port`, for a [`FaultProxy`](super::FaultProxy) in front of it.
@@ -271,12 +402,12 @@ pub fn url(address: &str, database: &str) -> String {
 }
 
 /// Who runs the server where we are root, which it refuses.
-struct User {
-    uid: u32,
-    gid: u32,
+pub(super) struct User {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
 }
 
-static SERVER_USER: LazyLock<Option<User>> = LazyLock::new(|| {
+pub(super) static SERVER_USER: LazyLock<Option<User>> = LazyLock::new(|| {
     let id = |args: &[&str]| -> u32 {
         let output = Command::new("id")
             .args(args)
@@ -294,8 +425,26 @@ static SERVER_USER: LazyLock<Option<User>> = LazyLock::new(|| {
     })
 });
 
+/// Runs a command as root; whether it went well.
+fn privileged(program: &str, arguments: &[&std::ffi::OsStr]) -> bool {
+    let mut command = if SERVER_USER.is_some() {
+        Command::new(program)
+    } else {
+        let mut sudo = Command::new("sudo");
+        sudo.args(["-n", program]);
+        sudo
+    };
+    let status = command.args(arguments).status();
+    status.is_ok_and(|status| status.success())
+}
+
 fn server_command(program: &str, dir: &Path) -> Command {
-    let mut command = Command::new(PROGRAMS.join(program));
+    as_server_user(PROGRAMS.join(program), dir)
+}
+
+/// A program that refuses to run as root.
+pub(super) fn as_server_user(program: impl AsRef<std::ffi::OsStr>, dir: &Path) -> Command {
+    let mut command = Command::new(program);
     command.current_dir(dir).env("LC_ALL", "C");
     if let Some(user) = &*SERVER_USER {
         command.uid(user.uid).gid(user.gid);
