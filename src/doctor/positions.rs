@@ -48,7 +48,8 @@ pub(super) async fn examine(report: &mut Report<'_>, config: &Config) -> io::Res
 /// or the topic is not there yet.
 async fn stops(config: &Config) -> anyhow::Result<Option<Vec<(i32, String)>>> {
     let topic = &config.kafka.ride_topic;
-    let store = Store::new(config.database.url.expose(), 2)?;
+    let (url, file) = (&config.database.url, &config.database.url_file);
+    let store = Store::with_url_file(url.expose(), file.clone(), 2)?;
     let cluster = Cluster::new(&config.kafka)?;
     // Positions before the logs' ends, or one that moves on meanwhile would seem to be past its end.
     let positions = async {

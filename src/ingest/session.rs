@@ -284,11 +284,10 @@ impl<'a> Session<'a> {
     }
 
     fn learn(&mut self, outcome: Outcome) {
-        if matches!(outcome, Outcome::OtherServer) {
-            // Where to begin says what is wrong, and stops.
-            return self.start_again(LogCheck::Compare);
+        // That one tells of no batch.
+        if !matches!(outcome, Outcome::OtherServer) {
+            self.in_flight = self.in_flight.saturating_sub(1);
         }
-        self.in_flight = self.in_flight.saturating_sub(1);
         match outcome {
             Outcome::Committed {
                 ranges,
@@ -307,7 +306,9 @@ impl<'a> Session<'a> {
                     handles.position.set(range.to);
                 }
             }
-            Outcome::Dropped | Outcome::OtherServer => self.start_again(LogCheck::Compare),
+            Outcome::Dropped => self.start_again(LogCheck::Compare),
+            // Finding where to begin says what is wrong, and stops.
+            Outcome::OtherServer => self.start_again(LogCheck::BoundsOnly),
             Outcome::TooMuch { records, .. } => {
                 self.size.halve(records);
                 self.start_again(LogCheck::BoundsOnly);

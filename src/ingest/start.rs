@@ -75,9 +75,10 @@ impl From<ClusterError> for StartError {
 ///
 /// Stops where a position belongs to another incarnation of the topic or is not within its log, where
 /// the log before it is not the one that was read, where a process has recorded that for any
-/// partition, where the database is on a server that no operator has accepted, and where a partition has no position, others have, and its log no longer has its
+/// partition, and where a partition has no position, others have, and its log no longer has its
 /// beginning: never a silent skip. That the end of a log was lost is recorded, because it cannot be
-/// seen for ever: the log grows.
+/// seen for ever: the log grows. Stops also where the database is on a server that no operator has
+/// accepted.
 pub(super) async fn find_start(
     store: &Store,
     cluster: &Cluster,
