@@ -119,6 +119,16 @@ async fn a_partition_that_does_not_move_is_named_while_the_others_do_and_gets_a_
     })
     .await;
     counted(&challenges, others).await;
+    // As the alert's page says to look.
+    let look = block("docs/runbooks/RidePromoPartitionStuck.md", "positions");
+    let shown = Shell::new(&world).run(&look).await;
+    let lags: Vec<Option<&str>> = shown
+        .lines()
+        .skip(2)
+        .map(|line| line.split_whitespace().nth(4))
+        .collect();
+    assert_ne!(lags[0], Some("0"), "{shown}");
+    assert_eq!(lags[1], Some("0"), "{shown}");
     tokio::task::spawn_blocking(move || {
         rdkafka::producer::Producer::commit_transaction(&held, LIMIT).expect("it is open");
     })
