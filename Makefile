@@ -11,6 +11,8 @@
 #   make lint    formatting, clippy, the documentation and the alerts, every warning an error
 #   make lint-deploy   the Dockerfile, deploy/ and the workflow, by the tools there are for them
 #   make deny    licences, advisories and banned crates (needs cargo-deny)
+#   make sbom    the software bill of materials, CycloneDX, into target/ride-promo.cdx.json (needs
+#                cargo-cyclonedx)
 #   make bench   throughput and latency against floors, into benches/RESULTS.md; ARGS=--quick only prints
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
@@ -19,7 +21,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 export SQLX_OFFLINE := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test upgrade contracts lint lint-deploy deny bench
+.PHONY: help demo test upgrade contracts lint lint-deploy deny sbom bench
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -58,6 +60,11 @@ lint-deploy:
 
 deny:
 	cargo deny check
+
+# Of what the binary is built from on Linux: no tests, no other systems.
+sbom:
+	cargo cyclonedx --format json --spec-version 1.5 --no-build-deps --target x86_64-unknown-linux-gnu --override-filename ride-promo.cdx
+	mv ride-promo.cdx.json "$(TARGET_DIR)/"
 
 bench:
 	@scripts/setup.sh test

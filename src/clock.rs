@@ -18,7 +18,7 @@ impl Clock {
     /// The present, cut to milliseconds as every instant of the contract.
     pub fn now(&self) -> DateTime<Utc> {
         match self {
-            #[allow(
+            #[expect(
                 clippy::disallowed_methods,
                 reason = "the one place that reads the machine's clock"
             )]

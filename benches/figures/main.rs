@@ -13,7 +13,8 @@ mod processes;
 mod report;
 
 #[path = "../../tests/it/harness/mod.rs"]
-#[allow(
+#[expect(
+    clippy::allow_attributes,
     dead_code,
     unused_imports,
     reason = "the tests use all of it, the measurements some"

@@ -1,6 +1,6 @@
 //! The path parameters of the calls, as the OpenAPI documents describe them.
 
-#![allow(dead_code, reason = "only the descriptions are used")]
+#![expect(dead_code, reason = "only the descriptions are used")]
 
 use utoipa::IntoParams;
 use uuid::Uuid;

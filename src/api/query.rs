@@ -129,7 +129,7 @@ pub const MAX_LIMIT: i64 = 200;
 /// The parameters of every list.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-#[allow(dead_code, reason = "only its description is used")]
+#[expect(dead_code, reason = "only its description is used")]
 pub struct PageParams {
     /// Most items of the page; 50 where not given
     #[param(minimum = 1, maximum = 200)]

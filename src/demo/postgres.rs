@@ -52,7 +52,7 @@ const MAX_SOCKET_DIR: usize = 80;
 const STATE_CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The demo's database.
-#[allow(clippy::large_enum_variant, reason = "there is one")]
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 pub(super) enum Postgres {
     /// A cluster of this process' own.
     Private(Cluster),

@@ -6,7 +6,7 @@
 //!
 //! Beside `epoch.rs` the only module that uses `unsafe`: librdkafka is asked directly. Every object of
 //! the library is owned by a guard that frees it on all paths.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "the calls without a safe binding")]
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};

@@ -2,7 +2,7 @@
 //! tell whether the log up to there is still its own (KIP-320).
 //!
 //! Beside `describe.rs` the only module that uses `unsafe`: librdkafka is asked directly.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "the calls without a safe binding")]
 
 use std::ffi::CString;
 

@@ -8,7 +8,6 @@ use uuid::Uuid;
 use super::participation::Participation;
 use super::reward::Origination;
 use crate::domain::eligibility::Screen;
-#[allow(unused_imports, reason = "named in the schema")]
 use crate::domain::promotion::Conditions;
 use crate::domain::reward::Reward;
 

@@ -11,7 +11,6 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::domain::Instant;
 use crate::domain::participation::{BrokenStatus, ExpiredReason, Status, StatusFields, StatusName};
-#[allow(unused_imports, reason = "named in the schema")]
 use crate::domain::promotion::Conditions;
 use crate::domain::reward::Reward;
 

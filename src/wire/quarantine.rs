@@ -8,7 +8,6 @@ use uuid::Uuid;
 
 use super::receipt::Receipt;
 use super::ride_completed::QuarantineReason;
-#[allow(unused_imports, reason = "named in the schema")]
 use super::ride_completed::RideCompleted;
 use crate::domain::fields::{FieldError, Fields, Refusal, instant, parsed, text};
 use crate::domain::words::words;

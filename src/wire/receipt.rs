@@ -9,7 +9,7 @@ use crate::domain::promotion::Verdict;
 
 /// What was compared, in the units of the rule: cents, instants, codes, lists of codes, counts.
 #[derive(utoipa::ToSchema)]
-#[allow(dead_code, reason = "only its schema is used")]
+#[expect(dead_code, reason = "only its schema is used")]
 struct ReceiptDetails {
     /// What the promotion asks for.
     #[schema(required, value_type = Value, example = json!(5_000))]

@@ -3,7 +3,11 @@
 //! One binary with one module per behaviour, so that all tests share one broker and one database
 //! cluster; [`harness`] says how.
 
-#![allow(
+#![expect(
+    clippy::allow_attributes,
+    reason = "the harness is compiled into the measurements too, which use other parts of it"
+)]
+#![expect(
     clippy::unwrap_used,
     reason = "a test's helpers are tests too: what cannot go on says so by panicking"
 )]

@@ -37,7 +37,7 @@ type Place = (i64, Uuid);
 /// The query parameters of its list, besides those of every list.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-#[allow(dead_code, reason = "only its description is used")]
+#[expect(dead_code, reason = "only its description is used")]
 struct QuarantineParams {
     /// Only of this status
     status: Option<QuarantineStatus>,

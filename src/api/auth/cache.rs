@@ -65,7 +65,7 @@ impl TokenCache {
     }
 
     fn shard(&self, token: &str) -> std::sync::MutexGuard<'_, LruCache<Box<str>, Entry>> {
-        #[allow(
+        #[expect(
             clippy::cast_possible_truncation,
             reason = "which bits of the hash choose the part does not matter"
         )]

@@ -299,7 +299,7 @@ impl Verifier {
 
 /// A `NumericDate` (RFC 7519, 2). What is beyond the calendar is its end.
 fn instant(seconds: f64) -> DateTime<Utc> {
-    #[allow(
+    #[expect(
         clippy::cast_possible_truncation,
         reason = "a float beyond i64 saturates, which is far in the future"
     )]

@@ -33,7 +33,7 @@ const MAX_WAIT_SECONDS: i64 = 30;
 /// Its query parameters.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-#[allow(dead_code, reason = "only its description is used")]
+#[expect(dead_code, reason = "only its description is used")]
 struct ProgressParams {
     /// Seconds to wait for a change, where `If-None-Match` says what is known
     #[param(minimum = 0, maximum = 30)]

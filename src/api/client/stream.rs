@@ -28,7 +28,7 @@ pub const PATH: &str = "/v1/promotions/{promotion_id}/progress/stream";
 
 /// One event of the stream, by its fields.
 #[derive(utoipa::ToSchema)]
-#[allow(dead_code, reason = "only its schema is used")]
+#[expect(dead_code, reason = "only its schema is used")]
 struct ParticipationEvent {
     /// Always `participation`.
     #[schema(pattern = "^participation$", example = "participation")]
