@@ -9,6 +9,7 @@ use tokio::io::{AsyncBufRead, AsyncRead};
 use crate::domain::fields::shown;
 use crate::input::{self, Line, Lines, MAX_LINE_BYTES};
 use crate::store::audit::Author;
+use crate::store::audit::IMPORT_CALL;
 use crate::store::pre_offers::{Journal, NumberedLine};
 use crate::store::{Store, StoreError};
 use crate::wire::pre_offer::{
@@ -116,7 +117,7 @@ where
         journal: Journal {
             author: Author {
                 actor: actor.to_owned(),
-                call: "pre-offers:import".to_owned(),
+                call: IMPORT_CALL.to_owned(),
             },
             audit_id: None,
             before: ImportReport::default().counts,

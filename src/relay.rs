@@ -22,7 +22,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::causes;
+use crate::clock::Clock;
 use crate::config::{KafkaConfig, RelayConfig};
+use crate::domain::Instant;
 use crate::kafka;
 use crate::readiness::{Readiness, Role};
 use crate::store::Store;
@@ -200,6 +202,10 @@ impl Relay {
         for Pending { event, .. } in &events {
             *transitions.entry(event.event_type).or_default() += 1;
         }
+        let recorded: Vec<Instant> = events
+            .iter()
+            .map(|pending| pending.event.occurred_at)
+            .collect();
         let traced = self.trace(&mut events);
         let publisher = Arc::clone(publisher);
         let published = tokio::task::spawn_blocking(move || publisher.publish(&events)).await?;
@@ -207,6 +213,15 @@ impl Relay {
             traced.end(published.as_ref().err().map(causes::in_words));
         }
         published?;
+        let now = Clock::System.now();
+        for occurred_at in recorded {
+            // Postgres' clock against this machine's, which may be behind.
+            let delay = (now - occurred_at).to_std().unwrap_or_default();
+            self.metrics
+                .relay
+                .status_delay_seconds
+                .observe(delay.as_secs_f64());
+        }
         // If this fails they are published again, with the same ids and versions.
         lease.delete(&ids).await?;
         self.metrics.relay.published.inc_by(ids.len() as u64);

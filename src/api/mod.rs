@@ -161,6 +161,10 @@ impl Api {
                 .run_until_cancelled(async { tokio::join!(pulse, ages, endings, forget) })
                 .await
         });
+        self.metrics
+            .api
+            .waits_max
+            .set(i64::try_from(api.max_waits).unwrap_or(i64::MAX));
         let client: Router = client::router()
             .with_state(ClientState {
                 auth: ClientAuth {

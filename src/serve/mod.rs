@@ -256,6 +256,10 @@ impl Process {
                 metrics.relay.outbox_depth.set(depth);
                 metrics.relay.outbox_oldest_age_seconds.set(oldest);
             }
+            if with_outbox && let Ok(last) = store.last_import().await {
+                let at = last.map_or(0.0, |at| at.timestamp() as f64);
+                metrics.relay.import_last_timestamp_seconds.set(at);
+            }
         }
     }
 }

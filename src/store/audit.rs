@@ -4,7 +4,11 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::{Result, Store};
+use crate::domain::Instant;
 use crate::wire::admin::AuditEntry;
+
+/// What the audit calls an import of pre-offers.
+pub const IMPORT_CALL: &str = "pre-offers:import";
 
 /// Who makes a change, and by what, as the audit shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +73,18 @@ impl Store {
             Box::pin(async move { record(connection, &author, None, Some(after)).await })
         })
         .await
+    }
+
+    /// When the last import of pre-offers that reached the database began; looks no further back than
+    /// the newest 10,000 entries, so that it stays cheap.
+    pub async fn last_import(&self) -> Result<Option<Instant>> {
+        Ok(sqlx::query_scalar!(
+            "select max(at) from (select at, call from admin_audit order by audit_id desc limit 10000) newest
+              where call = $1",
+            IMPORT_CALL
+        )
+        .fetch_one(self.pool())
+        .await?)
     }
 
     /// Changes, newest first: those before the entry `after`, at most `limit`.

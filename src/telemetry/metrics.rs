@@ -181,6 +181,12 @@ pub struct RelayMetrics {
     pub outbox_depth: IntGauge,
     /// Age of the outbox's oldest row, in seconds; 0 when it is empty.
     pub outbox_oldest_age_seconds: Gauge,
+    /// Seconds from recording a status change, with the receipts of its rides, to the commit of the
+    /// Kafka transaction that published it.
+    pub status_delay_seconds: Histogram,
+    /// When the last import of pre-offers that reached the database began, as Unix time; 0 where there
+    /// is none in the newest part of the audit.
+    pub import_last_timestamp_seconds: Gauge,
 }
 
 /// Expiring.
@@ -201,6 +207,8 @@ pub struct ApiMetrics {
     seconds: HistogramVec,
     /// Long polls and streams being held.
     pub waits_in_flight: IntGauge,
+    /// How many there may be; 0 where the role `api` does not run.
+    pub waits_max: IntGauge,
     /// Requests refused by the rate limit.
     pub rate_limited: IntCounter,
     /// Accepts, by how they ended.
@@ -395,6 +403,15 @@ impl Metrics {
                     "outbox_oldest_age_seconds",
                     "Age of the outbox's oldest row",
                 ),
+                status_delay_seconds: make.histogram(
+                    "status_delay_seconds",
+                    "Time from recording a status change to its publication",
+                    &SECONDS,
+                ),
+                import_last_timestamp_seconds: make.float(
+                    "import_last_timestamp_seconds",
+                    "Unix time of the last import of pre-offers, 0 for none",
+                ),
             },
             sweep: SweepMetrics {
                 barrier_age_seconds: make.float(
@@ -432,6 +449,7 @@ impl Metrics {
                     &["route"],
                 ))),
                 waits_in_flight: make.gauge("waits_in_flight", "Long polls and streams held"),
+                waits_max: make.gauge("waits_max", "Long polls and streams there may be"),
                 rate_limited: make
                     .counter("rate_limited_total", "Requests refused by the rate limit"),
                 accepts: family("accepts_total", "Accepts", "result", &ACCEPT_RESULTS),

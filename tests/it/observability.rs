@@ -574,3 +574,34 @@ async fn the_log_holds_no_secret_no_token_and_no_body() {
     assert_eq!(span["trace_id"].as_str().map(str::len), Some(32), "{span}");
     assert!(span["request_id"].is_string(), "{span}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_import_the_delay_of_changes_and_the_limit_of_waits_are_shown() {
+    let world = World::new().await;
+    let service = world.service().start().await;
+    let began = now().timestamp() as f64;
+    assert_eq!(
+        service
+            .metrics()
+            .await
+            .sum("ride_promo_import_last_timestamp_seconds", &[]),
+        0.0
+    );
+    let promotion = service.admin().open_promotion(&conditions(3)).await;
+    // Imports a pre-offer, starts, and so publishes an event.
+    service.started_client(1, &promotion).await;
+    world.events_are_published().await;
+    let shown = eventually(LIMIT, || async {
+        let metrics = service.metrics().await;
+        let last = metrics.sum("ride_promo_import_last_timestamp_seconds", &[]);
+        (last > 0.0).then_some((metrics, last))
+    });
+    let (metrics, last) = shown.await;
+    assert!((began - 1.0..began + 60.0).contains(&last), "{last}");
+    assert_eq!(metrics.sum("ride_promo_waits_max", &[]), 20_000.0);
+    assert_eq!(
+        metrics.sum("ride_promo_status_delay_seconds_count", &[]),
+        1.0
+    );
+    assert!(metrics.sum("ride_promo_status_delay_seconds_sum", &[]) < 30.0);
+}

@@ -120,7 +120,7 @@ async fn a_partition_that_does_not_move_is_named_while_the_others_do_and_gets_a_
     .await;
     counted(&challenges, others).await;
     // As the alert's page says to look.
-    let look = block("docs/runbooks/RidePromoPartitionStuck.md", "positions");
+    let look = block("docs/runbooks/RidePromoIngestStuck.md", "positions");
     let shown = Shell::new(&world).run(&look).await;
     let lags: Vec<Option<&str>> = shown
         .lines()
