@@ -720,3 +720,24 @@ fn every_command_in_the_pages_is_run_or_it_is_said_why_not() {
     }
     assert_eq!(excused.len(), IN_COMMENTS.len(), "{excused:?}");
 }
+
+/// Each line of the page names the tests that show it; a test that was renamed or removed must not
+/// leave a claim behind.
+#[test]
+fn every_failure_is_shown_by_a_test_that_exists() {
+    let page = read("docs/failures.md");
+    let mut named = 0;
+    for line in page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| ---")) {
+        let tests: Vec<&str> = line.split("[`").skip(1).collect();
+        let is_header = line.starts_with("| failure");
+        assert!(is_header || !tests.is_empty(), "no test: {line}");
+        for test in tests {
+            let (name, rest) = test.split_once("`](../").expect("a link");
+            let (file, _) = rest.split_once(')').expect("a link");
+            let function = format!("async fn {name}(");
+            assert!(read(file).contains(&function), "{file} has no test {name}");
+            named += 1;
+        }
+    }
+    assert!(named > 20, "{named} tests are named");
+}
