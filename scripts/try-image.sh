@@ -13,7 +13,9 @@ scratch=$(mktemp -d)
 password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 cat >"$scratch/env" <<EOF
 RIDE_PROMO_POSTGRES_PASSWORD=$password
-RIDE_PROMO_DATABASE_URL=postgres://ride_promo:$password@postgres:5432/ride_promo
+RIDE_PROMO_APP_PASSWORD=$password
+RIDE_PROMO_OWNER_URL=postgres://ride_promo:$password@postgres:5432/ride_promo
+RIDE_PROMO_DATABASE_URL=postgres://ride_promo_app:$password@postgres:5432/ride_promo
 RIDE_PROMO_TOKEN_SECRET=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 EOF
 read -r -a compose <<<"${COMPOSE:-docker compose}"

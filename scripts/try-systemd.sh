@@ -8,7 +8,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 unit=deploy/systemd/ride-promo.service
-guide=docs/operator-guide.md
 dropins=/etc/systemd/system/ride-promo.service.d
 : "${KAFKA_BROKERS:?where is Kafka?}"
 
@@ -50,12 +49,11 @@ psql() { (cd / && runuser -u postgres -- psql --quiet --set ON_ERROR_STOP=1 "$@"
 say "the two users"
 psql --command "create role ride_promo_owner login password 'owner'" \
   --command "create database ride_promo owner ride_promo_owner"
+psql --command "create role ride_promo_app login password 'app'"
 grants() {
-  sed -n '/<!-- run: rights -->/,/^```$/p' "$guide" | grep -E "^($1) " |
-    psql --dbname ride_promo --file -
+  psql --dbname ride_promo --file - <deploy/postgres/roles.sql
+  psql --command "grant ride_promo_api, ride_promo_ingest, ride_promo_relay, ride_promo_sweep to ride_promo_app"
 }
-grants create
-psql --command "alter role ride_promo_app password 'app'"
 
 mapfile -t commands < <(sed -n 's/^#   //p' "$unit")
 for command in "${commands[@]}"; do
@@ -85,7 +83,7 @@ for command in "${commands[@]}"; do
         -e '0,/^#hs256_secret = .*/s||hs256_secret = "'"$(openssl rand -hex 32)"'"|' \
         /etc/ride-promo/ride-promo.toml
       ;;
-    *migrate*) grants grant ;;
+    *migrate*) grants ;;
   esac
 done
 

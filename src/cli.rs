@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chrono::NaiveDate;
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -74,6 +75,9 @@ pub enum Command {
     /// Show or set the positions in the ride topic
     #[command(subcommand)]
     Positions(PositionsCommand),
+    /// See to the partitions of receipts
+    #[command(subcommand)]
+    Receipts(ReceiptsCommand),
     /// Print a development token (HS256 only)
     Token(TokenArgs),
     /// Check configuration, names, TLS, Kafka, Postgres, schema and clocks
@@ -388,6 +392,22 @@ pub struct PositionsSetArgs {
     pub reason: String,
 }
 
+/// `receipts …`.
+#[derive(Debug, Subcommand)]
+pub enum ReceiptsCommand {
+    /// Move months' receipts from the default partition into partitions of their own; by the owner,
+    /// beside everything that runs; audited
+    MoveMonth(ReceiptsMoveMonthArgs),
+}
+
+/// `receipts move-month`.
+#[derive(Debug, Args)]
+pub struct ReceiptsMoveMonthArgs {
+    /// The months, as 2027-01; best all that are there, since the rest is copied as well
+    #[arg(required = true, value_parser = month)]
+    pub months: Vec<NaiveDate>,
+}
+
 /// `token`.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("subject").required(true))]
@@ -423,6 +443,15 @@ pub struct DoctorArgs {
     /// Compare a broker's clock too, by a record in a topic made for it and deleted again
     #[arg(long, env = "RIDE_PROMO_DOCTOR_BROKER_CLOCK", value_parser = FalseyValueParser::new())]
     pub broker_clock: bool,
+
+    /// Roles whose rights in Postgres are looked at
+    #[arg(
+        long,
+        env = "RIDE_PROMO_ROLES",
+        value_delimiter = ',',
+        default_values = ["ingest", "relay", "sweep", "api"]
+    )]
+    pub roles: Vec<Role>,
 }
 
 /// `healthcheck`.
@@ -468,6 +497,14 @@ fn targets(text: &str) -> Result<RangeInclusive<u32>, String> {
         .ok_or_else(|| {
             format!("expected FIRST..LAST such as 5..40, both from 1 to {MAX_TARGET_RIDES}")
         })
+}
+
+fn month(text: &str) -> Result<NaiveDate, String> {
+    let is_long = text.len() == "2027-01".len();
+    NaiveDate::parse_from_str(&format!("{text}-01"), "%Y-%m-%d")
+        .ok()
+        .filter(|_| is_long)
+        .ok_or_else(|| "expected a month, such as 2027-01".to_owned())
 }
 
 fn speed(text: &str) -> Result<Speed, String> {
@@ -534,10 +571,12 @@ mod tests {
             "ride-promo positions show",
             "ride-promo positions set --partition 3 --to 17 --reason new",
             "ride-promo positions set --all --to beginning --reason new",
+            "ride-promo receipts move-month 2027-01 2027-02",
             "ride-promo token --user 48151",
             "ride-promo token --admin --expires-in P1D",
             "ride-promo doctor",
             "ride-promo doctor --broker-clock",
+            "ride-promo doctor --roles relay",
             "ride-promo healthcheck --ready",
             "ride-promo openapi",
             "ride-promo openapi --admin",
@@ -570,6 +609,9 @@ mod tests {
             "ride-promo back-test --conditions c --rides f --targets 40..5",
             "ride-promo back-test --conditions c --rides f --targets 0..5",
             "ride-promo back-test --conditions c --from yesterday",
+            "ride-promo receipts move-month",
+            "ride-promo receipts move-month 2027-13",
+            "ride-promo receipts move-month 2027-1",
             "ride-promo completions tcsh-no",
         ] {
             let error = parse(line).expect_err(line);

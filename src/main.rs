@@ -1,6 +1,7 @@
 //! The command line: one function per subcommand. Exit codes: 0 done, 1 failed, 2 wrong usage or
 //! configuration, found before anything is contacted.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
@@ -8,12 +9,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use chrono::NaiveDate;
 use clap::{CommandFactory as _, Parser as _};
 
 use ride_promo::cli::{
     BackTestArgs, Cli, Command, DemoArgs, DoctorArgs, HealthcheckArgs, ImportCommand, ImportFormat,
-    ImportPreOffersArgs, MigrateArgs, OpenapiArgs, PositionsCommand, ReplayCommand,
-    ReplayRidesArgs, ReportForm, ReportOutput, RideFormat, ServeArgs, Speed, TokenArgs,
+    ImportPreOffersArgs, MigrateArgs, OpenapiArgs, PositionsCommand, ReceiptsCommand,
+    ReceiptsMoveMonthArgs, ReplayCommand, ReplayRidesArgs, ReportForm, ReportOutput, RideFormat,
+    ServeArgs, Speed, TokenArgs,
 };
 use ride_promo::clock::Clock;
 use ride_promo::config::{Config, ConfigError, Needs, Problem};
@@ -64,6 +67,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Replay(ReplayCommand::Rides(args)) => replay_rides(cli, args),
         Command::BackTest(args) => back_test(cli, args),
         Command::Positions(command) => positions(cli, command),
+        Command::Receipts(ReceiptsCommand::MoveMonth(args)) => move_months(cli, args),
         Command::Token(args) => issue_token(cli, args),
         Command::Doctor(args) => examine(cli, args),
         Command::Healthcheck(args) => healthcheck(cli, args),
@@ -426,6 +430,27 @@ fn positions(cli: &Cli, command: &PositionsCommand) -> anyhow::Result<ExitCode> 
     })
 }
 
+fn move_months(cli: &Cli, args: &ReceiptsMoveMonthArgs) -> anyhow::Result<ExitCode> {
+    let config = configured(cli, Needs::DATABASE)?;
+    let months: BTreeSet<NaiveDate> = args.months.iter().copied().collect();
+    let months: Vec<NaiveDate> = months.into_iter().collect();
+    block_on(async {
+        let store = serve::store_of(&config.database)?;
+        let author = Author {
+            actor: operator(),
+            call: "receipts move-month".to_owned(),
+        };
+        let moved = store::receipts::move_months(&store, &months, &author).await?;
+        answer(
+            format!(
+                "{} receipts moved, {} left in the default partition\n",
+                moved.moved, moved.left
+            )
+            .as_bytes(),
+        )
+    })
+}
+
 /// Who runs this command, as far as the environment says.
 fn operator() -> String {
     let user = ["USER", "LOGNAME"]
@@ -481,7 +506,14 @@ fn examine(cli: &Cli, args: &DoctorArgs) -> anyhow::Result<ExitCode> {
             Ok(status) => Err(status.to_string()),
             Err(error) => Err(error.to_string()),
         };
-        Ok(doctor::run(&config, args.broker_clock, schema, &mut io::stdout()).await?)
+        Ok(doctor::run(
+            &config,
+            args.broker_clock,
+            &args.roles,
+            schema,
+            &mut io::stdout(),
+        )
+        .await?)
     });
     Ok(match outcome? {
         doctor::Outcome::Healthy => ExitCode::SUCCESS,

@@ -25,6 +25,7 @@ use crate::domain::standing::lost_end;
 use crate::kafka::{Cluster, TopicNow, Watermarks};
 use crate::readiness::{Readiness, Role};
 use crate::store::Store;
+use crate::store::expiry::Window;
 use crate::store::identity::Standing;
 use crate::store::positions::Position;
 use crate::store::schema::ensure_receipt_partitions;
@@ -33,15 +34,30 @@ use crate::telemetry::Metrics;
 /// How often the coming months' receipt partitions are seen to.
 const PARTITIONS_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// The first and the longest pause before that is tried again where a lock could not be had, or a
+/// month's receipts are in the default partition already.
+const PARTITIONS_RETRY: (Duration, Duration) =
+    (Duration::from_secs(60), Duration::from_secs(60 * 60));
+
 /// How long the proof, or one batch, may take: a server that is gone without a word is given up
 /// then. There may be many batches.
 const STEP_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How many batches a round may have: between two rounds it is said how things stand.
-const MOST_BATCHES: usize = 100;
+const MAX_BATCHES: usize = 100;
 
 /// How often what is held back is counted.
 const COUNT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How far before the end of the last complete look the next one begins: longer than any
+/// transaction, so that one which was still open then is seen.
+const OVERLAP: TimeDelta = TimeDelta::seconds(120);
+
+/// Between two looks at everything that is overdue: clients whose quarantined ride was resolved are
+/// found then. Where many are held, or a long transaction keeps many dead rows, such a look takes
+/// long, and is made at most so often that it takes a twentieth of the time.
+const LOOK_AT_ALL_INTERVAL: Duration = Duration::from_secs(3);
+const LOOK_AT_ALL_SHARE: u32 = 20;
 
 /// What the sweeper needs of the process.
 pub struct Sweep {
@@ -112,6 +128,43 @@ impl Barrier {
     }
 }
 
+/// How far deadlines have been looked at: a look begins where the last one ended, instead of behind
+/// everything that is overdue and held, or was expired and is not yet vacuumed.
+#[derive(Debug, Default)]
+struct Looked {
+    upto: Option<Instant>,
+    all_due: Option<tokio::time::Instant>,
+}
+
+/// One look, until it is complete.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    window: Window,
+    began: tokio::time::Instant,
+}
+
+impl Looked {
+    fn begin(&self, upto: Instant, began: tokio::time::Instant) -> Look {
+        let is_due = self.all_due.is_none_or(|due| began >= due);
+        let after = match self.upto {
+            Some(looked) if !is_due => looked.min(upto) - OVERLAP,
+            _ => Instant::UNIX_EPOCH,
+        };
+        Look {
+            window: Window { after, upto },
+            began,
+        }
+    }
+
+    fn end(&mut self, look: Look, now: tokio::time::Instant) {
+        self.upto = Some(look.window.upto);
+        if look.window.after == Instant::UNIX_EPOCH {
+            let pause = (now - look.began) * LOOK_AT_ALL_SHARE;
+            self.all_due = Some(now + pause.max(LOOK_AT_ALL_INTERVAL));
+        }
+    }
+}
+
 /// Positions prove nothing where they are not of this topic, or not within its log as it was after
 /// they were read: past its end they would count as read what was never there.
 fn check_positions(positions: &BTreeMap<i32, Position>, now: &TopicNow) -> anyhow::Result<()> {
@@ -149,29 +202,67 @@ impl Sweep {
     /// there; Kafka need not.
     pub async fn expire_rewards(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
         let mut tick = self.tick();
+        let mut looked = Looked::default();
         let mut partitions_due = tokio::time::Instant::now();
+        let mut partitions_pause = PARTITIONS_RETRY.0;
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
                 () = stop.cancelled() => return Ok(()),
             }
-            let reason = ExpiredReason::RewardNotClaimed;
-            let expired = self.expire_all(reason, &stop, |limit| self.store.expire_rewards(limit));
-            *self.rewards() = told(expired.await).err();
+            let expired = self.expire_overdue_rewards(&mut looked, &stop).await;
+            *self.rewards() = told(expired).err();
             let now = tokio::time::Instant::now();
             if now >= partitions_due {
-                partitions_due = now + PARTITIONS_INTERVAL;
-                if let Err(error) = ensure_receipt_partitions(&self.store).await {
-                    tracing::warn!(%error, "the coming months' receipt partitions could not be made; `migrate` does it too");
-                }
+                partitions_due = now
+                    + match self.see_to_partitions().await {
+                        Ok(()) => {
+                            partitions_pause = PARTITIONS_RETRY.0;
+                            PARTITIONS_INTERVAL
+                        }
+                        Err(error) => {
+                            let error = causes::in_words(&error);
+                            tracing::warn!(
+                                error,
+                                "the coming months' receipt partitions could not be made, trying again; `migrate` does it too"
+                            );
+                            partitions_pause = (partitions_pause * 2).min(PARTITIONS_RETRY.1);
+                            partitions_pause
+                        }
+                    };
             }
         }
+    }
+
+    async fn expire_overdue_rewards(
+        &self,
+        looked: &mut Looked,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let now = in_time(async { Ok(self.store.now().await?) }).await?;
+        let look = looked.begin(now, tokio::time::Instant::now());
+        let batch = |limit| self.store.expire_rewards(look.window, limit);
+        if self
+            .expire_all(ExpiredReason::RewardNotClaimed, stop, batch)
+            .await?
+        {
+            looked.end(look, tokio::time::Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Makes the coming months' partitions that are missing.
+    async fn see_to_partitions(&self) -> anyhow::Result<()> {
+        let missing = in_time(async { Ok(ensure_receipt_partitions(&self.store).await?) }).await?;
+        anyhow::ensure!(missing.is_empty(), "missing: {}", missing.join(", "));
+        Ok(())
     }
 
     /// Expires challenges, and says how all the sweeping is going, until stopped. The topics must be
     /// there.
     pub async fn expire_challenges(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
         let mut barrier = None;
+        let mut looked = Looked::default();
         let mut proven = None;
         let mut began = None;
         let mut tick = self.tick();
@@ -181,13 +272,15 @@ impl Sweep {
                 _ = tick.tick() => {}
                 () = stop.cancelled() => return Ok(()),
             }
-            let challenges = told(self.round(&mut barrier, &mut proven, &stop).await);
+            let challenges = told(
+                self.round(&mut barrier, &mut looked, &mut proven, &stop)
+                    .await,
+            );
             let rewards = self.rewards().clone();
             let state = rewards.map_or(Ok(()), Err).and(challenges);
             self.readiness.set(Role::Sweep, state);
             let now = tokio::time::Instant::now();
             if now >= count_due {
-                count_due = now + COUNT_INTERVAL;
                 let count = self.count(proven, &mut began);
                 if let Err(error) = in_time(count).await {
                     tracing::debug!(
@@ -195,6 +288,8 @@ impl Sweep {
                         "what is held back could not be counted"
                     );
                 }
+                // It counts all that is overdue.
+                count_due = now + COUNT_INTERVAL.max(now.elapsed() * LOOK_AT_ALL_SHARE);
             }
         }
     }
@@ -217,6 +312,7 @@ impl Sweep {
     async fn round(
         &self,
         barrier: &mut Option<Barrier>,
+        looked: &mut Looked,
         proven: &mut Option<Instant>,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
@@ -224,10 +320,11 @@ impl Sweep {
             return Ok(());
         };
         *proven = Some(passed);
-        let due = passed - self.lateness();
-        let batch = |limit| self.store.expire_challenges(due, limit);
+        let look = looked.begin(passed - self.lateness(), tokio::time::Instant::now());
+        let batch = |limit| self.store.expire_challenges(look.window, limit);
         let reason = ExpiredReason::ChallengeNotCompleted;
         if self.expire_all(reason, stop, batch).await? {
+            looked.end(look, tokio::time::Instant::now());
             *barrier = None;
         }
         Ok(())
@@ -298,7 +395,7 @@ impl Sweep {
         F: Future<Output = crate::store::Result<u64>>,
     {
         let limit = i64::try_from(self.limits.batch_max)?;
-        for _ in 0..MOST_BATCHES {
+        for _ in 0..MAX_BATCHES {
             if stop.is_cancelled() {
                 break;
             }
@@ -389,5 +486,27 @@ mod tests {
         assert!(!barrier.is_void(&topic("a", &[8, 9])));
         assert!(barrier.is_void(&topic("a", &[7, 9, 0])), "one was added");
         assert!(barrier.is_void(&topic("b", &[7, 9])), "created anew");
+    }
+
+    #[test]
+    fn a_look_begins_where_the_last_ended_and_now_and_then_at_everything() {
+        let at = |seconds: i64| Instant::UNIX_EPOCH + TimeDelta::seconds(seconds);
+        let began = tokio::time::Instant::now();
+        let after = |seconds: u64| began + Duration::from_secs(seconds);
+        let mut looked = Looked::default();
+        let first = looked.begin(at(10_000), began);
+        assert_eq!(first.window.after, Instant::UNIX_EPOCH);
+        // A look that was not complete is made again.
+        let again = looked.begin(at(10_001), after(1));
+        assert_eq!(again.window.after, Instant::UNIX_EPOCH);
+        looked.end(first, after(2));
+        let next = looked.begin(at(10_002), after(2));
+        assert_eq!(next.window.after, at(10_000) - OVERLAP);
+        looked.end(next, after(3));
+        // The first took two seconds: a twentieth of the time.
+        let later = looked.begin(at(10_041), after(41));
+        assert_eq!(later.window.after, at(10_002) - OVERLAP);
+        let all = looked.begin(at(10_042), after(42));
+        assert_eq!(all.window.after, Instant::UNIX_EPOCH);
     }
 }

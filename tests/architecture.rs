@@ -84,7 +84,12 @@ const UNSAFE: [&str; 2] = ["src/kafka/describe.rs", "src/kafka/epoch.rs"];
 
 /// Besides the store: what asks the server about itself before there is a schema that a store could
 /// stand on. Whoever connects asks whether it is the primary; the doctor, its version and rights.
-const SQL: &[&str] = &["src/store/", "src/postgres/", "src/doctor/postgres.rs"];
+const SQL: &[&str] = &[
+    "src/store/",
+    "src/postgres/",
+    "src/doctor/postgres.rs",
+    "src/doctor/privileges.rs",
+];
 
 /// What a rule has no business with.
 const NOT_IN_DOMAIN: &[&str] = &["async", "axum", "await", "rdkafka", "sqlx", "tokio"];
@@ -180,6 +185,86 @@ fn sql_is_in_the_store() {
         ],
     );
     report("SQL outside of src/store/", &faults);
+}
+
+/// Released before the rule was there.
+const LAST_WITHOUT_RULE: u32 = 2;
+
+/// Each migration: its number, its name, and its statements in small letters, comments left out.
+fn migrations() -> Vec<(u32, String, String)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let entries = fs::read_dir(dir).expect("there are some");
+    let mut migrations: Vec<(u32, String, String)> = entries
+        .map(|entry| {
+            let path = entry.expect("an entry").path();
+            let name = path
+                .file_name()
+                .expect("a file")
+                .to_string_lossy()
+                .into_owned();
+            let text = fs::read_to_string(&path).expect("UTF-8").to_lowercase();
+            let number = name
+                .split('_')
+                .next()
+                .and_then(|number| number.parse().ok());
+            (number.expect("a number first"), name, text)
+        })
+        .collect();
+    migrations.sort();
+    migrations
+}
+
+#[test]
+fn a_migration_builds_no_index_under_a_lock() {
+    let mut faults = Vec::new();
+    for (number, name, text) in migrations() {
+        if number <= LAST_WITHOUT_RULE {
+            continue;
+        }
+        let code: Vec<&str> = text
+            .lines()
+            .map(|line| line.split("--").next().unwrap_or_default())
+            .collect();
+        let code = code.join("\n");
+        let alone = text.starts_with("-- no-transaction\n");
+        for statement in code.split(';') {
+            let words: Vec<&str> = statement.split_whitespace().collect();
+            let is_index = words.starts_with(&["create", "index"])
+                || words.starts_with(&["create", "unique", "index"]);
+            if !is_index {
+                continue;
+            }
+            let on = words.iter().position(|word| *word == "on");
+            let table = on.and_then(|on| words.get(on + 1)).unwrap_or(&"");
+            let concurrently = words
+                .windows(4)
+                .any(|words| words == ["concurrently", "if", "not", "exists"]);
+            let is_new = code.contains(&format!("create table {table} "));
+            if !(is_new || concurrently && alone) {
+                faults.push(format!("{name}: {}", words.join(" ")));
+            }
+        }
+        for slow in ["set not null", "alter column", "cluster ", "vacuum full"] {
+            if code.contains(slow) {
+                faults.push(format!("{name}: {slow} reads or rewrites the whole table"));
+            }
+        }
+        let added = code.split("add constraint").skip(1);
+        faults.extend(
+            added
+                .filter(|rest| {
+                    !rest
+                        .split(';')
+                        .next()
+                        .is_some_and(|rest| rest.contains("not valid"))
+                })
+                .map(|_| format!("{name}: a constraint that is not added `not valid`")),
+        );
+    }
+    report(
+        "migrations that hold a table's writers up: see CONTRIBUTING.md",
+        &faults,
+    );
 }
 
 #[test]

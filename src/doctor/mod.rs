@@ -4,6 +4,7 @@ mod kafka;
 mod names;
 mod positions;
 mod postgres;
+mod privileges;
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use sqlx::postgres::PgConnection;
 use crate::causes;
 use crate::config::{AuthConfig, Config, ConfigError};
 use crate::domain::time_zone::Database;
+use crate::readiness::Role;
 
 /// How long any one thing may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,6 +41,7 @@ pub enum Outcome {
 pub async fn run(
     config: &Result<Config, ConfigError>,
     broker_clock: bool,
+    roles: &[Role],
     schema: impl AsyncFnOnce(&mut PgConnection) -> Result<String, String>,
     out: &mut dyn Write,
 ) -> io::Result<Outcome> {
@@ -63,8 +66,11 @@ pub async fn run(
     }
     names::examine(&mut report, config).await?;
     kafka::examine(&mut report, config, broker_clock).await?;
-    postgres::examine(&mut report, config, schema).await?;
-    positions::examine(&mut report, config).await?;
+    postgres::examine(&mut report, config, roles, schema).await?;
+    // The relay does not read positions.
+    if roles.iter().any(|role| *role != Role::Relay) {
+        positions::examine(&mut report, config).await?;
+    }
     Ok(if report.failed {
         Outcome::Unhealthy
     } else {

@@ -4,23 +4,35 @@ use std::io;
 
 use sqlx::postgres::{PgConnection, PgSslMode};
 
-use super::{Report, TIMEOUT};
+use super::{Report, TIMEOUT, privileges};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::postgres::{
     Connector, NoServer, SHARED_SESSIONS, Settings, Why, lost_options, place, shares_sessions,
 };
+use crate::readiness::Role;
+use crate::store::horizon::horizon;
 use crate::store::identity::{Standing, standing};
-use crate::store::schema::{RESET_XIDS, foreign_xids};
+use crate::store::schema::{
+    RESET_XIDS, foreign_xids, missing_receipt_months, receipts_in_default_partition,
+};
 use crate::store::upgrade::{GATED_RELEASE, upgrade_is_finished};
 
 /// The oldest Postgres with what the schema uses (`xid8`, `pg_current_snapshot`).
 const OLDEST_POSTGRES: i32 = 130_000;
 
+/// A transaction of this age holds back too much: rows that were deleted since stay, and are passed
+/// over again and again.
+const OLD_SECONDS: f64 = 3_600.0;
+const OLD_TRANSACTIONS: i64 = 10_000_000;
+
+const STRAY_CURE: &str = "run ride-promo receipts move-month, see the operator guide";
+
 /// Everything about Postgres.
 pub(super) async fn examine(
     report: &mut Report<'_>,
     config: &Config,
+    roles: &[Role],
     schema: impl AsyncFnOnce(&mut PgConnection) -> Result<String, String>,
 ) -> io::Result<()> {
     // Its form was checked with the configuration.
@@ -49,7 +61,7 @@ pub(super) async fn examine(
     let (_, options) = connector.current();
     let place = place(&options);
     let mode = options.get_ssl_mode();
-    let examined = examine_server(report, &mut connection, &place, mode, config).await?;
+    let examined = examine_server(report, &mut connection, &place, mode, config, roles).await?;
     if let Err(error) = examined {
         return report.fail(
             "postgres",
@@ -63,8 +75,14 @@ pub(super) async fn examine(
             report.ok("schema", &finding)?;
             // Only a schema that is ours can be asked.
             upgrade(report, &mut connection).await?;
-            xids(report, &mut connection).await?;
+            if roles.iter().any(|role| *role != Role::Relay) {
+                xids(report, &mut connection).await?;
+            }
             server(report, &mut connection).await?;
+            if roles.contains(&Role::Sweep) {
+                horizons(report, &mut connection).await?;
+                receipts(report, &mut connection).await?;
+            }
         }
         Ok(Err(finding)) => report.fail("schema", &finding, "")?,
         Err(_) => report.fail(
@@ -210,6 +228,73 @@ async fn server(report: &mut Report<'_>, connection: &mut PgConnection) -> io::R
     }
 }
 
+/// Whether something keeps Postgres from removing dead rows.
+async fn horizons(report: &mut Report<'_>, connection: &mut PgConnection) -> io::Result<()> {
+    const SUBJECT: &str = "postgres horizon";
+    let holders = match tokio::time::timeout(TIMEOUT, horizon(connection)).await {
+        Ok(Ok(holders)) => holders,
+        Ok(Err(error)) => return report.fail(SUBJECT, &error.to_string(), ""),
+        Err(_) => return report.fail(SUBJECT, "no answer in time", "run doctor again"),
+    };
+    let old = holders.iter().find(|holder| {
+        holder.transactions > OLD_TRANSACTIONS
+            || holder.seconds.is_some_and(|seconds| seconds > OLD_SECONDS)
+    });
+    match old {
+        Some(holder) => {
+            let age = holder
+                .seconds
+                .map(|seconds| format!(", for {seconds:.0} s"))
+                .unwrap_or_default();
+            report.fail(
+                SUBJECT,
+                &format!(
+                    "no dead row is removed since {} transactions{age}",
+                    holder.transactions
+                ),
+                &format!("end it if it is not needed: {}", holder.who),
+            )
+        }
+        None => report.ok(SUBJECT, "no transaction is older than an hour"),
+    }
+}
+
+/// Whether every receipt has a partition of its month.
+async fn receipts(report: &mut Report<'_>, connection: &mut PgConnection) -> io::Result<()> {
+    const SUBJECT: &str = "receipt partitions";
+    let asked = async {
+        let stray = receipts_in_default_partition(&mut *connection).await?;
+        Ok::<_, crate::store::StoreError>((stray, missing_receipt_months(connection).await?))
+    };
+    match tokio::time::timeout(TIMEOUT, asked).await {
+        Ok(Ok((0, missing))) if missing.is_empty() => {
+            report.ok(SUBJECT, "of the coming twelve months")
+        }
+        Ok(Ok((0, missing))) => {
+            let months: Vec<String> = missing
+                .iter()
+                .map(|month| month.format("%Y-%m").to_string())
+                .collect();
+            report.fail(
+                SUBJECT,
+                &format!("none of {}", months.join(", ")),
+                "run ride-promo migrate as the owner while no pg_dump runs",
+            )
+        }
+        Ok(Ok((_, _))) => report.fail(
+            SUBJECT,
+            "receipts are in the default partition, of which no month can be dropped",
+            STRAY_CURE,
+        ),
+        Ok(Err(error)) => report.fail(SUBJECT, &error.to_string(), ""),
+        Err(_) => report.fail(
+            SUBJECT,
+            "no answer in time",
+            "look for locks in pg_stat_activity",
+        ),
+    }
+}
+
 /// The server's facts, in one row.
 #[derive(sqlx::FromRow)]
 struct Server {
@@ -218,8 +303,6 @@ struct Server {
     standby: bool,
     read_only: bool,
     can_create: bool,
-    forbidden_tables: Option<String>,
-    forbidden_sequences: Option<String>,
     role: String,
     fsync: String,
     synchronous_commit: String,
@@ -233,23 +316,6 @@ const SERVER: &str = "
            pg_is_in_recovery() as standby,
            current_setting('transaction_read_only')::bool as read_only,
            coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) as can_create,
-           (select string_agg(c.relname, ', ' order by c.relname)
-              from pg_class c
-             where c.relnamespace = to_regnamespace(quote_ident(current_schema()))
-               and c.relkind in ('r', 'p')
-               and not c.relispartition
-               and c.relname <> '_sqlx_migrations'
-               and not (has_table_privilege(c.oid, 'SELECT')
-                    and has_table_privilege(c.oid, 'INSERT')
-                    and has_table_privilege(c.oid, 'UPDATE')
-                    and has_table_privilege(c.oid, 'DELETE'))) as forbidden_tables,
-           -- those of identity columns need no rights of their own
-           (select string_agg(c.relname, ', ' order by c.relname)
-              from pg_class c
-             where c.relnamespace = to_regnamespace(quote_ident(current_schema()))
-               and not exists (select from pg_depend d where d.objid = c.oid and d.deptype = 'i')
-               -- in this order, since asked of anything else it is an error
-               and case when c.relkind = 'S' then not has_sequence_privilege(c.oid, 'USAGE') end) as forbidden_sequences,
            quote_ident(current_user) as role,
            current_setting('fsync') as fsync,
            current_setting('synchronous_commit') as synchronous_commit,
@@ -262,6 +328,7 @@ async fn examine_server(
     place: &str,
     mode: PgSslMode,
     config: &Config,
+    roles: &[Role],
 ) -> io::Result<Result<(), sqlx::Error>> {
     let server = match sqlx::query_as::<_, Server>(SERVER)
         .fetch_one(&mut *connection)
@@ -294,7 +361,11 @@ async fn examine_server(
         report.ok("postgres", &found)?;
     }
     security(report, mode, server.tls.as_deref())?;
-    privileges(report, &server)?;
+    let may =
+        privileges::examine(report, connection, &server.role, roles, server.can_create).await?;
+    if may.is_err() {
+        return Ok(may);
+    }
     if server.fsync == "off" || server.synchronous_commit == "off" {
         report.fail(
             "postgres durability",
@@ -319,38 +390,6 @@ async fn examine_server(
         )?;
     }
     clock(report, connection).await
-}
-
-fn privileges(report: &mut Report<'_>, server: &Server) -> io::Result<()> {
-    const SUBJECT: &str = "postgres privileges";
-    let role = &server.role;
-    let mut forbidden = Vec::new();
-    let mut grants = Vec::new();
-    if let Some(tables) = &server.forbidden_tables {
-        forbidden.push(tables.as_str());
-        grants.push(format!(
-            "grant select, insert, update, delete on {tables} to {role}"
-        ));
-    }
-    if let Some(sequences) = &server.forbidden_sequences {
-        forbidden.push(sequences.as_str());
-        grants.push(format!("grant usage on sequence {sequences} to {role}"));
-    }
-    if !forbidden.is_empty() {
-        return report.fail(
-            SUBJECT,
-            &format!("not all rights on {}", forbidden.join(", ")),
-            &format!("run as the owner: {}", grants.join("; ")),
-        );
-    }
-    report.ok(
-        SUBJECT,
-        if server.can_create {
-            "may read, write and create tables"
-        } else {
-            "may read and write; may not create tables, so migrate as another user, at least once in eleven months"
-        },
-    )
 }
 
 async fn clock(

@@ -15,7 +15,9 @@ use crate::domain::promotion::Verdict;
 use crate::kafka::ClusterError;
 use crate::readiness::{Readiness, Role};
 use crate::store::clock::DbClock;
-use crate::store::rides::{Applied, Batch, Cause, Counts, IncomingRide, Range, RideApplier};
+use crate::store::rides::{
+    Applied, Batch, CONNECT_TIMEOUT, Cause, Counts, IncomingRide, Range, RideApplier,
+};
 use crate::store::{Store, StoreError, TRANSACTION_TIMEOUT, within};
 use crate::telemetry::IngestMetrics;
 use crate::telemetry::traces::{self, Operation};
@@ -160,9 +162,14 @@ impl Committer {
     ) -> Option<Outcome> {
         let mut backoff = BACKOFF;
         let mut failures = 0_u32;
+        let mut failures_of_batch = 0_u32;
         loop {
             let began = Monotonic::now();
-            match self.attempt(applier, &batch).await {
+            let (applied, tried) = match self.session(applier).await {
+                Ok(session) => (self.attempt(session, &batch).await, true),
+                Err(error) => (Err(error), false),
+            };
+            match applied {
                 Ok(Applied::Committed {
                     counts,
                     now,
@@ -209,11 +216,13 @@ impl Committer {
                     // The set of live clients dies with the session.
                     *applier = None;
                     failures += 1;
+                    // A session that cannot be had says nothing of the batch.
+                    failures_of_batch += u32::from(tried);
                     let records = records(&batch);
                     let alone = batch
                         .rides
                         .first()
-                        .filter(|_| records == 1 && error.may_be_too_much());
+                        .filter(|_| tried && records == 1 && error.may_be_too_much());
                     if failures == 1 || failures.is_multiple_of(30) {
                         tracing::error!(
                             %error,
@@ -226,7 +235,8 @@ impl Committer {
                         );
                     }
                     self.readiness.set(Role::Ingest, Err(why(&error, alone)));
-                    if records > 1 && failures >= TRIES_OF_A_SIZE && error.may_be_too_much() {
+                    let is_too_much = tried && error.may_be_too_much();
+                    if records > 1 && failures_of_batch >= TRIES_OF_A_SIZE && is_too_much {
                         return Some(Outcome::TooMuch {
                             ranges: batch.ranges,
                             records,
@@ -243,10 +253,9 @@ impl Committer {
 
     async fn attempt(
         &self,
-        applier: &mut Option<RideApplier>,
+        applier: &mut RideApplier,
         batch: &Batch,
     ) -> Result<Applied, StoreError> {
-        let applier = self.session(applier).await?;
         let Some(mut traced) = traces::Batch::begin(
             Operation::Process,
             &batch.source.topic,
@@ -285,8 +294,7 @@ impl Committer {
         match applier {
             Some(session) => Ok(session),
             none => {
-                let session =
-                    within(TRANSACTION_TIMEOUT, RideApplier::connect(&self.store)).await?;
+                let session = within(CONNECT_TIMEOUT, RideApplier::connect(&self.store)).await?;
                 Ok(none.insert(session))
             }
         }

@@ -1,5 +1,6 @@
 //! The service as a process: the roles that run here, in what order they start and stop.
 
+mod gauges;
 mod knock;
 mod tasks;
 mod waiting;
@@ -22,9 +23,6 @@ use crate::sweep::Sweep;
 use crate::telemetry::{Metrics, traces};
 use tasks::Tasks;
 use waiting::{wait_for_kafka, wait_for_postgres};
-
-/// How often the gauges that no role keeps are set.
-const GAUGES_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The database of a configuration.
 pub fn store_of(database: &DatabaseConfig) -> anyhow::Result<Store> {
@@ -52,7 +50,11 @@ pub async fn serve(
         process.stop.clone(),
     ));
     process.start(&mut running, apply_migrations).await?;
-    let gauges = tokio::spawn(process.clone().keep_gauges());
+    let gauges = tokio::spawn(gauges::keep(
+        process.store.clone(),
+        Arc::clone(&process.metrics),
+        process.roles.clone(),
+    ));
 
     // What ends by itself takes the process down; its supervisor starts it again.
     // The stop is looked at first: it also ends tasks.
@@ -239,27 +241,6 @@ impl Process {
             readiness: Arc::clone(&self.readiness),
             outbox_wake: self.outbox_wake.clone(),
             rewards_failing: Mutex::default(),
-        }
-    }
-
-    async fn keep_gauges(self) {
-        let (store, metrics) = (self.store, self.metrics);
-        let with_outbox = self.roles.contains(&Role::Relay);
-        let mut tick = tokio::time::interval(GAUGES_INTERVAL);
-        loop {
-            tick.tick().await;
-            let (size, idle) = store.pool_size();
-            metrics.pool.size.set(i64::from(size));
-            let idle = i64::try_from(idle).unwrap_or(i64::MAX);
-            metrics.pool.idle.set(idle);
-            if with_outbox && let Ok((depth, oldest)) = store.outbox_depth().await {
-                metrics.relay.outbox_depth.set(depth);
-                metrics.relay.outbox_oldest_age_seconds.set(oldest);
-            }
-            if with_outbox && let Ok(last) = store.last_import().await {
-                let at = last.map_or(0.0, |at| at.timestamp() as f64);
-                metrics.relay.import_last_timestamp_seconds.set(at);
-            }
         }
     }
 }

@@ -30,8 +30,8 @@ pub async fn record(
     Ok(())
 }
 
-/// Writes down the first part of a change that takes several transactions; each later one brings
-/// the entry up to date with [`amend`], so that it says at any time what has been committed.
+/// Writes down the first part of a change that takes several transactions; each later one says with
+/// [`progress`] what has been committed by then.
 pub(super) async fn begin(
     connection: &mut PgConnection,
     author: &Author,
@@ -49,14 +49,15 @@ pub(super) async fn begin(
     .await?)
 }
 
-/// Replaces what an entry says is there now.
-pub(super) async fn amend(
+/// What the change of an entry has come to by now. The entry itself stays as it was written.
+pub(super) async fn progress(
     connection: &mut PgConnection,
     audit_id: i64,
     after: Value,
 ) -> Result<()> {
     sqlx::query!(
-        "update admin_audit set after = $2 where audit_id = $1",
+        "insert into import_progress (audit_id, after) values ($1, $2)
+         on conflict (audit_id) do update set after = excluded.after",
         audit_id,
         after
     )
@@ -83,7 +84,7 @@ impl Store {
               where call = $1",
             IMPORT_CALL
         )
-        .fetch_one(self.pool())
+        .fetch_one(&mut *self.acquire().await?)
         .await?)
     }
 
@@ -91,8 +92,9 @@ impl Store {
     pub async fn audit(&self, after: Option<i64>, limit: i64) -> Result<Vec<AuditEntry>> {
         Ok(sqlx::query_as!(
             AuditEntry,
-            "select audit_id, actor, at, call, before, after from admin_audit
-              where $1::bigint is null or audit_id < $1 order by audit_id desc limit $2",
+            r#"select a.audit_id, a.actor, a.at, a.call, a.before, coalesce(p.after, a.after) as "after?"
+                 from admin_audit a left join import_progress p using (audit_id)
+                where $1::bigint is null or a.audit_id < $1 order by a.audit_id desc limit $2"#,
             after,
             limit
         )

@@ -28,14 +28,22 @@ impl EndingFeed {
     /// The participations that were committed as `REWARDED` or `EXPIRED` since the last call.
     /// Everything that was answered before this call is among them.
     pub async fn next(&mut self) -> Result<Vec<(UserId, PromotionId)>> {
-        // As in the batch of rides: what is visible now and was not at the last snapshot. In one
-        // statement, so that the snapshot is the one the rows were read with.
+        // A snapshot does not show exactly the transactions from its xmax on and those in its list.
+        // Asked for by these, and not by its xmin, one transaction that stays open does not have
+        // everything since read again and again. Ordered, and as ranges, so that the planner takes no
+        // other index whatever it thinks is in the table. In one statement, so that the new snapshot is the
+        // one the rows were read with.
         let news = sqlx::query!(
             r#"select pg_current_snapshot()::text as "snapshot!", array_agg(user_id) as users, array_agg(promotion_id) as promotions
-                 from promotion_user
-                where ended_xid is not null
-                  and ended_xid >= pg_snapshot_xmin($1::text::pg_snapshot)
-                  and not pg_visible_in_snapshot(ended_xid, $1::text::pg_snapshot)"#,
+                 from ((select user_id, promotion_id from promotion_user
+                         where ended_xid is not null and ended_xid >= pg_snapshot_xmax($1::text::pg_snapshot)
+                         order by ended_xid)
+                       union all
+                       select p.user_id, p.promotion_id
+                         from unnest(array(select pg_snapshot_xip($1::text::pg_snapshot))) x (xid)
+                        cross join lateral (select user_id, promotion_id from promotion_user
+                                             where ended_xid is not null and ended_xid >= x.xid and ended_xid <= x.xid
+                                             order by ended_xid) p) news"#,
             self.snapshot.as_str()
         )
         .fetch_one(&mut self.connection)

@@ -19,11 +19,20 @@ pub struct HeldBack {
     pub by_quarantine: i64,
 }
 
+/// The deadlines that are looked at: bound values, so that an index gives these rows only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Later than this.
+    pub after: Instant,
+    /// Not later than this.
+    pub upto: Instant,
+}
+
 impl Store {
-    /// Expires challenges whose deadline is at or before `due`, up to which the caller has proven
-    /// that every ride was applied. One whose client has an open quarantined ride received since the
-    /// start is left. Answers how many expired; fewer than `limit` means that none is left.
-    pub async fn expire_challenges(&self, due: Instant, limit: i64) -> Result<u64> {
+    /// Expires challenges whose deadline is in `window`, up to whose end the caller has proven that
+    /// every ride was applied. One whose client has an open quarantined ride received since the start
+    /// is left. Returns how many expired; fewer than `limit` means that none is left.
+    pub async fn expire_challenges(&self, window: Window, limit: i64) -> Result<u64> {
         self.run_tx("expire_challenges", move |connection| {
             Box::pin(async move {
                 identity::ensure_accepted(connection).await?;
@@ -31,12 +40,13 @@ impl Store {
                 // quarantined later than this was published after the proof.
                 let candidates = sqlx::query!(
                     "select p.user_id, p.promotion_id from promotion_user p
-                      where p.status = 'IN_PROGRESS' and p.challenge_deadline <= $1
+                      where p.status = 'IN_PROGRESS' and p.challenge_deadline > $1 and p.challenge_deadline <= $2
                         and not exists (select from quarantined_ride q
                                          where q.user_id = p.user_id and q.status = 'OPEN' and q.received_at >= p.started_at)
                       order by p.challenge_deadline
-                      limit $2",
-                    due,
+                      limit $3",
+                    window.after,
+                    window.upto,
                     limit
                 )
                 .fetch_all(&mut *connection)
@@ -48,16 +58,19 @@ impl Store {
         .await
     }
 
-    /// Expires rewards that were not claimed in time, by the database's clock.
-    pub async fn expire_rewards(&self, limit: i64) -> Result<u64> {
+    /// Expires rewards whose deadline is in `window`, which ends in the past of the database's clock.
+    /// Returns how many expired; fewer than `limit` means that none is left.
+    pub async fn expire_rewards(&self, window: Window, limit: i64) -> Result<u64> {
         self.run_tx("expire_rewards", move |connection| {
             Box::pin(async move {
                 identity::ensure_accepted(connection).await?;
                 let candidates = sqlx::query!(
                     "select user_id, promotion_id from promotion_user
-                      where status = 'COMPLETED' and reward_deadline <= clock_timestamp()
+                      where status = 'COMPLETED' and reward_deadline > $1 and reward_deadline <= $2
                       order by reward_deadline
-                      limit $1",
+                      limit $3",
+                    window.after,
+                    window.upto,
                     limit
                 )
                 .fetch_all(&mut *connection)

@@ -1,11 +1,12 @@
 //! Status changes waiting to be published, a shard of clients at a time.
 
-use std::time::Duration;
+use std::time::{Duration, Instant as Monotonic};
 
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use sqlx::types::Json;
 
+use super::published::Published;
 use super::state::state_of;
 use super::{Result, Store, StoreError, TRANSACTION_TIMEOUT, identity, within};
 use crate::domain::Instant;
@@ -53,7 +54,14 @@ pub struct Pulse {
 pub struct ShardLease {
     connection: PgConnection,
     shard: i16,
+    published: Published,
 }
+
+/// Between two questions who writes to the outbox.
+const WRITERS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// By how many ids reads of others may lag behind the relay's own.
+const TELL_EVERY: i64 = 5_000;
 
 impl Store {
     /// The shards there are; their number is the schema's.
@@ -83,7 +91,16 @@ impl Store {
             if in_time(taken.fetch_one(&mut connection)).await? {
                 // A standby that lagged and was promoted may lack what was published already.
                 in_time(identity::ensure_accepted(&mut connection)).await?;
-                return Ok(ShardLease { connection, shard });
+                let published = sqlx::query_scalar!(
+                    "select published_upto from relay_shard where shard = $1",
+                    shard
+                );
+                let upto = in_time(published.fetch_one(&mut connection)).await?;
+                return Ok(ShardLease {
+                    connection,
+                    shard,
+                    published: Published::behind(upto),
+                });
             }
             standby();
             tokio::time::sleep(interval).await;
@@ -95,28 +112,46 @@ impl Store {
         Ok(sqlx::query_as!(
             Pulse,
             r#"select clock_ms() as "now!",
-                      (select occurred_at from event_outbox order by id limit 1) as "oldest_unpublished?""#
+                      (select occurred_at from event_outbox
+                        where id > (select min(published_upto) from relay_shard)
+                        order by id limit 1) as "oldest_unpublished?""#
         )
         .fetch_one(&mut *self.acquire().await?)
         .await?)
     }
 
-    /// How many events wait, and how old the oldest is, in seconds.
+    /// How many events wait, and how old the oldest is, in seconds. They are counted up to
+    /// `MAX_COUNTED`; of more it is told how many ids lie between the first and the last, which is a
+    /// little more where transactions failed.
     pub async fn outbox_depth(&self) -> Result<(i64, f64)> {
+        const MAX_COUNTED: i64 = 10_000;
         let row = sqlx::query!(
-            r#"select count(*) as "depth!",
+            r#"with waiting as materialized (
+                   select id, occurred_at from event_outbox
+                    where id > (select min(published_upto) from relay_shard)
+                    order by id limit $1)
+               select count(*) as "counted!",
+                      case when count(*) = $1
+                           then (select id from event_outbox order by id desc limit 1) - min(id) + 1 end as span,
                       coalesce(extract(epoch from clock_timestamp() - min(occurred_at))::float8, 0) as "oldest!"
-                 from event_outbox"#
+                 from waiting"#,
+            MAX_COUNTED
         )
         .fetch_one(&mut *self.acquire().await?)
         .await?;
-        Ok((row.depth, row.oldest.max(0.0)))
+        let depth = row.span.map_or(row.counted, |span| span.max(row.counted));
+        Ok((depth, row.oldest.max(0.0)))
     }
 }
 
 impl ShardLease {
     /// The oldest events of the shard, in order, at most `limit`.
     pub async fn read(&mut self, limit: i64) -> Result<Vec<Pending>> {
+        if self.published.is_due(WRITERS_INTERVAL) {
+            let writers = self.writers().await?;
+            self.published.hear(writers);
+            self.published.asked = Some(Monotonic::now());
+        }
         let rows = sqlx::query!(
             r#"select e.id, e.event_id, e.type as "event_type: EventType", e.user_id, e.promotion_id, m.promotion_key,
                       e.status as "status: StatusName", e.previous_status as "previous_status: StatusName", e.version,
@@ -124,13 +159,20 @@ impl ShardLease {
                       e.reward_deadline, e.rewarded_at, e.expired_at, e.expired_reason as "expired_reason: ExpiredReason",
                       e.reward as "reward: Json<Reward>", e.occurred_at, e.traceparent
                  from event_outbox e join promotion m using (promotion_id)
-                where e.shard = $1
+                where e.shard = $1 and e.id > $3
                 order by e.id
                 limit $2"#,
             self.shard,
-            limit
+            limit,
+            self.published.upto
         );
         let rows = in_time(rows.fetch_all(&mut self.connection)).await?;
+        let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+        let is_all = i64::try_from(ids.len()).is_ok_and(|read| read < limit);
+        self.published.have_read(&ids, is_all);
+        if ids.is_empty() {
+            self.tell().await?;
+        }
         rows.into_iter()
             .map(|row| {
                 let event = PromotionStatus {
@@ -157,7 +199,36 @@ impl ShardLease {
             ids
         );
         in_time(deleted.execute(&mut self.connection)).await?;
+        self.published.have_deleted(ids.len());
+        self.tell().await
+    }
+
+    /// Tells others how far it is, now and then: each time leaves a dead row behind.
+    async fn tell(&mut self) -> Result<()> {
+        let upto = self.published.upto;
+        if upto < self.published.told + TELL_EVERY {
+            return Ok(());
+        }
+        let told = sqlx::query!(
+            "update relay_shard set published_upto = $2 where shard = $1 and published_upto < $2",
+            self.shard,
+            upto
+        );
+        in_time(told.execute(&mut self.connection)).await?;
+        self.published.told = upto;
         Ok(())
+    }
+
+    /// The transactions that have written to the outbox, or are about to, but for this session's.
+    async fn writers(&mut self) -> Result<Vec<String>> {
+        let writers = sqlx::query_scalar!(
+            r#"select virtualtransaction as "writer!" from pg_locks
+                where locktype = 'relation' and mode = 'RowExclusiveLock' and granted
+                  and database = (select oid from pg_database where datname = current_database())
+                  and relation = 'event_outbox'::regclass
+                  and pid is distinct from pg_backend_pid()"#
+        );
+        in_time(writers.fetch_all(&mut self.connection)).await
     }
 
     /// Gives the shard back.

@@ -166,7 +166,21 @@ async fn import(
 ) -> Result<BatchImported> {
     let products = lock_products(connection, lines).await?;
     let promotions = promotions(connection, lines).await?;
-    let stored = lock_stored(connection, lines).await?;
+    // Compared first and locked then: a line that changes nothing leaves its pre-offer as it is, in
+    // the table too. What it was compared with may change at once; then that change came after it.
+    let mut stored = stored(connection, lines).await?;
+    let changing: HashSet<Uuid> = fold(lines, &stored, &products, &promotions)
+        .changes
+        .keys()
+        .filter_map(|external_id| stored.get(*external_id))
+        .map(|(pre_offer_id, _)| *pre_offer_id)
+        .collect();
+    if !changing.is_empty() {
+        // What another import has made of them meanwhile counts, and one that is gone is new.
+        let locked = lock_stored(connection, &changing.iter().copied().collect::<Vec<_>>()).await?;
+        stored.retain(|_, (pre_offer_id, _)| !changing.contains(pre_offer_id));
+        stored.extend(locked);
+    }
     let folded = fold(lines, &stored, &products, &promotions);
     // After the locks, so that of two imports of the same pre-offer the later one is in front; in
     // the order of the lines, so that of two pre-offers in one file the later one is.
@@ -238,9 +252,8 @@ async fn promotions(
     .collect())
 }
 
-/// The pre-offers that the lines name and that are there, locked in the order in which a start
-/// locks those of its client.
-async fn lock_stored(
+/// The pre-offers that the lines name and that are there.
+async fn stored(
     connection: &mut PgConnection,
     lines: &[NumberedLine],
 ) -> Result<HashMap<String, (Uuid, Stored)>> {
@@ -248,38 +261,77 @@ async fn lock_stored(
         .iter()
         .map(|line| line.line.external_id.as_str())
         .collect();
-    sqlx::query!(
+    sqlx::query_as!(
+        StoredRow,
         "select pre_offer_id, external_id, user_id, segment, product_id, amount_cents, currency_code, repayment_rate,
                 country_code, valid_until, promotion_key, promotion_id
-           from pre_offer where external_id = any($1)
-          order by pre_offer_id
-            for update",
+           from pre_offer where external_id = any($1)",
         &named.into_iter().collect::<Vec<_>>() as &[&str]
     )
     .fetch_all(connection)
     .await?
     .into_iter()
-    .map(|row| {
+    .map(StoredRow::read)
+    .collect()
+}
+
+/// These pre-offers as they are now, locked in the order in which a start locks those of its client.
+async fn lock_stored(
+    connection: &mut PgConnection,
+    pre_offer_ids: &[Uuid],
+) -> Result<HashMap<String, (Uuid, Stored)>> {
+    sqlx::query_as!(
+        StoredRow,
+        "select pre_offer_id, external_id, user_id, segment, product_id, amount_cents, currency_code, repayment_rate,
+                country_code, valid_until, promotion_key, promotion_id
+           from pre_offer where pre_offer_id = any($1)
+          order by pre_offer_id
+            for update",
+        pre_offer_ids
+    )
+    .fetch_all(connection)
+    .await?
+    .into_iter()
+    .map(StoredRow::read)
+    .collect()
+}
+
+struct StoredRow {
+    pre_offer_id: Uuid,
+    external_id: String,
+    user_id: i64,
+    segment: String,
+    product_id: i64,
+    amount_cents: i64,
+    currency_code: String,
+    repayment_rate: String,
+    country_code: String,
+    valid_until: Instant,
+    promotion_key: Option<String>,
+    promotion_id: Option<PromotionId>,
+}
+
+impl StoredRow {
+    fn read(self) -> Result<(String, (Uuid, Stored))> {
         let corrupt =
-            |error| StoreError::Corrupt(format!("pre-offer {}: {error}", row.pre_offer_id));
+            |error| StoreError::Corrupt(format!("pre-offer {}: {error}", self.pre_offer_id));
         let stored = Stored {
             line: PreOfferLine {
-                external_id: row.external_id,
-                user_id: row.user_id,
-                segment: row.segment,
-                product_id: row.product_id,
-                amount_cents: row.amount_cents,
-                currency_code: row.currency_code.parse().map_err(corrupt)?,
-                repayment_rate: row.repayment_rate,
-                country_code: row.country_code.parse().map_err(corrupt)?,
-                valid_until: row.valid_until,
-                promotion_key: row.promotion_key,
+                external_id: self.external_id,
+                user_id: self.user_id,
+                segment: self.segment,
+                product_id: self.product_id,
+                amount_cents: self.amount_cents,
+                currency_code: self.currency_code.parse().map_err(corrupt)?,
+                repayment_rate: self.repayment_rate,
+                country_code: self.country_code.parse().map_err(corrupt)?,
+                valid_until: self.valid_until,
+                promotion_key: self.promotion_key,
             },
-            promotion_id: row.promotion_id,
+            promotion_id: self.promotion_id,
         };
-        Ok((stored.line.external_id.clone(), (row.pre_offer_id, stored)))
-    })
-    .collect()
+        Ok((stored.line.external_id.clone(), (self.pre_offer_id, stored)))
+    }
 }
 
 async fn next_import_seqs(connection: &mut PgConnection, count: usize) -> Result<Vec<i64>> {
@@ -411,7 +463,7 @@ async fn write_journal(
     match journal.audit_id {
         None => audit::begin(connection, &journal.author, None, Some(after)).await,
         Some(audit_id) => {
-            audit::amend(connection, audit_id, after).await?;
+            audit::progress(connection, audit_id, after).await?;
             Ok(audit_id)
         }
     }

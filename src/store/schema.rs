@@ -1,13 +1,12 @@
 //! The schema's version: applied by `migrate`, demanded by `serve`.
 
-use sqlx::migrate::Migrator;
+use chrono::NaiveDate;
 use sqlx::postgres::PgConnection;
 
+use super::migrations::{self, LOCK_TIMEOUT, MIGRATOR};
 use super::upgrade::{FinishError, exclude_older_releases};
 use super::{Result, Store};
 use crate::postgres::Settings;
-
-static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
 /// How many months of receipt partitions `migrate` and the sweeper keep ready.
 const PARTITION_MONTHS: i32 = 12;
@@ -170,13 +169,15 @@ pub const RESET_XIDS: &str = "update promotion_user set live_xid = pg_current_xa
 pub async fn migrate(store: &Store) -> anyhow::Result<()> {
     let settings = Settings::new("migrate")
         .with("statement_timeout", "0")
-        .with("lock_timeout", "0")
+        .with("lock_timeout", LOCK_TIMEOUT)
+        // That something is there already is how it should be.
+        .with("client_min_messages", "warning")
         // A migration may take its time; warned of as slow, its whole text would be in the log.
         .without_statement_logging();
     let mut connection = store.connect(&settings).await?;
     let before = schema_status(&mut connection).await?;
     if !matches!(before, SchemaStatus::Compatible { .. }) {
-        MIGRATOR.run(&mut connection).await?;
+        migrations::run(&mut connection).await?;
         exclude_older_releases(&mut connection).await?;
     }
     if matches!(before, SchemaStatus::Older { found: None, .. }) {
@@ -186,7 +187,13 @@ pub async fn migrate(store: &Store) -> anyhow::Result<()> {
             Err(FinishError::Store(error)) => return Err(error.into()),
         }
     }
-    ensure_receipt_partitions(store).await?;
+    let missing = ensure_receipt_partitions(store).await?;
+    if !missing.is_empty() {
+        tracing::warn!(
+            "no receipt partitions could be made for {}, the sweeper tries again",
+            missing.join(", ")
+        );
+    }
     Ok(())
 }
 
@@ -197,13 +204,44 @@ impl Store {
     }
 }
 
-/// Makes the receipt partitions of the coming months.
-pub async fn ensure_receipt_partitions(store: &Store) -> Result<()> {
-    sqlx::query!(
-        "select ensure_receipt_partitions((clock_timestamp() at time zone 'UTC')::date, $1)",
+/// Makes the receipt partitions of the coming months that are missing, and returns the names of those
+/// that could not be made now. None waits for a lock for more than a fraction of a second.
+pub async fn ensure_receipt_partitions(store: &Store) -> Result<Vec<String>> {
+    // A month at a time: what one has locked does not wait for the next.
+    let mut connection = store.acquire().await?;
+    for month in missing_receipt_months(&mut connection).await? {
+        sqlx::query!("select ensure_receipt_partitions($1, 1)", month)
+            .fetch_one(&mut *connection)
+            .await?;
+    }
+    let missing = missing_receipt_months(&mut connection).await?;
+    Ok(missing
+        .into_iter()
+        .map(|month| month.format("%Y-%m").to_string())
+        .collect())
+}
+
+/// The months of which receipts will come and that have no partition, in order.
+pub async fn missing_receipt_months(connection: &mut PgConnection) -> Result<Vec<NaiveDate>> {
+    Ok(sqlx::query_scalar!(
+        r#"select month::date as "month!"
+             from generate_series(date_trunc('month', clock_timestamp() at time zone 'UTC'),
+                                  date_trunc('month', clock_timestamp() at time zone 'UTC') + make_interval(months => $1 - 1),
+                                  interval '1 month') month
+            where to_regclass('ride_receipt_' || to_char(month, 'YYYY_MM')) is null
+            order by month"#,
         PARTITION_MONTHS
     )
-    .fetch_one(&mut *store.acquire().await?)
-    .await?;
-    Ok(())
+    .fetch_all(connection)
+    .await?)
+}
+
+/// How many receipts are in the default partition, counted up to 10,000: of months that had no
+/// partition of their own when the first ride was recorded.
+pub async fn receipts_in_default_partition(connection: &mut PgConnection) -> Result<i64> {
+    Ok(sqlx::query_scalar!(
+        r#"select count(*) as "count!" from (select from ride_receipt_other limit 10000) stray"#
+    )
+    .fetch_one(connection)
+    .await?)
 }

@@ -20,6 +20,9 @@ use crate::wire::ride_completed::QuarantineReason;
 /// What holds expiry back, as labels.
 const HELD_BACK_CAUSES: [&str; 2] = ["lag", "quarantine"];
 
+/// What keeps Postgres from removing dead rows, as labels.
+const HORIZON_HOLDERS: [&str; 4] = ["session", "prepared", "slot", "standby"];
+
 /// What became of spans that left the queue, as labels.
 const SPAN_RESULTS: [&str; 2] = ["exported", "failed"];
 
@@ -91,6 +94,8 @@ pub struct Metrics {
     pub model: ModelMetrics,
     /// The pool of database connections.
     pub pool: PoolMetrics,
+    /// What operators must know of the database.
+    pub database: DatabaseMetrics,
     /// Spans.
     pub traces: TraceMetrics,
     ready: IntGaugeVec,
@@ -283,6 +288,19 @@ pub struct PoolMetrics {
     pub idle: IntGauge,
     /// How many there may be.
     pub max: IntGauge,
+}
+
+/// What operators must know of the database; kept by the role `sweep`.
+#[derive(Debug)]
+pub struct DatabaseMetrics {
+    /// Seconds for which dead rows are kept, by what keeps them.
+    pub horizon_seconds: Family<IntGauge>,
+    /// Transaction ids given out meanwhile.
+    pub horizon_transactions: Family<IntGauge>,
+    /// Receipts in the default partition; counted up to 10,000.
+    pub receipts_in_default_partition: IntGauge,
+    /// How many of the coming twelve months have no partition for receipts.
+    pub receipt_months_missing: IntGauge,
 }
 
 /// Spans, while traces are on. Ended ones that are neither sent nor waiting did not fit into the
@@ -482,6 +500,36 @@ impl Metrics {
                 size: make.gauge("db_pool_size", "Open database connections"),
                 idle: make.gauge("db_pool_idle", "Database connections not in use"),
                 max: make.gauge("db_pool_max", "Database connections there may be"),
+            },
+            database: DatabaseMetrics {
+                horizon_seconds: {
+                    let gauges = make.gauges(
+                        "db_horizon_age_seconds",
+                        "Time for which dead rows are kept",
+                        "holder",
+                    );
+                    Family::new(&HORIZON_HOLDERS, |holder| {
+                        gauges.with_label_values(&[holder])
+                    })
+                },
+                horizon_transactions: {
+                    let gauges = make.gauges(
+                        "db_horizon_age_transactions",
+                        "Transaction ids given out since the oldest that is kept",
+                        "holder",
+                    );
+                    Family::new(&HORIZON_HOLDERS, |holder| {
+                        gauges.with_label_values(&[holder])
+                    })
+                },
+                receipts_in_default_partition: make.gauge(
+                    "receipts_in_default_partition",
+                    "Receipts of months without a partition, counted up to 10,000",
+                ),
+                receipt_months_missing: make.gauge(
+                    "receipt_months_missing",
+                    "Coming months without a partition for receipts, of twelve",
+                ),
             },
             traces: TraceMetrics {
                 ended: make.counter("trace_spans_ended_total", "Spans that ended"),

@@ -73,7 +73,7 @@ async fn everything_well_is_a_line_each() {
     found.ok("kafka clock", "ms ahead of this machine");
     found.ok("postgres", "version ");
     found.ok("postgres tls", "not encrypted");
-    found.ok("postgres privileges", "may read, write and create tables");
+    found.ok("postgres privileges", "and create tables");
     found.ok("postgres durability", "on");
     found.ok("postgres clock", "ms ahead of this machine");
     found.ok("postgres sessions", "a session of its own");
@@ -81,6 +81,8 @@ async fn everything_well_is_a_line_each() {
     found.ok("schema", &format!("schema version {}", schema_version()));
     found.ok("upgrade", "finished, to 0.2.0");
     found.ok("participations", "all transaction ids are this server's");
+    found.ok("postgres horizon", "no transaction is older than an hour");
+    found.ok("receipt partitions", "of the coming twelve months");
     found.ok("positions", "no partition of the ride topic is stopped");
 
     // Nothing is left of the record that told the broker's clock, and without it there is none.
@@ -229,16 +231,16 @@ async fn a_database_without_schema_rights_or_durability() {
     };
     let found = Findings::of(as_role()).await;
     let cure = found.cure("postgres privileges", "not all rights on ");
-    assert!(cure.starts_with("run as the owner: "), "{cure}");
-    // What the guide grants is enough, and less is not.
-    let grants = block("docs/operator-guide.md", "rights");
-    for statement in grants
-        .split(';')
-        .map(str::trim)
-        .filter(|line| line.starts_with("grant"))
-    {
-        sql(statement.replace("ride_promo_app", &role)).await;
-    }
+    let statements = "run deploy/postgres/roles.sql, or as the owner: ";
+    assert!(cure.starts_with(statements), "{cure}");
+    // What the doctor says is enough, and less is not.
+    sql(format!("grant usage on schema public to {role}")).await;
+    sql(format!("grant select on _sqlx_migrations to {role}")).await;
+    sql(cure
+        .strip_prefix(statements)
+        .expect("statements")
+        .to_owned())
+    .await;
     let found = Findings::of(as_role()).await;
     found.all_well();
     found.ok("postgres privileges", "may not create tables");
@@ -248,8 +250,7 @@ async fn a_database_without_schema_rights_or_durability() {
     .await;
     let found = Findings::of(as_role()).await;
     let cure = found.cure("postgres privileges", "pre_offer_import_seq");
-    // And what the doctor says is enough too.
-    let grants = cure.strip_prefix("run as the owner: ").expect("statements");
+    let grants = cure.strip_prefix(statements).expect("statements");
     for statement in grants.split(';') {
         sql(statement.to_owned()).await;
     }

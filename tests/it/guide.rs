@@ -426,8 +426,13 @@ const KEY_SET: &str = r#"{"keys": [{"kty": "RSA", "use": "sig", "alg": "RS256", 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_owner_migrates_and_the_service_has_the_rights_it_needs() {
-    let world = World::builder().empty_database().build().await;
-    let [owner, app] = ["owner", "app"].map(|role| format!("{}_{role}", world.database()));
+    let postgres = Postgres::start_private().await;
+    let world = World::builder()
+        .postgres(&postgres)
+        .empty_database()
+        .build()
+        .await;
+    let [owner, app] = ["owner", "app"];
     world
         .execute(&format!(
             "create role {owner} login; alter database {} owner to {owner}; alter schema public owner to {owner}",
@@ -439,15 +444,16 @@ async fn the_owner_migrates_and_the_service_has_the_rights_it_needs() {
             .database_url()
             .replace("postgres://postgres@", &format!("postgres://{role}@"))
     };
-    let shell = Shell::new(&world).env("OWNER_URL", as_role(&owner));
+    let shell = Shell::new(&world).env("OWNER_URL", as_role(owner));
     shell.run("ADMIN_URL=$DATABASE_URL").await;
-    shell.run(&format!("DATABASE_URL={}", as_role(&app))).await;
+    shell.run(&format!("DATABASE_URL={}", as_role(app))).await;
     shell.run(&block(GUIDE, "migrate")).await;
-    // Roles are the whole server's, which other tests use.
-    let rights = block(GUIDE, "rights").replace("ride_promo_app", &app);
-    fs::write(shell.dir().join("rights.sql"), rights).expect("ours");
-    shell
-        .run("psql --quiet --set ON_ERROR_STOP=1 --dbname $ADMIN_URL --file rights.sql")
+    // Roles are the whole server's, which is why it is one of its own.
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    std::os::unix::fs::symlink(deploy, shell.dir().join("deploy")).expect("ours");
+    shell.run(&block(GUIDE, "rights")).await;
+    world
+        .execute("create role app login in role ride_promo_api, ride_promo_ingest, ride_promo_relay, ride_promo_sweep")
         .await;
     let said = shell.run(&block(GUIDE, "doctor")).await;
     assert!(
@@ -459,14 +465,10 @@ async fn the_owner_migrates_and_the_service_has_the_rights_it_needs() {
     assert!(said.starts_with("schema version "), "{said}");
     let service = world
         .service()
-        .env("DATABASE_URL", as_role(&app))
+        .env("DATABASE_URL", as_role(app))
         .start()
         .await;
     drop(service);
-    let drop = format!(
-        "drop owned by {app}; drop role {app}; reassign owned by {owner} to postgres; drop role {owner}"
-    );
-    world.execute(&drop).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

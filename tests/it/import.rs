@@ -99,7 +99,8 @@ async fn order(world: &World) -> Vec<String> {
 
 /// What the only import came to, by the audit.
 async fn audited(world: &World) -> Value {
-    sqlx::query_scalar("select after from admin_audit where call = 'pre-offers:import'")
+    sqlx::query_scalar("select coalesce(p.after, a.after) from admin_audit a left join import_progress p using (audit_id)
+          where a.call = 'pre-offers:import'")
         .fetch_one(world.pool())
         .await
         .unwrap()

@@ -1,6 +1,8 @@
 //! The session that applies batches, with the set of live clients, and its one transaction:
 //! position fence, new participations, quarantine, judging; all or nothing.
 
+use std::time::Duration;
+
 use futures::TryStreamExt as _;
 use hashbrown::HashSet;
 use sqlx::Connection;
@@ -15,6 +17,10 @@ use crate::postgres::{self, State};
 use crate::store::error::not_writable;
 use crate::store::{Result, Store, identity, span};
 use crate::wire::ride_completed::QuarantineReason;
+
+/// How long opening a session may take: it loads the clients with a challenge in progress, by a
+/// statement that has a limit of five minutes.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(330);
 
 /// A database session that applies batches, with the set of clients that have a challenge in
 /// progress. The set is exact as of each transaction because Postgres itself tells what became
@@ -38,15 +44,21 @@ impl RideApplier {
         // Who has started since the snapshot is loaded, and is news once more. In pieces, because one
         // array of everybody would be held several times over.
         let mut live = HashSet::new();
+        let mut tx = connection.begin().await?;
+        // Longer than a statement of a batch may take: there may be very many.
+        sqlx::query!("select set_config('statement_timeout', '5min', true)")
+            .fetch_one(&mut *tx)
+            .await?;
         let mut pieces = sqlx::query_scalar!(
             r#"select array_agg(user_id) as "users!" from promotion_user
                 where status = 'IN_PROGRESS' group by user_id % 256"#
         )
-        .fetch(&mut connection);
+        .fetch(&mut *tx);
         while let Some(users) = pieces.try_next().await? {
             live.extend(users);
         }
         drop(pieces);
+        tx.commit().await?;
         Ok(Self {
             connection,
             options: store.options(),
@@ -95,16 +107,23 @@ impl RideApplier {
             tx.rollback().await?;
             return Ok(Applied::Fenced);
         }
-        // A row visible now and not at the last snapshot was written by a transaction that was
-        // running or not yet begun then, so its xid is not below that snapshot's xmin. In one
-        // statement with its own snapshot, and after the fence: what commits later is seen by the
-        // next batch, and any ride read after that commit is in that batch or a later one.
+        // What is visible now and was not at the last snapshot was written by a transaction that was
+        // not yet begun then (from its xmax on) or running (in its list). Ordered, and as ranges, so that the planner
+        // takes no other index whatever it thinks is in the table. In one statement with its
+        // own snapshot, and after the fence: what commits later is seen by the next batch, and any
+        // ride read after that commit is in that batch or a later one.
         let news = sqlx::query!(
             r#"select pg_current_snapshot()::text as "snapshot!", clock_ms() as "now!",
-                      (select array_agg(user_id) from promotion_user
-                        where status = 'IN_PROGRESS'
-                          and live_xid >= pg_snapshot_xmin($1::text::pg_snapshot)
-                          and not pg_visible_in_snapshot(live_xid, $1::text::pg_snapshot)) as users"#,
+                      (select array_agg(user_id)
+                         from ((select user_id from promotion_user
+                                 where status = 'IN_PROGRESS' and live_xid >= pg_snapshot_xmax($1::text::pg_snapshot)
+                                 order by live_xid)
+                               union all
+                               select p.user_id
+                                 from unnest(array(select pg_snapshot_xip($1::text::pg_snapshot))) x (xid)
+                                cross join lateral (select user_id from promotion_user
+                                                     where status = 'IN_PROGRESS' and live_xid >= x.xid and live_xid <= x.xid
+                                                     order by live_xid) p) news) as users"#,
             snapshot.as_str()
         )
         .fetch_one(&mut *tx)

@@ -16,7 +16,7 @@ use crate::wire::quarantine::ReplayOutcome;
 use crate::wire::ride_completed::QuarantineReason;
 use crate::wire::traceparent::Traceparent;
 
-pub use applier::RideApplier;
+pub use applier::{CONNECT_TIMEOUT, RideApplier};
 pub use judging::apply_one;
 
 /// A ride as it came.

@@ -384,6 +384,7 @@ impl Postgres {
              listen_addresses = '127.0.0.1'\n\
              unix_socket_directories = ''\n\
              max_connections = 400\n\
+             max_prepared_transactions = 10\n\
              shared_buffers = 128MB\n\
              max_wal_size = 2GB\n\
              fsync = on\n\
