@@ -100,13 +100,16 @@ async fn stays_stopped(service: &Service, challenges: &Challenges, rides: i32) {
     );
 }
 
+/// The line of each partition.
 async fn shown(world: &World) -> Vec<String> {
     let shown = world
         .command(&["positions", "show"])
         .run()
         .await
         .expect_success();
-    shown.lines().skip(2).map(str::to_owned).collect()
+    let partitions = usize::try_from(world.partitions()).unwrap();
+    let lines = shown.lines().skip(2).take(partitions);
+    lines.map(str::to_owned).collect()
 }
 
 async fn set_position(world: &World, partition: &str, to: &str) {
