@@ -729,7 +729,10 @@ fn every_command_in_the_pages_is_run_or_it_is_said_why_not() {
 fn every_failure_is_shown_by_a_test_that_exists() {
     let page = read("docs/failures.md");
     let mut named = 0;
-    for line in page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| ---")) {
+    for line in page
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| ---"))
+    {
         let tests: Vec<&str> = line.split("[`").skip(1).collect();
         let is_header = line.starts_with("| failure");
         assert!(is_header || !tests.is_empty(), "no test: {line}");

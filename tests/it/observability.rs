@@ -605,3 +605,34 @@ async fn the_last_import_the_delay_of_changes_and_the_limit_of_waits_are_shown()
     );
     assert!(metrics.sum("ride_promo_status_delay_seconds_sum", &[]) < 30.0);
 }
+
+/// The commands with which the runbooks begin show what the pages say.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_runbooks_commands_show_what_they_are_about() {
+    let world = World::new().await;
+    let service = world.service().start().await;
+    let promotion = service.admin().open_promotion(&conditions(1)).await;
+    // Imports a pre-offer, and asks for a reward that is not there yet.
+    let client = service.eligible_client(48_151, &promotion).await;
+    client.start(promotion.id).await.expect(201);
+    client.accept(promotion.id).await.expect(409);
+    let shell = Shell::new(&world).env("ADMIN", service.admin_listener().address());
+    let accepts = block("docs/runbooks/RidePromoAcceptsFailing.md", "accepts");
+    let files = block(CONNECTIONS, "connections");
+    let imports = block("docs/runbooks/RidePromoImportStale.md", "imports");
+    let delay = block("docs/runbooks/RidePromoStatusLate.md", "delay");
+    let waits = block("docs/runbooks/RidePromoWaitsNearLimit.md", "waits");
+    for (block, words) in [
+        (accepts, "ride_promo_accepts_total"),
+        (files, "process_max_fds"),
+        (imports, "admin@example.com"),
+        (delay, "ride_promo_outbox_depth"),
+        (waits, "ride_promo_waits_max"),
+    ] {
+        let said = shell.run(&block).await;
+        assert!(said.contains(words), "{block}\n{said}");
+    }
+}
+
+/// Named here so that the call stays on one line, as the check of all pages looks for it.
+const CONNECTIONS: &str = "docs/runbooks/RidePromoConnectionsNearLimit.md";
