@@ -1,6 +1,7 @@
 //! Whether ingest and expiry may go on from where they are recorded to stand.
 
 use std::io;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
@@ -44,6 +45,9 @@ pub(super) async fn examine(report: &mut Report<'_>, config: &Config) -> io::Res
     Ok(())
 }
 
+/// How long Postgres may take here: the hosts before the primary are tried first, seconds each.
+const HOSTS_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// The partitions at which ingest and expiry stop, and why; `None` where the schema this program needs
 /// or the topic is not there yet.
 async fn stops(config: &Config) -> anyhow::Result<Option<Vec<(i32, String)>>> {
@@ -58,7 +62,7 @@ async fn stops(config: &Config) -> anyhow::Result<Option<Vec<(i32, String)>>> {
         }
         Ok(None)
     };
-    let Some(positions) = tokio::time::timeout(TIMEOUT, positions)
+    let Some(positions) = tokio::time::timeout(HOSTS_TIMEOUT, positions)
         .await
         .context("Postgres does not answer")??
     else {

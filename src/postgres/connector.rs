@@ -12,7 +12,7 @@ use super::session::{Settings, State, begin};
 use super::url::{DatabaseUrl, UrlError};
 
 /// How long one host may take to accept a session.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long the answer of [`Connector::look`] is good for those who ask next.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);

@@ -50,7 +50,7 @@ async fn landing(connection: &mut PgConnection, user_id: UserId) -> Result<Landi
         .latest
         .is_some_and(|latest| matches!(latest.status, Status::Rewarded { .. }));
     let application = if was_rewarded {
-        Some(application(connection, user_id).await?)
+        application(connection, user_id).await?
     } else {
         None
     };
@@ -207,8 +207,12 @@ async fn promotion(
 }
 
 /// The application of a client whose participation is `REWARDED`. A client is rewarded at most once,
-/// so there is exactly one; what accepting writes is written in one transaction.
-async fn application(connection: &mut PgConnection, user_id: UserId) -> Result<LandingApplication> {
+/// so there is at most one. Accepting writes it in the same transaction; where it is missing all the
+/// same, as after a deletion by hand, the landing still answers.
+async fn application(
+    connection: &mut PgConnection,
+    user_id: UserId,
+) -> Result<Option<LandingApplication>> {
     let row = sqlx::query!(
         "select a.application_id, s.session_id, s.sequence_id, a.active_pre_offer_id, a.status, a.created_at,
                 o.product_id, o.amount_cents, o.currency_code, o.repayment_rate
@@ -218,13 +222,14 @@ async fn application(connection: &mut PgConnection, user_id: UserId) -> Result<L
           where a.user_id = $1",
         user_id
     )
-    .fetch_one(connection)
+    .fetch_optional(connection)
     .await?;
+    let Some(row) = row else { return Ok(None) };
     let currency_code = row
         .currency_code
         .parse()
         .map_err(|error| StoreError::Corrupt(format!("application of {user_id}: {error}")))?;
-    Ok(LandingApplication {
+    Ok(Some(LandingApplication {
         origination: Origination {
             application_id: row.application_id,
             session_id: row.session_id,
@@ -239,7 +244,7 @@ async fn application(connection: &mut PgConnection, user_id: UserId) -> Result<L
             currency_code,
             repayment_rate: row.repayment_rate,
         },
-    })
+    }))
 }
 
 fn offer(pre_offer: eligibility::PreOffer) -> LandingOffer {

@@ -456,7 +456,7 @@ fn every_alert_has_a_runbook_whose_commands_calls_and_names_exist() {
             }
         }
         for link in page.split("](").skip(1) {
-            let target = link.split(')').next().unwrap_or_default();
+            let target = link.split([')', '#']).next().unwrap_or_default();
             assert!(
                 Path::new(&root())
                     .join("docs/runbooks")
