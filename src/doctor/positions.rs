@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::{Report, TIMEOUT};
+use super::Report;
 use crate::causes;
 use crate::config::Config;
 use crate::domain::standing::{stop_of, stop_of_new};
