@@ -78,6 +78,12 @@ pub enum Command {
     /// See to the partitions of receipts
     #[command(subcommand)]
     Receipts(ReceiptsCommand),
+    /// Publish the present state of participations again, for subscribers that lost theirs
+    Republish(RepublishArgs),
+    /// Erase everything of a client, or erase again after a restore
+    Erase(EraseArgs),
+    /// After a restore, with everything else stopped: compare the database with the status topic
+    Reconcile(ReconcileArgs),
     /// Print a development token (HS256 only)
     Token(TokenArgs),
     /// Check configuration, names, TLS, Kafka, Postgres, schema and clocks
@@ -408,6 +414,97 @@ pub struct ReceiptsMoveMonthArgs {
     pub months: Vec<NaiveDate>,
 }
 
+/// `republish`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("whose").required(true))]
+pub struct RepublishArgs {
+    /// Those of one client
+    #[arg(
+        long,
+        value_name = "ID",
+        group = "whose",
+        env = "RIDE_PROMO_REPUBLISH_USER",
+        value_parser = clap::value_parser!(i64).range(1..)
+    )]
+    pub user: Option<i64>,
+
+    /// Those in one promotion
+    #[arg(
+        long,
+        value_name = "ID",
+        group = "whose",
+        env = "RIDE_PROMO_REPUBLISH_PROMOTION",
+        value_parser = clap::value_parser!(i64).range(1..)
+    )]
+    pub promotion: Option<i64>,
+
+    /// Every one
+    #[arg(long, group = "whose", env = "RIDE_PROMO_REPUBLISH_ALL", value_parser = FalseyValueParser::new())]
+    pub all: bool,
+}
+
+/// `erase`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
+pub struct EraseArgs {
+    /// The client
+    #[arg(
+        long,
+        value_name = "ID",
+        group = "what",
+        requires = "reason",
+        env = "RIDE_PROMO_ERASE_USER",
+        value_parser = clap::value_parser!(i64).range(1..)
+    )]
+    pub user: Option<i64>,
+
+    /// Erase again, after a restore, whom the erasure ledger's topic has and the database's has not
+    #[arg(
+        long,
+        group = "what",
+        conflicts_with_all = ["keep_loan", "forget_loan", "reason"],
+        env = "RIDE_PROMO_ERASE_REPLAY",
+        value_parser = FalseyValueParser::new()
+    )]
+    pub replay: bool,
+
+    /// Why, for the audit; must not name the client
+    #[arg(long, value_name = "TEXT", env = "RIDE_PROMO_ERASE_REASON", value_parser = reason)]
+    pub reason: Option<String>,
+
+    /// Of a client who was rewarded: keep the participation and the origination
+    #[arg(
+        long,
+        conflicts_with = "forget_loan",
+        env = "RIDE_PROMO_ERASE_KEEP_LOAN",
+        value_parser = FalseyValueParser::new()
+    )]
+    pub keep_loan: bool,
+
+    /// Of a client who was rewarded: erase these too
+    #[arg(long, env = "RIDE_PROMO_ERASE_FORGET_LOAN", value_parser = FalseyValueParser::new())]
+    pub forget_loan: bool,
+}
+
+/// `reconcile`.
+#[derive(Debug, Args)]
+pub struct ReconcileArgs {
+    /// Put right what differs; otherwise it is only shown, with exit code 1
+    #[arg(long, env = "RIDE_PROMO_RECONCILE_APPLY", value_parser = FalseyValueParser::new())]
+    pub apply: bool,
+
+    /// Accept that the rewards of this client which only the status topic knows are lost: the client may
+    /// start and accept again
+    #[arg(
+        long,
+        value_name = "USER",
+        conflicts_with = "apply",
+        env = "RIDE_PROMO_RECONCILE_ACCEPT_LOSS",
+        value_parser = clap::value_parser!(i64).range(1..)
+    )]
+    pub accept_loss: Option<i64>,
+}
+
 /// `token`.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("subject").required(true))]
@@ -572,6 +669,15 @@ mod tests {
             "ride-promo positions set --partition 3 --to 17 --reason new",
             "ride-promo positions set --all --to beginning --reason new",
             "ride-promo receipts move-month 2027-01 2027-02",
+            "ride-promo republish --user 48151",
+            "ride-promo republish --promotion 1",
+            "ride-promo republish --all",
+            "ride-promo erase --user 48151 --reason asked",
+            "ride-promo erase --user 48151 --reason asked --keep-loan",
+            "ride-promo erase --replay",
+            "ride-promo reconcile",
+            "ride-promo reconcile --apply",
+            "ride-promo reconcile --accept-loss 48151",
             "ride-promo token --user 48151",
             "ride-promo token --admin --expires-in P1D",
             "ride-promo doctor",
@@ -602,6 +708,13 @@ mod tests {
             "ride-promo positions set --all --partition 1 --to end --reason r",
             "ride-promo positions set --all --to -5 --reason r",
             "ride-promo positions set --all --to end",
+            "ride-promo republish",
+            "ride-promo republish --all --user 1",
+            "ride-promo erase --user 1",
+            "ride-promo erase --user 1 --reason r --keep-loan --forget-loan",
+            "ride-promo erase --replay --keep-loan",
+            "ride-promo erase --user 1 --replay --reason r",
+            "ride-promo reconcile --apply --accept-loss 1",
             "ride-promo replay rides f --speed 0",
             "ride-promo replay rides f --retime --keep-times",
             "ride-promo back-test --conditions c",

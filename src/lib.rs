@@ -19,6 +19,7 @@ pub mod positions;
 pub mod postgres;
 pub mod progress;
 pub mod readiness;
+pub mod recovery;
 pub mod relay;
 pub mod replay;
 pub mod ride_file;

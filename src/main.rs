@@ -13,10 +13,10 @@ use chrono::NaiveDate;
 use clap::{CommandFactory as _, Parser as _};
 
 use ride_promo::cli::{
-    BackTestArgs, Cli, Command, DemoArgs, DoctorArgs, HealthcheckArgs, ImportCommand, ImportFormat,
-    ImportPreOffersArgs, MigrateArgs, OpenapiArgs, PositionsCommand, ReceiptsCommand,
-    ReceiptsMoveMonthArgs, ReplayCommand, ReplayRidesArgs, ReportForm, ReportOutput, RideFormat,
-    ServeArgs, Speed, TokenArgs,
+    BackTestArgs, Cli, Command, DemoArgs, DoctorArgs, EraseArgs, HealthcheckArgs, ImportCommand,
+    ImportFormat, ImportPreOffersArgs, MigrateArgs, OpenapiArgs, PositionsCommand, ReceiptsCommand,
+    ReceiptsMoveMonthArgs, ReconcileArgs, ReplayCommand, ReplayRidesArgs, ReportForm, ReportOutput,
+    RepublishArgs, RideFormat, ServeArgs, Speed, TokenArgs,
 };
 use ride_promo::clock::Clock;
 use ride_promo::config::{Config, ConfigError, Needs, Problem};
@@ -28,10 +28,14 @@ use ride_promo::progress::Progress;
 use ride_promo::replay::ReplayError;
 use ride_promo::store;
 use ride_promo::store::audit::Author;
+use ride_promo::store::erasure::ErasureKey;
+use ride_promo::store::republish::Selection;
 use ride_promo::token::{self, TokenError};
+use ride_promo::wire::erasure::ErasedLoan;
 use ride_promo::wire::pre_offer::ImportReport;
 use ride_promo::{
-    api, back_test, causes, demo, doctor, healthcheck, import, replay, ride_file, serve, telemetry,
+    api, back_test, causes, demo, doctor, healthcheck, import, recovery, replay, ride_file, serve,
+    telemetry,
 };
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -68,6 +72,9 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::BackTest(args) => back_test(cli, args),
         Command::Positions(command) => positions(cli, command),
         Command::Receipts(ReceiptsCommand::MoveMonth(args)) => move_months(cli, args),
+        Command::Republish(args) => republish(cli, args),
+        Command::Erase(args) => erase(cli, args),
+        Command::Reconcile(args) => reconcile(cli, args),
         Command::Token(args) => issue_token(cli, args),
         Command::Doctor(args) => examine(cli, args),
         Command::Healthcheck(args) => healthcheck(cli, args),
@@ -447,6 +454,131 @@ fn move_months(cli: &Cli, args: &ReceiptsMoveMonthArgs) -> anyhow::Result<ExitCo
                 moved.moved, moved.left
             )
             .as_bytes(),
+        )
+    })
+}
+
+fn author(call: &str) -> Author {
+    Author {
+        actor: operator(),
+        call: call.to_owned(),
+    }
+}
+
+fn republish(cli: &Cli, args: &RepublishArgs) -> anyhow::Result<ExitCode> {
+    let config = configured(cli, Needs::DATABASE)?;
+    let selection = match (args.user, args.promotion) {
+        (Some(user_id), _) => Selection::User(user_id),
+        (None, Some(promotion_id)) => Selection::Promotion(promotion_id),
+        (None, None) => Selection::All,
+    };
+    block_on(async {
+        let stop = CancellationToken::new();
+        stop_on_signal(stop.clone())?;
+        let store = serve::store_for(&config.database, "republish")?;
+        let mut progress = Progress::of_unknown_length("participations");
+        let author = author("republish");
+        let summary =
+            recovery::republish::republish(&store, selection, &author, &stop, &mut progress).await;
+        progress.finish();
+        let summary = summary?;
+        answer(
+            format!(
+                "{} participations published again, {} of them with a new version\n",
+                summary.published, summary.lifted
+            )
+            .as_bytes(),
+        )
+    })
+}
+
+fn erase(cli: &Cli, args: &EraseArgs) -> anyhow::Result<ExitCode> {
+    let config = configured(cli, Needs::DATABASE_AND_KAFKA)?;
+    let Some(secret) = &config.erase.secret else {
+        return Err(anyhow::Error::new(ConfigError {
+            problems: vec![Problem {
+                key: "erase.secret".to_owned(),
+                message: "is missing; set RIDE_PROMO__ERASE__SECRET or …_FILE".to_owned(),
+            }],
+        }));
+    };
+    block_on(async {
+        let stop = CancellationToken::new();
+        stop_on_signal(stop.clone())?;
+        let key = ErasureKey::new(secret.expose())?;
+        let store = serve::store_for(&config.database, "erase")?;
+        let Some(user_id) = args.user else {
+            let author = author("erase --replay");
+            let replayed = recovery::erase::replay(&config, &store, &key, &author, &stop).await?;
+            return answer(
+                format!(
+                    "{} erasures in the ledger, {} of them not in this database; {} clients erased again\n",
+                    replayed.entries, replayed.missing, replayed.erased
+                )
+                .as_bytes(),
+            );
+        };
+        let loan = match (args.keep_loan, args.forget_loan) {
+            (true, _) => Some(ErasedLoan::Kept),
+            (_, true) => Some(ErasedLoan::Forgotten),
+            _ => None,
+        };
+        let reason = args.reason.as_deref().unwrap_or_default();
+        let author = author("erase");
+        let removed =
+            recovery::erase::erase(&config, &store, &key, user_id, loan, &author, reason).await?;
+        answer(format!("{}\n", serde_json::to_string(&removed)?).as_bytes())
+    })
+}
+
+fn reconcile(cli: &Cli, args: &ReconcileArgs) -> anyhow::Result<ExitCode> {
+    let config = configured(cli, Needs::DATABASE_AND_KAFKA)?;
+    block_on(async {
+        let stop = CancellationToken::new();
+        stop_on_signal(stop.clone())?;
+        let store = serve::store_for(&config.database, store::reconcile::PURPOSE)?;
+        if let Some(user_id) = args.accept_loss {
+            let author = author("reconcile --accept-loss");
+            let accepted = store.accept_loss(user_id, &author).await?;
+            anyhow::ensure!(accepted > 0, "no reward of client {user_id} is held");
+            return answer(
+                format!("{accepted} rewards of client {user_id} are given up\n").as_bytes(),
+            );
+        }
+        let author = author("reconcile --apply");
+        let mut progress = Progress::of_unknown_length("records");
+        let found = recovery::reconcile::reconcile(
+            &config.kafka,
+            &store,
+            args.apply.then_some(&author),
+            &mut io::stdout(),
+            &stop,
+            &mut progress,
+        )
+        .await;
+        progress.finish();
+        let found = found?;
+        let verb = if args.apply {
+            "put right"
+        } else {
+            "to be put right"
+        };
+        answer(
+            format!(
+                "{} records read, {} not readable; {} differences, {} of them {verb}\n",
+                found.records,
+                found.unreadable,
+                found.differences,
+                found.differences - found.left
+            )
+            .as_bytes(),
+        )?;
+        Ok(
+            if found.differences == 0 || (args.apply && found.left == 0) {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            },
         )
     })
 }

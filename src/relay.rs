@@ -32,7 +32,7 @@ use crate::store::outbox::{Pending, ShardLease};
 use crate::telemetry::Metrics;
 use crate::telemetry::traces::{self, Operation};
 use crate::wire::format_instant;
-use crate::wire::promotion_status::{EventType, SOURCE};
+use crate::wire::promotion_status::{EventType, PromotionStatus, SOURCE};
 use crate::wire::traceparent::HEADER;
 
 /// How long a Kafka call of a transaction may take.
@@ -199,12 +199,12 @@ impl Relay {
         }
         let ids: Vec<i64> = events.iter().map(|event| event.id).collect();
         let mut transitions: BTreeMap<EventType, u64> = BTreeMap::new();
-        for Pending { event, .. } in &events {
+        for event in events.iter().filter_map(|pending| pending.event.as_ref()) {
             *transitions.entry(event.event_type).or_default() += 1;
         }
         let recorded: Vec<Instant> = events
             .iter()
-            .map(|pending| pending.event.occurred_at)
+            .filter_map(|pending| Some(pending.event.as_ref()?.occurred_at))
             .collect();
         let traced = self.trace(&mut events);
         let publisher = Arc::clone(publisher);
@@ -244,12 +244,14 @@ impl Relay {
         let topic = &self.kafka.status_topic;
         let mut traced = traces::Batch::begin(Operation::Send, topic, events.len(), [])?;
         for pending in events {
-            let state = &pending.event.state;
+            let Some(event) = &pending.event else {
+                continue;
+            };
             let ids = [
-                KeyValue::new("messaging.message.id", pending.event.event_id.to_string()),
-                KeyValue::new("ride_promo.event.type", pending.event.event_type.as_str()),
-                KeyValue::new("ride_promo.user_id", state.user_id),
-                KeyValue::new("ride_promo.promotion_id", state.promotion_id),
+                KeyValue::new("messaging.message.id", event.event_id.to_string()),
+                KeyValue::new("ride_promo.event.type", event.event_type.as_str()),
+                KeyValue::new("ride_promo.user_id", pending.user_id),
+                KeyValue::new("ride_promo.promotion_id", pending.promotion_id),
             ];
             let carried = pending.traceparent.as_deref();
             if let Some(own) = carried.and_then(|came| traced.carry(came, ids)) {
@@ -323,38 +325,17 @@ impl Publisher {
     }
 
     fn send(&self, pending: &Pending, deadline: Monotonic) -> anyhow::Result<()> {
-        let event = &pending.event;
-        let key = format!("{}:{}", event.state.user_id, event.state.promotion_id);
-        let value = serde_json::to_vec(event)?;
-        let (event_id, occurred_at) = (
-            event.event_id.to_string(),
-            format_instant(event.occurred_at),
-        );
-        let mut headers = OwnedHeaders::new_with_capacity(8);
-        for (name, text) in [
-            ("ce_specversion", "1.0"),
-            ("ce_id", &event_id),
-            ("ce_type", event.event_type.as_str()),
-            ("ce_source", SOURCE),
-            ("ce_time", &occurred_at),
-            ("ce_subject", &key),
-            ("content-type", "application/json"),
-        ] {
-            headers = headers.insert(Header {
-                key: name,
-                value: Some(text),
-            });
+        let key = format!("{}:{}", pending.user_id, pending.promotion_id);
+        let event = pending.event.as_ref();
+        let value = event.map(serde_json::to_vec).transpose()?;
+        let mut record = BaseRecord::to(&self.topic).key(&key);
+        // A tombstone is its key and nothing else: who filters by headers must not miss it.
+        if let (Some(event), Some(value)) = (event, &value) {
+            record =
+                record
+                    .payload(value)
+                    .headers(headers(event, &key, pending.traceparent.as_deref()));
         }
-        if let Some(traceparent) = &pending.traceparent {
-            headers = headers.insert(Header {
-                key: HEADER,
-                value: Some(traceparent),
-            });
-        }
-        let mut record = BaseRecord::to(&self.topic)
-            .key(&key)
-            .payload(&value)
-            .headers(headers);
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
@@ -368,4 +349,34 @@ impl Publisher {
             }
         }
     }
+}
+
+/// The headers of an event: CloudEvents in binary mode, and its trace.
+fn headers(event: &PromotionStatus, key: &str, traceparent: Option<&str>) -> OwnedHeaders {
+    let (event_id, occurred_at) = (
+        event.event_id.to_string(),
+        format_instant(event.occurred_at),
+    );
+    let mut headers = OwnedHeaders::new_with_capacity(8);
+    for (name, text) in [
+        ("ce_specversion", "1.0"),
+        ("ce_id", &event_id),
+        ("ce_type", event.event_type.as_str()),
+        ("ce_source", SOURCE),
+        ("ce_time", &occurred_at),
+        ("ce_subject", key),
+        ("content-type", "application/json"),
+    ] {
+        headers = headers.insert(Header {
+            key: name,
+            value: Some(text),
+        });
+    }
+    if let Some(traceparent) = traceparent {
+        headers = headers.insert(Header {
+            key: HEADER,
+            value: Some(traceparent),
+        });
+    }
+    headers
 }

@@ -32,6 +32,7 @@ const WORKERS: &[&str] = &[
     "import",
     "ingest",
     "positions",
+    "recovery",
     "relay",
     "replay",
     "sweep",
@@ -244,6 +245,15 @@ fn a_migration_builds_no_index_under_a_lock() {
                 faults.push(format!("{name}: {}", words.join(" ")));
             }
         }
+        // To allow null again reads nothing.
+        let code = code
+            .lines()
+            .map(|line| {
+                let is_relaxed = line.contains("alter column") && line.contains("drop not null");
+                if is_relaxed { "" } else { line }
+            })
+            .collect::<Vec<_>>()
+            .join("\n");
         for slow in ["set not null", "alter column", "cluster ", "vacuum full"] {
             if code.contains(slow) {
                 faults.push(format!("{name}: {slow} reads or rewrites the whole table"));

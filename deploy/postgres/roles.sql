@@ -48,8 +48,10 @@ grant select, insert on admin_audit to ride_promo_api;
 grant select, insert, update on application to ride_promo_api;
 grant select, insert, update on cash_loan_account to ride_promo_api;
 grant select on consumer_position to ride_promo_api;
+grant select on erasure to ride_promo_api;
 grant select, insert on event_outbox to ride_promo_api;
 grant select, insert, update on geo_config to ride_promo_api;
+grant select on held_reward to ride_promo_api;
 grant select, insert, update on import_progress to ride_promo_api;
 grant select, insert, update on pre_offer to ride_promo_api;
 grant select, insert, update on product to ride_promo_api;
@@ -63,6 +65,7 @@ grant select on release_upgrade to ride_promo_api;
 grant select on schema_compatibility to ride_promo_api;
 grant select on server_identity to ride_promo_api;
 grant select, insert, update on session to ride_promo_api;
+grant select on version_floor to ride_promo_api;
 grant usage on sequence pre_offer_import_seq to ride_promo_api;
 
 grant select, insert, update on consumer_position to ride_promo_ingest;

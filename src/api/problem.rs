@@ -409,6 +409,14 @@ impl Problem {
         )
     }
 
+    /// Accept: a reward of the client may have been lost in a restore, and is looked into.
+    pub fn reward_under_review() -> Self {
+        Self::new(
+            kind!(CONFLICT, "reward-under-review", "Reward under review"),
+            "An earlier reward of the client is being looked into; try again later.",
+        )
+    }
+
     /// Admin: another promotion has this key.
     pub fn promotion_key_taken() -> Self {
         Self::new(

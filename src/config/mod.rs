@@ -142,6 +142,8 @@ pub struct Config {
     pub relay: RelayConfig,
     /// Expiring what has run out.
     pub sweep: SweepConfig,
+    /// Erasing clients.
+    pub erase: EraseConfig,
     /// The log.
     pub log: LogConfig,
     /// Traces.
@@ -359,6 +361,15 @@ pub struct SweepConfig {
     pub batch_max: usize,
 }
 
+/// `[erase]`: erasing clients.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EraseConfig {
+    /// What clients' ids are hashed with in the erasure ledger, at least 32 bytes.
+    pub secret: Option<Secret>,
+    /// The topic of the ledger.
+    pub topic: String,
+}
+
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -427,6 +438,7 @@ fn read(
     let mut warnings = Vec::new();
     let database = database(&mut reader, needs.database);
     let kafka = kafka(&mut reader, needs.kafka);
+    let topics = [kafka.ride_topic.clone(), kafka.status_topic.clone()];
     let (auth, admin_auth) = auth::sections(&mut reader, needs.auth, &mut warnings);
     let config = Config {
         database,
@@ -476,6 +488,7 @@ fn read(
             interval: reader.duration("sweep.interval", SECOND, 50 * MILLISECOND..=HOUR),
             batch_max: reader.number("sweep.batch_max", 500, 1..=10_000),
         },
+        erase: erase(&mut reader, &topics),
         log: log(&mut reader),
         traces: traces(&mut reader),
         shutdown_timeout: reader.duration("shutdown_timeout", 25 * SECOND, SECOND..=HOUR),
@@ -566,6 +579,28 @@ fn kafka(reader: &mut Reader, needed: bool) -> KafkaConfig {
         reader.problem(&format!("kafka.properties.{name}"), message);
     }
     config
+}
+
+fn erase(reader: &mut Reader, others: &[String]) -> EraseConfig {
+    const TOPIC: &str = "erase.topic";
+    let secret = reader.secret("erase.secret", |text| {
+        if text.len() >= 32 {
+            Ok(())
+        } else {
+            Err("is shorter than 32 bytes".into())
+        }
+    });
+    let topic = reader.value(
+        TOPIC,
+        "ride-promo-erasures".to_owned(),
+        "a topic name: 1 to 249 of the characters a-z A-Z 0-9 . _ -",
+        |text| is_topic(text).then(|| text.to_owned()),
+    );
+    if others.contains(&topic) {
+        let message = format!("{topic:?} is a topic of [kafka] too; expected another topic");
+        reader.problem(TOPIC, message);
+    }
+    EraseConfig { secret, topic }
 }
 
 /// A name that defaults to the service's.

@@ -348,6 +348,8 @@ fn the_example_has_every_key_and_says_the_defaults() {
                 "url_file",
                 "brokers",
                 "algorithm",
+                "secret",
+                "secret_file",
                 "hs256_secret",
                 "hs256_secret_file",
                 "jwks",

@@ -155,6 +155,9 @@ pub struct ClientFacts {
     pub now: Instant,
     /// The latest participation.
     pub latest: Option<Latest>,
+    /// The client counts as rewarded for a reason that no participation shows: a reward that was lost in
+    /// a restore, or one before the client's data was erased.
+    pub rewarded_elsewhere: bool,
     /// The newbie pre-offer to consider, valid or not: the most recently imported one of a
     /// promotion not yet taken part in; valid before expired, then mapped before unmapped.
     pub newbie: Option<PreOffer>,
@@ -217,7 +220,7 @@ impl ClientFacts {
         let status = self.latest.map(|latest| latest.status);
         let valid = self.newbie.as_ref().filter(|found| self.is_valid(found));
         Facts {
-            rewarded: matches!(status, Some(Status::Rewarded { .. })),
+            rewarded: self.rewarded_elsewhere || matches!(status, Some(Status::Rewarded { .. })),
             live: match status {
                 Some(Status::InProgress) => true,
                 Some(Status::Completed(completion)) => self.now < completion.reward_deadline,
@@ -327,6 +330,7 @@ mod tests {
         ClientFacts {
             now: now(),
             latest: None,
+            rewarded_elsewhere: false,
             newbie: Some(pre_offer()),
             regular: None,
         }

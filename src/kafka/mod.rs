@@ -14,6 +14,7 @@ mod group;
 mod headers;
 mod history;
 mod log;
+mod reading;
 mod topics;
 
 pub use broker_clock::{BrokerTime, broker_time};
@@ -27,4 +28,5 @@ pub use epoch::{epoch_in_list, leader_epoch, set_epoch_in_list};
 pub use headers::header_values;
 pub use history::{Anchored, LostEnd};
 pub use log::{LogContext, log_error, log_line};
+pub use reading::read_to_end;
 pub use topics::{EnsuredTopics, STATUS_COMPACTION_LAG_MS, could_create, delete_topics};

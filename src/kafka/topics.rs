@@ -88,6 +88,37 @@ impl Cluster {
         ))
     }
 
+    /// Makes the topic of the erasure ledger where it is missing and `kafka.create_topics` allows it:
+    /// one partition, compacted.
+    pub async fn ensure_ledger_topic(
+        &self,
+        kafka: &KafkaConfig,
+        topic: &str,
+    ) -> Result<(), ClusterError> {
+        if self.has_topic(topic).await? {
+            return Ok(());
+        }
+        let topics = vec![topic.to_owned()];
+        if !kafka.create_topics {
+            return Err(ClusterError::MissingTopics { topics });
+        }
+        let ledger = KafkaConfig {
+            partitions: 1,
+            // Its topics of status changes are the compacted ones.
+            status_topic: topic.to_owned(),
+            ..kafka.clone()
+        };
+        create(&ledger, &topics, Creation::Real).await?;
+        let give_up = Instant::now() + PATIENCE;
+        while !self.has_topic(topic).await? {
+            if Instant::now() > give_up {
+                return Err(ClusterError::MissingTopics { topics });
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+
     /// The topic's settings by Kafka's names, defaults included.
     pub async fn topic_settings(
         &self,

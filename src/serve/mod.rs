@@ -19,10 +19,14 @@ use crate::kafka::Cluster;
 use crate::readiness::{Readiness, Role};
 use crate::relay::Relay;
 use crate::store::Store;
+use crate::store::erasure::ErasureKey;
 use crate::sweep::Sweep;
 use crate::telemetry::{Metrics, traces};
 use tasks::Tasks;
 use waiting::{wait_for_kafka, wait_for_postgres};
+
+/// The most sessions of a command's pool.
+const COMMAND_SESSIONS: u32 = 2;
 
 /// The database of a configuration.
 pub fn store_of(database: &DatabaseConfig) -> anyhow::Result<Store> {
@@ -32,6 +36,13 @@ pub fn store_of(database: &DatabaseConfig) -> anyhow::Result<Store> {
         database.max_connections,
     )
     .context("database.url")
+}
+
+/// The database of a configuration for a command, whose sessions `pg_stat_activity` shows by its name.
+pub fn store_for(database: &DatabaseConfig, command: &str) -> anyhow::Result<Store> {
+    let url = database.url.expose();
+    Store::for_purpose(url, database.url_file.clone(), COMMAND_SESSIONS, command)
+        .context("database.url")
 }
 
 /// Serves these roles until `stop`, then drains within the configured time. Fails where the schema
@@ -112,6 +123,9 @@ impl Process {
         let roles: BTreeSet<Role> = roles.iter().copied().collect();
         let roles: Vec<Role> = roles.into_iter().collect();
         let store = store_of(&config.database)?;
+        let secret = config.erase.secret.as_ref();
+        let key = secret.map(|secret| ErasureKey::new(secret.expose()));
+        let store = store.with_erasure_key(key.transpose()?);
         let metrics = Metrics::new();
         metrics
             .pool
@@ -165,6 +179,17 @@ impl Process {
         running
     }
 
+    /// Whether clients who were erased after a reward can be told from strangers: otherwise they could
+    /// be rewarded once more.
+    async fn recognises_the_erased(&self) -> anyhow::Result<()> {
+        let unrecognised = self.store.unrecognised_erasures().await?;
+        anyhow::ensure!(
+            unrecognised == 0,
+            "{unrecognised} clients were erased after a reward and cannot be recognised: set erase.secret to what it was then"
+        );
+        Ok(())
+    }
+
     /// Starts the roles, each as soon as the servers it needs are there, or until the stop.
     async fn start(&self, running: &mut Running, apply_migrations: bool) -> anyhow::Result<()> {
         let sweep = Arc::new(self.sweep());
@@ -173,6 +198,9 @@ impl Process {
             () = self.stop.cancelled() => return Ok(()),
             waited = wait_for_postgres(&self.store, &self.readiness, apply_migrations) => waited?,
             Some(error) = running.listeners.ended() => return Err(error),
+        }
+        if self.has(Role::Api) {
+            self.recognises_the_erased().await?;
         }
         // What needs no Kafka does not wait for it.
         if self.has(Role::Sweep) {

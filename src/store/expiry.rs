@@ -206,16 +206,18 @@ impl Expired {
         let written = sqlx::query!(
             "with expired as (
                  update promotion_user p
-                    set status = v.status, version = p.version + 1, expired_at = v.expired_at, expired_reason = v.reason
+                    set status = v.status, version = p.version + 1, expired_at = v.expired_at, expired_reason = v.reason,
+                        last_event_id = v.event_id, last_event_version = p.version + 1, last_event_type = $8,
+                        last_event_previous_status = v.previous_status, last_event_at = $9
                    from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::timestamptz[], $6::text[], $7::uuid[])
                         v (user_id, promotion_id, previous_status, status, expired_at, reason, event_id)
                   where p.user_id = v.user_id and p.promotion_id = v.promotion_id and p.status = v.previous_status
-              returning p.*, v.previous_status, v.event_id)
+              returning p.*)
              insert into event_outbox (event_id, type, user_id, promotion_id, status, previous_status, version, rides_completed,
                                        rides_target, started_at, challenge_deadline, completed_at, reward_deadline, expired_at,
                                        expired_reason, reward, occurred_at)
-             select event_id, $8, user_id, promotion_id, status, previous_status, version, rides_completed, rides_target,
-                    started_at, challenge_deadline, completed_at, reward_deadline, expired_at, expired_reason, reward, $9
+             select last_event_id, last_event_type, user_id, promotion_id, status, last_event_previous_status, version, rides_completed, rides_target,
+                    started_at, challenge_deadline, completed_at, reward_deadline, expired_at, expired_reason, reward, last_event_at
                from expired order by user_id, promotion_id",
             &self.users,
             &self.promotions,

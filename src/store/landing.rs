@@ -36,15 +36,21 @@ impl Store {
     /// Decides the client's screen and leaves the one `ACTIVE` split that goes with it. Running it
     /// again finds what the first run did.
     pub async fn landing(&self, user_id: UserId) -> Result<Landing> {
+        let erased_name = self.erased_name(user_id)?;
         self.run_tx("landing", move |connection| {
-            Box::pin(async move { landing(connection, user_id).await })
+            let erased_name = erased_name.clone();
+            Box::pin(async move { landing(connection, user_id, erased_name.as_deref()).await })
         })
         .await
     }
 }
 
-async fn landing(connection: &mut PgConnection, user_id: UserId) -> Result<Landing> {
-    let facts = locked_facts(connection, user_id).await?;
+async fn landing(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    erased_name: Option<&str>,
+) -> Result<Landing> {
+    let facts = locked_facts(connection, user_id, erased_name).await?;
     let screen = facts.screen();
     let was_rewarded = facts
         .latest
@@ -106,7 +112,11 @@ async fn landing(connection: &mut PgConnection, user_id: UserId) -> Result<Landi
 /// The facts with everything locked that decides, in the order of a start: the client's pre-offers
 /// (which is also what makes the client's landings and starts take turns), their promotions, their
 /// countries, and then the live participation, which an accept or the sweeper would end.
-async fn locked_facts(connection: &mut PgConnection, user_id: UserId) -> Result<ClientFacts> {
+async fn locked_facts(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    erased_name: Option<&str>,
+) -> Result<ClientFacts> {
     for _ in 0..MOST_TRIES {
         sqlx::query!(
             "select from pre_offer where user_id = $1 order by pre_offer_id for update",
@@ -137,7 +147,7 @@ async fn locked_facts(connection: &mut PgConnection, user_id: UserId) -> Result<
         )
         .fetch_all(&mut *connection)
         .await?;
-        let facts = eligibility_facts(connection, user_id).await?;
+        let facts = eligibility_facts(connection, user_id, erased_name).await?;
         if facts.screen() != Screen::PromoOffer || is_locked(&facts, &promotions, &countries) {
             return Ok(facts);
         }

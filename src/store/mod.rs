@@ -5,6 +5,7 @@ pub mod audit;
 pub mod clock;
 pub mod database;
 pub mod endings;
+pub mod erasure;
 mod error;
 pub mod expiry;
 pub mod geo;
@@ -22,7 +23,9 @@ pub mod promotions;
 mod published;
 pub mod quarantine;
 pub mod receipts;
+pub mod reconcile;
 pub mod recount;
+pub mod republish;
 pub mod rides;
 pub mod schema;
 mod span;
@@ -69,10 +72,13 @@ pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
+    /// What the pool's sessions are called.
+    name: Arc<str>,
     /// What the connector's number was when the pool's options were set last.
     pool_generation: Arc<AtomicU64>,
     connector: Arc<Connector>,
     gate: Arc<upgrade::Gate>,
+    erasure_key: Option<Arc<erasure::ErasureKey>>,
 }
 
 impl Store {
@@ -89,6 +95,17 @@ impl Store {
         file: Option<PathBuf>,
         max_connections: u32,
     ) -> std::result::Result<Self, UrlError> {
+        Self::for_purpose(url, file, max_connections, "")
+    }
+
+    /// As [`Store::with_url_file`], with sessions that `pg_stat_activity` shows with their purpose.
+    pub fn for_purpose(
+        url: &str,
+        file: Option<PathBuf>,
+        max_connections: u32,
+        purpose: &str,
+    ) -> std::result::Result<Self, UrlError> {
+        let name = format!("{SESSION_NAME} {purpose}").trim_end().to_owned();
         let connector = Connector::new(url, file)?;
         let (generation, options) = connector.current();
         let pool = PgPoolOptions::new()
@@ -100,12 +117,14 @@ impl Store {
             .after_connect(|connection, _| {
                 Box::pin(async { postgres::set_up(connection, &Settings::new("")).await })
             })
-            .connect_lazy_with(options.application_name(SESSION_NAME));
+            .connect_lazy_with(options.application_name(&name));
         Ok(Self {
             pool,
+            name: name.into(),
             pool_generation: Arc::new(AtomicU64::new(generation)),
             connector: Arc::new(connector),
             gate: Arc::default(),
+            erasure_key: None,
         })
     }
 
@@ -165,7 +184,7 @@ impl Store {
         let (generation, options) = self.connector.current();
         if self.pool_generation.swap(generation, Ordering::SeqCst) != generation {
             self.pool
-                .set_connect_options(options.application_name(SESSION_NAME));
+                .set_connect_options(options.application_name(&self.name));
         }
         generation
     }

@@ -30,6 +30,9 @@ pub enum NoReward {
     RewardExpired,
     /// The promotion refuses to create a split that has gone.
     SplitMissing,
+    /// The client has a reward that only the status topic knows, and no operator has accepted that it is
+    /// lost.
+    UnderReview,
 }
 
 /// The answer to looking at the reward.
@@ -198,6 +201,17 @@ async fn acceptance_of(connection: &mut PgConnection, found: &Stored) -> Result<
     }))
 }
 
+/// Whether a reward of the client, in whatever promotion, is held for review. It is noted with every
+/// process stopped, so no lock is needed.
+async fn is_held(connection: &mut PgConnection, user_id: UserId) -> Result<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"select exists (select from held_reward where user_id = $1 and loss_accepted_at is null) as "held!""#,
+        user_id
+    )
+    .fetch_one(connection)
+    .await?)
+}
+
 struct Split {
     split_id: Uuid,
     pre_offer_id: Uuid,
@@ -231,6 +245,9 @@ async fn accept_under_lock(
         Ok(rewarded) => rewarded.fields(),
         Err(refused) => return Ok(Accepted::Refused(refused)),
     };
+    if is_held(connection, user_id).await? {
+        return Ok(Accepted::Refused(NoReward::UnderReview));
+    }
     let rewarded_at = found.now;
     let reward = &found.state.reward;
 

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant as Monotonic};
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use sqlx::types::Json;
+use uuid::Uuid;
 
 use super::published::Published;
 use super::state::state_of;
 use super::{Result, Store, StoreError, TRANSACTION_TIMEOUT, identity, within};
-use crate::domain::Instant;
 use crate::domain::participation::{ExpiredReason, StatusName};
 use crate::domain::reward::Reward;
+use crate::domain::{Instant, PromotionId, UserId};
 use crate::postgres::Settings;
 use crate::wire::promotion_status::{EventType, PromotionStatus};
 
@@ -28,13 +29,17 @@ async fn in_time<T, E: Into<StoreError>>(
     .await
 }
 
-/// An event in the outbox.
+/// A record in the outbox.
 #[derive(Clone, Debug)]
 pub struct Pending {
     /// Its place; ids of one participation are in the order of its versions.
     pub id: i64,
-    /// What is to be published.
-    pub event: PromotionStatus,
+    /// The client.
+    pub user_id: UserId,
+    /// The promotion.
+    pub promotion_id: PromotionId,
+    /// What is to be published; `None` for a tombstone, a null value.
+    pub event: Option<PromotionStatus>,
     /// The trace that caused it.
     pub traceparent: Option<String>,
 }
@@ -63,6 +68,29 @@ const WRITERS_INTERVAL: Duration = Duration::from_secs(1);
 /// By how many ids reads of others may lag behind the relay's own.
 const TELL_EVERY: i64 = 5_000;
 
+/// The columns of a row that has a state.
+struct Columns {
+    user_id: UserId,
+    promotion_id: PromotionId,
+    promotion_key: String,
+    status: StatusName,
+    version: i32,
+    rides_completed: i32,
+    rides_target: i32,
+    started_at: Instant,
+    challenge_deadline: Instant,
+    completed_at: Option<Instant>,
+    reward_deadline: Option<Instant>,
+    rewarded_at: Option<Instant>,
+    expired_at: Option<Instant>,
+    expired_reason: Option<ExpiredReason>,
+    reward: Json<Reward>,
+}
+
+fn lacks(id: i64, column: &str) -> StoreError {
+    StoreError::Corrupt(format!("event_outbox {id} lacks {column}"))
+}
+
 impl Store {
     /// The shards there are; their number is the schema's.
     pub async fn shards(&self) -> Result<Vec<i16>> {
@@ -83,28 +111,28 @@ impl Store {
     ) -> Result<ShardLease> {
         let mut connection = self.connect(&Settings::new("relay")).await?;
         loop {
-            let taken = sqlx::query_scalar!(
-                r#"select pg_try_advisory_lock($1, $2) as "taken!""#,
-                SHARD_LOCKS,
-                i32::from(shard)
-            );
-            if in_time(taken.fetch_one(&mut connection)).await? {
+            if try_lock(&mut connection, shard).await? {
                 // A standby that lagged and was promoted may lack what was published already.
                 in_time(identity::ensure_accepted(&mut connection)).await?;
-                let published = sqlx::query_scalar!(
-                    "select published_upto from relay_shard where shard = $1",
-                    shard
-                );
-                let upto = in_time(published.fetch_one(&mut connection)).await?;
-                return Ok(ShardLease {
-                    connection,
-                    shard,
-                    published: Published::behind(upto),
-                });
+                return ShardLease::of(connection, shard).await;
             }
             standby();
             tokio::time::sleep(interval).await;
         }
+    }
+
+    /// Takes a shard if no relay holds it, by a session that is called after its purpose.
+    pub(super) async fn try_lease_shard(
+        &self,
+        shard: i16,
+        purpose: &str,
+    ) -> Result<Option<ShardLease>> {
+        let mut connection = self.connect(&Settings::new(purpose)).await?;
+        let taken = try_lock(&mut connection, shard).await?;
+        if !taken {
+            return Ok(None);
+        }
+        Ok(Some(ShardLease::of(connection, shard).await?))
     }
 
     /// What the database says of the present, in one cheap statement.
@@ -144,7 +172,55 @@ impl Store {
     }
 }
 
+async fn try_lock(connection: &mut PgConnection, shard: i16) -> Result<bool> {
+    let taken = sqlx::query_scalar!(
+        r#"select pg_try_advisory_lock($1, $2) as "taken!""#,
+        SHARD_LOCKS,
+        i32::from(shard)
+    );
+    in_time(taken.fetch_one(connection)).await
+}
+
+/// Puts a tombstone for each of these keys of a client behind what waits of them. Returns how many.
+pub(super) async fn enqueue_tombstones(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    promotions: &[PromotionId],
+) -> Result<u64> {
+    let event_ids: Vec<Uuid> = promotions.iter().map(|_| Uuid::now_v7()).collect();
+    let written = sqlx::query!(
+        "insert into event_outbox (event_id, user_id, promotion_id, occurred_at)
+         select event_id, $1, promotion_id, clock_ms() from unnest($2::uuid[], $3::bigint[]) v (event_id, promotion_id)
+          order by promotion_id",
+        user_id,
+        &event_ids,
+        promotions
+    )
+    .execute(connection)
+    .await?;
+    Ok(written.rows_affected())
+}
+
 impl ShardLease {
+    /// The hold of this session, which has the lock.
+    async fn of(mut connection: PgConnection, shard: i16) -> Result<Self> {
+        let published = sqlx::query_scalar!(
+            "select published_upto from relay_shard where shard = $1",
+            shard
+        );
+        let upto = in_time(published.fetch_one(&mut connection)).await?;
+        Ok(Self {
+            connection,
+            shard,
+            published: Published::behind(upto),
+        })
+    }
+
+    /// Fails where the session, and the lock with it, is gone.
+    pub(super) async fn check(&mut self) -> Result<()> {
+        in_time(self.connection.ping()).await
+    }
+
     /// The oldest events of the shard, in order, at most `limit`.
     pub async fn read(&mut self, limit: i64) -> Result<Vec<Pending>> {
         if self.published.is_due(WRITERS_INTERVAL) {
@@ -153,12 +229,12 @@ impl ShardLease {
             self.published.asked = Some(Monotonic::now());
         }
         let rows = sqlx::query!(
-            r#"select e.id, e.event_id, e.type as "event_type: EventType", e.user_id, e.promotion_id, m.promotion_key,
+            r#"select e.id, e.event_id, e.type as "event_type: EventType", e.user_id, e.promotion_id, m.promotion_key as "promotion_key?",
                       e.status as "status: StatusName", e.previous_status as "previous_status: StatusName", e.version,
                       e.rides_completed, e.rides_target, e.started_at, e.challenge_deadline, e.completed_at,
                       e.reward_deadline, e.rewarded_at, e.expired_at, e.expired_reason as "expired_reason: ExpiredReason",
                       e.reward as "reward: Json<Reward>", e.occurred_at, e.traceparent
-                 from event_outbox e join promotion m using (promotion_id)
+                 from event_outbox e left join promotion m using (promotion_id)
                 where e.shard = $1 and e.id > $3
                 order by e.id
                 limit $2"#,
@@ -175,18 +251,36 @@ impl ShardLease {
         }
         rows.into_iter()
             .map(|row| {
-                let event = PromotionStatus {
+                let mut pending = Pending {
+                    id: row.id,
+                    user_id: row.user_id,
+                    promotion_id: row.promotion_id,
+                    event: None,
+                    traceparent: row.traceparent,
+                };
+                let Some(event_type) = row.event_type else {
+                    return Ok(pending);
+                };
+                // The table's check has it that only a tombstone lacks these.
+                macro_rules! there {
+                    ($($field:ident),+) => {
+                        Columns { $($field: row.$field.ok_or_else(|| lacks(row.id, stringify!($field)))?,)+
+                            user_id: row.user_id, promotion_id: row.promotion_id, completed_at: row.completed_at,
+                            reward_deadline: row.reward_deadline, rewarded_at: row.rewarded_at,
+                            expired_at: row.expired_at, expired_reason: row.expired_reason }
+                    };
+                }
+                let columns = there!(
+                    promotion_key, status, version, rides_completed, rides_target, started_at, challenge_deadline, reward
+                );
+                pending.event = Some(PromotionStatus {
                     event_id: row.event_id,
-                    event_type: row.event_type,
-                    state: state_of!(row)?,
+                    event_type,
+                    state: state_of!(columns)?,
                     previous_status: row.previous_status,
                     occurred_at: row.occurred_at,
-                };
-                Ok(Pending {
-                    id: row.id,
-                    event,
-                    traceparent: row.traceparent,
-                })
+                });
+                Ok(pending)
             })
             .collect()
     }

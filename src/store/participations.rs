@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
 
+use super::erasure::rewarded_elsewhere;
 use super::expiry::expire_reward_of;
 use super::state::state_of;
 use super::{Result, Store, StoreError};
@@ -184,14 +185,21 @@ impl Store {
         promotion_id: PromotionId,
         traceparent: Option<String>,
     ) -> Result<Started> {
+        let erased_name = self.erased_name(user_id)?;
         let mut tries = 1;
         loop {
-            let traceparent = traceparent.clone();
+            let (traceparent, erased_name) = (traceparent.clone(), erased_name.clone());
             let result = self
                 .run_tx("start", move |connection| {
-                    let traceparent = traceparent.clone();
+                    let (traceparent, erased_name) = (traceparent.clone(), erased_name.clone());
                     Box::pin(async move {
-                        start(connection, user_id, promotion_id, traceparent.as_deref()).await
+                        start(
+                            connection,
+                            (user_id, promotion_id),
+                            erased_name.as_deref(),
+                            traceparent.as_deref(),
+                        )
+                        .await
                     })
                 })
                 .await;
@@ -239,8 +247,8 @@ impl From<&eligibility::PreOffer> for PreOffer {
 
 async fn start(
     connection: &mut PgConnection,
-    user_id: UserId,
-    promotion_id: PromotionId,
+    (user_id, promotion_id): (UserId, PromotionId),
+    erased_name: Option<&str>,
     traceparent: Option<&str>,
 ) -> Result<Started> {
     // Every lock first, always in this order; what they guard is read by the statements after.
@@ -294,7 +302,7 @@ async fn start(
     // It may have run out while the locks were waited for; the later clock decides.
     let pre_offer = pre_offer.filter(|pre_offer| standing.now < pre_offer.valid_until);
     let failed = failed_rules(&Facts {
-        rewarded: standing.rewarded,
+        rewarded: standing.rewarded || rewarded_elsewhere(connection, user_id, erased_name).await?,
         live: standing.live,
         pre_offer: if pre_offer.is_some() {
             PreOfferFound::Valid
@@ -327,9 +335,12 @@ async fn start(
         repayment_rate: pre_offer.repayment_rate.clone(),
     });
     sqlx::query!(
-        r#"insert into promotion_user (user_id, promotion_id, terms_id, status, rides_target, started_at, challenge_deadline,
-                                       reward, pre_offer_id, country_code, receipts_month)
-           values ($1, $2, $3, $10, $4, $5, $6, $7, $8, $9, date_trunc('month', $5::timestamptz at time zone 'UTC')::date)"#,
+        // Above what subscribers have of one that was lost in a restore.
+        r#"insert into promotion_user (user_id, promotion_id, terms_id, status, version, rides_target, started_at,
+                                       challenge_deadline, reward, pre_offer_id, country_code, receipts_month)
+           values ($1, $2, $3, $10,
+                   1 + coalesce((select version from version_floor where user_id = $1 and promotion_id = $2), 0),
+                   $4, $5, $6, $7, $8, $9, date_trunc('month', $5::timestamptz at time zone 'UTC')::date)"#,
         user_id,
         promotion_id,
         terms_id,
@@ -458,7 +469,8 @@ pub(super) async fn ensure_active_split(
     Ok(())
 }
 
-/// Puts the participation's present state into the outbox. The caller holds its row lock.
+/// Puts the participation's present state into the outbox and notes the event beside it, so that it
+/// can be published again. The caller holds its row lock.
 pub(super) async fn enqueue_event(
     connection: &mut PgConnection,
     user_id: UserId,
@@ -469,12 +481,19 @@ pub(super) async fn enqueue_event(
     traceparent: Option<&str>,
 ) -> Result<()> {
     sqlx::query!(
-        "insert into event_outbox (event_id, type, user_id, promotion_id, status, previous_status, version, rides_completed,
+        "with present as (
+             update promotion_user
+                set last_event_id = $3, last_event_version = version, last_event_type = $4, last_event_previous_status = $5,
+                    last_event_at = $6
+              where user_id = $1 and promotion_id = $2
+          returning *)
+         insert into event_outbox (event_id, type, user_id, promotion_id, status, previous_status, version, rides_completed,
                                    rides_target, started_at, challenge_deadline, completed_at, reward_deadline, rewarded_at,
                                    expired_at, expired_reason, reward, occurred_at, traceparent)
-         select $3, $4, user_id, promotion_id, status, $5, version, rides_completed, rides_target, started_at,
-                challenge_deadline, completed_at, reward_deadline, rewarded_at, expired_at, expired_reason, reward, $6, $7
-           from promotion_user where user_id = $1 and promotion_id = $2",
+         select last_event_id, last_event_type, user_id, promotion_id, status, last_event_previous_status, version, rides_completed,
+                rides_target, started_at, challenge_deadline, completed_at, reward_deadline, rewarded_at, expired_at,
+                expired_reason, reward, last_event_at, $7
+           from present",
         user_id,
         promotion_id,
         Uuid::now_v7(),

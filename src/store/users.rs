@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::PgConnection;
 
+use super::erasure::rewarded_elsewhere;
 use super::participations::{Receipt, load};
 use super::quarantine::{Quarantined, quarantined_of};
 use super::state::status_of;
@@ -32,11 +33,13 @@ const MOST_RECEIPTS: i64 = 10_000;
 pub async fn eligibility_facts(
     connection: &mut PgConnection,
     user_id: UserId,
+    erased_name: Option<&str>,
 ) -> Result<ClientFacts> {
     let now = sqlx::query_scalar!(r#"select clock_ms() as "now!""#)
         .fetch_one(&mut *connection)
         .await?;
     let latest = latest(connection, user_id, now).await?;
+    let rewarded_elsewhere = rewarded_elsewhere(connection, user_id, erased_name).await?;
     let mut newbie = None;
     let mut regular = None;
     for (is_newbie, pre_offer) in pre_offers_to_consider(connection, user_id, now).await? {
@@ -49,6 +52,7 @@ pub async fn eligibility_facts(
     Ok(ClientFacts {
         now,
         latest,
+        rewarded_elsewhere,
         newbie,
         regular,
     })
@@ -143,20 +147,26 @@ async fn pre_offers_to_consider(
 impl Store {
     /// Everything about a client under one snapshot; lists are empty for a stranger.
     pub async fn user(&self, user_id: UserId) -> Result<User> {
+        let erased_name = self.erased_name(user_id)?;
         self.run_tx("user", move |connection| {
+            let erased_name = erased_name.clone();
             Box::pin(async move {
                 sqlx::query!("set transaction isolation level repeatable read, read only")
                     .execute(&mut *connection)
                     .await?;
-                user(connection, user_id).await
+                user(connection, user_id, erased_name.as_deref()).await
             })
         })
         .await
     }
 }
 
-async fn user(connection: &mut PgConnection, user_id: UserId) -> Result<User> {
-    let facts = eligibility_facts(connection, user_id).await?;
+async fn user(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    erased_name: Option<&str>,
+) -> Result<User> {
+    let facts = eligibility_facts(connection, user_id, erased_name).await?;
     let pre_offers = sqlx::query_as!(
         ImportedPreOffer,
         "select pre_offer_id, external_id, segment, promotion_key, promotion_id, product_id, amount_cents, currency_code,

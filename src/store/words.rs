@@ -12,6 +12,7 @@ use sqlx::{Decode, Encode, Postgres, Type};
 use crate::domain::participation::{ExpiredReason, StatusName};
 use crate::domain::promotion::Verdict;
 use crate::domain::split::{MissingSplit, SplitStatus};
+use crate::wire::erasure::ErasedLoan;
 use crate::wire::promotion_status::EventType;
 use crate::wire::quarantine::QuarantineStatus;
 use crate::wire::ride_completed::QuarantineReason;
@@ -50,6 +51,7 @@ macro_rules! as_text {
 }
 
 as_text!(
+    ErasedLoan,
     EventType,
     ExpiredReason,
     MissingSplit,

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod debs2015;
+pub mod erasure;
 pub mod landing;
 pub mod participation;
 pub mod pre_offer;

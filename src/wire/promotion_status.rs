@@ -28,10 +28,22 @@ words! {
     }
 }
 
+impl EventType {
+    /// What is said of a participation whose state is published again under a new version.
+    pub const fn of(status: StatusName) -> Self {
+        match status {
+            StatusName::InProgress => Self::Progressed,
+            StatusName::Completed => Self::Completed,
+            StatusName::Rewarded => Self::Rewarded,
+            StatusName::Expired => Self::Expired,
+        }
+    }
+}
+
 /// An event of `promotion-status`, in the field order of the contract.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(
-    description = "A status change of a participation, with its whole state after it. Every field is always there, `null` where there is nothing to say."
+    description = "A status change of a participation, with its whole state after it. Every field is always there, `null` where there is nothing to say. A record whose whole value is null says that the key is to be forgotten: the client's data was erased."
 )]
 pub struct PromotionStatus {
     /// The same at every delivery of this event.

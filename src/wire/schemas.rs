@@ -146,8 +146,11 @@ pub fn asyncapi() -> Value {
                 "description": "Every change of a client's participation in a promotion, carrying its \
                     whole state. At least once, in order per key; versions of a key are contiguous \
                     from 1. Everything is there for 7 days, after compaction the newest of each key; \
-                    nothing is ever tombstoned. Read `read_committed`.",
-                "messages": { "PromotionStatus": reference("#/components/messages/PromotionStatus") },
+                    a null value means that the key is to be forgotten. Read `read_committed`.",
+                "messages": {
+                    "PromotionStatus": reference("#/components/messages/PromotionStatus"),
+                    "Forgotten": reference("#/components/messages/Forgotten"),
+                },
                 "bindings": { "kafka": topic("promotion-status", "compact",
                     json!({ "min.compaction.lag.ms": 604_800_000 })) },
             },
@@ -170,13 +173,35 @@ pub fn asyncapi() -> Value {
                 "channel": reference("#/channels/promotion-status"),
                 "title": "Publish a status change",
                 "summary": "Says what became of a participation. Subscribers keep the highest version \
-                    of each key.",
-                "messages": [reference("#/channels/promotion-status/messages/PromotionStatus")],
+                    of each key, and forget a key at a null value.",
+                "messages": [
+                    reference("#/channels/promotion-status/messages/PromotionStatus"),
+                    reference("#/channels/promotion-status/messages/Forgotten"),
+                ],
                 "bindings": { "kafka": { "bindingVersion": "0.5.0" } },
             },
         },
         "components": {
             "messages": {
+                "Forgotten": {
+                    "name": "Forgotten",
+                    "title": "Forget this key",
+                    "summary": "A null value, without headers: the client's data was erased. What was kept of the key is to \
+                        be deleted, its version too; a later participation of it begins with version 1.",
+                    "headers": { "type": "object", "maxProperties": 0 },
+                    "payload": { "type": "null" },
+                    "bindings": { "kafka": {
+                        "key": { "type": "string", "pattern": "^[1-9][0-9]*:[1-9][0-9]*$",
+                            "description": "`{user_id}:{promotion_id}`" },
+                        "bindingVersion": "0.5.0",
+                    } },
+                    "examples": [{
+                        "name": "erased",
+                        "summary": "The client's data was erased",
+                        "headers": {},
+                        "payload": null,
+                    }],
+                },
                 "RideCompleted": {
                     "name": "RideCompleted",
                     "title": "A completed ride",

@@ -172,7 +172,7 @@ async fn every_example_of_a_subscriber_keeps_the_newest_version() {
     .await;
     world.events_are_published().await;
     let published = world.read_status_topic().await;
-    let newest = last_by_key(published.clone());
+    let mut newest = last_by_key(published.clone());
     assert_eq!(newest.len(), 13);
     let kinds: Vec<&str> = newest.values().map(StatusRecord::kind).collect();
     for kind in ["started", "progressed", "completed", "rewarded", "expired"] {
@@ -198,6 +198,19 @@ async fn every_example_of_a_subscriber_keeps_the_newest_version() {
         .produce_in_transaction(topic, never, TransactionEnd::Abort);
     drop(abort.await);
 
+    // And one who is erased, after a type of event that nobody knows yet.
+    let mut unknown = newest["2:1"].clone();
+    unknown.event["type"] = json!("promotion.invented");
+    let tombstone = Outgoing {
+        value: None,
+        ..copy(&newest["1:1"])
+    };
+    let last = vec![copy(&unknown), tombstone];
+    let commit = world
+        .kafka()
+        .produce_in_transaction(topic, last, TransactionEnd::Commit);
+    drop(commit.await);
+    newest.remove("1:1");
     let expected: String = newest
         .iter()
         .map(|(key, record)| {

@@ -1,5 +1,8 @@
 // Keeps the newest state of every participation from promotion-status.
 //
+// A null value means that the client's data was erased: what is known of that key is forgotten. Types of
+// events that are not known here are taken like any other: every event carries the whole state.
+//
 // KAFKA_BROKERS and STATUS_TOPIC say where it is. With --once it ends where the topic ended when it
 // started, and prints what it knows; otherwise it goes on and prints every change.
 //
@@ -70,11 +73,18 @@ func main() {
 			if record.Attrs.IsControl() {
 				return
 			}
+			key := string(record.Key)
+			if record.Value == nil {
+				if _, known := newest[key]; known && !once {
+					fmt.Println(key, "forgotten")
+				}
+				delete(newest, key)
+				return
+			}
 			var event Event
 			if err := json.Unmarshal(record.Value, &event); err != nil {
 				log.Fatalf("not a status event at %d:%d: %v", record.Partition, record.Offset, err)
 			}
-			key := string(record.Key)
 			if keep(newest, key, event) && !once {
 				fmt.Println(line(key, event))
 			}

@@ -1,5 +1,8 @@
 """Keeps the newest state of every participation from promotion-status.
 
+A null value means that the client's data was erased: what is known of that key is forgotten. Types of
+events that are not known here are taken like any other: every event carries the whole state.
+
 KAFKA_BROKERS and STATUS_TOPIC say where it is. With --once it ends where the topic ended when it
 started, and prints what it knows; otherwise it goes on and prints every change.
 
@@ -41,8 +44,13 @@ def main():
             unread.discard(record.partition())
         elif record.error():
             raise SystemExit(f"cannot read {topic}: {record.error()}")
-        elif keep(newest, record.key().decode(), json.loads(record.value())) and not once:
-            print(line(record.key().decode(), newest[record.key().decode()]), flush=True)
+        else:
+            key = record.key().decode()
+            if record.value() is None:
+                if newest.pop(key, None) and not once:
+                    print(f"{key} forgotten", flush=True)
+            elif keep(newest, key, json.loads(record.value())) and not once:
+                print(line(key, newest[key]), flush=True)
     consumer.close()
     for key in sorted(newest):
         print(line(key, newest[key]))

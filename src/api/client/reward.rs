@@ -67,6 +67,7 @@ refusals!(
     Problem::not_participating(),
     Problem::challenge_not_completed(),
     Problem::split_missing(),
+    Problem::reward_under_review(),
     Problem::challenge_over(),
     Problem::reward_expired()
 );
@@ -140,5 +141,6 @@ fn refusal(why: NoReward) -> Problem {
         NoReward::ChallengeOver => Problem::challenge_over(),
         NoReward::RewardExpired => Problem::reward_expired(),
         NoReward::SplitMissing => Problem::split_missing(),
+        NoReward::UnderReview => Problem::reward_under_review(),
     }
 }

@@ -395,6 +395,15 @@ impl Model {
         self.count(&entries);
     }
 
+    /// Takes note that the client's data was erased: what is known of it goes, and who waits reads
+    /// Postgres.
+    fn erased(&self, key: &Key) {
+        let mut entries = self.lock();
+        entries.forget(key);
+        entries.changed(key);
+        self.count(&entries);
+    }
+
     /// Forgets everything: events may have been missed. Who waits reads Postgres at their next
     /// look, not all at once.
     fn forget(&self) {

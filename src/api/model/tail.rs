@@ -274,7 +274,12 @@ impl Reader<'_> {
                     %error,
                     "a status event cannot be read"
                 ),
-                None => {}
+                // A tombstone: the client's data was erased.
+                None => {
+                    if let Some(key) = key {
+                        self.model.erased(&key);
+                    }
+                }
             }
         }
         self.behind_since = None;

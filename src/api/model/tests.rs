@@ -120,6 +120,20 @@ async fn a_live_state_is_answered_while_it_is_fresh_and_a_final_one_for_ever() {
 }
 
 #[tokio::test]
+async fn what_was_erased_is_answered_by_postgres_even_if_it_was_over_for_good() {
+    let model = fresh_model();
+    drop(model.begin(KEY).finish(stored(with_status(5, rewarded()))));
+    assert_eq!(version(model.answer(&KEY, Some(5))), Some(5));
+    let mut watch = model.watch(KEY);
+    model.erased(&KEY);
+    watch.changed().await;
+    assert_eq!(version(model.answer(&KEY, Some(5))), None);
+    // What begins anew has lower versions.
+    drop(model.begin(KEY).finish(stored(state(1))));
+    assert_eq!(version(model.answer(&KEY, Some(1))), Some(1));
+}
+
+#[tokio::test]
 async fn what_has_ended_is_not_answered_from_memory_until_it_is_known_to_be_over() {
     let model = fresh_model();
     drop(model.begin(KEY).finish(stored(state(3))));

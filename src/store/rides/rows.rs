@@ -137,19 +137,21 @@ impl Changes {
             "with changed as (
                  update promotion_user p
                     set rides_completed = v.rides_completed, version = p.version + 1, status = v.status,
-                        completed_at = v.completed_at, reward_deadline = v.reward_deadline
+                        completed_at = v.completed_at, reward_deadline = v.reward_deadline,
+                        last_event_id = v.event_id, last_event_version = p.version + 1, last_event_type = v.event_type,
+                        last_event_previous_status = $11, last_event_at = $12
                    from unnest($1::bigint[], $2::bigint[], $3::int[], $4::int[], $5::text[], $6::timestamptz[],
                                $7::timestamptz[], $8::text[], $9::text[], $10::uuid[])
                         v (user_id, promotion_id, version, rides_completed, status, completed_at, reward_deadline, event_type,
                            traceparent, event_id)
                   where p.user_id = v.user_id and p.promotion_id = v.promotion_id
                     and p.status = 'IN_PROGRESS' and p.version = v.version
-              returning p.*, v.event_type, v.traceparent, v.event_id)
+              returning p.*, v.traceparent)
              insert into event_outbox (event_id, type, user_id, promotion_id, status, previous_status, version, rides_completed,
                                        rides_target, started_at, challenge_deadline, completed_at, reward_deadline, reward,
                                        occurred_at, traceparent)
-             select event_id, event_type, user_id, promotion_id, status, $11, version, rides_completed, rides_target, started_at,
-                    challenge_deadline, completed_at, reward_deadline, reward, $12, traceparent
+             select last_event_id, last_event_type, user_id, promotion_id, status, last_event_previous_status, version, rides_completed,
+                    rides_target, started_at, challenge_deadline, completed_at, reward_deadline, reward, last_event_at, traceparent
                from changed",
             &self.users,
             &self.promotions,

@@ -48,6 +48,9 @@ impl ServiceBuilder {
     /// Another release's program.
     pub fn program(mut self, program: &Path) -> Self {
         program.clone_into(&mut self.program);
+        // What it does not know yet would be an error.
+        self.environment
+            .retain(|(name, _)| !name.starts_with("RIDE_PROMO__ERASE__"));
         self
     }
 
@@ -307,6 +310,8 @@ pub(super) fn environment(world: &World) -> Vec<(String, String)> {
             "RIDE_PROMO__KAFKA__PARTITIONS",
             world.partitions().to_string(),
         ),
+        ("RIDE_PROMO__ERASE__SECRET", SECRET.to_owned()),
+        ("RIDE_PROMO__ERASE__TOPIC", world.erasure_topic()),
     ];
     let variables = variables.map(|(name, value)| (name.to_owned(), value));
     variables.into_iter().chain(authentication()).collect()

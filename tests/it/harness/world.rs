@@ -212,6 +212,11 @@ impl World {
         &self.status_topic
     }
 
+    /// The topic of the erasure ledger.
+    pub fn erasure_topic(&self) -> String {
+        format!("{}-erasures", self.name)
+    }
+
     /// The consumer group.
     pub fn group_id(&self) -> &str {
         &self.name
@@ -366,6 +371,16 @@ impl World {
         records.into_iter().map(StatusRecord::of).collect()
     }
 
+    /// The newest record of each key of the topic of status changes; `None` for a tombstone.
+    pub async fn newest_statuses(&self) -> BTreeMap<String, Option<Value>> {
+        let records = self.kafka.read_topic(&self.status_topic).await;
+        let newest = records.into_iter().map(|record| {
+            let event = record.value.is_some().then(|| record.json());
+            (record.key.unwrap_or_default(), event)
+        });
+        newest.collect()
+    }
+
     /// The types of one participation's status changes, in the order of their offsets.
     pub async fn kinds_of(&self, user_id: i64, promotion_id: i64) -> Vec<String> {
         let records = self.status_of(user_id, promotion_id).await;
@@ -393,7 +408,11 @@ impl Drop for World {
         }
         let (kafka, postgres) = (self.kafka.clone(), self.postgres.clone());
         let database = self.database.clone();
-        let topics = [self.ride_topic.clone(), self.status_topic.clone()];
+        let topics = [
+            self.ride_topic.clone(),
+            self.status_topic.clone(),
+            self.erasure_topic(),
+        ];
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

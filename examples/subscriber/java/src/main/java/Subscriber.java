@@ -14,6 +14,9 @@ import org.apache.kafka.common.serialization.StringDeserializer;
 /**
  * Keeps the newest state of every participation from promotion-status.
  *
+ * <p>A null value means that the client's data was erased: what is known of that key is forgotten.
+ * Types of events that are not known here are taken like any other: every event carries the whole state.
+ *
  * <p>KAFKA_BROKERS and STATUS_TOPIC say where it is. With --once it ends where the topic ended when
  * it started, and prints what it knows; otherwise it goes on and prints every change.
  *
@@ -42,7 +45,11 @@ public final class Subscriber {
             Map<TopicPartition, Long> ends = consumer.endOffsets(partitions);
             while (!once || partitions.stream().anyMatch(partition -> consumer.position(partition) < ends.get(partition))) {
                 for (ConsumerRecord<String, String> record : consumer.poll(Duration.ofSeconds(1))) {
-                    if (keep(newest, record.key(), JSON.readTree(record.value())) && !once) {
+                    if (record.value() == null) {
+                        if (newest.remove(record.key()) != null && !once) {
+                            System.out.println(record.key() + " forgotten");
+                        }
+                    } else if (keep(newest, record.key(), JSON.readTree(record.value())) && !once) {
                         System.out.println(line(record.key(), newest.get(record.key())));
                     }
                 }

@@ -1,0 +1,101 @@
+//! Reading a whole topic once, from its beginning to its end, by commands that belong to no group.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::types::RDKafkaErrorCode as Code;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
+
+use super::clients::tail_consumer;
+use super::log::LogContext;
+use crate::config::KafkaConfig;
+
+/// How long the broker may take for the list of partitions.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A read that yields nothing for this long fails. Longer than a transaction that was left open
+/// keeps readers waiting.
+const STALLED_AFTER: Duration = Duration::from_secs(60);
+
+/// How often the loop looks whether it should stop.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Hands every record of the topic that is committed and there now to `each`, in offset order within
+/// a partition, tombstones too. Blocks; call it on a thread of its own.
+pub fn read_to_end(
+    kafka: &KafkaConfig,
+    topic: &str,
+    role: &'static str,
+    stop: &CancellationToken,
+    mut each: impl FnMut(&BorrowedMessage<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let consumer: BaseConsumer<LogContext> = tail_consumer(kafka)
+        .create_with_context(LogContext { role })
+        .context("creating the consumer")?;
+    let metadata = consumer
+        .fetch_metadata(Some(topic), METADATA_TIMEOUT)
+        .with_context(|| format!("asking for the topic {topic}"))?;
+    let mut unread: BTreeSet<i32> = metadata
+        .topics()
+        .iter()
+        .filter(|found| found.error().is_none())
+        .flat_map(|found| found.partitions().iter().map(|partition| partition.id()))
+        .collect();
+    if unread.is_empty() {
+        bail!("there is no topic {topic}");
+    }
+    let mut assignment = TopicPartitionList::with_capacity(unread.len());
+    for partition in &unread {
+        assignment.add_partition_offset(topic, *partition, Offset::Beginning)?;
+    }
+    consumer
+        .assign(&assignment)
+        .context("assigning partitions")?;
+    let mut progress_at = Instant::now();
+    while !unread.is_empty() {
+        if stop.is_cancelled() {
+            bail!("interrupted before the end of the topic {topic}");
+        }
+        match consumer.poll(POLL) {
+            Some(Ok(message)) => {
+                progress_at = Instant::now();
+                each(&message)?;
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                progress_at = Instant::now();
+                unread.remove(&partition);
+            }
+            Some(Err(error)) if is_lasting(&error) => {
+                return Err(error).with_context(|| format!("reading the topic {topic}"));
+            }
+            // Brokers that are away come back, and librdkafka finds them.
+            Some(Err(error)) => tracing::debug!(%error, topic, "reading a topic"),
+            None if progress_at.elapsed() > STALLED_AFTER => {
+                bail!("the topic {topic} yielded nothing for {STALLED_AFTER:?}");
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Errors that do not pass by themselves.
+fn is_lasting(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::Fatal
+                | Code::AutoOffsetReset
+                | Code::OffsetOutOfRange
+                | Code::UnknownPartition
+                | Code::UnknownTopic
+                | Code::UnknownTopicOrPartition
+                | Code::TopicAuthorizationFailed
+        )
+    )
+}

@@ -1,0 +1,606 @@
+//! Erasing a client: everything of theirs in one transaction, a tombstone for each of their keys in
+//! the status topic, and an entry in the ledger that outlives a restore (contract 9).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jsonwebtoken::{Algorithm, EncodingKey, crypto};
+use serde_json::json;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::audit::{self, Author};
+use super::outbox::enqueue_tombstones;
+use super::{Result, Store, StoreError};
+use crate::domain::participation::StatusName;
+use crate::domain::{Instant, PromotionId, UserId};
+use crate::wire::erasure::{ErasedLoan, Erasure};
+
+/// How many quarantined records are looked through at once; each may be large.
+const QUARANTINE_PAGE: i64 = 50;
+
+/// How many clients of one table are compared with the ledger at once.
+const CLIENT_PAGE: i64 = 5_000;
+
+/// `erase.secret`, and what it makes of a client's id.
+pub struct ErasureKey {
+    key: EncodingKey,
+    id: String,
+}
+
+impl std::fmt::Debug for ErasureKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ErasureKey({})", self.id)
+    }
+}
+
+impl ErasureKey {
+    /// The key of this secret.
+    pub fn new(secret: &str) -> Result<Self> {
+        let key = EncodingKey::from_secret(secret.as_bytes());
+        let id = hmac(&key, "ride-promo erase key")?;
+        Ok(Self {
+            key,
+            id: id.chars().take(8).collect(),
+        })
+    }
+
+    /// Tells this key from others and nothing more.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What a client is called in the ledger.
+    pub fn client(&self, user_id: UserId) -> Result<String> {
+        hmac(&self.key, &format!("ride-promo client {user_id}"))
+    }
+}
+
+/// HMAC-SHA-256, base64url.
+fn hmac(key: &EncodingKey, text: &str) -> Result<String> {
+    crypto::sign(text.as_bytes(), key, Algorithm::HS256)
+        .map_err(|error| StoreError::Corrupt(format!("hashing under erase.secret: {error}")))
+}
+
+/// An order to erase.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The client.
+    pub user_id: UserId,
+    /// What is to become of the loan of a client who was rewarded.
+    pub loan: Option<ErasedLoan>,
+    /// The ledger's entry, published already.
+    pub entry: Erasure,
+    /// Records of the quarantine without a known client whose bytes name this one.
+    pub naming: Vec<Uuid>,
+    /// Who orders it, for the audit.
+    pub author: Author,
+    /// Why, for the audit.
+    pub reason: String,
+}
+
+/// What came of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Erased {
+    /// It is done.
+    Done(Removed),
+    /// The client was rewarded, and the order does not say what is to become of the loan.
+    LoanUndecided,
+    /// The client was rewarded after the ledger's entry was published: order again.
+    RewardedMeanwhile,
+}
+
+/// What was removed, in rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Removed {
+    /// Participations.
+    pub participations: u64,
+    /// Receipts of rides.
+    pub receipts: u64,
+    /// Pre-offers.
+    pub pre_offers: u64,
+    /// Splits.
+    pub splits: u64,
+    /// Applications, with their session and active pre-offer.
+    pub applications: u64,
+    /// Quarantined records.
+    pub quarantined: u64,
+    /// Entries of the audit whose content named the client.
+    pub audit_entries: u64,
+    /// Keys that got a tombstone in the status topic.
+    pub tombstones: u64,
+    /// Whether the participation and the origination of the loan were kept.
+    pub loan_kept: bool,
+}
+
+impl Store {
+    /// This store with the key of `erase.secret`, which recognises clients who were erased.
+    pub fn with_erasure_key(mut self, key: Option<ErasureKey>) -> Self {
+        self.erasure_key = key.map(std::sync::Arc::new);
+        self
+    }
+
+    /// What the client is called in the ledger, where there is a key.
+    pub(super) fn erased_name(&self, user_id: UserId) -> Result<Option<String>> {
+        self.erasure_key
+            .as_ref()
+            .map(|key| key.client(user_id))
+            .transpose()
+    }
+
+    /// The number of rewarded clients in the ledger whom this store's key cannot recognise: they
+    /// would be taken for strangers.
+    pub async fn unrecognised_erasures(&self) -> Result<i64> {
+        let key_id = self.erasure_key.as_ref().map(|key| key.id().to_owned());
+        Ok(sqlx::query_scalar!(
+            r#"select count(*) as "count!" from erasure where rewarded and key_id is distinct from $1"#,
+            key_id
+        )
+        .fetch_one(&mut *self.acquire().await?)
+        .await?)
+    }
+
+    /// Whether the client was ever rewarded, as far as this database knows.
+    pub async fn was_rewarded(&self, user_id: UserId) -> Result<bool> {
+        let mut connection = self.acquire().await?;
+        was_rewarded(&mut connection, user_id).await
+    }
+
+    /// The ledger's entry of a client.
+    pub async fn erasure_of(&self, client: &str) -> Result<Option<Erasure>> {
+        Ok(sqlx::query_as!(
+            Erasure,
+            r#"select client, erasure_id, key_id, erased_at, rewarded, loan as "loan: ErasedLoan"
+                 from erasure where client = $1"#,
+            client
+        )
+        .fetch_optional(&mut *self.acquire().await?)
+        .await?)
+    }
+
+    /// Records of the quarantine without a known client whose bytes name this one.
+    pub async fn quarantined_naming(&self, user_id: UserId) -> Result<Vec<Uuid>> {
+        let mut found = Vec::new();
+        let mut after = Uuid::nil();
+        loop {
+            let page = sqlx::query!(
+                "select quarantine_id, value from quarantined_ride
+                  where quarantine_id > $2 and user_id is null and position(convert_to($1::bigint::text, 'UTF8') in value) > 0
+                  order by quarantine_id
+                  limit $3",
+                user_id,
+                after,
+                QUARANTINE_PAGE
+            )
+            .fetch_all(&mut *self.acquire().await?)
+            .await?;
+            let Some(last) = page.last() else {
+                return Ok(found);
+            };
+            after = last.quarantine_id;
+            let naming = page.iter().filter(|row| names(&row.value, user_id));
+            found.extend(naming.map(|row| row.quarantine_id));
+        }
+    }
+
+    /// Erases the client, if the order says all it must. Erasing again removes what has come since.
+    pub async fn erase(&self, order: Order) -> Result<Erased> {
+        self.require_finished_upgrade().await?;
+        self.run_tx("erase", move |connection| {
+            let order = order.clone();
+            Box::pin(async move { erase(connection, &order).await })
+        })
+        .await
+    }
+
+    /// Enters erasures that are known from elsewhere, in one transaction.
+    pub async fn enter_erasures(&self, entries: Vec<Erasure>) -> Result<()> {
+        self.require_finished_upgrade().await?;
+        self.run_tx("enter_erasures", move |connection| {
+            let entries = entries.clone();
+            Box::pin(async move {
+                for entry in &entries {
+                    enter(connection, entry).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Which of these erasures the table has.
+    pub async fn known_erasures(&self, ids: &[Uuid]) -> Result<BTreeSet<Uuid>> {
+        let known = sqlx::query_scalar!(
+            "select erasure_id from erasure where erasure_id = any($1)",
+            ids
+        )
+        .fetch_all(&mut *self.acquire().await?)
+        .await?;
+        Ok(known.into_iter().collect())
+    }
+
+    /// The clients with anything in this database who are among `wanted`, by what the ledger calls
+    /// them. Reads every client's id once, in pages.
+    pub async fn find_clients(
+        &self,
+        key: &ErasureKey,
+        wanted: &BTreeSet<String>,
+    ) -> Result<BTreeMap<String, UserId>> {
+        let mut found = BTreeMap::new();
+        for table in Holder::ALL {
+            let mut after = 0;
+            loop {
+                let page = self.clients_of(table, after).await?;
+                let Some(last) = page.last() else {
+                    break;
+                };
+                after = *last;
+                for user_id in page {
+                    let client = key.client(user_id)?;
+                    if wanted.contains(&client) {
+                        found.insert(client, user_id);
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    async fn clients_of(&self, table: Holder, after: UserId) -> Result<Vec<UserId>> {
+        macro_rules! clients {
+            ($statement:literal) => {
+                sqlx::query_scalar!($statement, after, CLIENT_PAGE)
+                    .fetch_all(&mut *self.acquire().await?)
+                    .await?
+            };
+        }
+        Ok(match table {
+            Holder::Participations => clients!(
+                "select distinct user_id from promotion_user where user_id > $1 order by user_id limit $2"
+            ),
+            Holder::PreOffers => clients!(
+                "select distinct user_id from pre_offer where user_id > $1 order by user_id limit $2"
+            ),
+            Holder::Splits => clients!(
+                "select distinct user_id from cash_loan_account where user_id > $1 order by user_id limit $2"
+            ),
+            Holder::Quarantine => clients!(
+                r#"select distinct user_id as "user_id!" from quarantined_ride where user_id > $1 order by 1 limit $2"#
+            ),
+        })
+    }
+}
+
+/// The tables that hold clients of their own.
+#[derive(Clone, Copy, Debug)]
+enum Holder {
+    Participations,
+    PreOffers,
+    Splits,
+    Quarantine,
+}
+
+impl Holder {
+    const ALL: [Self; 4] = [
+        Self::Participations,
+        Self::PreOffers,
+        Self::Splits,
+        Self::Quarantine,
+    ];
+}
+
+/// Whether the client counts as rewarded for a reason that no participation here shows: a reward
+/// that only the status topic knows is held for review, or the client was erased after a reward.
+pub(super) async fn rewarded_elsewhere(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    erased_name: Option<&str>,
+) -> Result<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"select exists (select from held_reward where user_id = $1 and loss_accepted_at is null)
+               or exists (select from erasure where client = $2 and rewarded) as "rewarded!""#,
+        user_id,
+        erased_name
+    )
+    .fetch_one(connection)
+    .await?)
+}
+
+async fn was_rewarded(connection: &mut PgConnection, user_id: UserId) -> Result<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"select exists (select from promotion_user where user_id = $1 and status = $2)
+               or exists (select from active_pre_offer where user_id = $1)
+               or exists (select from held_reward where user_id = $1 and loss_accepted_at is null) as "rewarded!""#,
+        user_id,
+        StatusName::Rewarded as StatusName
+    )
+    .fetch_one(connection)
+    .await?)
+}
+
+async fn erase(connection: &mut PgConnection, order: &Order) -> Result<Erased> {
+    let user_id = order.user_id;
+    // In the order of a start: the client's pre-offers, then the participations.
+    sqlx::query!(
+        "select from pre_offer where user_id = $1 order by pre_offer_id for update",
+        user_id
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "select from promotion_user where user_id = $1 order by promotion_id for update",
+        user_id
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let rewarded = was_rewarded(connection, user_id).await?;
+    if rewarded && order.loan.is_none() {
+        return Ok(Erased::LoanUndecided);
+    }
+    if rewarded && !order.entry.rewarded {
+        return Ok(Erased::RewardedMeanwhile);
+    }
+    let keep = rewarded && order.loan == Some(ErasedLoan::Kept);
+    let mut removed = Removed {
+        loan_kept: keep,
+        ..Removed::default()
+    };
+    if !keep {
+        remove_origination(connection, user_id, &mut removed).await?;
+    }
+    let keys = remove_participations(connection, user_id, keep, &mut removed).await?;
+    remove_the_rest(connection, order, &mut removed).await?;
+    // After what of these keys is on its way to the topic: the relay publishes by id.
+    removed.tombstones = enqueue_tombstones(connection, user_id, &keys).await?;
+    scrub_audit(connection, user_id, &mut removed).await?;
+    enter(connection, &order.entry).await?;
+    let after = json!({ "client": order.entry.client, "erasure_id": order.entry.erasure_id, "reason": order.reason,
+        "rewarded": order.entry.rewarded, "loan": order.entry.loan, "removed": removed });
+    audit::record(connection, &order.author, None, Some(after)).await?;
+    Ok(Erased::Done(removed))
+}
+
+/// The application and what belongs to it; the split goes with the others.
+async fn remove_origination(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    removed: &mut Removed,
+) -> Result<()> {
+    sqlx::query!("delete from session where user_id = $1", user_id)
+        .execute(&mut *connection)
+        .await?;
+    removed.applications = sqlx::query!("delete from application where user_id = $1", user_id)
+        .execute(&mut *connection)
+        .await?
+        .rows_affected();
+    sqlx::query!("delete from active_pre_offer where user_id = $1", user_id)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// The participations but for a rewarded one that is kept, with their receipts, their splits, what
+/// of them waits to be published, and what is noted of those that were lost. Returns their keys'
+/// promotions.
+async fn remove_participations(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    keep: bool,
+    removed: &mut Removed,
+) -> Result<Vec<PromotionId>> {
+    removed.receipts = sqlx::query!("delete from ride_receipt where user_id = $1", user_id)
+        .execute(&mut *connection)
+        .await?
+        .rows_affected();
+    let gone = sqlx::query_scalar!(
+        "delete from promotion_user where user_id = $1 and not ($2 and status = $3) returning promotion_id",
+        user_id,
+        keep,
+        StatusName::Rewarded as StatusName
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    removed.participations = gone.len() as u64;
+    let mut promotions: BTreeSet<PromotionId> = gone.into_iter().collect();
+    promotions.extend(
+        sqlx::query_scalar!(
+            "delete from version_floor where user_id = $1 returning promotion_id",
+            user_id
+        )
+        .fetch_all(&mut *connection)
+        .await?,
+    );
+    promotions.extend(
+        sqlx::query_scalar!(
+            "delete from held_reward where user_id = $1 returning promotion_id",
+            user_id
+        )
+        .fetch_all(&mut *connection)
+        .await?,
+    );
+    // What a relay has read already is published before the tombstone.
+    promotions.extend(
+        sqlx::query_scalar!(
+            "delete from event_outbox e
+              where e.user_id = $1 and e.type is not null
+                and not exists (select from promotion_user p where p.user_id = e.user_id and p.promotion_id = e.promotion_id)
+             returning promotion_id",
+            user_id
+        )
+        .fetch_all(&mut *connection)
+        .await?,
+    );
+    removed.splits = sqlx::query!(
+        "delete from cash_loan_account c
+          where c.user_id = $1 and not exists (select from session s where s.split_id = c.split_id)",
+        user_id
+    )
+    .execute(connection)
+    .await?
+    .rows_affected();
+    Ok(promotions.into_iter().collect())
+}
+
+/// Pre-offers and quarantined records.
+async fn remove_the_rest(
+    connection: &mut PgConnection,
+    order: &Order,
+    removed: &mut Removed,
+) -> Result<()> {
+    let user_id = order.user_id;
+    removed.pre_offers = sqlx::query!("delete from pre_offer where user_id = $1", user_id)
+        .execute(&mut *connection)
+        .await?
+        .rows_affected();
+    removed.quarantined = sqlx::query!(
+        "delete from quarantined_ride
+          where user_id = $1 or quarantine_id = any($2) or resolution #>> '{ride,user_id}' = ($1::bigint)::text
+             or (user_id is null and key = convert_to(($1::bigint)::text, 'UTF8'))",
+        user_id,
+        &order.naming
+    )
+    .execute(&mut *connection)
+    .await?
+    .rows_affected();
+    // The body decides whose ride it is; the key may still name this client.
+    sqlx::query!(
+        "update quarantined_ride set key = null where key = convert_to(($1::bigint)::text, 'UTF8')",
+        user_id
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Entries of the audit keep actor, moment and call; what names the client goes.
+async fn scrub_audit(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    removed: &mut Removed,
+) -> Result<()> {
+    removed.audit_entries = sqlx::query!(
+        r#"with named as (
+               select audit_id,
+                      jsonb_path_exists(coalesce(before, '{}'), '$.**.user_id ? (@ == $user)', jsonb_build_object('user', $1::bigint)) as before_names,
+                      jsonb_path_exists(coalesce(after, '{}'), '$.**.user_id ? (@ == $user)', jsonb_build_object('user', $1::bigint)) as after_names
+                 from admin_audit)
+           update admin_audit a
+              set before = case when n.before_names then '{"erased": true}' else a.before end,
+                  after = case when n.after_names then '{"erased": true}' else a.after end
+             from named n
+            where n.audit_id = a.audit_id and (n.before_names or n.after_names)"#,
+        user_id
+    )
+    .execute(&mut *connection)
+    .await?
+    .rows_affected();
+    removed.audit_entries += sqlx::query!(
+        r#"update import_progress set after = '{"erased": true}'
+            where jsonb_path_exists(after, '$.**.user_id ? (@ == $user)', jsonb_build_object('user', $1::bigint))"#,
+        user_id
+    )
+    .execute(connection)
+    .await?
+    .rows_affected();
+    Ok(())
+}
+
+/// Enters an erasure. One who was once rewarded stays so, whatever comes later.
+async fn enter(connection: &mut PgConnection, entry: &Erasure) -> Result<()> {
+    let erased_at: Instant = entry.erased_at;
+    sqlx::query!(
+        "insert into erasure (client, erasure_id, key_id, erased_at, rewarded, loan) values ($1, $2, $3, $4, $5, $6)
+         on conflict (client) do update
+            set erasure_id = excluded.erasure_id, erased_at = excluded.erased_at,
+                rewarded = erasure.rewarded or excluded.rewarded, loan = coalesce(excluded.loan, erasure.loan)",
+        entry.client,
+        entry.erasure_id,
+        entry.key_id,
+        erased_at,
+        entry.rewarded,
+        entry.loan as Option<ErasedLoan>
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Whether these bytes, of which no client could be told, name this one: by the number after a
+/// `user_id`, or, where they have no such field, anywhere as a number of its own.
+fn names(bytes: &[u8], user_id: UserId) -> bool {
+    const FIELD: &[u8] = b"user_id";
+    let id = user_id.to_string();
+    let id = id.as_bytes();
+    let mut has_field = false;
+    for (at, _) in bytes
+        .windows(FIELD.len())
+        .enumerate()
+        .filter(|(_, window)| *window == FIELD)
+    {
+        has_field = true;
+        let rest = &bytes[at + FIELD.len()..];
+        let skipped = rest
+            .iter()
+            .take_while(|byte| b"\"':=+, \t\r\n\\".contains(byte))
+            .count();
+        if is_number(&rest[skipped..], id) {
+            return true;
+        }
+    }
+    !has_field
+        && (0..bytes.len()).any(|at| {
+            let begins = at == 0 || !bytes[at - 1].is_ascii_alphanumeric();
+            begins && is_number(&bytes[at..], id)
+        })
+}
+
+/// Whether the bytes begin with this number, whole.
+fn is_number(bytes: &[u8], id: &[u8]) -> bool {
+    bytes.strip_prefix(id).is_some_and(|rest| {
+        rest.first()
+            .is_none_or(|next| !next.is_ascii_alphanumeric())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_name_a_client_by_the_field_or_as_a_number() {
+        for named in [
+            &br#"{"user_id": 48151, "amount_cents": 1"#[..],
+            br#"{"user_id":"48151"}"#,
+            br#"{'user_id' : 48151}"#,
+            br#"{"user_id":48151.0}"#,
+            br#"{"user_id":1,"user_id":48151}"#,
+            b"48151",
+            b"ride,48151,2026",
+        ] {
+            assert!(names(named, 48_151), "{}", String::from_utf8_lossy(named));
+        }
+        for other in [
+            &br#"{"user_id": 7, "amount_cents": 48151}"#[..],
+            br#"{"user_id": 481510}"#,
+            br#"{"user_id": 148151}"#,
+            b"x48151",
+            b"148151,481511",
+            b"",
+        ] {
+            assert!(!names(other, 48_151), "{}", String::from_utf8_lossy(other));
+        }
+    }
+
+    #[test]
+    fn a_client_has_one_name_under_a_secret_and_another_under_the_next() {
+        let key = ErasureKey::new("a secret of thirty-two bytes, long").expect("a key");
+        let same = ErasureKey::new("a secret of thirty-two bytes, long").expect("a key");
+        let other = ErasureKey::new("another secret of thirty-two bytes").expect("a key");
+        let name = key.client(48_151).expect("a name");
+        assert_eq!(name, same.client(48_151).expect("a name"));
+        assert_ne!(name, key.client(48_152).expect("a name"));
+        assert_ne!(name, other.client(48_151).expect("a name"));
+        assert_ne!(key.id(), other.id());
+        assert!(!name.contains("48151"));
+        assert_eq!(format!("{key:?}"), format!("ErasureKey({})", key.id()));
+    }
+}

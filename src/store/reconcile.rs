@@ -1,0 +1,733 @@
+//! Comparing the participations with what the status topic last said of each, after a restore to an
+//! earlier moment. The topic's newest records go into a temporary table, so that memory holds a page
+//! of keys, however many there are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use sqlx::types::Json;
+use sqlx::{Acquire as _, PgConnection};
+
+use super::audit::{self, Author};
+use super::outbox::ShardLease;
+use super::republish::{Key, Lift, lift, publish_again};
+use super::state::state_of;
+use super::{Result, Store, StoreError};
+use crate::domain::participation::{ExpiredReason, StatusName};
+use crate::domain::reward::Reward;
+use crate::domain::{Instant, PromotionId, UserId};
+use crate::postgres::{SESSION_NAME, Settings};
+use crate::wire::participation::State;
+use crate::wire::promotion_status::PromotionStatus;
+
+/// What sessions of this command are called.
+pub const PURPOSE: &str = "reconcile";
+
+/// Keys compared in one transaction.
+const PAGE: i64 = 500;
+
+/// A record of the status topic.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// Its key.
+    pub key: Key,
+    /// Its partition.
+    pub partition: i32,
+    /// Its value; `None` for a tombstone.
+    pub event: Option<Value>,
+}
+
+/// What differs at one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// The database's state is not the topic's newest, and its version not above it: it gets `to`.
+    Lags {
+        /// The topic's version.
+        published: i32,
+        /// The database's version.
+        stored: i32,
+        /// Above both.
+        to: i32,
+    },
+    /// The database has a newer state that the topic lacks, and that does not wait to be published.
+    Unpublished {
+        /// The database's version.
+        stored: i32,
+    },
+    /// The database lacks the participation: a later start goes on above this version.
+    Missing {
+        /// The topic's version.
+        published: i32,
+    },
+    /// The topic says that the client was rewarded, and the database does not know of it.
+    RewardLost {
+        /// The topic's version.
+        published: i32,
+    },
+    /// The topic forgot the key because the client was erased, and the database has it.
+    Erased,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Lags {
+                published,
+                stored,
+                to,
+            } => write!(
+                f,
+                "the topic has version {published} and the database another state, version {stored}: published as version {to}"
+            ),
+            Self::Unpublished { stored } => write!(
+                f,
+                "the database has version {stored} and the topic does not: published"
+            ),
+            Self::Missing { published } => write!(
+                f,
+                "the topic has version {published} and the database nothing: a later start goes on above it"
+            ),
+            Self::RewardLost { published } => write!(
+                f,
+                "rewarded by the topic (version {published}) and not by the database: held until `ride-promo reconcile --accept-loss`"
+            ),
+            Self::Erased => f.write_str(
+                "erased by the topic and still in the database: not changed here, run `ride-promo erase --replay` first",
+            ),
+        }
+    }
+}
+
+/// What the database has of a key.
+#[derive(Clone, Debug, Default)]
+struct Here {
+    /// The participation, and whether its last event is known.
+    stored: Option<(State, bool)>,
+    /// The floor of a participation that was lost.
+    floor: Option<i32>,
+    /// Up to which version a reward is held, or its loss accepted.
+    held: Option<i32>,
+    /// The highest version that waits to be published.
+    waiting: Option<i32>,
+    /// A tombstone waits to be published.
+    forgetting: bool,
+}
+
+/// What the topic's newest record of a key says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Newest<'a> {
+    /// This state.
+    State(&'a State),
+    /// Forget the key.
+    Tombstone,
+    /// Nothing, ever.
+    Nothing,
+}
+
+/// What differs at a key.
+fn compare(newest: Newest<'_>, here: &Here) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    if here.forgetting {
+        // Erased after that record; what comes after the tombstone waits behind it.
+        return differences;
+    }
+    let stored = here.stored.as_ref().map(|(state, _)| state);
+    match (newest, stored) {
+        (Newest::State(newest), None) => {
+            let published = newest.version;
+            if here.floor.is_none_or(|floor| floor < published) {
+                differences.push(Difference::Missing { published });
+            }
+        }
+        (Newest::State(newest), Some(stored)) => {
+            if stored.version <= newest.version && stored != newest {
+                differences.push(Difference::Lags {
+                    published: newest.version,
+                    stored: stored.version,
+                    to: newest.version.saturating_add(1),
+                });
+            } else if stored.version > newest.version && here.waiting != Some(stored.version) {
+                differences.push(Difference::Unpublished {
+                    stored: stored.version,
+                });
+            }
+        }
+        (Newest::Tombstone, Some(stored)) => {
+            if here.waiting != Some(stored.version) {
+                differences.push(Difference::Erased);
+            }
+        }
+        (Newest::Nothing, Some(stored)) => {
+            if here.waiting != Some(stored.version) {
+                differences.push(Difference::Unpublished {
+                    stored: stored.version,
+                });
+            }
+        }
+        (Newest::Tombstone | Newest::Nothing, None) => {}
+    }
+    if let Newest::State(newest) = newest
+        && newest.status.name() == StatusName::Rewarded
+        && stored.is_none_or(|stored| stored.status.name() != StatusName::Rewarded)
+        && here.held.is_none_or(|held| held < newest.version)
+    {
+        differences.push(Difference::RewardLost {
+            published: newest.version,
+        });
+    }
+    differences
+}
+
+/// A reward that only the status topic knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The client.
+    pub user_id: UserId,
+    /// The promotion.
+    pub promotion_id: PromotionId,
+    /// The topic's version.
+    pub version: i32,
+    /// Since when it is held.
+    pub noted_at: Instant,
+}
+
+/// A page of the comparison.
+#[derive(Clone, Debug)]
+pub struct Compared {
+    /// What differs, in key order.
+    pub differences: Vec<(Key, Difference)>,
+    /// The last key of the page; `None` where none was left.
+    pub last: Option<Key>,
+}
+
+/// Which keys a page is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Those the topic has.
+    Topic,
+    /// Those that only the database has.
+    Database,
+}
+
+/// A reconciliation under way: a session with the topic's newest records, and the relay's lock.
+#[derive(Debug)]
+pub struct Reconciliation {
+    connection: PgConnection,
+    leases: Vec<ShardLease>,
+    store: Store,
+    audit_id: Option<i64>,
+    applied: BTreeMap<&'static str, u64>,
+}
+
+impl Store {
+    /// The other sessions of this service in this database, by name.
+    pub async fn other_sessions(&self) -> Result<Vec<String>> {
+        let own = format!("{SESSION_NAME} {PURPOSE}");
+        Ok(sqlx::query_scalar!(
+            r#"select distinct application_name as "name!" from pg_stat_activity
+                where datname = current_database() and application_name like 'ride-promo%' and application_name <> $1
+                order by 1"#,
+            own
+        )
+        .fetch_all(&mut *self.acquire().await?)
+        .await?)
+    }
+
+    /// Takes the relay's lock on every shard and begins; `None` where a relay holds one.
+    pub async fn begin_reconciliation(&self) -> Result<Option<Reconciliation>> {
+        self.require_finished_upgrade().await?;
+        let mut leases = Vec::new();
+        for shard in self.shards().await? {
+            match self.try_lease_shard(shard, PURPOSE).await? {
+                Some(lease) => leases.push(lease),
+                None => return Ok(None),
+            }
+        }
+        let mut connection = self
+            // One statement may go through very many rows.
+            .connect(&Settings::new(PURPOSE).with("statement_timeout", "0"))
+            .await?;
+        sqlx::raw_sql(
+            "create temporary table status_newest (
+                 user_id      bigint  not null,
+                 promotion_id bigint  not null,
+                 partition    integer not null,
+                 version      integer not null,
+                 event        jsonb,
+                 primary key (user_id, promotion_id))",
+        )
+        .execute(&mut connection)
+        .await?;
+        Ok(Some(Reconciliation {
+            connection,
+            leases,
+            store: self.clone(),
+            audit_id: None,
+            applied: BTreeMap::new(),
+        }))
+    }
+
+    /// Rewards that are held, by key: since when, and the topic's version; at most `limit`.
+    pub async fn held_rewards(&self, limit: i64) -> Result<Vec<Held>> {
+        Ok(sqlx::query_as!(
+            Held,
+            "select user_id, promotion_id, version, noted_at from held_reward where loss_accepted_at is null
+              order by user_id, promotion_id limit $1",
+            limit
+        )
+        .fetch_all(&mut *self.acquire().await?)
+        .await?)
+    }
+
+    /// The operator's decision that rewards which only the status topic knows are lost: the client may
+    /// start and accept again. Returns how many were held.
+    pub async fn accept_loss(&self, user_id: UserId, author: &Author) -> Result<u64> {
+        let author = author.clone();
+        self.run_tx("accept_loss", move |connection| {
+            let author = author.clone();
+            Box::pin(async move {
+                let accepted = sqlx::query!(
+                    "update held_reward set loss_accepted_at = clock_ms() where user_id = $1 and loss_accepted_at is null
+                     returning promotion_id, event",
+                    user_id
+                )
+                .fetch_all(&mut *connection)
+                .await?;
+                for row in &accepted {
+                    let before = json!({ "user_id": user_id, "promotion_id": row.promotion_id, "event": row.event });
+                    audit::record(connection, &author, Some(before), None).await?;
+                }
+                Ok(accepted.len() as u64)
+            })
+        })
+        .await
+    }
+}
+
+impl Reconciliation {
+    /// Takes records in, in the order of their offsets: the last of a key stays. Of a key that is in
+    /// several partitions, as after a change of their number, the highest version.
+    pub async fn take(&mut self, records: &[Published]) -> Result<()> {
+        let mut newest: BTreeMap<Key, &Published> = BTreeMap::new();
+        for record in records {
+            match newest.get(&record.key) {
+                Some(other)
+                    if other.partition != record.partition && version(other) > version(record) => {}
+                _ => drop(newest.insert(record.key, record)),
+            }
+        }
+        let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = newest.keys().copied().unzip();
+        let partitions: Vec<i32> = newest.values().map(|record| record.partition).collect();
+        let versions: Vec<i32> = newest.values().map(|record| version(record)).collect();
+        let events: Vec<Option<Value>> =
+            newest.values().map(|record| record.event.clone()).collect();
+        // Not a checked query: the table is this session's own.
+        sqlx::query(
+            "insert into status_newest
+             select * from unnest($1::bigint[], $2::bigint[], $3::int[], $4::int[], $5::jsonb[])
+             on conflict (user_id, promotion_id) do update
+                set partition = excluded.partition, version = excluded.version, event = excluded.event
+              where status_newest.partition = excluded.partition or status_newest.version <= excluded.version",
+        )
+        .bind(&users)
+        .bind(&promotions)
+        .bind(&partitions)
+        .bind(&versions)
+        .bind(&events)
+        .execute(&mut self.connection)
+        .await?;
+        Ok(())
+    }
+
+    /// Compares the next keys of a side, those after `after`, and puts right what differs if `apply`
+    /// is given: who does it, for the audit.
+    pub async fn compare(
+        &mut self,
+        side: Side,
+        after: Option<Key>,
+        apply: Option<&Author>,
+    ) -> Result<Compared> {
+        // The lock is as good as its session: an error here means that a relay may publish.
+        for lease in &mut self.leases {
+            lease.check().await?;
+        }
+        let mut tx = self.connection.begin().await?;
+        let keys = match side {
+            Side::Topic => topic_keys(&mut tx, after).await?,
+            Side::Database => database_keys(&mut tx, after).await?,
+        };
+        let last = keys.keys().next_back().copied();
+        let mut here = read_here(&mut tx, &keys).await?;
+        let mut differences = Vec::new();
+        for (key, event) in &keys {
+            let here = here.entry(*key).or_default();
+            let event = event.as_ref().map(Option::as_ref);
+            let newest = match event {
+                Some(Some(event)) => Newest::State(&event.state),
+                Some(None) => Newest::Tombstone,
+                None => Newest::Nothing,
+            };
+            for difference in compare(newest, here) {
+                differences.push((*key, difference));
+            }
+        }
+        if let Some(author) = apply {
+            put_right(&mut tx, &differences, &keys, &here).await?;
+            for (_, difference) in &differences {
+                *self.applied.entry(name(difference)).or_default() += 1;
+            }
+            if !differences.is_empty() {
+                let after = json!(self.applied);
+                match self.audit_id {
+                    Some(audit_id) => audit::progress(&mut tx, audit_id, after).await?,
+                    None => {
+                        let begun = audit::begin(&mut tx, author, None, Some(after));
+                        self.audit_id = Some(begun.await?);
+                    }
+                }
+            }
+            tx.commit().await?;
+        } else {
+            tx.rollback().await?;
+        }
+        Ok(Compared { differences, last })
+    }
+
+    /// Gives the relay's lock back.
+    pub async fn end(self) {
+        for lease in self.leases {
+            lease.release().await;
+        }
+        drop(self.store);
+    }
+}
+
+/// The word of a difference in the audit.
+fn name(difference: &Difference) -> &'static str {
+    match difference {
+        Difference::Lags { .. } => "lifted",
+        Difference::Unpublished { .. } => "published",
+        Difference::Missing { .. } => "floors",
+        Difference::RewardLost { .. } => "held",
+        Difference::Erased => "left",
+    }
+}
+
+/// A tombstone counts as below every version.
+fn version(record: &Published) -> i32 {
+    let version = record
+        .event
+        .as_ref()
+        .and_then(|event| event["version"].as_i64());
+    version
+        .and_then(|version| version.try_into().ok())
+        .unwrap_or(0)
+}
+
+/// Keys with the topic's newest event: `None` where it has none, `Some(None)` for a tombstone.
+type Keys = BTreeMap<Key, Option<Option<PromotionStatus>>>;
+
+async fn topic_keys(connection: &mut PgConnection, after: Option<Key>) -> Result<Keys> {
+    let (user_id, promotion_id) = after.unwrap_or((0, 0));
+    let rows: Vec<(i64, i64, Option<Value>)> = sqlx::query_as(
+        "select user_id, promotion_id, event from status_newest
+          where (user_id, promotion_id) > ($1, $2) order by user_id, promotion_id limit $3",
+    )
+    .bind(user_id)
+    .bind(promotion_id)
+    .bind(PAGE)
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|(user_id, promotion_id, event)| {
+            let event = event.map(serde_json::from_value).transpose();
+            let event = event.map_err(|error| {
+                StoreError::Corrupt(format!("the event of {user_id}:{promotion_id}: {error}"))
+            })?;
+            Ok(((user_id, promotion_id), Some(event)))
+        })
+        .collect()
+}
+
+async fn database_keys(connection: &mut PgConnection, after: Option<Key>) -> Result<Keys> {
+    let (user_id, promotion_id) = after.unwrap_or((0, 0));
+    let rows: Vec<(i64, i64)> = sqlx::query_as(
+        "select p.user_id, p.promotion_id from promotion_user p
+          where (p.user_id, p.promotion_id) > ($1, $2)
+            and not exists (select from status_newest t where t.user_id = p.user_id and t.promotion_id = p.promotion_id)
+          order by p.user_id, p.promotion_id limit $3",
+    )
+    .bind(user_id)
+    .bind(promotion_id)
+    .bind(PAGE)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|key| (key, None)).collect())
+}
+
+/// What the database has of these keys, whose participations are locked from here on.
+async fn read_here(connection: &mut PgConnection, keys: &Keys) -> Result<BTreeMap<Key, Here>> {
+    let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = keys.keys().copied().unzip();
+    let mut here: BTreeMap<Key, Here> = BTreeMap::new();
+    let rows = sqlx::query!(
+        r#"select p.user_id, p.promotion_id, m.promotion_key, p.status as "status: StatusName", p.version, p.rides_completed,
+                  p.rides_target, p.started_at, p.challenge_deadline, p.completed_at, p.reward_deadline, p.rewarded_at,
+                  p.expired_at, p.expired_reason as "expired_reason: ExpiredReason", p.reward as "reward: Json<Reward>",
+                  p.last_event_version is not distinct from p.version as "is_known!"
+             from promotion_user p
+             join promotion m using (promotion_id)
+             join unnest($1::bigint[], $2::bigint[]) v (user_id, promotion_id)
+               on v.user_id = p.user_id and v.promotion_id = p.promotion_id
+            order by p.user_id, p.promotion_id
+              for update of p"#,
+        &users,
+        &promotions
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for row in rows {
+        let (key, is_known) = ((row.user_id, row.promotion_id), row.is_known);
+        here.entry(key).or_default().stored = Some((state_of!(row)?, is_known));
+    }
+    let noted = sqlx::query!(
+        r#"select v.user_id as "user_id!", v.promotion_id as "promotion_id!", f.version as "floor?", h.version as "held?"
+             from unnest($1::bigint[], $2::bigint[]) v (user_id, promotion_id)
+             left join version_floor f on f.user_id = v.user_id and f.promotion_id = v.promotion_id
+             left join held_reward h on h.user_id = v.user_id and h.promotion_id = v.promotion_id
+            where f.version is not null or h.version is not null"#,
+        &users,
+        &promotions
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for row in noted {
+        let entry = here.entry((row.user_id, row.promotion_id)).or_default();
+        (entry.floor, entry.held) = (row.floor, row.held);
+    }
+    let waiting = sqlx::query!(
+        r#"select e.user_id, e.promotion_id, max(e.version) as version, bool_or(e.type is null) as "forgetting!"
+             from event_outbox e
+            where e.id > (select min(published_upto) from relay_shard)
+              and e.user_id = any($1) and (e.user_id, e.promotion_id) in (select * from unnest($1::bigint[], $2::bigint[]))
+            group by e.user_id, e.promotion_id"#,
+        &users,
+        &promotions
+    )
+    .fetch_all(connection)
+    .await?;
+    for row in waiting {
+        let entry = here.entry((row.user_id, row.promotion_id)).or_default();
+        (entry.waiting, entry.forgetting) = (row.version, row.forgetting);
+    }
+    Ok(here)
+}
+
+async fn put_right(
+    connection: &mut PgConnection,
+    differences: &[(Key, Difference)],
+    keys: &Keys,
+    here: &BTreeMap<Key, Here>,
+) -> Result<()> {
+    let mut lifts = Vec::new();
+    let mut again = Vec::new();
+    let mut stale = BTreeSet::new();
+    for (key, difference) in differences {
+        let stored = here.get(key).and_then(|here| here.stored.as_ref());
+        match (*difference, stored) {
+            (Difference::Lags { to, .. }, Some((state, _))) => {
+                stale.insert(*key);
+                lifts.push(Lift {
+                    key: *key,
+                    status: state.status.name(),
+                    version: to,
+                });
+            }
+            (Difference::Unpublished { .. }, Some((_, true))) => again.push(*key),
+            (Difference::Unpublished { .. }, Some((state, false))) => lifts.push(Lift {
+                key: *key,
+                status: state.status.name(),
+                version: state.version + 1,
+            }),
+            (Difference::Missing { published }, _) => {
+                note_floor(connection, *key, published).await?
+            }
+            (Difference::RewardLost { published }, _) => {
+                let event = keys.get(key).and_then(|event| event.as_ref()?.as_ref());
+                hold(connection, *key, published, event).await?;
+            }
+            (Difference::Erased | Difference::Lags { .. } | Difference::Unpublished { .. }, _) => {}
+        }
+    }
+    // What waits of these keys is older than what the topic has, and would be the last of its key.
+    let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = stale.into_iter().unzip();
+    sqlx::query!(
+        "delete from event_outbox e using unnest($1::bigint[], $2::bigint[]) v (user_id, promotion_id)
+          where e.user_id = v.user_id and e.promotion_id = v.promotion_id",
+        &users,
+        &promotions
+    )
+    .execute(&mut *connection)
+    .await?;
+    lift(connection, &lifts).await?;
+    publish_again(connection, &again).await?;
+    Ok(())
+}
+
+async fn note_floor(
+    connection: &mut PgConnection,
+    (user_id, promotion_id): Key,
+    version: i32,
+) -> Result<()> {
+    sqlx::query!(
+        "insert into version_floor (user_id, promotion_id, version) values ($1, $2, $3)
+         on conflict (user_id, promotion_id) do update
+            set version = greatest(version_floor.version, excluded.version), noted_at = excluded.noted_at",
+        user_id,
+        promotion_id,
+        version
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn hold(
+    connection: &mut PgConnection,
+    (user_id, promotion_id): Key,
+    version: i32,
+    event: Option<&PromotionStatus>,
+) -> Result<()> {
+    sqlx::query!(
+        "insert into held_reward (user_id, promotion_id, version, event) values ($1, $2, $3, $4)
+         on conflict (user_id, promotion_id) do update
+            set version = excluded.version, event = excluded.event, noted_at = excluded.noted_at, loss_accepted_at = null",
+        user_id,
+        promotion_id,
+        version,
+        json!(event)
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::participation::{Completion, Status};
+    use crate::wire::schemas::example_status;
+
+    fn state(version: i32, rides_completed: i32) -> State {
+        let event: PromotionStatus = serde_json::from_value(example_status()).expect("an event");
+        State {
+            version,
+            rides_completed,
+            ..event.state
+        }
+    }
+
+    fn rewarded(version: i32) -> State {
+        let state = state(version, 20);
+        let completion = Completion {
+            completed_at: state.started_at,
+            reward_deadline: state.challenge_deadline,
+        };
+        State {
+            status: Status::Rewarded {
+                completion,
+                rewarded_at: state.started_at,
+            },
+            ..state
+        }
+    }
+
+    fn here(stored: Option<State>) -> Here {
+        Here {
+            stored: stored.map(|state| (state, true)),
+            ..Here::default()
+        }
+    }
+
+    #[test]
+    fn a_state_that_differs_is_lifted_above_what_was_published() {
+        let same = state(7, 6);
+        let newest = Newest::State(&same);
+        assert_eq!(compare(newest, &here(Some(same.clone()))), []);
+        // It lags, or it went another way after the restore.
+        for (version, rides) in [(5, 4), (7, 5)] {
+            let found = compare(newest, &here(Some(state(version, rides))));
+            let lags = Difference::Lags {
+                published: 7,
+                stored: version,
+                to: 8,
+            };
+            assert_eq!(found, [lags]);
+        }
+    }
+
+    #[test]
+    fn a_newer_state_is_published_unless_it_waits_to_be() {
+        let published = state(7, 6);
+        let unpublished = Difference::Unpublished { stored: 8 };
+        for newest in [Newest::State(&published), Newest::Nothing] {
+            let mut here = here(Some(state(8, 7)));
+            assert_eq!(compare(newest, &here), [unpublished]);
+            // Something older waits.
+            here.waiting = Some(6);
+            assert_eq!(compare(newest, &here), [unpublished]);
+            here.waiting = Some(8);
+            assert_eq!(compare(newest, &here), []);
+        }
+    }
+
+    #[test]
+    fn what_is_gone_gets_a_floor_once() {
+        let published = state(7, 6);
+        let newest = Newest::State(&published);
+        let missing = Difference::Missing { published: 7 };
+        for (floor, expected) in [
+            (None, vec![missing]),
+            (Some(6), vec![missing]),
+            (Some(7), vec![]),
+        ] {
+            let here = Here {
+                floor,
+                ..Here::default()
+            };
+            assert_eq!(compare(newest, &here), expected, "{floor:?}");
+        }
+        assert_eq!(compare(Newest::Nothing, &Here::default()), []);
+        assert_eq!(compare(Newest::Tombstone, &Here::default()), []);
+    }
+
+    #[test]
+    fn a_reward_that_only_the_topic_knows_is_held_once_whatever_the_database_has() {
+        let published = rewarded(9);
+        let newest = Newest::State(&published);
+        let lost = Difference::RewardLost { published: 9 };
+        for stored in [None, Some(state(5, 4)), Some(state(12, 4))] {
+            let mut here = here(stored.clone());
+            assert!(compare(newest, &here).contains(&lost), "{stored:?}");
+            // Held already, or the loss was accepted.
+            here.held = Some(9);
+            assert!(!compare(newest, &here).contains(&lost), "{stored:?}");
+        }
+        assert_eq!(compare(newest, &here(Some(rewarded(9)))), []);
+    }
+
+    #[test]
+    fn an_erased_client_is_not_published_again() {
+        let mut there = here(Some(state(5, 4)));
+        assert_eq!(compare(Newest::Tombstone, &there), [Difference::Erased]);
+        // Who came back after it waits to be published.
+        there.waiting = Some(5);
+        assert_eq!(compare(Newest::Tombstone, &there), []);
+        // The tombstone itself waits.
+        let published = rewarded(9);
+        let forgetting = Here {
+            forgetting: true,
+            ..Here::default()
+        };
+        assert_eq!(compare(Newest::State(&published), &forgetting), []);
+    }
+}

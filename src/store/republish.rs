@@ -1,0 +1,226 @@
+//! Publishing the present state of participations again, through the outbox. What is published has
+//! the event id and version of the last change; where that is not known, or the topic has a higher
+//! version, the participation gets a version of its own for it.
+//!
+//! Everything here runs under the participations' row locks, as every change does: so the rows of
+//! one key enter the outbox in the order of their versions, whatever runs at the same time.
+
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::audit::{self, Author};
+use super::{Result, Store};
+use crate::domain::participation::StatusName;
+use crate::domain::{Instant, PromotionId, UserId};
+use crate::wire::promotion_status::EventType;
+
+/// A participation.
+pub type Key = (UserId, PromotionId);
+
+/// Whose state is published again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// Every participation of one client.
+    User(UserId),
+    /// Every participation in one promotion.
+    Promotion(PromotionId),
+    /// Every participation.
+    All,
+}
+
+impl Selection {
+    /// What the audit says: what was selected, and how many were published by now.
+    fn noted(self, published: u64) -> Value {
+        match self {
+            Self::User(user_id) => json!({ "user_id": user_id, "published": published }),
+            Self::Promotion(promotion_id) => {
+                json!({ "promotion_id": promotion_id, "published": published })
+            }
+            Self::All => json!({ "all": true, "published": published }),
+        }
+    }
+}
+
+/// One step of publishing again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Participations put into the outbox.
+    pub published: u64,
+    /// How many of them got a new version, because their last event is not known.
+    pub lifted: u64,
+    /// The last of them; `None` where none is left after this page.
+    pub last: Option<Key>,
+}
+
+/// A participation whose state is to be published under a version of its own. Its row is locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lift {
+    pub(super) key: Key,
+    pub(super) status: StatusName,
+    /// The new version: above the row's and above every one that was published.
+    pub(super) version: i32,
+}
+
+impl Store {
+    /// Writes down that publishing again begins; returns the entry's id.
+    pub async fn begin_republish(&self, selection: Selection, author: &Author) -> Result<i64> {
+        let mut connection = self.acquire().await?;
+        audit::begin(&mut connection, author, None, Some(selection.noted(0))).await
+    }
+
+    /// Puts the present state of the next participations into the outbox, at most `limit`, in key
+    /// order: those after `after`. The audit's entry is brought up to date: `before` were published
+    /// by the pages before.
+    pub async fn republish_page(
+        &self,
+        selection: Selection,
+        after: Option<Key>,
+        limit: i64,
+        audit_id: i64,
+        before: u64,
+    ) -> Result<Page> {
+        let (user_id, promotion_id) = match selection {
+            Selection::User(user_id) => (Some(user_id), None),
+            Selection::Promotion(promotion_id) => (None, Some(promotion_id)),
+            Selection::All => (None, None),
+        };
+        let (after_user, after_promotion) = after.unwrap_or((0, 0));
+        self.run_tx("republish", move |connection| {
+            Box::pin(async move {
+                let locked = sqlx::query!(
+                    r#"select user_id, promotion_id, status as "status: StatusName", version,
+                              last_event_version is not distinct from version as "is_known!"
+                         from promotion_user
+                        where ($1::bigint is null or user_id = $1) and ($2::bigint is null or promotion_id = $2)
+                          and (user_id, promotion_id) > ($3, $4)
+                        order by user_id, promotion_id
+                        limit $5
+                          for update"#,
+                    user_id,
+                    promotion_id,
+                    after_user,
+                    after_promotion,
+                    limit
+                )
+                .fetch_all(&mut *connection)
+                .await?;
+                let mut known = Vec::new();
+                let mut unknown = Vec::new();
+                for row in &locked {
+                    let key = (row.user_id, row.promotion_id);
+                    if row.is_known {
+                        known.push(key);
+                    } else {
+                        unknown.push(Lift { key, status: row.status, version: row.version + 1 });
+                    }
+                }
+                let lifted = lift(connection, &unknown).await?;
+                let published = publish_again(connection, &known).await? + lifted;
+                if published > 0 {
+                    let after = selection.noted(before + published);
+                    audit::progress(connection, audit_id, after).await?;
+                }
+                let is_full = i64::try_from(locked.len()).is_ok_and(|count| count == limit);
+                let last = locked.last().filter(|_| is_full);
+                let last = last.map(|row| (row.user_id, row.promotion_id));
+                Ok(Page { published, lifted, last })
+            })
+        })
+        .await
+    }
+
+    /// Whether more than `limit` events wait to be published.
+    pub async fn outbox_exceeds(&self, limit: i64) -> Result<bool> {
+        let waiting = sqlx::query_scalar!(
+            r#"select count(*) as "waiting!" 
+                 from (select from event_outbox where id > (select min(published_upto) from relay_shard) limit $1) events"#,
+            limit.saturating_add(1)
+        )
+        .fetch_one(&mut *self.acquire().await?)
+        .await?;
+        Ok(waiting > limit)
+    }
+}
+
+/// Puts the last event of these participations, which must be known, into the outbox once more. The
+/// caller holds their row locks. Returns how many.
+pub(super) async fn publish_again(connection: &mut PgConnection, keys: &[Key]) -> Result<u64> {
+    if keys.is_empty() {
+        return Ok(0);
+    }
+    let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = keys.iter().copied().unzip();
+    let published = sqlx::query!(
+        "insert into event_outbox (event_id, type, user_id, promotion_id, status, previous_status, version, rides_completed,
+                                   rides_target, started_at, challenge_deadline, completed_at, reward_deadline, rewarded_at,
+                                   expired_at, expired_reason, reward, occurred_at)
+         select p.last_event_id, p.last_event_type, p.user_id, p.promotion_id, p.status, p.last_event_previous_status, p.version,
+                p.rides_completed, p.rides_target, p.started_at, p.challenge_deadline, p.completed_at, p.reward_deadline,
+                p.rewarded_at, p.expired_at, p.expired_reason, p.reward, p.last_event_at
+           from promotion_user p join unnest($1::bigint[], $2::bigint[]) v (user_id, promotion_id) using (user_id, promotion_id)
+          where p.last_event_version = p.version
+          order by p.user_id, p.promotion_id",
+        &users,
+        &promotions
+    )
+    .execute(connection)
+    .await?;
+    super::must_be_all(
+        published.rows_affected(),
+        keys.len(),
+        "known events could be published again",
+    )?;
+    Ok(published.rows_affected())
+}
+
+/// Gives these participations the versions named, and publishes their state with them. The caller
+/// holds their row locks. Returns how many.
+pub(super) async fn lift(connection: &mut PgConnection, lifts: &[Lift]) -> Result<u64> {
+    if lifts.is_empty() {
+        return Ok(0);
+    }
+    let (users, promotions): (Vec<UserId>, Vec<PromotionId>) =
+        lifts.iter().map(|lift| lift.key).unzip();
+    let versions: Vec<i32> = lifts.iter().map(|lift| lift.version).collect();
+    let types: Vec<EventType> = lifts
+        .iter()
+        .map(|lift| EventType::of(lift.status))
+        .collect();
+    let event_ids: Vec<Uuid> = lifts.iter().map(|_| Uuid::now_v7()).collect();
+    // After the locks.
+    let now: Instant = sqlx::query_scalar!(r#"select clock_ms() as "now!""#)
+        .fetch_one(&mut *connection)
+        .await?;
+    let lifted = sqlx::query!(
+        "with lifted as (
+             update promotion_user p
+                set version = v.version, last_event_version = v.version, last_event_id = v.event_id,
+                    last_event_type = v.event_type,
+                    last_event_previous_status = p.status, last_event_at = $6
+               from unnest($1::bigint[], $2::bigint[], $3::int[], $4::text[], $5::uuid[])
+                    v (user_id, promotion_id, version, event_type, event_id)
+              where p.user_id = v.user_id and p.promotion_id = v.promotion_id and p.version < v.version
+          returning p.*)
+         insert into event_outbox (event_id, type, user_id, promotion_id, status, previous_status, version, rides_completed,
+                                   rides_target, started_at, challenge_deadline, completed_at, reward_deadline, rewarded_at,
+                                   expired_at, expired_reason, reward, occurred_at)
+         select last_event_id, last_event_type, user_id, promotion_id, status, last_event_previous_status, version, rides_completed,
+                rides_target, started_at, challenge_deadline, completed_at, reward_deadline, rewarded_at, expired_at,
+                expired_reason, reward, last_event_at
+           from lifted order by user_id, promotion_id",
+        &users,
+        &promotions,
+        &versions,
+        &types as &[EventType],
+        &event_ids,
+        now
+    )
+    .execute(connection)
+    .await?;
+    super::must_be_all(
+        lifted.rows_affected(),
+        lifts.len(),
+        "locked participations could be lifted",
+    )?;
+    Ok(lifted.rows_affected())
+}

@@ -1,0 +1,227 @@
+//! Erasing a client: what becomes of the loan, of the status topic, of a restored backup.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::*;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn erase<'a>(world: &World, user: &'a str, more: &[&'a str]) -> Cli {
+    let command = [&["erase", "--user", user, "--reason", "a test"], more].concat();
+    world.command(&command)
+}
+
+/// A client who was rewarded.
+async fn rewarded(world: &World, service: &Service, user: i64, promotion: &Promotion) -> Client {
+    let (client, _) = service.started_client(user, promotion).await;
+    world.publish_ride(&ride(user)).await;
+    eventually(LIMIT, || async {
+        let progress = client.progress(promotion.id).await.expect(200);
+        equal(progress["status"].clone(), json!("COMPLETED"))
+    })
+    .await;
+    client.accept(promotion.id).await.expect(200);
+    client
+}
+
+async fn refused_as_rewarded(service: &Service, user: i64, promotion: &Promotion) {
+    let client = service.eligible_client(user, promotion).await;
+    let refused = client.start(promotion.id).await;
+    let problem = refused.problem(409, "not-eligible");
+    assert_eq!(problem["reason"], "ALREADY_REWARDED", "{problem}");
+    let landing = client.api.post("/v1/landing").await.expect(200);
+    assert_ne!(landing["screen"], "PROMO_OFFER", "{landing}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rewarded_client_stays_rewarded_whatever_becomes_of_the_loan() {
+    let world = World::new().await;
+    let service = world.service().start().await;
+    let admin = service.admin();
+    let promotion = admin.open_promotion(&conditions(1)).await;
+    let other = admin.open_promotion(&conditions(1)).await;
+    for user in [48_151, 48_152] {
+        rewarded(&world, &service, user, &promotion).await;
+    }
+    world.events_are_published().await;
+
+    let undecided = erase(&world, "48151", &[]).run().await;
+    assert_eq!(undecided.status.code(), Some(1));
+    assert!(undecided.stderr.contains("--keep-loan"), "{undecided:?}");
+    assert_eq!(
+        admin.user(48_151).await["applications"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(world.count("select count(*) from erasure").await, 0);
+
+    let kept = erase(&world, "48151", &["--keep-loan"])
+        .run()
+        .await
+        .expect_success();
+    let kept: Value = serde_json::from_str(&kept).expect("JSON");
+    assert_eq!(
+        (&kept["loan_kept"], &kept["tombstones"]),
+        (&json!(true), &json!(0))
+    );
+    let seen = admin.user(48_151).await;
+    for (list, left) in [
+        ("applications", 1),
+        ("sessions", 1),
+        ("active_pre_offers", 1),
+        ("participations", 1),
+        ("splits", 1),
+        ("pre_offers", 0),
+        ("quarantine", 0),
+    ] {
+        assert_eq!(seen[list].as_array().unwrap().len(), left, "{list}");
+    }
+    assert_eq!(seen["participations"][0]["receipts"], json!([]));
+
+    let gone = erase(&world, "48152", &["--forget-loan"])
+        .run()
+        .await
+        .expect_success();
+    let gone: Value = serde_json::from_str(&gone).expect("JSON");
+    assert_eq!(
+        (&gone["applications"], &gone["tombstones"]),
+        (&json!(1), &json!(1))
+    );
+    world.events_are_published().await;
+    let newest = world.newest_statuses().await;
+    let key = |user| format!("{user}:{}", promotion.id);
+    assert_eq!(newest[&key(48_151)].as_ref().unwrap()["status"], "REWARDED");
+    assert_eq!(newest[&key(48_152)], None);
+    for user in [48_151, 48_152] {
+        refused_as_rewarded(&service, user, &other).await;
+    }
+    // The entry in the topic names no client.
+    let ledger = world.kafka().read_topic(&world.erasure_topic()).await;
+    let entries: Vec<Value> = ledger.iter().map(Record::json).collect();
+    assert_eq!(entries.len(), 2, "{entries:?}");
+    for (entry, loan) in entries.iter().zip(["KEPT", "FORGOTTEN"]) {
+        assert_eq!(
+            (&entry["rewarded"], &entry["loan"]),
+            (&json!(true), &json!(loan))
+        );
+        assert!(!entry.to_string().contains("4815"), "{entry}");
+    }
+
+    // Without the secret, or with another one, they would be taken for strangers.
+    for secret in ["", "another secret, which is long enough"] {
+        let blind = world
+            .service()
+            .env("RIDE_PROMO__ERASE__SECRET", secret)
+            .spawn();
+        assert_eq!(blind.wait().await.code(), Some(1));
+        assert!(blind.log().contains("set erase.secret"), "{}", blind.log());
+    }
+    let missing = erase(&world, "48153", &[]).env("RIDE_PROMO__ERASE__SECRET", "");
+    let missing = missing.run().await;
+    assert_eq!(missing.status.code(), Some(2), "{missing:?}");
+    assert!(missing.stderr.contains("erase.secret"), "{missing:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_who_was_not_rewarded_may_come_back_and_begins_with_version_1() {
+    let world = World::new().await;
+    let service = world.service().start().await;
+    let promotion = service.admin().open_promotion(&conditions(3)).await;
+    let (client, _) = service.started_client(1, &promotion).await;
+    world.publish_ride(&ride(1)).await;
+    world.rides_are_applied().await;
+    let seen = client.progress(promotion.id).await.etag();
+    // Whoever waits is not told of a state that is gone.
+    erase(&world, "1", &[]).run().await.expect_success();
+    world.events_are_published().await;
+    let key = format!("1:{}", promotion.id);
+    eventually(LIMIT, || async {
+        equal(
+            client
+                .progress_since(promotion.id, &seen)
+                .await
+                .status
+                .as_u16(),
+            404,
+        )
+    })
+    .await;
+    assert_eq!(world.newest_statuses().await[&key], None);
+
+    let (client, again) = service.started_client(1, &promotion).await;
+    assert_eq!(again["version"], 1);
+    world.publish_ride(&ride(1)).await;
+    world.rides_are_applied().await;
+    let progress = client.progress(promotion.id).await.expect(200);
+    assert_eq!(
+        (&progress["version"], &progress["rides_completed"]),
+        (&json!(2), &json!(1))
+    );
+    world.events_are_published().await;
+    assert_eq!(
+        world.newest_statuses().await[&key].as_ref().unwrap()["version"],
+        2
+    );
+}
+
+/// The order in the topic is that of the outbox: whatever a relay has in its hands when the client is
+/// erased comes out before the tombstone.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tombstone_is_the_last_record_of_its_key_beside_rides_and_relays() {
+    let world = World::new().await;
+    let challenges = Challenges::new(&world, &conditions(10_000)).await;
+    let users: Vec<i64> = (1..=40).collect();
+    challenges.start_an_hour_ago(&users).await;
+    let small = || world.service().env("RIDE_PROMO__RELAY__BATCH_MAX", 5);
+    let _service = small().roles("ingest,relay").start().await;
+    let _second = small().roles("relay").start().await;
+    let rides = async {
+        for _ in 0..80 {
+            world
+                .publish_all(users.iter().map(|user| Outgoing::ride(&ride(*user))))
+                .await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let erasures = async {
+        for user in 1..=6 {
+            erase(&world, &user.to_string(), &[])
+                .run()
+                .await
+                .expect_success();
+        }
+    };
+    tokio::join!(rides, erasures);
+    world.rides_are_applied().await;
+    world.events_are_published().await;
+    let newest = world.newest_statuses().await;
+    for user in users {
+        let last = &newest[&format!("{user}:{}", challenges.promotion_id)];
+        match last {
+            None => assert!(user <= 6, "{user} was not erased"),
+            Some(event) => assert!(user > 6, "{user} was erased: {event}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_erased_before_the_upgrade_is_finished() {
+    let world = World::new().await;
+    world
+        .execute("update release_upgrade set finished_at = null")
+        .await;
+    for command in [
+        erase(&world, "1", &[]),
+        world.command(&["erase", "--replay"]),
+    ] {
+        let refused = command.run().await;
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(refused.stderr.contains("migrate --finish"), "{refused:?}");
+    }
+    let refused = world.command(&["reconcile"]).run().await;
+    assert!(refused.stderr.contains("migrate --finish"), "{refused:?}");
+}
