@@ -264,6 +264,33 @@ async fn by_key_without_tombstones(world: &World) -> BTreeMap<String, Vec<i64>> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_server_is_accepted_once_everything_is_put_right() {
+    let world = World::new().await;
+    world
+        .execute("update server_identity set system_identifier = system_identifier - 1")
+        .await;
+    let found = world.command(&["reconcile"]).run().await;
+    assert_eq!(found.status.code(), Some(1));
+    let other = "the database is on another server or timeline";
+    assert!(found.stdout.contains(other), "{found:?}");
+    assert!(
+        found.stdout.contains("1 differences, 1 of them to be"),
+        "{found:?}"
+    );
+    world
+        .command(&["reconcile", "--apply"])
+        .run()
+        .await
+        .expect_success();
+    let again = world.command(&["reconcile"]).run().await.expect_success();
+    assert!(again.contains("; 0 differences"), "{again}");
+    let audited = "select count(*) from admin_audit where after ->> 'reason' = 'reconciled with the status topic'";
+    assert_eq!(world.count(audited).await, 1);
+    // The relay, which holds otherwise, goes on.
+    world.service().roles("relay").start().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_only_the_database_has_is_published_again_and_a_held_lock_is_respected() {
     let world = World::new().await;
     let challenges = Challenges::new(&world, &conditions(5)).await;
