@@ -1,6 +1,5 @@
 //! What handlers take from requests, each with the contract's response to what cannot be taken.
 
-use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -8,13 +7,11 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::header::CONTENT_LENGTH;
 use axum::http::request::Parts;
 use futures::StreamExt;
-use serde::de::{Error, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::encoding::require_plain;
 use super::problem::{Problem, Result};
-use crate::domain::fields::shown;
+use crate::wire::document;
 
 /// How large a body may be and how long it may take. The server puts it into every request; a
 /// handler of larger bodies reads the request itself.
@@ -91,10 +88,9 @@ impl<S: Send + Sync> FromRequest<S> for OptionalJsonObject {
     }
 }
 
-fn object(mut bytes: Vec<u8>) -> Result<JsonObject> {
-    plain_zeros(&mut bytes);
-    match serde_json::from_slice(&bytes) {
-        Ok(Unambiguous(Value::Object(fields))) => Ok(JsonObject(fields)),
+fn object(bytes: Vec<u8>) -> Result<JsonObject> {
+    match document::read(bytes) {
+        Ok(Value::Object(fields)) => Ok(JsonObject(fields)),
         Ok(_) => Err(Problem::malformed_request(
             "The body must be a JSON object.",
         )),
@@ -109,93 +105,6 @@ fn object(mut bytes: Vec<u8>) -> Result<JsonObject> {
                 "The body is {what}: {error}."
             )))
         }
-    }
-}
-
-/// Writes the integer `-0` as `0`, as the topic's reader takes it; serde_json makes a float of it. Other
-/// bytes stay where they are.
-fn plain_zeros(json: &mut [u8]) {
-    let mut in_string = false;
-    let mut at = 0;
-    while at < json.len() {
-        match json[at] {
-            // What is escaped ends no string.
-            b'\\' if in_string => at += 1,
-            b'"' => in_string = !in_string,
-            b'-' if !in_string && json.get(at + 1) == Some(&b'0') => {
-                let next = json.get(at + 2).copied().unwrap_or_default();
-                if !matches!(next, b'0'..=b'9' | b'.' | b'e' | b'E') {
-                    json[at] = b' ';
-                }
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-}
-
-/// Any JSON in which no object has a name twice: serde_json keeps the last of such values, and the
-/// others would be silently ignored.
-struct Unambiguous(Value);
-
-impl<'de> Deserialize<'de> for Unambiguous {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        deserializer.deserialize_any(UnambiguousVisitor).map(Self)
-    }
-}
-
-struct UnambiguousVisitor;
-
-impl<'de> Visitor<'de> for UnambiguousVisitor {
-    type Value = Value;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> std::result::Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> std::result::Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, number: i64) -> std::result::Result<Value, E> {
-        Ok(number.into())
-    }
-
-    fn visit_u64<E>(self, number: u64) -> std::result::Result<Value, E> {
-        Ok(number.into())
-    }
-
-    fn visit_f64<E>(self, number: f64) -> std::result::Result<Value, E> {
-        Ok(number.into())
-    }
-
-    fn visit_str<E>(self, text: &str) -> std::result::Result<Value, E> {
-        Ok(text.into())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Value, A::Error> {
-        let mut values = Vec::new();
-        while let Some(Unambiguous(value)) = list.next_element()? {
-            values.push(value);
-        }
-        Ok(Value::Array(values))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> std::result::Result<Value, A::Error> {
-        let mut fields = Map::new();
-        while let Some(name) = object.next_key::<String>()? {
-            if fields.contains_key(&name) {
-                let name = shown(&name);
-                return Err(A::Error::custom(format!("{name} is there more than once")));
-            }
-            let Unambiguous(value) = object.next_value()?;
-            fields.insert(name, value);
-        }
-        Ok(Value::Object(fields))
     }
 }
 
@@ -227,21 +136,6 @@ where
 mod tests {
     use super::*;
     use axum::body::Body;
-
-    #[test]
-    fn the_integer_minus_zero_is_zero() {
-        for (json, plain) in [
-            ("{\"a\":-0}", "{\"a\": 0}"),
-            ("[-0,-0 ,-0]", "[ 0, 0 , 0]"),
-            ("-0", " 0"),
-            ("[-0.0,-0e1,-01,-1,0-0]", "[-0.0,-0e1,-01,-1,0 0]"),
-            ("[\"-0\",\"\\\"-0\"]", "[\"-0\",\"\\\"-0\"]"),
-        ] {
-            let mut bytes = json.as_bytes().to_vec();
-            plain_zeros(&mut bytes);
-            assert_eq!(String::from_utf8_lossy(&bytes), plain);
-        }
-    }
 
     #[tokio::test]
     async fn bodies_are_objects_of_bounded_size() {

@@ -22,7 +22,7 @@ use crate::domain::promotion::Conditions;
 use crate::domain::{Instant, UserId};
 use crate::input::{Line, Lines, Opened};
 use crate::ride_file::{self, Format};
-use crate::wire::ride_completed;
+use crate::wire::{document, ride_completed};
 
 /// How many rides are judged before other tasks get their turn.
 const YIELD_EVERY: u64 = 1_024;
@@ -47,8 +47,8 @@ pub struct UsageError(pub String);
 
 /// Reads a conditions document; every fault is named with its field.
 pub fn conditions(text: &str) -> Result<Conditions, UsageError> {
-    let value = serde_json::from_str(text)
-        .map_err(|error| UsageError(format!("the conditions are not JSON: {error}")))?;
+    let value = document::read(text.as_bytes().to_vec())
+        .map_err(|error| UsageError(format!("the conditions cannot be read: {error}")))?;
     Conditions::from_json(&value).map_err(|errors| {
         let faults: Vec<String> = errors
             .iter()

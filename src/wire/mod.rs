@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod debs2015;
+pub mod document;
 pub mod erasure;
 pub mod landing;
 pub mod participation;

@@ -515,3 +515,22 @@ async fn kafka_properties_that_are_wrong_only_together_are_named_before_anything
         assert!(said.contains("kafka.properties.ssl.ca.location"), "{said}");
     }
 }
+
+/// A misspelled `sslmode` left unseen would mean a connection without encryption.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_parameter_of_the_database_url_is_named_before_anything_is_contacted() {
+    let world = World::new().await;
+    for command in ["serve", "doctor", "migrate"] {
+        let run = world.command(&[command]).env(
+            "DATABASE_URL",
+            "postgres://u@127.0.0.1:1/db?sslmoed=verify-full",
+        );
+        let refused = run.run().await;
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        let said = format!("{}{}", refused.stdout, refused.stderr);
+        assert!(
+            said.contains("\"sslmoed\"") && said.contains("did you mean sslmode?"),
+            "{said}"
+        );
+    }
+}

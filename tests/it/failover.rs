@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// How soon after the end of a failure everything works again: 3 s, and as much again and more for a
 /// debug build among other tests.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(3);
 
 /// The answers to calls that write.
 async fn commands(

@@ -185,9 +185,13 @@ fn integer(cell: Cell<'_>) -> Result<i64, Refusal> {
     Ok(number)
 }
 
-/// A decimal number of at least 0, kept as it is written.
+/// A decimal number of at least 0, kept as it is written, but for the sign of `-0`.
 fn decimal(cell: Cell<'_>) -> Result<String, Refusal> {
-    let text = cell.digits()?;
+    let digits = cell.digits()?;
+    let text = match digits.strip_prefix('-') {
+        Some(positive) if is_zero(positive) => Cow::Borrowed(positive),
+        _ => Cow::Borrowed(&*digits),
+    };
     // JSON's grammar of a number, but for the sign.
     let (number, exponent) = text.split_once(['e', 'E']).unwrap_or((&text, "0"));
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
@@ -201,6 +205,12 @@ fn decimal(cell: Cell<'_>) -> Result<String, Refusal> {
     } else {
         Err(invalid("must be a decimal number of at least 0"))
     }
+}
+
+/// Whether no digit before the exponent is other than 0.
+fn is_zero(number: &str) -> bool {
+    let mantissa = number.split(['e', 'E']).next().unwrap_or_default();
+    mantissa.bytes().all(|byte| matches!(byte, b'0' | b'.'))
 }
 
 fn parsed<T: std::str::FromStr<Err: Display>>(cell: Cell<'_>) -> Result<T, Refusal> {

@@ -71,6 +71,8 @@ fn reads_bigquerys_shapes_in_either_format() {
         (json!("15.50"), "15.50"),
         (json!(0.1), "0.1"),
         (json!("1E-05"), "1E-05"),
+        (json!("-0"), "0"),
+        (json!(-0.0), "0.0"),
     ] {
         let line = read(&with("repayment_rate", rate.clone())).expect("valid");
         assert_eq!(line.repayment_rate, text);
