@@ -15,8 +15,7 @@ use crate::harness::*;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// How soon after the end of a failure everything works again: 3 s, and as much again and more for a
-/// debug build among other tests.
+/// How soon after the end of a failure everything works again, as `docs/failures.md` promises.
 const SOON: Duration = Duration::from_secs(3);
 
 /// The answers to calls that write.
