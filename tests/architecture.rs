@@ -320,7 +320,7 @@ fn a_word_is_written_where_its_list_is_declared() {
 
 /// The words of every closed list.
 fn words() -> BTreeSet<&'static str> {
-    use ride_promo::domain::{eligibility, participation, promotion, split};
+    use ride_promo::domain::{eligibility, participation, promotion, ride, split};
     use ride_promo::wire::{promotion_status, quarantine, ride_completed};
     [
         &eligibility::EligibilityRule::WORDS[..],
@@ -328,6 +328,7 @@ fn words() -> BTreeSet<&'static str> {
         &participation::StatusName::WORDS,
         &participation::ExpiredReason::WORDS,
         &promotion::Verdict::WORDS,
+        &ride::RideSource::WORDS,
         &split::SplitStatus::WORDS,
         &split::MissingSplit::WORDS,
         &promotion_status::EventType::WORDS,

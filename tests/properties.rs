@@ -112,6 +112,7 @@ prop_compose! {
         country in select(vec![Some("MX"), Some("US"), Some("BR"), None]),
         city_id in select(vec![Some(1), Some(2), Some(3), None]),
         service in select(vec![Some("city"), Some("moto"), Some("City"), None]),
+        distance_m in select(vec![Some(0), Some(1), Some(2), None]),
     ) -> Ride {
         Ride {
             ride_id: Uuid::nil(),
@@ -122,6 +123,7 @@ prop_compose! {
             country_code: country.map(|code| code.parse().expect("a country")),
             city_id,
             service_type: service.map(Into::into),
+            distance_m,
         }
     }
 }
@@ -281,6 +283,7 @@ proptest! {
             country_code: None,
             city_id: None,
             service_type: None,
+            distance_m: None,
         };
         let expected = match (at_the_end, off >= 0) {
             (false, false) => Verdict::BeforeStart,
@@ -448,7 +451,7 @@ proptest! {
     fn a_ride_that_says_something_else_in_one_field_has_another_fingerprint(
         one in any_ride(),
         other in any_ride(),
-        field in 0..6,
+        field in 0..7,
     ) {
         let mut changed = one.clone();
         match field {
@@ -457,7 +460,8 @@ proptest! {
             2 => changed.currency_code = other.currency_code,
             3 => changed.country_code = other.country_code,
             4 => changed.city_id = other.city_id,
-            _ => changed.service_type = other.service_type,
+            5 => changed.service_type = other.service_type,
+            _ => changed.distance_m = other.distance_m,
         }
         prop_assert_eq!(one.fingerprint() == changed.fingerprint(), one == changed);
     }

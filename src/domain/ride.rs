@@ -3,7 +3,20 @@
 use uuid::Uuid;
 
 use super::reward::{CountryCode, CurrencyCode};
+use super::words::words;
 use super::{Instant, UserId};
+
+words! {
+    /// How a ride came to be recorded.
+    pub enum RideSource {
+        /// From the ride topic.
+        Topic = "TOPIC",
+        /// An operator replayed it from the quarantine.
+        Quarantine = "QUARANTINE",
+        /// An operator entered it, because it never arrived.
+        Operator = "OPERATOR",
+    }
+}
 
 /// A valid ride-completed event (contract 4.1); whoever makes one has checked every field.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +37,8 @@ pub struct Ride {
     pub city_id: Option<i64>,
     /// What kind, if known; 1 to 64 printable characters.
     pub service_type: Option<Box<str>>,
+    /// How far, in metres, if known; at least 0.
+    pub distance_m: Option<i64>,
 }
 
 impl Ride {
@@ -44,6 +59,7 @@ impl Ride {
             country_code: None,
             city_id: None,
             service_type: None,
+            distance_m: None,
         }
     }
 
@@ -65,6 +81,7 @@ impl Ride {
             country_code,
             city_id,
             service_type,
+            distance_m,
         } = self;
         let mut hash = Fnv1a::new();
         hash.write(&completed_at.timestamp_millis().to_le_bytes());
@@ -91,6 +108,10 @@ impl Ride {
                 hash.write(&[1]);
                 hash.write(service.as_bytes());
             }
+        }
+        if let Some(distance) = distance_m {
+            hash.write(&[2]);
+            hash.write(&distance.to_le_bytes());
         }
         hash.finish()
     }
@@ -134,6 +155,9 @@ mod tests {
         ride.country_code = "MX".parse().ok();
         ride.city_id = Some(4_198);
         ride.service_type = Some("city".into());
-        assert_eq!(ride.fingerprint(), -6_201_910_063_793_315_647);
+        let without_distance = ride.fingerprint();
+        assert_eq!(without_distance, -6_201_910_063_793_315_647);
+        ride.distance_m = Some(0);
+        assert_ne!(ride.fingerprint(), without_distance);
     }
 }

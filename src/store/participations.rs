@@ -15,6 +15,7 @@ use crate::domain::eligibility::{self, EligibilityRule, Facts, PreOfferFound, fa
 use crate::domain::participation::{ExpiredReason, Status, StatusName};
 use crate::domain::promotion::{Conditions, Verdict};
 use crate::domain::reward::Reward;
+use crate::domain::ride::RideSource;
 use crate::domain::split::SplitStatus;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::wire::participation::{Participation, State};
@@ -88,6 +89,14 @@ pub struct Receipt {
     pub details: Option<Value>,
     /// When it was recorded.
     pub recorded_at: Instant,
+    /// How far the ride went, in metres, where it says so.
+    pub distance_m: Option<i64>,
+    /// When the platform took it back, where it did.
+    pub reversed_at: Option<Instant>,
+    /// How the ride came; `None` for receipts of a release before 0.2.0.
+    pub source: Option<RideSource>,
+    /// The version of the participation that the ride made, alone or with others.
+    pub version: Option<i32>,
 }
 
 impl Receipt {
@@ -102,6 +111,10 @@ impl Receipt {
             verdict: self.verdict,
             details: self.details,
             recorded_at: self.recorded_at,
+            distance_m: self.distance_m,
+            reversed_at: self.reversed_at,
+            source: self.source,
+            version: self.version,
         }
     }
 }
@@ -160,7 +173,7 @@ impl Store {
         Ok(sqlx::query_as!(
             Receipt,
             r#"select ride_id, completed_at, amount_cents, currency_code, verdict as "verdict: Verdict", details,
-                      recorded_at
+                      recorded_at, distance_m, reversed_at, source as "source: RideSource", version
                  from ride_receipt
                 where user_id = $1 and promotion_id = $2
                   and receipts_month = (select receipts_month from promotion_user where user_id = $1 and promotion_id = $2)

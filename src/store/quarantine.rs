@@ -14,7 +14,7 @@ use super::audit::{self, Author};
 use super::participations::Receipt;
 use super::rides::{AppliedOne, apply_one};
 use super::{Result, Store, must_be_all};
-use crate::domain::ride::Ride;
+use crate::domain::ride::{Ride, RideSource};
 use crate::domain::{Instant, UserId};
 use crate::wire::format_instant;
 use crate::wire::quarantine::{QuarantineStatus, QuarantinedView};
@@ -423,7 +423,7 @@ async fn replay(
     {
         return Ok(Replay::OtherClient(user_id));
     }
-    let applied = apply_one(connection, &ride, None).await?;
+    let applied = apply_one(connection, &ride, RideSource::Quarantine, None).await?;
     let mut resolution = resolution_of(&applied, &author.actor);
     if corrected.is_some() {
         // What was applied, as the topic would carry it.
@@ -572,7 +572,7 @@ async fn resolve_batch(
                 .collect();
             rides.sort_by_key(|(_, ride)| ride.user_id);
             for (quarantine_id, ride) in rides {
-                let applied = apply_one(connection, &ride, None).await?;
+                let applied = apply_one(connection, &ride, RideSource::Quarantine, None).await?;
                 let mut resolution = resolution_of(&applied, &author.actor);
                 resolution["note"] = json!(note);
                 resolved.push(quarantine_id);

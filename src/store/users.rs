@@ -13,6 +13,7 @@ use crate::domain::eligibility::{ClientFacts, Latest, PreOffer};
 use crate::domain::participation::{ExpiredReason, StatusName};
 use crate::domain::promotion::Verdict;
 use crate::domain::reward::Reward;
+use crate::domain::ride::RideSource;
 use crate::domain::split::SplitStatus;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::wire::receipt;
@@ -247,7 +248,8 @@ async fn participations(
     // The month comes from the participation, so that one partition is read for each and not all.
     let rows = sqlx::query!(
         r#"select p.promotion_id, r.ride_id, r.completed_at, r.amount_cents, r.currency_code,
-                r.verdict as "verdict: Verdict", r.details, r.recorded_at
+                r.verdict as "verdict: Verdict", r.details, r.recorded_at, r.distance_m, r.reversed_at,
+                r.source as "source: RideSource", r.version
            from promotion_user p
           cross join lateral (
                 select * from ride_receipt r
@@ -270,6 +272,10 @@ async fn participations(
             verdict: row.verdict,
             details: row.details,
             recorded_at: row.recorded_at,
+            distance_m: row.distance_m,
+            reversed_at: row.reversed_at,
+            source: row.source,
+            version: row.version,
         };
         receipts
             .entry(row.promotion_id)

@@ -11,6 +11,7 @@ use sqlx::{Decode, Encode, Postgres, Type};
 
 use crate::domain::participation::{ExpiredReason, StatusName};
 use crate::domain::promotion::Verdict;
+use crate::domain::ride::RideSource;
 use crate::domain::split::{MissingSplit, SplitStatus};
 use crate::wire::erasure::ErasedLoan;
 use crate::wire::promotion_status::EventType;
@@ -57,6 +58,7 @@ as_text!(
     MissingSplit,
     QuarantineReason,
     QuarantineStatus,
+    RideSource,
     SplitStatus,
     StatusName,
     Verdict,

@@ -6,6 +6,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::domain::promotion::Verdict;
+use crate::domain::ride::RideSource;
 
 /// What was compared, in the units of the rule: cents, instants, codes, lists of codes, counts.
 #[derive(utoipa::ToSchema)]
@@ -43,4 +44,18 @@ pub struct Receipt {
     /// When it was recorded.
     #[serde(with = "crate::wire::instant")]
     pub recorded_at: DateTime<Utc>,
+    /// How far the ride went, in metres; `null` where it did not say.
+    #[schema(required, minimum = 0, example = 8_400)]
+    pub distance_m: Option<i64>,
+    /// When it was recorded that the platform took the ride back; `null` where it did not.
+    #[serde(with = "crate::wire::optional_instant")]
+    #[schema(required)]
+    pub reversed_at: Option<DateTime<Utc>>,
+    /// How the ride came; `null` where a release before 0.2.0 recorded it.
+    #[schema(required)]
+    pub source: Option<RideSource>,
+    /// The version of the participation that the ride made, alone or with others of the same
+    /// moment; `null` where it made none.
+    #[schema(required, minimum = 2, example = 7)]
+    pub version: Option<i32>,
 }

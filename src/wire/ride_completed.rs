@@ -81,6 +81,14 @@ pub struct RideCompleted<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 64, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$", example = "city")]
     service_type: Option<&'a str>,
+    /// How far the ride went, in metres. Anything but an integer from 0 counts as missing.
+    #[serde(
+        default,
+        deserialize_with = "optional_distance",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(minimum = 0, example = 8_400)]
+    distance_m: Option<i64>,
 }
 
 /// A ride as the topic carries it: what a ride does not say is left out.
@@ -96,6 +104,7 @@ pub fn encode(ride: &Ride) -> Vec<u8> {
         country_code: ride.country_code.as_ref().map(|code| code.as_str()),
         city_id: ride.city_id,
         service_type: ride.service_type.as_deref(),
+        distance_m: ride.distance_m,
     };
     // Nothing in it can fail: no maps, no foreign types.
     serde_json::to_vec(&event).unwrap_or_default()
@@ -183,6 +192,7 @@ fn decode_fast(text: &str) -> Option<Ride> {
         country_code: fields.country_code.map(str::parse).transpose().ok()?,
         city_id: fields.city_id.map(city_id).transpose().ok()?,
         service_type: fields.service_type.map(service_type).transpose().ok()?,
+        distance_m: fields.distance_m,
     })
 }
 
@@ -227,6 +237,16 @@ fn service_type(text: &str) -> Result<Box<str>, &'static str> {
     }
 }
 
+/// Metres, from the JSON of the field. No value of it makes a ride invalid.
+fn distance_m(raw: &str) -> Option<i64> {
+    raw.parse().ok().filter(|metres| *metres >= 0)
+}
+
+fn optional_distance<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    let raw = <&RawValue>::deserialize(deserializer)?;
+    Ok(distance_m(raw.get()))
+}
+
 /// Reads field by field from the raw text of each, so that every fault can be named.
 fn decode_thoroughly(text: &str, now: Instant) -> Result<Ride, Box<Rejected>> {
     let members = match serde_json::from_str::<Members<'_>>(text) {
@@ -268,6 +288,7 @@ fn decode_thoroughly(text: &str, now: Instant) -> Result<Ride, Box<Rejected>> {
     let country_code = reader.optional("country_code", |raw| string(raw, str::parse));
     let city_id = reader.optional("city_id", |raw| integer(raw, city_id));
     let service_type = reader.optional("service_type", |raw| string(raw, service_type));
+    let distance_m = reader.optional("distance_m", |raw| Ok(distance_m(raw)));
     let faults = reader.faults;
     match (ride_id, user_id, completed_at, amount_cents, currency_code) {
         (
@@ -285,6 +306,7 @@ fn decode_thoroughly(text: &str, now: Instant) -> Result<Ride, Box<Rejected>> {
             country_code,
             city_id,
             service_type,
+            distance_m: distance_m.flatten(),
         }),
         _ => Err(rejected(faults, user_id)),
     }
@@ -466,7 +488,8 @@ mod tests {
 
     fn full() -> Value {
         json!({ "ride_id": "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11", "user_id": 48151, "completed_at": "2026-11-22T18:04:05.123Z",
-            "amount_cents": 6500, "currency_code": "MXN", "country_code": "MX", "city_id": 4198, "service_type": "city" })
+            "amount_cents": 6500, "currency_code": "MXN", "country_code": "MX", "city_id": 4198, "service_type": "city",
+            "distance_m": 8400 })
     }
 
     fn with(name: &str, value: Value) -> String {
@@ -491,7 +514,7 @@ mod tests {
     #[test]
     fn a_ride_that_was_written_is_read_as_it_was() {
         let mut bare = full();
-        for optional in ["country_code", "city_id", "service_type"] {
+        for optional in ["country_code", "city_id", "service_type", "distance_m"] {
             bare.as_object_mut().expect("an object").remove(optional);
         }
         for json in [full(), bare] {
@@ -514,6 +537,29 @@ mod tests {
             crate::wire::format_instant(ride.completed_at),
             "2026-11-22T18:04:05.123Z"
         );
+    }
+
+    #[test]
+    fn a_distance_that_is_none_counts_as_missing() {
+        let largest = i64::MAX.to_string();
+        for (raw, read) in [
+            ("0", Some(0)),
+            ("8400", Some(8_400)),
+            (largest.as_str(), Some(i64::MAX)),
+            ("null", None),
+            ("-1", None),
+            ("8400.0", None),
+            ("84e2", None),
+            ("9223372036854775808", None),
+            ("\"8400\"", None),
+            ("true", None),
+            ("{\"m\":[8400]}", None),
+        ] {
+            let text = full().to_string().replace("8400", raw);
+            let fast = decode_fast(&text).expect("written plainly");
+            assert_eq!(fast.distance_m, read, "{raw}");
+            assert_eq!(decode_thoroughly(&text, now()), Ok(fast), "{raw}");
+        }
     }
 
     #[test]

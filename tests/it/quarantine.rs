@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use ride_promo::domain::promotion::Verdict;
+use ride_promo::domain::ride::RideSource;
 use ride_promo::store::Store;
 use ride_promo::store::audit::Author;
 use ride_promo::store::quarantine::{BulkResolved, Dismissal, Replay, Selection};
@@ -101,6 +102,7 @@ async fn a_replayed_ride_counts_once() {
         panic!("not applied")
     };
     assert_eq!(receipt.verdict, Verdict::Counted);
+    assert_eq!(receipt.source, Some(RideSource::Quarantine));
     let Replay::Resolved(AppliedOne::Duplicate(same)) = desk.replay(again, None).await else {
         panic!("not recognised")
     };

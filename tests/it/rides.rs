@@ -319,7 +319,7 @@ async fn the_first_rule_that_a_ride_breaks_is_its_verdict_with_the_values_compar
         Value::Null,
     );
     case(
-        json!({ "service_type": "moto" }),
+        json!({ "service_type": "moto", "distance_m": 8_400 }),
         "COUNTED",
         Value::Null,
         Value::Null,
@@ -344,6 +344,8 @@ async fn the_first_rule_that_a_ride_breaks_is_its_verdict_with_the_values_compar
             "amount_cents": ride["amount_cents"], "currency_code": ride["currency_code"],
             "verdict": verdict, "counted": counted, "recorded_at": recorded_at,
             "details": if counted { &Value::Null } else { details },
+            "distance_m": ride.get("distance_m"), "reversed_at": null, "source": "TOPIC",
+            "version": counted.then_some(2),
         });
         assert_eq!(receipt, &expected);
         assert!((before..now() + TimeDelta::seconds(1)).contains(&at(recorded_at)));

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use ride_promo::domain::participation::{ExpiredReason, StatusName};
 use ride_promo::domain::promotion::Verdict;
+use ride_promo::domain::ride::RideSource;
 use ride_promo::domain::split::{MissingSplit, SplitStatus};
 use ride_promo::wire::promotion_status::EventType;
 use ride_promo::wire::quarantine::QuarantineStatus;
@@ -18,6 +19,7 @@ async fn the_tables_checks_allow_what_the_enums_know() {
     for (table, column, words) in [
         ("promotion_user", "status", &statuses[..]),
         ("ride_receipt", "verdict", &Verdict::WORDS),
+        ("ride_receipt", "source", &RideSource::WORDS),
         ("event_outbox", "type", &EventType::WORDS),
         ("quarantined_ride", "status", &QuarantineStatus::WORDS),
         ("quarantined_ride", "reason", &QuarantineReason::WORDS),

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::judging::{Terms, judge_and_record};
 use super::{Applied, Batch, Carry, Counts, IncomingRide};
 use crate::domain::participation::Outcome;
+use crate::domain::ride::RideSource;
 use crate::domain::{Instant, UserId};
 use crate::postgres::{self, State};
 use crate::store::error::not_writable;
@@ -141,7 +142,8 @@ impl RideApplier {
             .collect();
         // Stable, so each client's rides stay in offset order.
         candidates.sort_by_key(|incoming| incoming.ride.user_id);
-        let outcomes = judge_and_record(&mut tx, terms, &candidates, carry).await?;
+        let outcomes =
+            judge_and_record(&mut tx, terms, &candidates, RideSource::Topic, carry).await?;
         tx.commit().await?;
 
         let mut counts = Counts {

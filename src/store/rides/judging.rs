@@ -12,7 +12,7 @@ use super::rows::{Changes, Receipts};
 use super::{AppliedOne, Carry, Cause, IncomingRide};
 use crate::domain::participation::{Challenge, Outcome};
 use crate::domain::promotion::{Conditions, Verdict};
-use crate::domain::ride::Ride;
+use crate::domain::ride::{Ride, RideSource};
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::store::participations::Receipt;
 use crate::store::{Result, StoreError};
@@ -90,6 +90,7 @@ pub(super) async fn judge_and_record(
     connection: &mut PgConnection,
     terms: &mut Terms,
     rides: &[&IncomingRide],
+    source: RideSource,
     carry: &mut Carry<'_>,
 ) -> Result<Vec<Option<Outcome>>> {
     let mut users: Vec<UserId> = rides.iter().map(|incoming| incoming.ride.user_id).collect();
@@ -143,7 +144,8 @@ pub(super) async fn judge_and_record(
         .await?;
 
     let mut outcomes = vec![None; rides.len()];
-    let mut receipts = Receipts::default();
+    let mut receipts = Receipts::new(source);
+    let mut judged = Vec::new();
     let mut changes = Changes::default();
     for Work {
         row,
@@ -165,20 +167,19 @@ pub(super) async fn judge_and_record(
         for (place, incoming) in rides.iter().enumerate() {
             let outcome = challenge.take(&incoming.ride);
             if let Outcome::Judged(judgement) = &outcome {
-                receipts.push(
-                    row,
-                    conditions,
-                    &incoming.ride,
-                    judgement.verdict,
-                    judgement.details.clone(),
-                );
+                judged.push((&incoming.ride, judgement.clone()));
                 if judgement.verdict == Verdict::Counted {
                     traceparent = incoming.traceparent.as_ref().map(Traceparent::as_str);
                 }
             }
             outcomes[first + place] = Some(outcome);
         }
-        if challenge.rides_completed.cast_signed() > row.rides_completed {
+        let moved = challenge.rides_completed.cast_signed() > row.rides_completed;
+        let version = moved.then_some(row.version + 1);
+        for (ride, judgement) in judged.drain(..) {
+            receipts.push(row, conditions, ride, judgement, version);
+        }
+        if moved {
             let traceparent = traceparent.map(|came| {
                 carry(&Cause {
                     traceparent: came,
@@ -291,25 +292,31 @@ async fn read_counted_per_day(
     }
     Ok(counted)
 }
-/// Applies one ride outside the stream, in the caller's transaction (replay from quarantine).
+/// Applies one ride outside the topic, in the caller's transaction. `source` says how it came.
 pub async fn apply_one(
     connection: &mut PgConnection,
     ride: &Ride,
+    source: RideSource,
     traceparent: Option<&str>,
 ) -> Result<AppliedOne> {
     let incoming = IncomingRide {
         ride: ride.clone(),
         traceparent: traceparent.map(Into::into),
     };
-    let outcome = judge_and_record(connection, &mut Terms::default(), &[&incoming], &mut |_| {
-        None
-    })
+    let outcome = judge_and_record(
+        connection,
+        &mut Terms::default(),
+        &[&incoming],
+        source,
+        &mut |_| None,
+    )
     .await?
     .pop()
     .flatten();
     let receipt = sqlx::query_as!(
         Receipt,
-        r#"select ride_id, completed_at, amount_cents, currency_code, verdict as "verdict: Verdict", details, recorded_at
+        r#"select ride_id, completed_at, amount_cents, currency_code, verdict as "verdict: Verdict", details, recorded_at,
+                  distance_m, reversed_at, source as "source: RideSource", version
              from ride_receipt where user_id = $1 and ride_id = $2
             order by recorded_at desc limit 1"#,
         ride.user_id,

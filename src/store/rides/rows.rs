@@ -8,14 +8,14 @@ use uuid::Uuid;
 use super::judging::LockedChallenge;
 use crate::domain::Instant;
 use crate::domain::participation::{Challenge, Status, StatusName};
-use crate::domain::promotion::{Conditions, Verdict};
-use crate::domain::ride::Ride;
+use crate::domain::promotion::{Conditions, Judgement, Verdict};
+use crate::domain::ride::{Ride, RideSource};
 use crate::store::{Result, StoreError, must_be_all};
 use crate::wire::promotion_status::EventType;
 
 /// Receipts to be written, a column each.
-#[derive(Default)]
 pub(super) struct Receipts {
+    source: RideSource,
     users: Vec<i64>,
     promotions: Vec<i64>,
     rides: Vec<Uuid>,
@@ -27,16 +27,39 @@ pub(super) struct Receipts {
     days: Vec<Option<NaiveDate>>,
     fingerprints: Vec<i64>,
     details: Vec<Option<Value>>,
+    distances: Vec<Option<i64>>,
+    versions: Vec<Option<i32>>,
 }
 
 impl Receipts {
+    /// None yet, of rides that all came this way.
+    pub(super) fn new(source: RideSource) -> Self {
+        Self {
+            source,
+            users: Vec::new(),
+            promotions: Vec::new(),
+            rides: Vec::new(),
+            months: Vec::new(),
+            verdicts: Vec::new(),
+            completed: Vec::new(),
+            amounts: Vec::new(),
+            currencies: Vec::new(),
+            days: Vec::new(),
+            fingerprints: Vec::new(),
+            details: Vec::new(),
+            distances: Vec::new(),
+            versions: Vec::new(),
+        }
+    }
+
+    /// `version` is the one that the participation gets by this transaction, where it moves.
     pub(super) fn push(
         &mut self,
         row: &LockedChallenge,
         conditions: &Conditions,
         ride: &Ride,
-        verdict: Verdict,
-        details: Option<Value>,
+        Judgement { verdict, details }: Judgement,
+        version: Option<i32>,
     ) {
         self.users.push(row.user_id);
         self.promotions.push(row.promotion_id);
@@ -49,6 +72,9 @@ impl Receipts {
         self.days.push(conditions.day_of(ride));
         self.fingerprints.push(ride.fingerprint());
         self.details.push(details);
+        self.distances.push(ride.distance_m);
+        self.versions
+            .push(version.filter(|_| verdict == Verdict::Counted));
     }
 
     /// A plain insert: a conflict would mean that a ride was judged twice, a bug that must not
@@ -59,10 +85,10 @@ impl Receipts {
         }
         sqlx::query!(
             "insert into ride_receipt (user_id, promotion_id, ride_id, receipts_month, verdict, completed_at, amount_cents,
-                                       currency_code, ride_day, fingerprint, details, recorded_at)
-             select *, $12::timestamptz
+                                       currency_code, ride_day, fingerprint, details, distance_m, version, source, recorded_at)
+             select *, $14::text, $15::timestamptz
                from unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::date[], $5::text[], $6::timestamptz[], $7::bigint[],
-                           $8::text[], $9::date[], $10::bigint[], $11::jsonb[])",
+                           $8::text[], $9::date[], $10::bigint[], $11::jsonb[], $12::bigint[], $13::int[])",
             &self.users,
             &self.promotions,
             &self.rides,
@@ -74,6 +100,9 @@ impl Receipts {
             &self.days as &[Option<NaiveDate>],
             &self.fingerprints,
             &self.details as &[Option<Value>],
+            &self.distances as &[Option<i64>],
+            &self.versions as &[Option<i32>],
+            self.source as RideSource,
             now
         )
         .execute(connection)
