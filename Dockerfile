@@ -1,25 +1,25 @@
 # syntax=docker/dockerfile:1
-# The service as an image: one binary on a slim Debian, as a user without rights, with nothing to
-# write. Build it from the repository's root:
+# The service as an image: one binary on a slim Debian, with an unprivileged user and no writable files.
+# Build it from the repository's root:
 #
 #   docker build -t ride-promo .
 #   docker run --rm --read-only --cap-drop ALL --security-opt no-new-privileges \
 #     --env-file ride-promo.env ride-promo doctor
 
-# The version of rust-toolchain.toml; on the same Debian that it will run on, for the same libraries.
+# The version of rust-toolchain.toml, on the Debian of the final image, so that the libraries are the same.
 FROM rust:1.95.0-slim-bookworm AS build
-# The newest of what Debian keeps for this release: only repairs of its security team are newer.
+# Not pinned: within a release Debian changes packages only for security and serious bugs.
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends build-essential pkg-config libssl-dev zlib1g-dev \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-# Queries are checked against .sqlx, so that building needs no database.
+# The build checks queries against .sqlx, so it needs no database.
 ENV SQLX_OFFLINE=true
-# The dependencies' objects are kept between builds, ours never: cargo goes by a file's time, and would
-# take what another checkout left for this one's. Hence one build at a time as well.
-# Three quarters of the binary are line numbers for a debugger; the functions' names stay.
+# The cache keeps the dependencies' objects between builds, but not ours: cargo compares file times, and
+# would use another checkout's objects for this one. For the same reason builds run one at a time.
+# Three quarters of the binary are debug line numbers; they are removed, the functions' names stay.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target,sharing=locked \
     cargo clean --locked --release --package ride-promo \
@@ -28,24 +28,24 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
  && strip --strip-debug /out/ride-promo
 
 FROM debian:12-slim
-# librdkafka's TLS, its compression, the authorities that sign the world's certificates, and the
-# newest rules of time zones.
+# For librdkafka's TLS and compression, the public certificate authorities, and the newest time zone rules.
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates libssl3 tzdata zlib1g \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=build /out/ride-promo /usr/local/bin/ride-promo
-# A number, so that Kubernetes can see that it is not root.
+# A number, so that Kubernetes can check that it is not root.
 USER 65532:65532
 WORKDIR /
-# In a container the listeners are reached from outside of it.
+# The listeners must be reachable from outside of the container.
 ENV RIDE_PROMO__API__LISTEN=0.0.0.0:8080 \
     RIDE_PROMO__ADMIN__LISTEN=0.0.0.0:8081
 EXPOSE 8080 8081
-# Alive, not ready: what restarts unhealthy containers must not do so while Kafka is away.
+# Liveness, not readiness: an unhealthy container may be restarted, which must not happen while Kafka is
+# unavailable.
 HEALTHCHECK --interval=10s --timeout=6s --start-period=30s --retries=3 \
     CMD ["ride-promo", "healthcheck"]
-# Drains within shutdown_timeout, 25 s; what stops it must wait longer than that.
+# The service stops within shutdown_timeout (25 s). The supervisor that stops it must wait longer.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["ride-promo"]
 CMD ["serve"]

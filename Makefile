@@ -3,13 +3,13 @@
 #   make demo    everything on this machine for a look around; ARGS="--duration PT60S" passes options
 #   make test    all tests, on a real Kafka, a real PostgreSQL and in a real browser
 #
-# and what a change is checked with besides:
+# Further checks of a change:
 #
-#   make contracts  what others build against, with their tools: Schemathesis over both OpenAPI
+#   make contracts  tests the published APIs with the tools of their users: Schemathesis over both OpenAPI
 #                   documents, AsyncAPI's parser, the example subscribers in Python, Java and Go
-#   make upgrade    from the release before, its program and its schema, to this one under traffic
+#   make upgrade    tests the upgrade from the release before to this one, under traffic
 #   make lint    formatting, clippy, the documentation and the alerts, every warning an error
-#   make lint-deploy   the Dockerfile, deploy/ and the workflow, by the tools there are for them
+#   make lint-deploy   the Dockerfile, deploy/ and the workflow, with the linters for them
 #   make deny    licences, advisories and banned crates (needs cargo-deny)
 #   make sbom    the software bill of materials, CycloneDX, into target/ride-promo.cdx.json (needs
 #                cargo-cyclonedx)
@@ -17,7 +17,7 @@
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-# Queries are checked against .sqlx, so that building needs no database.
+# The build checks queries against .sqlx, so it needs no database.
 export SQLX_OFFLINE := true
 
 .DEFAULT_GOAL := help

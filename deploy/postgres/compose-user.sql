@@ -1,4 +1,4 @@
--- The user of deploy/compose.yaml, who does the work of all four roles.
+-- The service's user of deploy/compose.yaml, with the rights of all four roles.
 \getenv password APP_PASSWORD
 select 'create role ride_promo_app login' where not exists (select from pg_roles where rolname = 'ride_promo_app') \gexec
 alter role ride_promo_app password :'password';

@@ -4,13 +4,13 @@
 --
 --   psql "$ADMIN_URL" --set ON_ERROR_STOP=1 --file deploy/postgres/roles.sql
 --
--- Nobody signs in as these. A process signs in as a user who is a member of those whose work it does:
+-- These roles cannot sign in. A process signs in as a user that is a member of the roles it runs:
 --
 --   create role ride_promo_web login password '…' in role ride_promo_api;
 --   create role ride_promo_app login password '…'
 --       in role ride_promo_api, ride_promo_ingest, ride_promo_relay, ride_promo_sweep;
 --
--- Whoever migrates owns the tables, and runs the commands that change data by hand (`import`,
+-- The user that migrates owns the tables, and runs the commands that change data by hand (`import`,
 -- `positions set`, `receipts`).
 begin;
 
@@ -26,14 +26,14 @@ begin
 end
 $$;
 
--- What an earlier release needed and this one does not goes; all at once, so that nobody notices.
+-- Revokes all rights and grants those of this release, in one transaction, so that a running process never lacks one.
 revoke all on all tables in schema public from ride_promo_api, ride_promo_ingest, ride_promo_relay, ride_promo_sweep;
 revoke all on all sequences in schema public from ride_promo_api, ride_promo_ingest, ride_promo_relay, ride_promo_sweep;
 revoke execute on function ensure_receipt_partitions(date, integer) from public;
 grant usage on schema public to ride_promo_api, ride_promo_ingest, ride_promo_relay, ride_promo_sweep;
 grant select on _sqlx_migrations to ride_promo_api, ride_promo_ingest, ride_promo_relay, ride_promo_sweep;
 
--- To read a table that a later migration adds; to change it this script of that release gives the right.
+-- The right to read tables that a later migration adds. That release's script gives the right to change them.
 do $$
 declare
     owner name := (select relowner::regrole::text from pg_class where oid = 'public.promotion_user'::regclass);
@@ -86,7 +86,7 @@ grant select on release_upgrade to ride_promo_relay;
 grant select on schema_compatibility to ride_promo_relay;
 grant select on server_identity to ride_promo_relay;
 
--- Sees how long other users' transactions last.
+-- Needed to see how long other users' transactions last.
 grant pg_read_all_stats to ride_promo_sweep;
 grant select, update on cash_loan_account to ride_promo_sweep;
 grant select on consumer_position to ride_promo_sweep;

@@ -1,12 +1,12 @@
 """Keeps the newest state of every participation from promotion-status.
 
-A null value means that the client's data was erased: what is known of that key is forgotten. Types of
-events that are not known here are taken like any other: every event carries the whole state.
+A null value means that the client's data was erased, so the key is removed from the state. Unknown types of
+events are stored like any other, because every event carries the whole state.
 
-KAFKA_BROKERS and STATUS_TOPIC say where it is. With --once it ends where the topic ended when it
-started, and prints what it knows; otherwise it goes on and prints every change.
+KAFKA_BROKERS and STATUS_TOPIC name the topic. With --once it stops where the topic ended when it
+started, and prints the state; otherwise it goes on and prints every change.
 
-What it knows is in memory, so it reads from the beginning every time. To keep it in a database,
+The state is in memory, so it reads from the beginning every time. To keep it in a database,
 see docs/subscriber-guide.md.
 """
 
@@ -26,7 +26,7 @@ def main():
             # no group commits and no rebalancing: partitions are assigned below
             "group.id": "promotion-status-example",
             "enable.auto.commit": False,
-            # without this, events of transactions that were aborted would be seen
+            # without this, events of aborted transactions would be seen
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
         }

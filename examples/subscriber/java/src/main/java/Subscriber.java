@@ -14,13 +14,13 @@ import org.apache.kafka.common.serialization.StringDeserializer;
 /**
  * Keeps the newest state of every participation from promotion-status.
  *
- * <p>A null value means that the client's data was erased: what is known of that key is forgotten.
- * Types of events that are not known here are taken like any other: every event carries the whole state.
+ * <p>A null value means that the client's data was erased, so the key is removed from the state. Unknown
+ * types of events are stored like any other, because every event carries the whole state.
  *
- * <p>KAFKA_BROKERS and STATUS_TOPIC say where it is. With --once it ends where the topic ended when
- * it started, and prints what it knows; otherwise it goes on and prints every change.
+ * <p>KAFKA_BROKERS and STATUS_TOPIC name the topic. With --once it stops where the topic ended when
+ * it started, and prints the state; otherwise it goes on and prints every change.
  *
- * <p>What it knows is in memory, so it reads from the beginning every time. To keep it in a
+ * <p>The state is in memory, so it reads from the beginning every time. To keep it in a
  * database, see docs/subscriber-guide.md.
  */
 public final class Subscriber {
@@ -33,7 +33,7 @@ public final class Subscriber {
         settings.put(ConsumerConfig.BOOTSTRAP_SERVERS_CONFIG,
                 System.getenv().getOrDefault("KAFKA_BROKERS", "localhost:9092"));
         settings.put(ConsumerConfig.ENABLE_AUTO_COMMIT_CONFIG, false);
-        // without this, events of transactions that were aborted would be seen
+        // without this, events of aborted transactions would be seen
         settings.put(ConsumerConfig.ISOLATION_LEVEL_CONFIG, "read_committed");
         Map<String, JsonNode> newest = new TreeMap<>();
         try (var consumer = new KafkaConsumer<>(settings, new StringDeserializer(), new StringDeserializer())) {
