@@ -10,6 +10,7 @@ use chrono::NaiveDate;
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::api::auth::{ADMIN_SCOPE, ScopeWord, is_actor};
 use crate::domain::period::parse_duration;
 use crate::domain::promotion::MAX_TARGET_RIDES;
 use crate::domain::{Instant, parse_instant};
@@ -519,9 +520,24 @@ pub struct TokenArgs {
     )]
     pub user: Option<i64>,
 
-    /// An administrator's token
+    /// An operator's token, whose name is `admin`
     #[arg(long, group = "subject", env = "RIDE_PROMO_TOKEN_ADMIN", value_parser = FalseyValueParser::new())]
     pub admin: bool,
+
+    /// An operator's token, by the name that the audit shows
+    #[arg(long, value_name = "NAME", group = "subject", env = "RIDE_PROMO_TOKEN_OPERATOR", value_parser = operator_name)]
+    pub operator: Option<String>,
+
+    /// What the operator may do; several with commas between
+    #[arg(
+        long,
+        value_name = "SCOPE",
+        value_delimiter = ',',
+        default_value = ADMIN_SCOPE,
+        conflicts_with = "user",
+        env = "RIDE_PROMO_TOKEN_SCOPE"
+    )]
+    pub scope: Vec<ScopeWord>,
 
     /// How long it is valid, ISO 8601
     #[arg(
@@ -565,6 +581,15 @@ pub struct OpenapiArgs {
     /// Of the admin API instead
     #[arg(long, env = "RIDE_PROMO_OPENAPI_ADMIN", value_parser = FalseyValueParser::new())]
     pub admin: bool,
+}
+
+/// As the admin API takes a token's `sub`.
+fn operator_name(text: &str) -> Result<String, String> {
+    if is_actor(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a name of 1 to 200 printable characters".to_owned())
+    }
 }
 
 fn positive_duration(text: &str) -> Result<Duration, String> {

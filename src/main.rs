@@ -603,9 +603,17 @@ fn openapi(args: &OpenapiArgs) -> anyhow::Result<ExitCode> {
 
 fn issue_token(cli: &Cli, args: &TokenArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(cli.config_file(), Needs::AUTH)?;
+    let scopes: Vec<String> = args.scope.iter().map(ToString::to_string).collect();
+    let scope = scopes.join(" ");
     let (section, auth, subject) = match args.user {
         Some(user_id) => ("auth", &config.auth, token::Subject::User(user_id)),
-        None => ("admin_auth", &config.admin_auth, token::Subject::Admin),
+        None => {
+            let operator = token::Subject::Operator {
+                name: args.operator.as_deref().unwrap_or("admin"),
+                scope: &scope,
+            };
+            ("admin_auth", &config.admin_auth, operator)
+        }
     };
     let token =
         token::issue(auth, subject, Clock::System.now(), args.expires_in).map_err(|error| {

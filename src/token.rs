@@ -9,22 +9,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Algorithm, AuthConfig};
 
-/// The scope that opens the admin API.
-pub const ADMIN_SCOPE: &str = "ride-promo:admin";
-
 /// For whom a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subject {
+pub enum Subject<'a> {
     /// A client, by `user_id`.
     User(i64),
-    /// An administrator.
-    Admin,
+    /// An operator.
+    Operator {
+        /// What the audit calls them.
+        name: &'a str,
+        /// What they may do, separated by spaces.
+        scope: &'a str,
+    },
 }
 
 /// What a token of ours says. `exp` and `iat` are seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
-    /// `user_id` in decimal, or `admin`.
+    /// `user_id` in decimal, or an operator's name.
     pub sub: String,
     /// Issuer.
     pub iss: String,
@@ -34,7 +36,7 @@ pub struct Claims {
     pub iat: i64,
     /// From when on it is refused.
     pub exp: i64,
-    /// Space-separated; only an administrator's token has one.
+    /// Space-separated; only an operator's token has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
 }
@@ -63,7 +65,7 @@ pub enum TokenError {
 /// section of the API it is for.
 pub fn issue(
     auth: &AuthConfig,
-    subject: Subject,
+    subject: Subject<'_>,
     now: DateTime<Utc>,
     lifetime: Duration,
 ) -> Result<String, TokenError> {
@@ -77,7 +79,7 @@ pub fn issue(
         .ok_or(TokenError::TooLong)?;
     let (sub, scope) = match subject {
         Subject::User(user_id) => (user_id.to_string(), None),
-        Subject::Admin => ("admin".to_owned(), Some(ADMIN_SCOPE.to_owned())),
+        Subject::Operator { name, scope } => (name.to_owned(), Some(scope.to_owned())),
     };
     let claims = Claims {
         sub,
@@ -98,6 +100,11 @@ mod tests {
 
     use super::*;
     use crate::config::Secret;
+
+    const ANA: Subject<'_> = Subject::Operator {
+        name: "ana@example.com",
+        scope: "ride-promo:view",
+    };
 
     fn auth() -> AuthConfig {
         AuthConfig {
@@ -131,9 +138,9 @@ mod tests {
         assert_eq!(user.exp - user.iat, 3_600);
         assert_eq!(user.iat, now.timestamp());
         assert_eq!(user.scope, None);
-        let admin = claims(&issue(&auth(), Subject::Admin, now, hour).expect("token"));
-        assert_eq!(admin.sub, "admin");
-        assert_eq!(admin.scope.as_deref(), Some(ADMIN_SCOPE));
+        let ana = claims(&issue(&auth(), ANA, now, hour).expect("token"));
+        assert_eq!(ana.sub, "ana@example.com");
+        assert_eq!(ana.scope.as_deref(), Some("ride-promo:view"));
     }
 
     #[test]
@@ -145,11 +152,11 @@ mod tests {
         };
         let hour = Duration::from_secs(3_600);
         assert!(matches!(
-            issue(&asymmetric, Subject::Admin, now, hour),
+            issue(&asymmetric, ANA, now, hour),
             Err(TokenError::NotSymmetric(Algorithm::Rs256))
         ));
         assert!(matches!(
-            issue(&auth(), Subject::Admin, now, Duration::MAX),
+            issue(&auth(), ANA, now, Duration::MAX),
             Err(TokenError::TooLong)
         ));
     }

@@ -1,5 +1,6 @@
 //! HTTP: the client API and pages, the admin API and the probes, on two listeners.
 
+pub mod access;
 pub mod admin;
 pub mod auth;
 pub mod client;
@@ -236,7 +237,7 @@ impl Api {
 
     fn admin_settings(&self) -> Settings {
         Settings {
-            name: "admin",
+            name: server::ADMIN,
             untimed: admin::UNTIMED,
             max_connections: ADMIN_CONNECTIONS,
             max_connections_per_address: ADMIN_CONNECTIONS,

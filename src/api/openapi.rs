@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use utoipa::openapi::{OpenApi, RefOr, Schema};
 
-use super::problem::{CONTENT_TYPE_PROBLEM, FieldProblem};
+use super::auth::{ADMIN_SCOPE, scopes_of};
+use super::problem::{CONTENT_TYPE_PROBLEM, FieldProblem, Problem};
 use super::{admin, client, examples};
 use crate::domain::eligibility;
 use crate::wire::participation::Participation;
@@ -146,17 +147,21 @@ pub fn client_openapi() -> Value {
 
 /// Of the admin API.
 pub fn admin_openapi() -> Value {
-    document(
+    let mut api = document(
         admin::router().into_openapi(),
         json!({
             "title": "Ride Promo admin",
             "description": "What operators call, on a listener of its own.\n\n\
-                The token's `scope` contains `ride-promo:admin`. Every change is recorded with the \
-                token's `sub`. Lists answer pages: give `next_cursor` as `cursor` for the next one. \
+                The token's `scope` contains what each call's `security` names: `ride-promo:view` to read \
+                promotions, products, countries and figures, `ride-promo:edit` to change them, \
+                `ride-promo:import` to import pre-offers, `ride-promo:support` for clients' data, rides and \
+                quarantine, `ride-promo:audit` to read the audit; `ride-promo:admin` is all of them. Every \
+                change is recorded with the token's `sub`. Lists answer pages: give `next_cursor` as `cursor` for the next one. \
                 Unknown fields of a body and unknown query parameters are refused. Refusals are RFC 9457 \
                 problems.",
         }),
         &[
+            ("me", "Who is calling"),
             ("promotions", "What clients can take part in"),
             ("products", "The loan products behind the offers"),
             (
@@ -173,7 +178,28 @@ pub fn admin_openapi() -> Value {
             ("audit", "Who changed what"),
         ],
         ADMIN_LINKS,
-    )
+    );
+    for (path, methods) in members(&mut api["paths"]) {
+        for (method, operation) in members(methods) {
+            add_scopes(operation, &method.to_uppercase(), path);
+        }
+    }
+    api
+}
+
+/// Which scopes open an admin call, each by itself, and which one its `403` names.
+fn add_scopes(operation: &mut Value, method: &str, path: &str) {
+    let scopes = scopes_of(method, path).unwrap_or_default();
+    let words = scopes.iter().map(|scope| scope.as_str());
+    operation["security"] = words
+        .chain([ADMIN_SCOPE])
+        .map(|word| json!({ "bearer": [word] }))
+        .collect();
+    let word = scopes.first().map_or(ADMIN_SCOPE, |scope| scope.as_str());
+    let problem = Problem::insufficient_scope(word).body();
+    for (_, content) in contents(operation["responses"].get_mut("403")) {
+        content["examples"]["forbidden"]["value"] = problem.clone();
+    }
 }
 
 fn document(api: OpenApi, info: Value, tags: &[(&str, &str)], links: &[Link]) -> Value {

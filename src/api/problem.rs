@@ -53,12 +53,18 @@ pub struct Problem {
 enum Hint {
     /// How to authenticate (RFC 6750, 3).
     Authenticate(&'static str),
+    /// The scope that the token lacks (RFC 6750, 3).
+    Scope(&'static str),
     RetryAfterSeconds(u64),
     /// The content encodings that are understood (RFC 9110, 15.5.16).
     AcceptEncoding(&'static str),
     /// The rest of the body was not read, so no other request can follow on this connection.
     CloseConnection,
 }
+
+/// In the extensions of an error response: the end of its `type`, for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slug(pub &'static str);
 
 /// What a handler answers.
 pub type Result<T> = std::result::Result<T, Problem>;
@@ -159,15 +165,13 @@ impl Problem {
         .with_hint(Hint::Authenticate(challenge))
     }
 
-    /// The token is good, and its scope does not contain the operators'.
-    pub fn insufficient_scope() -> Self {
+    /// The token is good, and its scope does not contain the one that the call needs.
+    pub fn insufficient_scope(scope: &'static str) -> Self {
         Self::new(
             kind!(FORBIDDEN, "forbidden", "Not allowed"),
-            "The token's scope does not contain ride-promo:admin.",
+            format!("The token's scope does not contain {scope}."),
         )
-        .with_hint(Hint::Authenticate(
-            "Bearer error=\"insufficient_scope\", scope=\"ride-promo:admin\"",
-        ))
+        .with_hint(Hint::Scope(scope))
     }
 
     /// There is nothing at this address.
@@ -454,6 +458,7 @@ impl From<StoreError> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = (self.kind.status, self.body().to_string()).into_response();
+        response.extensions_mut().insert(Slug(self.kind.slug));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_PROBLEM));
         // Some statuses, such as 404 and 410, may be kept by caches that are not told (RFC 9111, 4.2.2).
@@ -461,6 +466,13 @@ impl IntoResponse for Problem {
         match self.hint {
             Some(Hint::Authenticate(challenge)) => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            }
+            Some(Hint::Scope(scope)) => {
+                let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\"");
+                // A scope is letters, a hyphen and a colon.
+                if let Ok(challenge) = HeaderValue::from_str(&challenge) {
+                    headers.insert(WWW_AUTHENTICATE, challenge);
+                }
             }
             Some(Hint::RetryAfterSeconds(seconds)) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -523,10 +535,12 @@ mod tests {
     async fn says_how_to_go_on() {
         let (_, headers, _) = answer(Problem::unauthorized("No token.")).await;
         assert_eq!(headers[WWW_AUTHENTICATE], "Bearer");
-        let (status, headers, _) = answer(Problem::insufficient_scope()).await;
+        let (status, headers, _) = answer(Problem::insufficient_scope("ride-promo:edit")).await;
         assert_eq!(status, 403);
-        let challenge = headers[WWW_AUTHENTICATE].to_str().expect("ASCII");
-        assert!(challenge.starts_with("Bearer error=\"insufficient_scope\""));
+        assert_eq!(
+            headers[WWW_AUTHENTICATE],
+            "Bearer error=\"insufficient_scope\", scope=\"ride-promo:edit\""
+        );
         let (_, headers, _) = answer(Problem::invalid_token("Not this one.")).await;
         assert_eq!(headers[WWW_AUTHENTICATE], "Bearer error=\"invalid_token\"");
         let (_, headers, _) =

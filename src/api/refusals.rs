@@ -43,7 +43,7 @@ pub fn client() -> Vec<Problem> {
 pub fn admin() -> Vec<Problem> {
     vec![
         Problem::unauthorized("A bearer token is required."),
-        Problem::insufficient_scope(),
+        Problem::insufficient_scope("ride-promo:view"),
         Problem::method_not_allowed(),
         Problem::temporarily_unavailable(),
         Problem::invalid_field("colour", "is not a known parameter"),

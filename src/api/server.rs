@@ -19,6 +19,7 @@ use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
+use super::access::AccessLine;
 use super::cors::Cors;
 use super::extract::BodyRules;
 use super::head::Refusal;
@@ -32,6 +33,9 @@ const UNMATCHED: &str = "unmatched";
 
 /// Routes without spans.
 const PROBES: &[&str] = &["/livez", "/readyz", "/metrics"];
+
+/// The name of the admin listener.
+pub const ADMIN: &str = "admin";
 
 /// The API's answers are for the one whose token asked.
 const AUTHORIZATION: HeaderValue = HeaderValue::from_static("Authorization");
@@ -124,6 +128,14 @@ async fn around(State(frame): State<Arc<Frame>>, mut request: Request, next: Nex
         status = tracing::field::Empty,
     );
     request.extensions_mut().insert(settings.body);
+    let is_admin = settings.name == ADMIN && is_api;
+    let line = AccessLine::begin(
+        is_admin,
+        method.as_str(),
+        request.uri().path(),
+        id.to_str().unwrap_or_default(),
+    );
+    request.extensions_mut().insert(line.caller());
     let (request, left) = lend_body(request);
     let context = traced.clone().unwrap_or_default();
     let answered = AssertUnwindSafe(opentelemetry::trace::FutureExt::with_context(
@@ -153,6 +165,7 @@ async fn around(State(frame): State<Arc<Frame>>, mut request: Request, next: Nex
         let status = response.status();
         tracing::Span::current().record("status", status.as_u16());
         tracing::debug!(elapsed_ms = started.elapsed().as_millis(), "answered");
+        line.answered(&response);
         response
     }
     .instrument(span)

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::plan::Offer;
+use crate::api::auth::ADMIN_SCOPE;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::eligibility::Screen;
@@ -154,7 +155,10 @@ impl Api {
             config: config.clone(),
             admin_token: token::issue(
                 &config.admin_auth,
-                Subject::Admin,
+                Subject::Operator {
+                    name: "admin",
+                    scope: ADMIN_SCOPE,
+                },
                 Clock::System.now(),
                 TOKEN_LIFETIME,
             )?,

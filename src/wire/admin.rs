@@ -22,6 +22,20 @@ const MOST_TERM_DAYS: i64 = 3_650;
 /// The longest `terms_url`, in characters.
 const MOST_URL_CHARS: usize = 2_000;
 
+/// Who calls the admin API.
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct Me {
+    /// The token's `sub`, which the audit records as `actor`.
+    #[schema(example = "ana@example.com")]
+    pub subject: String,
+    /// What the token may do; `ride-promo:admin` is shown as the scopes that it contains.
+    #[schema(value_type = Vec<String>, example = json!(["ride-promo:view", "ride-promo:support"]))]
+    pub scopes: Vec<&'static str>,
+    /// When the token ends.
+    #[serde(with = "crate::wire::instant")]
+    pub expires_at: DateTime<Utc>,
+}
+
 /// A promotion.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Promotion {

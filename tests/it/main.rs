@@ -12,6 +12,7 @@
     reason = "a test's helpers are tests too: what cannot go on says so by panicking"
 )]
 
+mod access;
 mod admin;
 mod back_test;
 mod claim;

@@ -26,32 +26,46 @@ const CLIENT_CALLS: [(Method, &str); 8] = [
     (Method::POST, "/v1/promotions/{id}/accept_reward"),
 ];
 
-/// Every call of the admin API.
-const ADMIN_CALLS: [(Method, &str); 17] = [
-    (Method::GET, "/admin/v1/promotions"),
-    (Method::POST, "/admin/v1/promotions"),
-    (Method::GET, "/admin/v1/promotions/{id}"),
-    (Method::PATCH, "/admin/v1/promotions/{id}"),
-    (Method::GET, "/admin/v1/products"),
-    (Method::PUT, "/admin/v1/products/{id}"),
-    (Method::GET, "/admin/v1/geo-config"),
-    (Method::PUT, "/admin/v1/geo-config/MX"),
-    (Method::POST, "/admin/v1/pre-offers:import"),
-    (Method::GET, "/admin/v1/users/{id}"),
-    (Method::GET, "/admin/v1/quarantine"),
+/// Every call of the admin API, with the scopes of which any one opens it.
+const ADMIN_CALLS: [(Method, &str, &[&str]); 18] = [
+    (Method::GET, "/admin/v1/me", &SCOPES),
+    (Method::GET, "/admin/v1/promotions", &["view"]),
+    (Method::POST, "/admin/v1/promotions", &["edit"]),
+    (Method::GET, "/admin/v1/promotions/{id}", &["view"]),
+    (Method::PATCH, "/admin/v1/promotions/{id}", &["edit"]),
+    (Method::GET, "/admin/v1/products", &["view"]),
+    (Method::PUT, "/admin/v1/products/{id}", &["edit"]),
+    (Method::GET, "/admin/v1/geo-config", &["view"]),
+    (Method::PUT, "/admin/v1/geo-config/MX", &["edit"]),
+    (Method::POST, "/admin/v1/pre-offers:import", &["import"]),
+    (Method::GET, "/admin/v1/users/{id}", &["support"]),
+    (Method::GET, "/admin/v1/quarantine", &["support"]),
     (
         Method::POST,
         "/admin/v1/quarantine/0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11/replay",
+        &["support"],
     ),
     (
         Method::POST,
         "/admin/v1/quarantine/0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11/dismiss",
+        &["support"],
     ),
-    (Method::POST, "/admin/v1/quarantine:replay"),
-    (Method::POST, "/admin/v1/quarantine:dismiss"),
-    (Method::GET, "/admin/v1/stats"),
-    (Method::GET, "/admin/v1/audit"),
+    (Method::POST, "/admin/v1/quarantine:replay", &["support"]),
+    (Method::POST, "/admin/v1/quarantine:dismiss", &["support"]),
+    (Method::GET, "/admin/v1/stats", &["view"]),
+    (Method::GET, "/admin/v1/audit", &["audit"]),
 ];
+
+/// Every scope but that of an administrator, who has them all, without `ride-promo:`.
+const SCOPES: [&str; 5] = ["view", "edit", "import", "support", "audit"];
+
+/// An operator's token with these scopes.
+fn scoped(scopes: &[&str]) -> String {
+    let mut claims = client_claims(CLIENT);
+    let words = scopes.iter().map(|scope| format!("ride-promo:{scope}"));
+    claims["scope"] = json!(words.collect::<Vec<_>>().join(" "));
+    token(&claims)
+}
 
 fn at(path: &str, id: impl std::fmt::Display) -> String {
     path.replace("{id}", &id.to_string())
@@ -489,9 +503,9 @@ async fn every_call_says_when_to_come_again() {
         });
     let admins = ADMIN_CALLS
         .iter()
-        // Nothing to import asks nobody.
-        .filter(|(_, path)| !path.ends_with(":import"))
-        .map(|(method, path)| {
+        // Nothing to import needs no database, and neither does who is calling.
+        .filter(|(_, path, _)| !path.ends_with(":import") && !path.ends_with("/me"))
+        .map(|(method, path, _)| {
             away(
                 service.admin().api,
                 method.clone(),
@@ -547,7 +561,7 @@ async fn every_call_of_an_operator_refuses_what_it_must() {
     let listener = service.admin_listener();
     let operator = service.admin().api;
     let before = everything(&world).await;
-    for (method, path) in &ADMIN_CALLS {
+    for (method, path, scopes) in &ADMIN_CALLS {
         let here = at(path, promotion.id);
         let what = format!("{method} {here}");
         let body = good_body_of(path).to_string();
@@ -575,6 +589,28 @@ async fn every_call_of_an_operator_refuses_what_it_must() {
             let caller = listener.with_token(token(&claims));
             let answer = ask(&caller, method.clone(), body.clone()).await;
             whole(&answer, 403, "forbidden", &[], &format!("{what}, {scope}"));
+        }
+        // Every scope but the right ones is not enough, and the one that is missing is named.
+        let others: Vec<&str> = SCOPES
+            .into_iter()
+            .filter(|scope| !scopes.contains(scope))
+            .collect();
+        if !others.is_empty() {
+            let caller = listener.with_token(scoped(&others));
+            let answer = ask(&caller, method.clone(), body.clone()).await;
+            let problem = whole(&answer, 403, "forbidden", &[], &what);
+            let missing = format!("ride-promo:{}", scopes[0]);
+            let detail = problem["detail"].as_str().unwrap_or_default();
+            assert!(detail.contains(&missing), "{what}: {problem}");
+            let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{missing}\"");
+            assert_eq!(answer.header("www-authenticate"), Some(&*challenge));
+        }
+        // Any one of the right ones opens it: what is refused then is the query.
+        for scope in *scopes {
+            let caller = listener.with_token(scoped(&[scope]));
+            let request = caller.request(method.clone(), &format!("{here}?colour=red"));
+            let answer = caller.send(request.body(body.clone())).await;
+            whole(&answer, 422, "invalid-request", &["errors"], &what);
         }
         // No promotion is deleted, and nothing else.
         let deleted = ask(&operator, Method::DELETE, String::new()).await;

@@ -4,6 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use crate::harness::*;
@@ -258,9 +259,64 @@ async fn who_is_refused_is_told_what_is_missing() {
     let answer = client.get("/admin/v1/stats").await;
     let problem: Value = answer.problem(403, "forbidden");
     let detail = problem["detail"].as_str().unwrap_or_default();
-    assert!(detail.contains("ride-promo:admin"), "{problem}");
+    assert!(detail.contains("ride-promo:view"), "{problem}");
     assert_eq!(
         answer.header("www-authenticate"),
-        Some("Bearer error=\"insufficient_scope\", scope=\"ride-promo:admin\"")
+        Some("Bearer error=\"insufficient_scope\", scope=\"ride-promo:view\"")
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_makes_tokens_for_a_part_of_the_desk() {
+    let world = World::new().await;
+    let service = world.service().roles("api").start().await;
+    let made = async |arguments: &[&str]| {
+        let arguments = [&["token"], arguments].concat();
+        world.command(&arguments).run().await
+    };
+    let me = async |arguments: &[&str]| {
+        let token = made(arguments).await.expect_success();
+        let caller = service.admin_listener().with_token(token.trim());
+        caller.get("/admin/v1/me").await.expect(200)
+    };
+    let ana = me(&[
+        "--operator",
+        "ana@example.com",
+        "--scope",
+        "ride-promo:support,ride-promo:view",
+    ])
+    .await;
+    assert_eq!(ana["subject"], "ana@example.com");
+    assert_eq!(
+        ana["scopes"],
+        json!(["ride-promo:view", "ride-promo:support"])
+    );
+    let ends = ana["expires_at"].as_str().expect("an instant").to_owned();
+    let in_two_hours = instant(now() + TimeDelta::hours(2));
+    assert!(instant(now()) < ends && ends < in_two_hours, "{ana}");
+    let admin = me(&["--admin"]).await;
+    assert_eq!(admin["subject"], "admin");
+    assert_eq!(
+        admin["scopes"],
+        json!([
+            "ride-promo:view",
+            "ride-promo:edit",
+            "ride-promo:import",
+            "ride-promo:support",
+            "ride-promo:audit"
+        ])
+    );
+    for wrong in [
+        &["--admin", "--scope", "ride-promo:all"][..],
+        &["--user", "1", "--scope", "ride-promo:view"],
+        &["--operator", " "],
+        &["--operator", "ana", "--admin"],
+    ] {
+        let output = made(wrong).await;
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}: {output:?}");
+    }
+    // A client's token is of no use at the desk.
+    let client = service.admin_listener().with_token(client_token(CLIENT));
+    let refused = client.get("/admin/v1/me").await;
+    refused.problem(403, "forbidden");
 }

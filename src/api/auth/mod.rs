@@ -2,6 +2,7 @@
 
 mod cache;
 mod keys;
+mod scope;
 mod verifier;
 
 use std::sync::Arc;
@@ -10,16 +11,15 @@ use axum::extract::{FromRef, FromRequestParts};
 use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
 
+use super::access::Caller;
 use super::limit::RateLimit;
 use super::problem::{Problem, Result};
 use super::query::FromQuery;
 use crate::domain::UserId;
 use crate::store::audit::Author;
 
+pub use scope::{ADMIN_SCOPE, Scope, ScopeWord, Scopes, scopes_of};
 pub use verifier::{KeySource, Verified, Verifier};
-
-/// The scope that opens the admin API.
-pub const ADMIN_SCOPE: &str = "ride-promo:admin";
 
 /// The longest `sub` of an operator, in characters.
 const MAX_SUBJECT_CHARS: usize = 200;
@@ -84,11 +84,25 @@ fn user_id(subject: &str) -> Option<UserId> {
 pub struct Admin<Q = ()> {
     /// Who, as the audit records it: the token's `sub`.
     pub actor: String,
+    /// What they may do.
+    pub scopes: Scopes,
+    /// When their token ends.
+    pub expires_at: DateTime<Utc>,
     /// What the call's query says.
     pub query: Q,
 }
 
 impl<Q> Admin<Q> {
+    /// Refuses a caller without this scope. For calls of which the body decides what they need; what
+    /// opens the call as such was checked before.
+    pub fn require(&self, scope: Scope) -> Result<()> {
+        if self.scopes.contains(scope) {
+            Ok(())
+        } else {
+            Err(Problem::insufficient_scope(scope.as_str()))
+        }
+    }
+
     /// The author of what this call changes, for the audit; `call` without `/admin/v1`.
     pub fn author(self, call: impl Into<String>) -> Author {
         Author {
@@ -96,6 +110,13 @@ impl<Q> Admin<Q> {
             call: call.into(),
         }
     }
+}
+
+/// Whether a token's `sub` names an operator: 1 to 200 characters, none of them a control character.
+pub fn is_actor(subject: &str) -> bool {
+    !subject.trim().is_empty()
+        && subject.chars().count() <= MAX_SUBJECT_CHARS
+        && !subject.chars().any(char::is_control)
 }
 
 impl<S, Q> FromRequestParts<S> for Admin<Q>
@@ -109,19 +130,22 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
         let AdminAuth(verifier) = AdminAuth::from_ref(state);
         let verified = verifier.verify_request(parts).await?;
-        if !verified.scopes.iter().any(|scope| scope == ADMIN_SCOPE) {
-            return Err(Problem::insufficient_scope());
-        }
-        // It goes into the audit as it is.
+        // It goes into the audit and the log as it is.
         let subject = &verified.subject;
-        let is_name = !subject.trim().is_empty()
-            && subject.chars().count() <= MAX_SUBJECT_CHARS
-            && !subject.chars().any(char::is_control);
-        if !is_name {
+        if !is_actor(subject) {
             return Err(Problem::invalid_token("The token's sub is not a name."));
+        }
+        if let Some(caller) = parts.extensions.get::<Caller>() {
+            caller.is(subject);
+        }
+        let scopes = Scopes::of(verified.scopes.iter().map(String::as_str));
+        if let Some(scope) = scope::missing(scopes, parts) {
+            return Err(Problem::insufficient_scope(scope));
         }
         Ok(Self {
             actor: subject.clone(),
+            scopes,
+            expires_at: verified.expires_at,
             query: Q::of(&parts.uri)?,
         })
     }
