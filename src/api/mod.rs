@@ -5,6 +5,7 @@ pub mod admin;
 pub mod auth;
 pub mod client;
 pub mod connection;
+pub mod console;
 pub mod cors;
 pub mod documents;
 pub mod encoding;
@@ -23,6 +24,7 @@ pub mod problem;
 pub mod query;
 pub mod refusals;
 pub mod server;
+mod site;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -97,7 +99,10 @@ impl Api {
         let mut client = None;
         if with_api {
             let (admin_calls, client_calls) = self.calls(&stop)?;
-            admin = admin.merge(admin_calls).merge(documents::router());
+            admin = admin
+                .merge(admin_calls)
+                .merge(documents::router())
+                .merge(console::router());
             let settings = self.client_settings();
             let address = self.config.api.listen;
             let listener = listen::bind(address, "api.listen").await?;

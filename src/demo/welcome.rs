@@ -32,6 +32,9 @@ impl Stage {
         let mut text = format!(
             "
 {}
+{}
+{admin}/console#token={}
+
 Client API {base}/v1
 Admin API  {admin}/admin/v1
 Swagger UI {admin}/docs
@@ -40,6 +43,8 @@ Postgres   {}
 Kafka      {}
 ",
             title("Everything is ready"),
+            title("The operator console: this link signs in"),
+            api.admin_token(),
             self.servers.postgres,
             self.servers.kafka,
         );

@@ -7,6 +7,7 @@ import { delimiter, join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { chromium } from "playwright-core";
 
+import { Desk } from "./desk.mjs";
 import { World } from "./world.mjs";
 
 /** How long anything may take to come up, on a machine that runs other tests beside. */
@@ -18,7 +19,7 @@ const SCREENSHOTS = process.env.UPDATE_SCREENSHOTS ? new URL("../../docs/screens
 
 const PHONE = { width: 390, height: 844 };
 
-/** Tells a journey: `tell({world, phone, look})`. A failure ends the process with 1. */
+/** Tells a journey: `tell({world, phone, desk})`. A failure ends the process with 1. */
 export async function journey(tell) {
   const world = new World(JSON.parse(process.argv[2]));
   const browser = await chromium.launch({
@@ -33,19 +34,19 @@ export async function journey(tell) {
       "--disable-sync",
     ],
   });
-  const phones = [];
-  const phone = async (options) => {
-    phones.push(await Phone.open(browser, world, options));
-    return phones.at(-1);
+  const opened = [];
+  const open = (kind) => async (options) => {
+    opened.push(await kind.open(browser, world, options));
+    return opened.at(-1);
   };
   let failed = false;
   try {
-    await tell({ world, phone });
-    for (const phone of phones) phone.assertWell();
+    await tell({ world, phone: open(Phone), desk: open(Desk) });
+    for (const one of opened) one.assertWell();
   } catch (error) {
     failed = true;
     console.error(error);
-    for (const [number, phone] of phones.entries()) await phone.describe(join(world.failures, `phone-${number}.png`));
+    for (const [number, one] of opened.entries()) await one.describe(join(world.failures, `browser-${number}.png`));
   }
   await browser.close();
   process.exit(failed ? 1 : 0);
@@ -71,6 +72,13 @@ export async function eventually(what, ask) {
     if (Date.now() > end) throw new Error(`${what} did not come within ${PATIENCE} ms`);
     await setTimeout(200);
   }
+}
+
+/** What axe finds on the present page. */
+export async function violations(page) {
+  await page.evaluate(AXE);
+  const found = await page.evaluate(() => axe.run(document, { resultTypes: ["violations"] }));
+  return found.violations.map(({ id, help, nodes }) => `${id}: ${help}\n    ${nodes.map((node) => `${node.html} ${node.failureSummary}`).join("\n    ")}`);
 }
 
 /** A phone on which the pages are open. */
@@ -235,12 +243,7 @@ export class Phone {
   }
 
   async #assertAccessible(where) {
-    await this.page.evaluate(AXE);
-    const found = await this.page.evaluate(() => axe.run(document, { resultTypes: ["violations"] }));
-    const faults = found.violations.map(
-      ({ id, help, nodes }) => `${id}: ${help}\n    ${nodes.map((node) => `${node.html} ${node.failureSummary}`).join("\n    ")}`,
-    );
-    assert.deepEqual(faults, [], where);
+    assert.deepEqual(await violations(this.page), [], where);
     // What is pressed is large enough for a thumb.
     const small = await this.page.evaluate(() =>
       [...document.querySelectorAll("button, a, summary")]

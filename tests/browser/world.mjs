@@ -18,6 +18,11 @@ export class World {
     return `http://${this.#config.pages}`;
   }
 
+  /** Where the operators' console is. */
+  get console() {
+    return `http://${this.#config.admin}`;
+  }
+
   /** Where a screenshot of a failure belongs. */
   get failures() {
     return this.#config.failures;
@@ -62,14 +67,28 @@ export class World {
       service_type: "city",
       ...differs,
     };
-    return this.#ask({ do: "publish", key: String(user.id), value: JSON.stringify(ride) });
+    return this.publish(user, JSON.stringify(ride));
+  }
+
+  /** Publishes a record of this client to the ride topic, whatever it says. */
+  publish(user, value) {
+    return this.#ask({ do: "publish", key: String(user.id), value });
   }
 
   /** A client's token. */
   token(userId, expiresIn = 3_600) {
+    return this.#signed({ sub: String(userId) }, expiresIn);
+  }
+
+  /** An operator's token with these scopes, such as `ride-promo:view`. */
+  operator(sub, scope = "ride-promo:admin", expiresIn = 3_600) {
+    return this.#signed({ sub, scope }, expiresIn);
+  }
+
+  #signed(of, expiresIn) {
     const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
     const exp = Math.floor(Date.now() / 1000) + expiresIn;
-    const claims = { iss: "ride-promo", aud: "ride-promo", sub: String(userId), exp };
+    const claims = { iss: "ride-promo", aud: "ride-promo", ...of, exp };
     const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part(claims)}`;
     return `${signed}.${createHmac("sha256", this.#config.secret).update(signed).digest("base64url")}`;
   }

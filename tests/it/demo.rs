@@ -216,6 +216,11 @@ async fn everything_it_prints_can_be_used_until_ctrl_c_ends_it_cleanly() {
     let me = Api::new(&client).with_token(token);
     let started = me.post(path).await;
     assert_eq!(started.status, 201, "{}", started.text);
+    let console = demo
+        .said(&format!("http://{admin}/console#token="))
+        .unwrap();
+    let signed_in = Api::new(&admin).with_token(console);
+    assert_eq!(signed_in.get("/admin/v1/promotions").await.status, 200);
     let operator = Api::new(&admin).with_token(demo.said("ADMIN_TOKEN=").unwrap());
     let stats = operator.get("/admin/v1/stats").await;
     assert_eq!(stats.status, 200, "{}", stats.text);

@@ -17,6 +17,7 @@ mod admin;
 mod back_test;
 mod claim;
 mod completions;
+mod console;
 mod contracts;
 mod demo;
 mod doctor;

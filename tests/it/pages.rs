@@ -128,7 +128,7 @@ async fn the_modules_hold_in_node() {
     let dir = new_dir("modules");
     let log = dir.join("modules.log");
     let mut command = node(&dir);
-    command.args(["--test", "modules.test.mjs"]);
+    command.args(["--test", "modules.test.mjs", "console.test.mjs"]);
     let mut process = Process::spawn("node", command, &log, Signal::Kill);
     let status = process.wait(std::time::Duration::from_secs(120)).await;
     assert!(

@@ -1,0 +1,359 @@
+// An operator's day in the console: signing in, a promotion, an import, a client, the quarantine, the audit.
+
+import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
+import { readFile } from "node:fs/promises";
+
+import { eventually, journey } from "./browser.mjs";
+
+const token = (world) => world.operator("ana@example.com");
+
+await journey(async ({ world, desk }) => {
+  const ana = await desk();
+  await signsIn(world, ana);
+  await setsUpACountryAndAProduct(ana);
+  const promotion = await makesAPromotion(world, ana);
+  const user = await importsPreOffers(world, ana, promotion);
+  const rides = await followsAClient(world, ana, promotion, user);
+  await resolvesTheQuarantine(world, ana, user, rides);
+  await changesThePromotion(world, ana, promotion);
+  await looksAtTheRest(world, ana);
+});
+
+/** By a pasted token, which is nowhere but in memory, and by a link. */
+async function signsIn(world, desk) {
+  const { page } = desk;
+  await page.goto(`${world.console}/console`);
+  await page.getByRole("heading", { level: 1, name: "Sign in" }).waitFor();
+  await desk.look("sign-in");
+  await desk.field("Token").fill("not a token");
+  await desk.button("Sign in").click();
+  await desk.text("This is not a token. Copy the whole token and paste it here.").waitFor();
+
+  // Well formed, and signed by someone else: the service refuses it.
+  const [head, claims] = token(world).split(".");
+  await desk.field("Token").fill(`${head}.${claims}.AAAA`);
+  await desk.button("Sign in").click();
+  await desk.text("The service did not accept the token: it has ended, or it is for another service.").waitFor();
+
+  await desk.field("Token").fill(token(world));
+  await desk.button("Sign in").click();
+  await desk.sees("overview", "Overview");
+  await desk.text("ana@example.com").waitFor();
+  await desk.text("There is no promotion yet.").first().waitFor();
+  const kept = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie, location.href]));
+  assert.ok(!kept.includes("eyJ"), kept);
+
+  // A reload forgets it; a link brings another, and is clean at once.
+  await page.reload();
+  await page.getByRole("heading", { level: 1, name: "Sign in" }).waitFor();
+  await desk.signIn(token(world));
+  assert.ok(!page.url().includes("token"), page.url());
+
+  // A token that ends signs out by itself.
+  await page.evaluate((token) => (location.hash = `token=${token}`), world.operator("ana@example.com", "ride-promo:admin", 2));
+  await desk.text("The token has ended. Sign in with a new one.").waitFor();
+  await desk.signIn(token(world));
+}
+
+async function setsUpACountryAndAProduct(desk) {
+  const { page, dialog } = desk;
+  await page.getByRole("link", { name: "Countries", exact: true }).click();
+  await desk.sees("countries", "Countries");
+  await desk.button("Add a country").click();
+  await dialog.getByLabel("Country code").fill("m1");
+  await dialog.getByRole("button", { name: "Save" }).click();
+  // What the service says of it is shown where it was typed, and the dialog stays.
+  await dialog.getByRole("alert").waitFor();
+  await dialog.getByLabel("Country code").fill("mx");
+  await dialog.getByLabel("On", { exact: true }).check();
+  await desk.confirm("Save");
+  await desk.text("Mexico (MX)").waitFor();
+  await desk.button("Turn off Mexico").click();
+  await desk.text("No client of this country is shown a promotion or can start one. Challenges in progress go on, with their deadlines and rewards.").waitFor();
+  await desk.confirm("Turn off Mexico");
+  await desk.button("Turn on Mexico").click();
+  await desk.confirm("Turn on Mexico");
+  await desk.button("Turn off Mexico").waitFor();
+  await desk.lookInEveryLanguage("countries");
+
+  await page.getByRole("link", { name: "Products", exact: true }).click();
+  await desk.sees("products", "Products");
+  await desk.button("New product").click();
+  const fill = (label, value) => dialog.first().getByLabel(label, { exact: true }).fill(value);
+  await fill("Number", "80");
+  await fill("Product", "First loan");
+  await fill("Currency", "MXN");
+  await fill("Term in days", "thirty");
+  await desk.button("Check the change").click();
+  await desk.text("Must be a whole number.").waitFor();
+  await fill("Term in days", "30");
+  await fill("Terms", "https://example.com/terms");
+  await desk.button("Check the change").click();
+  await desk.text("Save this change?").waitFor();
+  await dialog.last().getByRole("button", { name: "Save", exact: true }).click();
+  await dialog.first().waitFor({ state: "detached" });
+  await desk.text("First loan").waitFor();
+  await desk.lookInEveryLanguage("products");
+}
+
+/** By the form and by the JSON beside it; faults are beside the fields. */
+async function makesAPromotion(world, desk) {
+  const { page, dialog } = desk;
+  await page.getByRole("link", { name: "Promotions", exact: true }).click();
+  await desk.sees("promotions", "Promotions");
+  await page.getByRole("link", { name: "New promotion" }).click();
+  await desk.sees("promotions/new", "New promotion");
+  await desk.field("Key").fill("mx newbie");
+  await desk.field("Title").fill("A loan for 3 rides");
+  await desk.field("Rides to complete").fill("0");
+  await desk.field("Time to complete them").fill("2w");
+  await desk.text("14 days").waitFor();
+  await desk.field("Lowest fare that counts").fill("50.5");
+  await desk.field("Countries").fill("mx, br");
+  const json = async () => JSON.parse(await desk.field("JSON").inputValue());
+  assert.deepEqual((await json()).conditions, { target_rides: 0, min_amount_cents: 5050, currency_code: "MXN", challenge_period: "P2W", claim_period: "P7D", country_codes: ["MX", "BR"] });
+
+  // What is refused is shown beside its field, with the number for the log.
+  await desk.button("Check and create").click();
+  await dialog.getByRole("button", { name: "Create" }).click();
+  await dialog.getByText("Request id:").waitFor();
+  await dialog.getByRole("button", { name: "Cancel" }).click();
+  for (const name of ["promotion_key", "conditions.target_rides"]) await page.locator(`[data-field="${name}"] .fault:not([hidden])`).waitFor();
+  assert.equal(await desk.field("Rides to complete").getAttribute("aria-invalid"), "true");
+  await desk.look("promotion-faults");
+
+  // The JSON leads the form as well.
+  const changed = await json();
+  Object.assign(changed, { promotion_key: "mx-newbie-3" });
+  Object.assign(changed.conditions, { target_rides: 3, country_codes: ["MX"], max_rides_per_day: 10, day_boundary_timezone: "America/Mexico_City", min_amount_cents: 5000 });
+  await desk.field("JSON").fill(JSON.stringify(changed));
+  assert.equal(await desk.field("Rides per day at most").inputValue(), "10");
+  assert.equal(await desk.field("Lowest fare that counts").inputValue(), "50");
+  await desk.text("At most 10 rides a day count.").waitFor();
+  await desk.field("JSON").fill("{");
+  assert.equal(await desk.field("JSON").getAttribute("aria-invalid"), "true");
+  await desk.field("JSON").fill(JSON.stringify(changed));
+  await desk.look("promotion-form");
+  await desk.button("Check and create").click();
+  await dialog.getByRole("cell", { name: "mx-newbie-3" }).waitFor();
+  await desk.look("promotion-create");
+  await desk.confirm("Create");
+  await desk.sees("promotions/:id", "A loan for 3 rides");
+  await page.getByRole("link", { name: "See the audit" }).last().waitFor();
+  const { items } = await world.admin("GET", "/promotions");
+  assert.equal(items.length, 1);
+  assert.deepEqual(items[0].conditions.country_codes, ["MX"]);
+  await desk.lookInEveryLanguage("promotion");
+  return items[0];
+}
+
+/** A file with faults: what went in, what did not, and the lines to send back. */
+async function importsPreOffers(world, desk, { promotion_key }) {
+  const { page } = desk;
+  const user = world.user();
+  const header = "external_id,user_id,segment,product_id,amount_cents,currency_code,repayment_rate,country_code,valid_until,promotion_key";
+  const line = (differs) => {
+    const row = { external_id: randomUUID(), user_id: user.id, segment: "newbie", product_id: 80, amount_cents: 100000, currency_code: "MXN", repayment_rate: "15", country_code: "MX", valid_until: new Date(Date.now() + 45 * 86_400_000).toISOString(), promotion_key, ...differs };
+    return header.split(",").map((name) => row[name]).join(",");
+  };
+  const lines = [header, line({}), line({ user_id: 48160, amount_cents: 0 }), line({ user_id: 48161, product_id: 99 }), line({ user_id: 48162, promotion_key: "mx-newbie-4" })];
+  await page.getByRole("link", { name: "Imports", exact: true }).click();
+  await desk.sees("imports", "Imports");
+  await page.locator('input[type="file"]').setInputFiles({ name: "offers.csv", mimeType: "text/csv", buffer: Buffer.from(lines.join("\n")) });
+  await desk.text("Good lines are imported: new pre-offers are added, known ones are updated. Bad lines change nothing and are listed.").waitFor();
+  await desk.button("Import").click();
+  await desk.text("Result of offers.csv").waitFor();
+  const rejected = page.getByRole("table", { name: "Rejected lines" });
+  await rejected.getByRole("row").nth(2).waitFor();
+  assert.equal(await rejected.getByRole("row").count(), 3);
+  await page.getByRole("table", { name: "Imported, but without a promotion" }).getByText("there is no promotion with this key").waitFor();
+  const downloading = page.waitForEvent("download");
+  await desk.button("Download the lines as CSV").click();
+  const file = await readFile(await (await downloading).path(), "utf8");
+  assert.equal(file.split("\r\n").length, 4, file);
+  assert.ok(file.startsWith('"line","field","reason"'), file);
+  await desk.look("imports");
+  await desk.goes("#/overview");
+  await desk.sees("overview");
+  await desk.goes("#/imports");
+  await desk.sees("imports");
+  await page.getByRole("table", { name: "The last imports" }).getByText("ana@example.com").waitFor();
+  await desk.lookInEveryLanguage("imports-history");
+  return user;
+}
+
+/** Every ride with its verdict in words, and the answer to "why did this ride not count?". */
+async function followsAClient(world, desk, { promotion_id }, user) {
+  const { page } = desk;
+  await world.client(user, "POST", "/v1/landing");
+  await world.client(user, "POST", `/v1/promotions/${promotion_id}/start`);
+  const [cheap, broken] = [randomUUID(), randomUUID()];
+  await world.ride(user);
+  await world.ride(user, { ride_id: cheap, amount_cents: 4_200 });
+  await world.ride(user, { currency_code: "USD" });
+  await world.ride(user, { ride_id: broken, amount_cents: -6_500 });
+  await world.publish(user, "<b>not a ride</b>");
+  await eventually("the rides", async () => {
+    const known = await world.known(user);
+    return known.participations[0].receipts.length === 3 && known.quarantine.length === 2 ? known : undefined;
+  });
+  await page.getByRole("link", { name: "Clients", exact: true }).click();
+  await desk.sees("clients", "Clients");
+  await desk.lookInEveryLanguage("clients");
+  await desk.field("Client number (user_id)").fill(String(user.id));
+  await desk.field("Ride id").fill(cheap);
+  await desk.button("Show the client").click();
+  await desk.sees("clients/:id", `Client ${user.id}`);
+  const why = page.locator("#why");
+  await why.getByText("The fare was MX$42.00; MX$50.00 or more counts.").waitFor();
+  await desk.look("client-why");
+  await page.getByRole("cell", { name: "Paid in USD; only MXN counts." }).waitFor();
+  await page.locator(".timeline").getByText("Challenge started").waitFor();
+
+  await page.getByRole("textbox", { name: "Why did this ride not count?" }).fill(broken);
+  await desk.button("Find the ride").click();
+  await why.getByText("The record of this ride could not be read and is in quarantine:").waitFor();
+  await page.getByRole("textbox", { name: "Why did this ride not count?" }).fill(randomUUID());
+  await desk.button("Find the ride").click();
+  await why.getByText("This client has no such ride here.").waitFor();
+  await why.getByText("Which of these it was cannot be known: the service keeps nothing of rides that come while no challenge is in progress.").waitFor();
+
+  await desk.goes(`#/clients/${user.id}?kind=ride`);
+  await desk.sees("clients/:id");
+  assert.equal(await page.locator(".timeline > li").count(), 3);
+  await desk.lookInEveryLanguage("client");
+  await desk.goes("#/clients/999999");
+  await desk.text("Nothing is known of this client: no pre-offer, no challenge, no ride. Check the number.").waitFor();
+  return { broken };
+}
+
+/** The bytes with the fault marked; a correction, a dismissal with its reason, and many at once. */
+async function resolvesTheQuarantine(world, desk, user, { broken }) {
+  const { page, dialog } = desk;
+  await page.getByRole("link", { name: "Quarantine", exact: true }).click();
+  await desk.sees("quarantine", "Quarantine");
+  const record = page.locator("[data-record]").filter({ hasText: "negative amount" });
+  await record.locator("summary").click();
+  assert.equal(await record.locator("mark").textContent(), '  "amount_cents": -6500,');
+  await desk.look("quarantine");
+
+  await record.getByRole("button", { name: "Correct and judge" }).click();
+  assert.equal(await dialog.getByLabel("Ride id").inputValue(), broken);
+  await dialog.getByLabel("Fare").fill("-1");
+  await dialog.getByRole("button", { name: "Correct and judge" }).click();
+  await dialog.getByText("Must be an amount such as 50 or 50.25.").waitFor();
+  await dialog.getByLabel("Fare").fill("65");
+  await dialog.getByLabel("Currency").fill("mx");
+  await dialog.getByRole("button", { name: "Correct and judge" }).click();
+  await dialog.locator('[data-field="ride.currency_code"] .fault:not([hidden])').waitFor();
+  await desk.look("quarantine-correct");
+  await dialog.getByLabel("Currency").fill("MXN");
+  await desk.confirm("Correct and judge");
+  await page.getByText("The ride was judged. counted: It counted.").waitFor();
+  const known = await world.known(user);
+  assert.equal(known.participations[0].rides_completed, 2);
+
+  // What is not JSON is text, whatever it looks like.
+  await record.waitFor({ state: "detached" });
+  const text = page.locator("[data-record]");
+  assert.equal(await text.locator("pre").textContent(), "<b>not a ride</b>");
+  await text.getByRole("button", { name: "Judge as it is" }).click();
+  await dialog.getByRole("button", { name: "Judge as it is" }).click();
+  await dialog.getByRole("alert").waitFor();
+  await dialog.getByRole("button", { name: "Cancel" }).click();
+  await text.getByRole("button", { name: "Dismiss" }).click();
+  await dialog.getByRole("button", { name: "Dismiss" }).click();
+  await dialog.getByText("Required.").waitFor();
+  await dialog.getByLabel("Reason").fill("a test of the platform");
+  await desk.confirm("Dismiss");
+  await page.locator(".empty").getByText("No record.").waitFor();
+
+  await world.publish(user, "[]");
+  await world.publish(user, "");
+  await eventually("two more", async () => ((await world.admin("GET", "/quarantine?status=OPEN")).items.length === 2 ? true : undefined));
+  await desk.goes("#/quarantine?status=OPEN");
+  await desk.sees("quarantine");
+  await page.getByText("Many at once").click();
+  await desk.button("Dismiss all").click();
+  await dialog.getByText("2 open records are selected.").waitFor();
+  await dialog.getByLabel("Reason").fill("tests");
+  await desk.confirm("Dismiss all");
+  await page.getByText("2 resolved, 0 left open.").waitFor();
+  await page.getByRole("combobox", { name: "Status" }).selectOption("DISMISSED");
+  await page.locator('[data-record] [data-word="DISMISSED"]').nth(2).waitFor();
+  await desk.lookInEveryLanguage("quarantine-dismissed");
+}
+
+/** An edit of a live promotion says whom it does not touch. */
+async function changesThePromotion(world, desk, { promotion_id }) {
+  const { page, dialog } = desk;
+  await desk.goes(`#/promotions/${promotion_id}`);
+  await desk.sees("promotions/:id");
+  await page.getByRole("link", { name: "Change", exact: true }).click();
+  await desk.sees("promotions/:id/edit");
+  await desk.button("What will change?").click();
+  await desk.text("Nothing changes.").waitFor();
+  await desk.field("Rides to complete").fill("5");
+  await desk.field("Title").fill("A loan for 5 rides");
+  await desk.button("What will change?").click();
+  await dialog.getByText("1 challenge in progress keeps the rules that it started under. The new rules hold for clients who start from now on.").waitFor();
+  assert.deepEqual(await dialog.getByRole("row").nth(1).getByRole("cell").allTextContents(), ["A loan for 3 rides", "A loan for 5 rides"]);
+  await desk.look("promotion-change");
+  await desk.confirm("Save the change");
+  await desk.sees("promotions/:id", "A loan for 5 rides");
+  const changed = await world.admin("GET", `/promotions/${promotion_id}`);
+  assert.equal(changed.conditions.target_rides, 5);
+
+  await desk.button("Deactivate").click();
+  await dialog.getByText("No client can start it any more. 1 challenge in progress goes on, with its deadline and its reward.").waitFor();
+  await desk.confirm("Deactivate");
+  await page.getByText("inactive", { exact: true }).waitFor();
+  await page.getByRole("link", { name: "Copy", exact: true }).click();
+  await desk.sees("promotions/:id/copy", "Copy of “A loan for 5 rides”");
+  assert.equal(await desk.field("Key").inputValue(), "mx-newbie-3-copy");
+  await page.getByRole("link", { name: "Promotions", exact: true }).first().click();
+  await desk.sees("promotions");
+  await desk.lookInEveryLanguage("promotions");
+}
+
+async function looksAtTheRest(world, desk) {
+  const { page } = desk;
+  await page.getByRole("link", { name: "Audit", exact: true }).click();
+  await desk.sees("audit", "Audit");
+  const newest = page.locator("main li.card").first();
+  assert.equal(await newest.getByRole("heading").textContent(), "PATCH /promotions/1");
+  assert.deepEqual(await newest.locator("tbody tr").first().locator("th, td").allTextContents(), ["active", "true", "false"]);
+  await desk.lookInEveryLanguage("audit");
+
+  await page.getByRole("link", { name: "Operations", exact: true }).click();
+  await desk.sees("operations", "Operations");
+  await page.getByRole("table", { name: "Roles of this process" }).getByText("ready").first().waitFor();
+  await desk.lookInEveryLanguage("operations");
+
+  await page.getByRole("link", { name: "Overview", exact: true }).click();
+  await desk.sees("overview", "Overview");
+  await page.locator(".figure").filter({ hasText: "Records per second" }).getByText("0", { exact: true }).waitFor();
+  await desk.lookInEveryLanguage("overview");
+
+  // The service is away: the page says so, and a change's outcome is open.
+  await page.route("**/admin/v1/**", (route) => route.abort());
+  await desk.goes("#/products");
+  await page.getByText("The service did not respond. A change may or may not have been made: look before you repeat it.").waitFor();
+  await page.unroute("**/admin/v1/**");
+  await desk.button("Try again").click();
+  await desk.sees("products");
+  await desk.goes("#/nowhere");
+  await page.getByRole("heading", { level: 1, name: "There is no such page" }).waitFor();
+
+  // By keyboard: past the menu to the content.
+  await desk.goes("#/promotions");
+  await desk.sees("promotions");
+  await page.locator(".brand").click();
+  await page.keyboard.press("Shift+Tab");
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), "Go to the content");
+  await page.keyboard.press("Enter");
+  assert.equal(await page.evaluate(() => document.activeElement.tagName), "H1");
+  await desk.button("Sign out").click();
+  await page.getByRole("heading", { level: 1, name: "Sign in" }).waitFor();
+}

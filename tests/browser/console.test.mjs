@@ -1,0 +1,122 @@
+// The console's modules that need no page: its texts, addresses, differences, forms.
+
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { test } from "node:test";
+
+const web = new URL("../../web/console/js/", import.meta.url);
+const from = (path) => import(new URL(path, web));
+
+const sources = readdirSync(web, { recursive: true })
+  .filter((name) => name.endsWith(".js"))
+  .map((name) => [name, readFileSync(new URL(name, web), "utf8")]);
+
+test("every text is there in every language, with its places and its plural forms", async () => {
+  const [en, es, ru] = (await Promise.all(["en", "es", "ru"].map((code) => from(`texts/${code}.js`)))).map((module) => module.default);
+  const places = (text) => [...new Set(JSON.stringify(text).match(/\{\w+\}/g))].sort();
+  for (const [code, texts, forms] of [["en", en, ["one", "other"]], ["es", es, ["one", "other"]], ["ru", ru, ["one", "few", "many", "other"]]]) {
+    assert.deepEqual(Object.keys(texts).sort(), Object.keys(en).sort(), code);
+    for (const [key, text] of Object.entries(texts)) {
+      assert.deepEqual(places(text), places(en[key]), `${code}: ${key}`);
+      if (typeof text !== "string") assert.deepEqual(Object.keys(text), forms, `${code}: ${key}`);
+    }
+  }
+});
+
+test("every text that is used is there, and none that is not", async () => {
+  const { default: en } = await from("texts/en.js");
+  const used = new Set();
+  const beginnings = new Set();
+  for (const [name, source] of sources.filter(([name]) => !name.startsWith("texts/"))) {
+    for (const [, key] of source.matchAll(/\bt\(\s*"([^"]+)"/g)) {
+      assert.ok(Object.hasOwn(en, key), `${name}: ${key}`);
+    }
+    for (const [, key] of source.matchAll(/"([\w-]+(?:\.[\w-]+)*)"/g)) used.add(key);
+    for (const [, beginning] of source.matchAll(/`([\w-]+\.)(?:\$\{|[\w-]+\$)/g)) beginnings.add(beginning);
+    for (const [, kind] of source.matchAll(/\b(?:word|badge)\("([^"]+)"/g)) beginnings.add(`${kind}.`);
+  }
+  const unused = Object.keys(en).filter((key) => !used.has(key) && ![...beginnings].some((beginning) => key.startsWith(beginning)));
+  assert.deepEqual(unused, []);
+});
+
+test("no value goes into the page but as text", () => {
+  for (const [name, source] of sources) {
+    assert.ok(!/innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function/.test(source), name);
+  }
+});
+
+test("an address says which page, and what is filtered", async () => {
+  const { find, link, parse } = await from("router.js");
+  assert.equal(link("audit", { call: "PATCH /promotions/1", cursor: null }), "#/audit?call=PATCH+%2Fpromotions%2F1");
+  assert.deepEqual(parse(link("audit", { call: "PATCH /promotions/1" })), { parts: ["audit"], query: { call: "PATCH /promotions/1" } });
+  assert.deepEqual(parse("#/clients/a%2Fb"), { parts: ["clients", "a/b"], query: {} });
+  assert.deepEqual(parse("#/clients/%zz").parts, ["clients", "%zz"]);
+  const routes = [{ path: ["promotions", "new"] }, { path: ["promotions", ":id"] }];
+  assert.equal(find(routes, parse("#/promotions/new")).route, routes[0]);
+  assert.deepEqual(find(routes, parse("#/promotions/7")).params, { id: "7" });
+  assert.equal(find(routes, parse("#/promotions")), null);
+});
+
+test("differences are told field by field, lists as a whole", async () => {
+  const { changes } = await from("ui/diff.js");
+  assert.deepEqual(changes({ a: 1, b: { c: [1], d: 2 } }, { a: 1, b: { c: [2], e: 3 } }), [
+    { path: "b.c", before: [1], after: [2] },
+    { path: "b.d", before: 2, after: undefined },
+    { path: "b.e", before: undefined, after: 3 },
+  ]);
+  assert.deepEqual(changes(undefined, { a: { b: null } }), [{ path: "a.b", before: undefined, after: null }]);
+  assert.deepEqual(changes({ a: [1] }, { a: [1] }), []);
+});
+
+test("a field of a form is put where it belongs, and the order stays", async () => {
+  const { at, withValue } = await from("promotion/fields.js");
+  const before = { title: "A", conditions: { target_rides: 1, claim_period: "P7D" } };
+  const after = withValue(before, "conditions.target_rides", 2);
+  assert.equal(JSON.stringify(after), '{"title":"A","conditions":{"target_rides":2,"claim_period":"P7D"}}');
+  assert.equal(before.conditions.target_rides, 1);
+  assert.deepEqual(withValue(after, "conditions.claim_period", undefined).conditions, { target_rides: 2 });
+  assert.deepEqual(withValue({}, "budget.max", 3), { budget: { max: 3 } });
+  assert.equal(at(after, "conditions.target_rides"), 2);
+  assert.equal(at({}, "a.b"), undefined);
+});
+
+test("a promotion's state follows its schedule", async () => {
+  const { stateOf } = await from("promotion/state.js");
+  const now = Date.parse("2026-11-22T12:00:00Z");
+  const [before, after] = ["2026-11-22T11:00:00Z", "2026-11-22T13:00:00Z"];
+  assert.equal(stateOf({ active: true }, now), "open");
+  assert.equal(stateOf({ active: true, opens_at: after }, now), "scheduled");
+  assert.equal(stateOf({ active: true, opens_at: before, closes_at: after }, now), "open");
+  assert.equal(stateOf({ active: true, closes_at: before }, now), "over");
+  assert.equal(stateOf({ active: false, opens_at: before }, now), "inactive");
+});
+
+test("bytes are read where they are text, and faulty fields are found", async () => {
+  const { bytesOf, faultyFields } = await from("quarantine/bytes.js");
+  const base64 = (bytes) => Buffer.from(bytes).toString("base64");
+  assert.deepEqual(bytesOf(base64('{"user_id":1}')).json, { user_id: 1 });
+  assert.equal(bytesOf(base64([0xff, 0xfe])).text, null);
+  assert.equal(bytesOf(base64("")).text, "");
+  assert.deepEqual(faultyFields("amount_cents must be at least 0, got -1; ride_id is required"), ["ride_id", "amount_cents"]);
+});
+
+test("a token says who and what, and what is not one is refused", async () => {
+  const { Session } = await from("session.js");
+  const token = (claims) => `x.${Buffer.from(JSON.stringify(claims)).toString("base64url")}.y`;
+  const session = new Session();
+  session.signIn(token({ sub: "ána", scope: "openid ride-promo:view ride-promo:audit", exp: 10 }));
+  assert.deepEqual([session.actor, session.scopes, session.expiresAt], ["ána", ["audit", "view"], 10_000]);
+  assert.deepEqual(["view", "edit", "audit"].map((scope) => session.may(scope)), [true, false, true]);
+  session.signIn(token({ scp: ["ride-promo:admin"] }));
+  assert.ok(session.may("support"));
+  for (const broken of ["", "a.b", "a.!.c", `a.${Buffer.from("null").toString("base64url")}.c`]) {
+    assert.throws(() => session.signIn(broken), RangeError);
+  }
+});
+
+test("periods are read in every way that the service takes", async () => {
+  const { periodMilliseconds } = await from("i18n.js");
+  assert.equal(periodMilliseconds("P14D"), 14 * 86_400_000);
+  assert.equal(periodMilliseconds("P1DT12H"), 36 * 3_600_000);
+  for (const bad of ["", "P", "PT", "14d", "P1M", null]) assert.equal(periodMilliseconds(bad), null, String(bad));
+});

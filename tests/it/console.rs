@@ -1,0 +1,49 @@
+//! The operators' console: how it is served, and a whole day in it in a real browser.
+
+use crate::harness::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_console_is_served_whole_and_guarded_on_the_admin_listener_only() {
+    let world = World::new().await;
+    let service = world.service().roles("api").start().await;
+    let admin = service.admin_listener();
+    let page = admin.get("/console").await;
+    assert_eq!(page.status, 200);
+    assert_eq!(admin.get("/console/").await.text, page.text);
+    let files: Vec<&str> = page
+        .text
+        .split('"')
+        .filter(|text| text.starts_with("/console/"))
+        .collect();
+    assert!(files.len() > 20, "{files:?}");
+    for address in files.iter().copied().chain(["/console"]) {
+        let file = admin.get(address).await;
+        assert_eq!(file.status, 200, "{address}");
+        let policy = file.header("content-security-policy").unwrap_or_default();
+        for rule in ["default-src 'self'", "frame-ancestors 'none'"] {
+            assert!(policy.contains(rule), "{address}: {rule} in {policy}");
+        }
+        assert!(!policy.contains("unsafe"), "{policy}");
+        assert_eq!(file.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(file.header("referrer-policy"), Some("no-referrer"));
+    }
+    // The licence of what is not ours goes with it.
+    let version = files[0].split('/').nth(2).expect("a version");
+    let licence = admin
+        .get(&format!("/console/{version}/vendor/uplot/LICENSE"))
+        .await;
+    assert!(licence.text.contains("The MIT License"), "{}", licence.text);
+    admin
+        .get(&format!("/console/{version}/index.html"))
+        .await
+        .problem(404, "not-found");
+    let client = service.api().get("/console").await;
+    client.problem(404, "not-found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_day_in_the_console() {
+    let world = World::new().await;
+    let service = world.service().start().await;
+    Journey::new("console.mjs", &world, &service).run().await;
+}

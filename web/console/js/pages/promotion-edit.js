@@ -1,0 +1,102 @@
+// Creating, copying and changing a promotion. Before anything is sent it says what will change.
+
+import { h, put } from "../dom.js";
+import { t } from "../i18n.js";
+import { go, link } from "../router.js";
+import { BLANK, written } from "../promotion/fields.js";
+import { PromotionForm } from "../promotion/form.js";
+import { ask } from "../ui/dialog.js";
+import { changes, diffTable } from "../ui/diff.js";
+import { problemBox } from "../ui/problem.js";
+import { toast } from "../ui/toast.js";
+import { auditLink } from "./audit.js";
+
+export function createPromotion({ api }) {
+  return editor({ api, title: t("promotions.new"), document: BLANK });
+}
+
+export async function copyPromotion({ params, api, signal }) {
+  const promotion = await api.get(`/promotions/${params.id}`, {}, signal);
+  const document = { ...written(promotion), promotion_key: `${promotion.promotion_key}-copy`, active: false };
+  return editor({ api, title: t("promotion.copy-of", { title: promotion.title }), document });
+}
+
+export async function changePromotion({ params, api, signal }) {
+  const [{ body: promotion, etag }, stats] = await Promise.all([api.read(`/promotions/${params.id}`, signal), api.get("/stats", {}, signal)]);
+  const inProgress = stats.promotions.find((one) => one.promotion_id === promotion.promotion_id)?.in_progress ?? 0;
+  return editor({ api, title: t("promotion.change-of", { title: promotion.title }), document: written(promotion), old: { promotion, etag, inProgress } });
+}
+
+/** `old` is what is changed, with its revision; without it a promotion is created. */
+function editor({ api, title, document, old = null }) {
+  const form = new PromotionForm(document, { isNew: old === null });
+  const faults = h("div");
+  const save = async (event) => {
+    event.preventDefault();
+    put(faults);
+    if (!form.isReadable()) return;
+    const patch = old && changedFields(written(old.promotion), form.document);
+    if (patch && Object.keys(patch).length === 0) return put(faults, h("p", { class: "notice", role: "status" }, t("diff.nothing")));
+    const done = await (old ? askToChange(patch) : askToCreate());
+    if (!done) return;
+    toast(old ? t("promotion.changed") : t("promotion.created"), auditLink(old ? `PATCH /promotions/${done.promotion_id}` : "POST /promotions"));
+    go(link("promotions", done.promotion_id));
+  };
+
+  const askToCreate = () =>
+    ask({
+      title: t("promotion.create-title"),
+      says: [h("p", {}, form.document.active === false ? t("promotion.create-inactive") : t("promotion.create-active")), diffTable(null, form.document)],
+      does: t("promotion.create"),
+      act: () => beside(api.change("POST", "/promotions", form.document)),
+    });
+
+  const askToChange = (patch) =>
+    ask({
+      title: t("promotion.change-title"),
+      says: [
+        "conditions" in patch && h("p", { class: "notice warn" }, t("promotion.keep-terms", { count: old.inProgress })),
+        patch.active === false && h("p", { class: "notice warn" }, t("promotion.deactivates", { count: old.inProgress })),
+        diffTable(written(old.promotion), form.document),
+      ],
+      does: t("promotion.save"),
+      act: () => beside(api.change("PATCH", `/promotions/${old.promotion.promotion_id}`, patch, { etag: old.etag })),
+    });
+
+  /** What is wrong with fields is shown beside them, too. */
+  const beside = async (call) => {
+    try {
+      return await call;
+    } catch (error) {
+      if (error.status === 412) await showTheirs();
+      else if (error.errors) put(faults, problemBox(error, form.showErrors(error.errors)));
+      throw error;
+    }
+  };
+
+  /** Another operator was faster: their change is shown, and the next save is made on top of it. */
+  const showTheirs = async () => {
+    const { body: theirs, etag } = await api.read(`/promotions/${old.promotion.promotion_id}`);
+    put(faults, h("section", { class: "card stack tight" }, h("h2", {}, t("theirs.title")), h("p", {}, t("theirs.says")), diffTable(written(old.promotion), written(theirs))));
+    Object.assign(old, { promotion: theirs, etag });
+  };
+
+  const back = old ? link("promotions", old.promotion.promotion_id) : link("promotions");
+  return {
+    title,
+    back: { address: link("promotions"), text: t("nav.promotions") },
+    body: h(
+      "form",
+      { class: "stack", novalidate: true, onsubmit: save, oninput: () => put(faults) },
+      form.element,
+      faults,
+      h("div", { class: "row" }, h("button", { type: "submit", class: "primary" }, old ? t("promotion.check-changes") : t("promotion.check-new")), h("a", { class: "button", href: back }, t("cancel"))),
+    ),
+  };
+}
+
+/** A merge patch of the top level: what is another now. */
+function changedFields(before, after) {
+  const { promotion_key: _, ...rest } = after;
+  return Object.fromEntries(Object.entries(rest).filter(([name, value]) => changes(before[name], value).length > 0));
+}
