@@ -1,13 +1,17 @@
-//! Entity tags and the condition `If-None-Match` (RFC 9110, 8.8.3 and 13.1.2): both are written and
-//! read here.
+//! Entity tags and the conditions `If-None-Match` and `If-Match` (RFC 9110, 8.8.3 and 13.1): all are
+//! written and read here.
 
 use std::fmt;
 
-use axum::http::HeaderMap;
-use axum::http::header::IF_NONE_MATCH;
+use axum::Json;
+use axum::http::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 use chrono::TimeDelta;
+use serde::Serialize;
 
 use crate::store::participations::Stored;
+use crate::wire::revision::{Precondition, Revision};
 
 /// What proxies that compress a response put after its tag, behind `-`, `--` or `;`.
 const CODINGS: [&str; 5] = ["gzip", "br", "zstd", "deflate", "df"];
@@ -20,6 +24,48 @@ pub fn is_known(headers: &HeaderMap, opaque: &str) -> bool {
         each_tag(text, |tag| known |= tag == opaque);
         known
     })
+}
+
+/// What a request asks of what it changes. Tags are compared strongly: a weak one never matches.
+pub fn precondition(headers: &HeaderMap) -> Precondition {
+    let mut values = headers.get_all(IF_MATCH).iter().peekable();
+    if values.peek().is_none() {
+        return Precondition::None;
+    }
+    let mut strong = Vec::new();
+    for value in values {
+        let text = value.to_str().unwrap_or_default();
+        if is_any(text) {
+            return Precondition::Exists;
+        }
+        each_strong_tag(text, |tag| strong.push(tag.to_owned()));
+    }
+    Precondition::OneOf(strong)
+}
+
+/// What operators write, with its revision as a strong tag.
+pub struct Revised<T>(pub T);
+
+impl<T: Serialize> Revised<T> {
+    /// The response to a read: without a body where the caller has this revision.
+    pub fn unless_known(self, headers: &HeaderMap) -> Response {
+        let revision = Revision::of(&self.0).to_string();
+        if is_known(headers, &revision) {
+            return (
+                StatusCode::NOT_MODIFIED,
+                [(ETAG, format!("\"{revision}\""))],
+            )
+                .into_response();
+        }
+        self.into_response()
+    }
+}
+
+impl<T: Serialize> IntoResponse for Revised<T> {
+    fn into_response(self) -> Response {
+        let tag = format!("\"{}\"", Revision::of(&self.0));
+        ([(ETAG, tag)], Json(self.0)).into_response()
+    }
 }
 
 /// Whether the condition is `*`: whatever there is.
@@ -36,6 +82,20 @@ fn each_tag<'a>(text: &'a str, mut take: impl FnMut(&'a str)) {
             return;
         };
         take(without_coding(opaque));
+        rest = after;
+    }
+}
+
+/// The tags of a list that are not weak, as [`each_tag`].
+fn each_strong_tag<'a>(text: &'a str, mut take: impl FnMut(&'a str)) {
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('"') {
+        let Some((opaque, after)) = after.split_once('"') else {
+            return;
+        };
+        if !before.ends_with("W/") {
+            take(without_coding(opaque));
+        }
         rest = after;
     }
 }
@@ -184,6 +244,29 @@ mod tests {
         version: 7,
         settling: true,
     };
+
+    #[test]
+    fn a_precondition_is_a_list_of_strong_tags_or_whatever_there_is() {
+        let of = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(IF_MATCH, value.parse().expect("a value"));
+            }
+            precondition(&headers)
+        };
+        let one_of =
+            |tags: &[&str]| Precondition::OneOf(tags.iter().map(|tag| (*tag).to_owned()).collect());
+        assert_eq!(of(&[]), Precondition::None);
+        assert_eq!(of(&[" * "]), Precondition::Exists);
+        assert_eq!(
+            of(&["\"a\", W/\"b\",\"c-gzip\"", "\"d\""]),
+            one_of(&["a", "c", "d"])
+        );
+        // A condition that cannot be read is one that nothing meets.
+        for value in ["", "a", "\"a", "W/\"a\""] {
+            assert_eq!(of(&[value]), one_of(&[]), "{value}");
+        }
+    }
 
     #[test]
     fn compares_weakly_and_reads_lists() {

@@ -1,5 +1,6 @@
 //! HTTP: the client API and pages, the admin API and the probes, on two listeners.
 
+pub mod accept;
 pub mod access;
 pub mod admin;
 pub mod auth;

@@ -117,6 +117,18 @@ const ADMIN_LINKS: &[Link] = &[
         &[("user_id", "$response.body#/items/0/user_id")],
     ),
     (
+        "list_participations",
+        "200",
+        "list_participations",
+        &[("cursor", "$response.body#/next_cursor")],
+    ),
+    (
+        "list_participations",
+        "200",
+        "get_user",
+        &[("user_id", "$response.body#/items/0/user_id")],
+    ),
+    (
         "list_audit",
         "200",
         "list_audit",
@@ -163,6 +175,10 @@ pub fn admin_openapi() -> Value {
         &[
             ("me", "Who is calling"),
             ("promotions", "What clients can take part in"),
+            (
+                "participations",
+                "Clients in promotions, listed and exported",
+            ),
             ("products", "The loan products behind the offers"),
             (
                 "geo-config",
@@ -337,7 +353,9 @@ fn add_examples(operation: &mut Value) {
         let Some(answer) = of_operation["answers"].get(status) else {
             continue;
         };
-        for (_, content) in contents(Some(response)) {
+        for (media_type, content) in contents(Some(response)) {
+            // Of its media type, where the response has several.
+            let answer = answer.get(media_type).unwrap_or(answer);
             content["examples"] = examples::named(answer);
         }
     }

@@ -242,6 +242,14 @@ impl Problem {
         .with_hint(Hint::CloseConnection)
     }
 
+    /// The response has no form that the caller takes; it has those of `there`.
+    pub fn not_acceptable(there: &'static str) -> Self {
+        Self::new(
+            kind!(NOT_ACCEPTABLE, "not-acceptable", "Not acceptable"),
+            format!("Accept names no form of the response; there are: {there}."),
+        )
+    }
+
     /// The body is in a content encoding that is not understood; `accepted` are.
     pub fn unsupported_encoding(accepted: &'static str) -> Self {
         Self::new(
@@ -429,6 +437,18 @@ impl Problem {
         )
     }
 
+    /// Admin: what is to be changed is not what the caller saw.
+    pub fn precondition_failed() -> Self {
+        Self::new(
+            kind!(
+                PRECONDITION_FAILED,
+                "precondition-failed",
+                "Precondition failed"
+            ),
+            "It was changed since, or is not there: read it again and decide anew.",
+        )
+    }
+
     /// Admin: the quarantined ride was replayed or dismissed before.
     pub fn already_resolved() -> Self {
         Self::new(
@@ -447,6 +467,7 @@ impl From<StoreError> for Problem {
                 Self::temporarily_unavailable()
             }
             StoreError::UpgradeUnfinished => Self::upgrade_unfinished(),
+            StoreError::PreconditionFailed => Self::precondition_failed(),
             error => {
                 tracing::error!(%error, "the store failed");
                 Self::internal_error()

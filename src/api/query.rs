@@ -2,6 +2,7 @@
 //! are. Also the pages of lists.
 
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 use axum::extract::Query;
 use axum::http::Uri;
@@ -13,6 +14,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{Problem, Result};
 use crate::domain::fields::{FieldError, shown};
+use crate::domain::words::UnknownWord;
+use crate::domain::{Instant, parse_instant};
 
 /// What a call takes from its query.
 pub trait FromQuery: Sized {
@@ -97,6 +100,43 @@ impl Params {
                 ),
             )),
         }
+    }
+
+    /// A word of a closed list; any other is an invalid request that names it.
+    pub fn word<T: FromStr<Err = UnknownWord>>(&mut self, name: &'static str) -> Result<Option<T>> {
+        self.parsed(name, |text| {
+            text.parse().map_err(|error: UnknownWord| error.to_string())
+        })
+    }
+
+    /// `true` or `false`.
+    pub fn flag(&mut self, name: &'static str) -> Result<Option<bool>> {
+        self.parsed(name, |text| {
+            text.parse().map_err(|_| "must be true or false".to_owned())
+        })
+    }
+
+    /// An instant, RFC 3339.
+    pub fn instant(&mut self, name: &'static str) -> Result<Option<Instant>> {
+        self.parsed(name, |text| {
+            parse_instant(text).ok_or_else(|| {
+                "must be an RFC 3339 instant such as 2026-11-01T00:00:00Z, with a plus written %2B".to_owned()
+            })
+        })
+    }
+
+    /// A parameter read by `read`, whose error says what it must be.
+    pub fn parsed<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&str) -> std::result::Result<T, String>,
+    ) -> Result<Option<T>> {
+        let Some(text) = self.text(name) else {
+            return Ok(None);
+        };
+        read(text).map(Some).map_err(|reason| {
+            Problem::invalid_field(name, format!("{reason}, got {}", shown(text)))
+        })
     }
 
     /// Refuses what was not asked for, and what is there twice.

@@ -65,6 +65,11 @@ pub fn body() -> Vec<Problem> {
     ]
 }
 
+/// Of a call that takes `If-Match`.
+pub fn conditional() -> Vec<Problem> {
+    vec![Problem::precondition_failed()]
+}
+
 /// Of a call that may write what the release before cannot read.
 pub fn upgrade() -> Vec<Problem> {
     vec![Problem::upgrade_unfinished()]

@@ -66,6 +66,22 @@ pub(super) async fn progress(
     Ok(())
 }
 
+/// Which changes a list has; what is `None` is not asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// Only by this operator.
+    pub actor: Option<String>,
+    /// Only of this call, and of what begins with it and a slash: `PATCH /promotions` has
+    /// `PATCH /promotions/7`.
+    pub call: Option<String>,
+    /// Only those made at or after this.
+    pub from: Option<Instant>,
+    /// Only those made before this.
+    pub to: Option<Instant>,
+    /// Whether imports of pre-offers are left out.
+    pub without_imports: bool,
+}
+
 impl Store {
     /// Writes down what a command does outside the database, in a transaction of its own.
     pub async fn record_action(&self, author: Author, after: Value) -> Result<()> {
@@ -89,14 +105,31 @@ impl Store {
     }
 
     /// Changes, newest first: those before the entry `after`, at most `limit`.
-    pub async fn audit(&self, after: Option<i64>, limit: i64) -> Result<Vec<AuditEntry>> {
+    pub async fn audit(
+        &self,
+        filter: &AuditFilter,
+        after: Option<i64>,
+        limit: i64,
+    ) -> Result<Vec<AuditEntry>> {
         Ok(sqlx::query_as!(
             AuditEntry,
             r#"select a.audit_id, a.actor, a.at, a.call, a.before, coalesce(p.after, a.after) as "after?"
                  from admin_audit a left join import_progress p using (audit_id)
-                where $1::bigint is null or a.audit_id < $1 order by a.audit_id desc limit $2"#,
+                where ($1::bigint is null or a.audit_id < $1)
+                  and ($3::text is null or a.actor = $3)
+                  and ($4::text is null or a.call = $4 or starts_with(a.call, $4 || '/'))
+                  and ($5::timestamptz is null or a.at >= $5)
+                  and ($6::timestamptz is null or a.at < $6)
+                  and (not $7 or a.call <> $8)
+                order by a.audit_id desc limit $2"#,
             after,
-            limit
+            limit,
+            filter.actor,
+            filter.call,
+            filter.from,
+            filter.to,
+            filter.without_imports,
+            IMPORT_CALL
         )
         .fetch_all(&mut *self.acquire().await?)
         .await?)

@@ -29,6 +29,9 @@ pub enum StoreError {
         "the upgrade to {GATED_RELEASE} is not finished: stop every process of an older release, then run `ride-promo migrate --finish`"
     )]
     UpgradeUnfinished,
+    /// What was to be changed is not what the caller saw; nothing was done.
+    #[error("the precondition does not hold")]
+    PreconditionFailed,
     /// The task that ran the transaction died.
     #[error("the transaction's task died: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -116,9 +119,11 @@ impl StoreError {
         let error = match self {
             Self::Unavailable(error) | Self::Unexpected(error) => error,
             Self::NoServer(error) => error.cause.as_deref()?,
-            Self::OtherServer(_) | Self::UpgradeUnfinished | Self::Corrupt(_) | Self::Task(_) => {
-                return None;
-            }
+            Self::OtherServer(_)
+            | Self::UpgradeUnfinished
+            | Self::PreconditionFailed
+            | Self::Corrupt(_)
+            | Self::Task(_) => return None,
         };
         let code = error.as_database_error()?.code()?;
         Some(code.into_owned())
@@ -138,7 +143,10 @@ impl StoreError {
             }
             // The statement's timeout, or its memory.
             Self::Unavailable(_) => matches!(self.code().as_deref(), Some("57014" | "53200")),
-            Self::NoServer(_) | Self::OtherServer(_) | Self::UpgradeUnfinished => false,
+            Self::NoServer(_)
+            | Self::OtherServer(_)
+            | Self::UpgradeUnfinished
+            | Self::PreconditionFailed => false,
         }
     }
 

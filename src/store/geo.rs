@@ -1,11 +1,13 @@
 //! The switch per country that allows new splits and starts.
 
 use serde_json::json;
+use sqlx::PgConnection;
 
 use super::audit::{self, Author};
-use super::{Result, Store};
+use super::{Result, Store, check};
 use crate::domain::reward::CountryCode;
 use crate::wire::admin::{GeoConfig, NewGeoConfig};
+use crate::wire::revision::Precondition;
 
 impl Store {
     /// Countries by code: those after `after`, at most `limit`.
@@ -21,17 +23,29 @@ impl Store {
         .await?)
     }
 
-    /// Switches a country. A start that has read the switch holds it until it is decided, so what is
+    /// One country.
+    pub async fn country(&self, country_code: CountryCode) -> Result<Option<GeoConfig>> {
+        Ok(sqlx::query_as!(
+            GeoConfig,
+            "select country_code, promotions_enabled, updated_at from geo_config where country_code = $1",
+            country_code.as_str()
+        )
+        .fetch_optional(&mut *self.acquire().await?)
+        .await?)
+    }
+
+    /// Switches a country, where the precondition holds. A start that has read the switch holds it until it is decided, so what is
     /// started after this answers has seen the new one.
     pub async fn put_geo_config(
         &self,
         country_code: CountryCode,
         new: NewGeoConfig,
+        precondition: &Precondition,
         author: &Author,
     ) -> Result<GeoConfig> {
-        let author = author.clone();
+        let (precondition, author) = (precondition.clone(), author.clone());
         self.run_tx("put_geo_config", move |connection| {
-            let author = author.clone();
+            let (precondition, author) = (precondition.clone(), author.clone());
             Box::pin(async move {
                 let country_code = country_code.as_str();
                 // Waits for landings and starts that have read it, and they for this. By the table's
@@ -39,6 +53,9 @@ impl Store {
                 sqlx::query("lock table geo_config in exclusive mode")
                     .execute(&mut *connection)
                     .await?;
+                if precondition.is_some() {
+                    check(&precondition, locked(&mut *connection, country_code).await?.as_ref())?;
+                }
                 // Inserting first tells a new row from an old one under the row's lock, so that two
                 // who write a country at the same time both record what they replaced.
                 let inserted = sqlx::query_as!(
@@ -54,14 +71,7 @@ impl Store {
                 let (before, after) = match inserted {
                     Some(after) => (None, after),
                     None => {
-                        let before = sqlx::query_as!(
-                            GeoConfig,
-                            "select country_code, promotions_enabled, updated_at from geo_config
-                              where country_code = $1 for no key update",
-                            country_code
-                        )
-                        .fetch_one(&mut *connection)
-                        .await?;
+                        let before = locked(&mut *connection, country_code).await?;
                         let after = sqlx::query_as!(
                             GeoConfig,
                             "update geo_config set promotions_enabled = $2, updated_at = clock_ms() where country_code = $1
@@ -71,7 +81,7 @@ impl Store {
                         )
                         .fetch_one(&mut *connection)
                         .await?;
-                        (Some(before), after)
+                        (before, after)
                     }
                 };
                 let before = before.map(|before| json!(before));
@@ -81,4 +91,16 @@ impl Store {
         })
         .await
     }
+}
+
+/// A country, if it is there, with its row locked.
+async fn locked(connection: &mut PgConnection, country_code: &str) -> Result<Option<GeoConfig>> {
+    Ok(sqlx::query_as!(
+        GeoConfig,
+        "select country_code, promotions_enabled, updated_at from geo_config
+          where country_code = $1 for no key update",
+        country_code
+    )
+    .fetch_optional(connection)
+    .await?)
 }

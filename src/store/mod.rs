@@ -12,6 +12,7 @@ pub mod geo;
 pub mod horizon;
 pub mod identity;
 pub mod landing;
+pub mod listing;
 mod migrations;
 pub mod origination;
 pub mod outbox;
@@ -50,6 +51,7 @@ use tracing::Instrument as _;
 pub use self::error::{Result, StoreError};
 use self::error::{not_writable, timed_out};
 use crate::postgres::{self, Connector, SESSION_NAME, Settings, State, UrlError, Why};
+use crate::wire::revision::Precondition;
 
 /// How often a transaction is tried when Postgres chose it as the victim of a deadlock or of a
 /// serialization failure.
@@ -306,6 +308,15 @@ pub async fn within<T, E: From<StoreError>>(
     tokio::time::timeout(limit, answer)
         .await
         .unwrap_or_else(|_| Err(timed_out().into()))
+}
+
+/// Fails where what is there, locked by the caller, is not what the request's precondition asks for.
+fn check(precondition: &Precondition, there: Option<&impl serde::Serialize>) -> Result<()> {
+    if precondition.holds(there) {
+        Ok(())
+    } else {
+        Err(StoreError::PreconditionFailed)
+    }
 }
 
 /// Fails where a statement changed other than the rows that the caller holds the locks of: a bug that

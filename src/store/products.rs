@@ -1,10 +1,12 @@
 //! The loan products behind offers.
 
 use serde_json::json;
+use sqlx::PgConnection;
 
 use super::audit::{self, Author};
-use super::{Result, Store};
+use super::{Result, Store, check};
 use crate::wire::admin::{NewProduct, Product};
+use crate::wire::revision::Precondition;
 
 impl Store {
     /// Products by number: those after `after`, at most `limit`.
@@ -20,17 +22,34 @@ impl Store {
         .await?)
     }
 
-    /// Writes a product, new or not. What was accepted before keeps the product as it was then.
+    /// One product.
+    pub async fn product(&self, product_id: i64) -> Result<Option<Product>> {
+        Ok(sqlx::query_as!(
+            Product,
+            "select product_id, name, currency_code, term_days, terms_url from product where product_id = $1",
+            product_id
+        )
+        .fetch_optional(&mut *self.acquire().await?)
+        .await?)
+    }
+
+    /// Writes a product, new or not, where the precondition holds. What was accepted before keeps the
+    /// product as it was then.
     pub async fn put_product(
         &self,
         product_id: i64,
         new: NewProduct,
+        precondition: &Precondition,
         author: &Author,
     ) -> Result<Product> {
-        let author = author.clone();
+        let (precondition, author) = (precondition.clone(), author.clone());
         self.run_tx("put_product", move |connection| {
-            let (new, author) = (new.clone(), author.clone());
+            let (new, precondition) = (new.clone(), precondition.clone());
+            let author = author.clone();
             Box::pin(async move {
+                if precondition.is_some() {
+                    check(&precondition, locked(&mut *connection, product_id).await?.as_ref())?;
+                }
                 // As in `put_geo_config`: inserting first tells a new row from an old one.
                 let inserted = sqlx::query_as!(
                     Product,
@@ -48,14 +67,7 @@ impl Store {
                 let (before, after) = match inserted {
                     Some(after) => (None, after),
                     None => {
-                        let before = sqlx::query_as!(
-                            Product,
-                            "select product_id, name, currency_code, term_days, terms_url from product
-                              where product_id = $1 for no key update",
-                            product_id
-                        )
-                        .fetch_one(&mut *connection)
-                        .await?;
+                        let before = locked(&mut *connection, product_id).await?;
                         let after = sqlx::query_as!(
                             Product,
                             "update product set name = $2, currency_code = $3, term_days = $4, terms_url = $5, updated_at = clock_ms()
@@ -69,7 +81,7 @@ impl Store {
                         )
                         .fetch_one(&mut *connection)
                         .await?;
-                        (Some(before), after)
+                        (before, after)
                     }
                 };
                 let before = before.map(|before| json!(before));
@@ -79,4 +91,16 @@ impl Store {
         })
         .await
     }
+}
+
+/// A product, if it is there, with its row locked.
+async fn locked(connection: &mut PgConnection, product_id: i64) -> Result<Option<Product>> {
+    Ok(sqlx::query_as!(
+        Product,
+        "select product_id, name, currency_code, term_days, terms_url from product
+          where product_id = $1 for no key update",
+        product_id
+    )
+    .fetch_optional(connection)
+    .await?)
 }

@@ -4,10 +4,11 @@
 use serde_json::json;
 
 use super::audit::{self, Author};
-use super::{Result, Store};
+use super::{Result, Store, check};
 use crate::domain::PromotionId;
 use crate::domain::split::MissingSplit;
 use crate::wire::admin::{NewPromotion, Promotion, PromotionPatch};
+use crate::wire::revision::Precondition;
 
 /// What became of a promotion to be created.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,19 +84,26 @@ impl Store {
         .await
     }
 
-    /// Changes what the patch names; `None` where there is no such promotion.
+    /// Changes what the patch names, where the precondition holds; `None` where there is no such
+    /// promotion.
     pub async fn patch_promotion(
         &self,
         promotion_id: PromotionId,
         patch: PromotionPatch,
+        precondition: &Precondition,
         author: &Author,
     ) -> Result<Option<Promotion>> {
         if patch.is_empty() {
-            return self.promotion(promotion_id).await;
+            let promotion = self.promotion(promotion_id).await?;
+            if promotion.is_some() {
+                check(precondition, promotion.as_ref())?;
+            }
+            return Ok(promotion);
         }
-        let author = author.clone();
+        let (precondition, author) = (precondition.clone(), author.clone());
         self.run_tx("patch_promotion", move |connection| {
-            let (patch, author) = (patch.clone(), author.clone());
+            let (patch, precondition) = (patch.clone(), precondition.clone());
+            let author = author.clone();
             Box::pin(async move {
                 // Waits for landings and starts that have read it, and they for this. By the table's
                 // lock, which has a queue: on the row alone, ever new readers would go first.
@@ -114,6 +122,7 @@ impl Store {
                 let Some(before) = before else {
                     return Ok(None);
                 };
+                check(&precondition, Some(&before))?;
                 let after = sqlx::query_as!(
                     Promotion,
                     r#"update promotion

@@ -82,6 +82,17 @@ impl Quarantined {
     }
 }
 
+/// Which records a list has; what is `None` is not asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuarantineFilter {
+    /// Only of this status.
+    pub status: Option<QuarantineStatus>,
+    /// Only of this client.
+    pub user_id: Option<UserId>,
+    /// Only of this reason.
+    pub reason: Option<QuarantineReason>,
+}
+
 /// Some of the records of a list.
 #[derive(Clone, Debug)]
 pub struct QuarantinedPage {
@@ -139,11 +150,10 @@ pub struct BulkResolved {
 
 impl Store {
     /// A page of quarantined records, newest first: those after the place
-    /// `(received_at, quarantine_id)`, at most `limit`, and fewer where their values are large; of
-    /// one status, or of all.
+    /// `(received_at, quarantine_id)`, at most `limit`, and fewer where their values are large.
     pub async fn quarantined(
         &self,
-        status: Option<QuarantineStatus>,
+        filter: QuarantineFilter,
         after: Option<(Instant, Uuid)>,
         limit: i64,
     ) -> Result<QuarantinedPage> {
@@ -152,7 +162,7 @@ impl Store {
                 sqlx::query!("set transaction isolation level repeatable read, read only")
                     .execute(&mut *connection)
                     .await?;
-                page(connection, status, after, limit).await
+                page(connection, filter, after, limit).await
             })
         })
         .await
@@ -275,12 +285,21 @@ impl Store {
 /// more than memory should hold.
 async fn page(
     connection: &mut PgConnection,
-    status: Option<QuarantineStatus>,
+    filter: QuarantineFilter,
     after: Option<(Instant, Uuid)>,
     limit: i64,
 ) -> Result<QuarantinedPage> {
     let (after_at, after_id) = after.unzip();
-    let sizes = if status == Some(QuarantineStatus::Open) {
+    let QuarantineFilter {
+        status,
+        user_id,
+        reason,
+    } = filter;
+    let only_open = QuarantineFilter {
+        status: Some(QuarantineStatus::Open),
+        ..QuarantineFilter::default()
+    };
+    let sizes = if filter == only_open {
         // Its own statement: a status that is a parameter cannot use the index of open ones, and
         // open ones are few among many.
         sqlx::query_as!(
@@ -304,12 +323,16 @@ async fn page(
                  from quarantined_ride
                 where ($1::text is null or status = $1)
                   and ($2::timestamptz is null or (received_at, quarantine_id) < ($2, $3::uuid))
+                  and ($5::bigint is null or user_id = $5)
+                  and ($6::text is null or reason = $6)
                 order by received_at desc, quarantine_id desc
                 limit $4"#,
             status as Option<QuarantineStatus>,
             after_at,
             after_id,
-            limit + 1
+            limit + 1,
+            user_id,
+            reason as Option<QuarantineReason>
         )
         .fetch_all(&mut *connection)
         .await?

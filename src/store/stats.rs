@@ -1,8 +1,11 @@
 //! The service in figures.
 
+use chrono::TimeDelta;
+
 use super::{Result, Store};
 use crate::domain::participation::{ExpiredReason, StatusName};
-use crate::wire::stats::{ExpiredStats, PromotionStats};
+use crate::domain::{Instant, PromotionId};
+use crate::wire::stats::{ExpiredStats, FunnelInterval, PromotionStats};
 
 impl Store {
     /// How many clients stand where, for every promotion by its number. Reads an index once, in the
@@ -29,6 +32,85 @@ impl Store {
             }
         }
         Ok(all)
+    }
+}
+
+/// What a participation came to, as the funnel's statement numbers it.
+const STARTED: i32 = 0;
+const COMPLETED: i32 = 1;
+const REWARDED: i32 = 2;
+
+impl Store {
+    /// How many participations of a promotion started, were completed, were rewarded and expired in
+    /// each of these intervals, which follow one another from `from` on, each of `length`, the last
+    /// one up to `to`. `None` where there is no such promotion. One snapshot.
+    pub async fn funnel(
+        &self,
+        promotion_id: PromotionId,
+        from: Instant,
+        to: Instant,
+        length: TimeDelta,
+    ) -> Result<Option<Vec<FunnelInterval>>> {
+        let rows = sqlx::query!(
+            r#"select m.promotion_id, e.what, e.reason as "reason: ExpiredReason", e.interval, e.participations
+                 from promotion m
+                 left join (
+                      select what, reason, (extract(epoch from at - $2) * 1000)::bigint / $4 as interval,
+                             count(*) as participations
+                        from (select 0 as what, null::text as reason, started_at as at from promotion_user
+                               where promotion_id = $1 and status = any($5) and started_at >= $2 and started_at < $3
+                              union all
+                              select 1, null, completed_at from promotion_user
+                               where promotion_id = $1 and completed_at >= $2 and completed_at < $3
+                              union all
+                              select 2, null, rewarded_at from promotion_user
+                               where promotion_id = $1 and rewarded_at >= $2 and rewarded_at < $3
+                              union all
+                              select 3, expired_reason, expired_at from promotion_user
+                               where promotion_id = $1 and expired_at >= $2 and expired_at < $3) changes
+                       group by what, reason, interval) e on true
+                where m.promotion_id = $1"#,
+            promotion_id,
+            from,
+            to,
+            length.num_milliseconds(),
+            &StatusName::ALL as &[StatusName]
+        )
+        .fetch_all(&mut *self.acquire().await?)
+        .await?;
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let mut intervals = Vec::new();
+        let mut begin = from;
+        while begin < to {
+            let end = (begin + length).min(to);
+            intervals.push(FunnelInterval::new(begin, end));
+            begin = end;
+        }
+        for row in rows {
+            // Without one where nothing happened at all.
+            let (Some(what), Some(at), Some(participations)) =
+                (row.what, row.interval, row.participations)
+            else {
+                continue;
+            };
+            let at = usize::try_from(at).unwrap_or(usize::MAX);
+            let Some(interval) = intervals.get_mut(at) else {
+                continue;
+            };
+            match (what, row.reason) {
+                (STARTED, _) => interval.started = participations,
+                (COMPLETED, _) => interval.completed = participations,
+                (REWARDED, _) => interval.rewarded = participations,
+                (_, Some(reason)) => {
+                    interval.expired.insert(reason, participations);
+                }
+                // The table's check has a reason wherever it is expired.
+                (_, None) => {}
+            }
+        }
+        Ok(Some(intervals))
     }
 }
 

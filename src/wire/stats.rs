@@ -1,6 +1,12 @@
 //! The service in figures (contract 6).
 
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
 use serde::Serialize;
+
+use crate::domain::participation::ExpiredReason;
+use crate::domain::period::Period;
 
 /// Everything at a glance.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
@@ -86,4 +92,57 @@ pub struct SweepStats {
     pub held_back: i64,
     /// Of these, those whose client has an open quarantined ride since the start.
     pub held_back_by_quarantine: i64,
+}
+
+/// What became of a promotion's participations, over time.
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct Funnel {
+    /// The promotion.
+    pub promotion_id: i64,
+    /// The begin of the first interval.
+    #[serde(with = "crate::wire::instant")]
+    pub from: DateTime<Utc>,
+    /// The end of the last interval, exclusive.
+    #[serde(with = "crate::wire::instant")]
+    pub to: DateTime<Utc>,
+    /// How long each interval is; the last one may be shorter.
+    #[schema(value_type = String, example = "PT1H")]
+    pub interval: Period,
+    /// The intervals, one after another, at most 1,000.
+    pub intervals: Vec<FunnelInterval>,
+}
+
+/// What happened in one interval. A participation is counted where each of its changes was recorded, so
+/// that a reward is usually in a later interval than its start.
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct FunnelInterval {
+    /// Its begin.
+    #[serde(with = "crate::wire::instant")]
+    pub from: DateTime<Utc>,
+    /// Its end, exclusive.
+    #[serde(with = "crate::wire::instant")]
+    pub to: DateTime<Utc>,
+    /// Participations that started.
+    pub started: i64,
+    /// Participations that were completed, whatever came of them.
+    pub completed: i64,
+    /// Participations that were rewarded.
+    pub rewarded: i64,
+    /// Participations that expired, by reason.
+    #[schema(value_type = ExpiredStats)]
+    pub expired: BTreeMap<ExpiredReason, i64>,
+}
+
+impl FunnelInterval {
+    /// One in which nothing happened.
+    pub fn new(from: DateTime<Utc>, to: DateTime<Utc>) -> Self {
+        Self {
+            from,
+            to,
+            started: 0,
+            completed: 0,
+            rewarded: 0,
+            expired: ExpiredReason::ALL.map(|reason| (reason, 0)).into(),
+        }
+    }
 }

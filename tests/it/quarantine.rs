@@ -4,8 +4,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use ride_promo::domain::promotion::Verdict;
 use ride_promo::domain::ride::RideSource;
 use ride_promo::store::Store;
-use ride_promo::store::audit::Author;
-use ride_promo::store::quarantine::{BulkResolved, Dismissal, Replay, Selection};
+use ride_promo::store::audit::{AuditFilter, Author};
+use ride_promo::store::quarantine::{BulkResolved, Dismissal, QuarantineFilter, Replay, Selection};
 use ride_promo::store::rides::AppliedOne;
 use ride_promo::wire::quarantine::QuarantineStatus;
 use ride_promo::wire::ride_completed::QuarantineReason;
@@ -13,6 +13,13 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::harness::*;
+
+fn of(status: QuarantineStatus) -> QuarantineFilter {
+    QuarantineFilter {
+        status: Some(status),
+        ..QuarantineFilter::default()
+    }
+}
 
 fn author(call: &str) -> Author {
     Author {
@@ -134,7 +141,11 @@ async fn a_replayed_ride_counts_once() {
     ));
     assert_eq!(desk.store.quarantine_open().await.unwrap(), 0);
 
-    let entries = desk.store.audit(None, 10).await.unwrap();
+    let entries = desk
+        .store
+        .audit(&AuditFilter::default(), None, 10)
+        .await
+        .unwrap();
     assert_eq!(entries.len(), 4);
     let oldest = &entries[3];
     assert_eq!(oldest.actor, "operator");
@@ -154,7 +165,7 @@ async fn a_replayed_ride_counts_once() {
     assert_eq!(after["resolution"]["outcome"], "APPLIED");
     let page = desk
         .store
-        .audit(Some(entries[1].audit_id), 10)
+        .audit(&AuditFilter::default(), Some(entries[1].audit_id), 10)
         .await
         .unwrap();
     assert_eq!(page.len(), 2);
@@ -182,7 +193,13 @@ async fn a_bad_record_needs_a_correction_of_the_same_client() {
     assert_eq!(faults[0].reason, QuarantineReason::InFuture);
     assert_eq!(desk.status(id).await, QuarantineStatus::Open);
     assert_eq!((desk.counted(1).await, desk.counted(2).await), (0, 0));
-    assert!(desk.store.audit(None, 10).await.unwrap().is_empty());
+    assert!(
+        desk.store
+            .audit(&AuditFilter::default(), None, 10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 
     let outcome = desk.replay(id, Some(ride(1))).await;
     assert!(matches!(outcome, Replay::Resolved(AppliedOne::Applied(_))));
@@ -212,7 +229,14 @@ async fn two_operators_at_the_same_record_have_one_effect() {
         ];
         assert_eq!(effects.iter().filter(|effect| **effect).count(), 1);
     }
-    assert_eq!(desk.store.audit(None, 100).await.unwrap().len(), 20);
+    assert_eq!(
+        desk.store
+            .audit(&AuditFilter::default(), None, 100)
+            .await
+            .unwrap()
+            .len(),
+        20
+    );
 }
 
 #[tokio::test]
@@ -283,7 +307,10 @@ async fn many_are_resolved_at_once() {
     let mut listed: Vec<(DateTime<Utc>, Uuid)> = Vec::new();
     loop {
         let after = listed.last().copied();
-        let page = store.quarantined(None, after, 100).await.unwrap();
+        let page = store
+            .quarantined(QuarantineFilter::default(), after, 100)
+            .await
+            .unwrap();
         listed.extend(
             page.records
                 .iter()
@@ -296,7 +323,7 @@ async fn many_are_resolved_at_once() {
     assert_eq!(listed.len(), 455);
     assert!(listed.is_sorted_by(|newer, older| newer > older));
     let open = store
-        .quarantined(Some(QuarantineStatus::Open), None, 100)
+        .quarantined(of(QuarantineStatus::Open), None, 100)
         .await
         .unwrap()
         .records;
@@ -306,7 +333,7 @@ async fn many_are_resolved_at_once() {
         (&view["value_base64"], &view["status"]),
         (&json!("e30="), &json!("OPEN"))
     );
-    let dismissed = Some(QuarantineStatus::Dismissed);
+    let dismissed = of(QuarantineStatus::Dismissed);
     let dismissed = store.quarantined(dismissed, None, 100).await.unwrap();
     assert_eq!(dismissed.records.len() as u64, done.resolved);
 }
@@ -322,7 +349,11 @@ async fn large_records_are_paged_by_their_size() {
     let mut sizes = Vec::new();
     let mut after = None;
     loop {
-        let page = desk.store.quarantined(None, after, 100).await.unwrap();
+        let page = desk
+            .store
+            .quarantined(QuarantineFilter::default(), after, 100)
+            .await
+            .unwrap();
         sizes.push(page.records.len());
         let bytes: usize = page.records.iter().map(|record| record.value.len()).sum();
         assert!(bytes <= 7 << 20, "{bytes}");
@@ -335,7 +366,11 @@ async fn large_records_are_paged_by_their_size() {
     assert_eq!(sizes, [2, 2, 2]);
     let user = desk.store.user(1).await.unwrap();
     assert_eq!(user.quarantine.len(), 2, "the newest");
-    let one = desk.store.quarantined(None, None, 1).await.unwrap();
+    let one = desk
+        .store
+        .quarantined(QuarantineFilter::default(), None, 1)
+        .await
+        .unwrap();
     assert_eq!((one.records.len(), one.more), (1, true));
 
     // A large value can be no ride, and is not looked at.

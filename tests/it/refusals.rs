@@ -27,15 +27,20 @@ const CLIENT_CALLS: [(Method, &str); 8] = [
 ];
 
 /// Every call of the admin API, with the scopes of which any one opens it.
-const ADMIN_CALLS: [(Method, &str, &[&str]); 18] = [
+const ADMIN_CALLS: [(Method, &str, &[&str]); 23] = [
     (Method::GET, "/admin/v1/me", &SCOPES),
     (Method::GET, "/admin/v1/promotions", &["view"]),
     (Method::POST, "/admin/v1/promotions", &["edit"]),
     (Method::GET, "/admin/v1/promotions/{id}", &["view"]),
     (Method::PATCH, "/admin/v1/promotions/{id}", &["edit"]),
+    (Method::GET, "/admin/v1/promotions/{id}/funnel", &["view"]),
+    (Method::GET, "/admin/v1/participations", &["support"]),
+    (Method::GET, "/admin/v1/participations:export", &["support"]),
     (Method::GET, "/admin/v1/products", &["view"]),
+    (Method::GET, "/admin/v1/products/{id}", &["view"]),
     (Method::PUT, "/admin/v1/products/{id}", &["edit"]),
     (Method::GET, "/admin/v1/geo-config", &["view"]),
+    (Method::GET, "/admin/v1/geo-config/MX", &["view"]),
     (Method::PUT, "/admin/v1/geo-config/MX", &["edit"]),
     (Method::POST, "/admin/v1/pre-offers:import", &["import"]),
     (Method::GET, "/admin/v1/users/{id}", &["support"]),

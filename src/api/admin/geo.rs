@@ -2,8 +2,11 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
 
 use crate::api::auth::Admin;
+use crate::api::etag::{self, Revised};
 use crate::api::extract::{JsonObject, PathParam};
 use crate::api::params::CountryPath;
 use crate::api::problem::{Problem, Result};
@@ -42,39 +45,69 @@ pub async fn list(
     )))
 }
 
-refusals!(PutGeoConfigRefusals = admin, path, body);
+refusals!(GetGeoConfigRefusals = admin, path);
+
+/// Reads a country
+///
+/// One that was never switched is not found, and off.
+#[utoipa::path(
+    get,
+    path = "/admin/v1/geo-config/{country_code}",
+    operation_id = "get_geo_config",
+    tag = "geo-config",
+    params(CountryPath, ("If-None-Match" = Option<String>, Header, description = "`304` if it still is of one of these revisions")),
+    responses(
+        GetGeoConfigRefusals,
+        (status = 200, description = "The country", body = GeoConfig, headers(("ETag" = String, description = "The revision, a strong tag"))),
+        (status = 304, description = "The caller has it"),
+    ),
+)]
+pub async fn get(
+    _: Admin,
+    State(store): State<Store>,
+    PathParam(country_code): PathParam<CountryCode>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let country = store.country(country_code).await?;
+    let country = country.ok_or_else(Problem::not_found)?;
+    Ok(Revised(country).unless_known(&headers))
+}
+
+refusals!(PutGeoConfigRefusals = admin, path, body, conditional);
 
 /// Switches a country
 ///
 /// Off stops new splits and starts, and nothing else: who has started keeps progress, deadline and
-/// reward.
+/// reward. With `If-Match` only if nobody switched it since it was read.
 #[utoipa::path(
     put,
     path = "/admin/v1/geo-config/{country_code}",
     operation_id = "put_geo_config",
     tag = "geo-config",
-    params(CountryPath),
+    params(CountryPath, ("If-Match" = Option<String>, Header, description = "Only if it is there in one of these revisions; `*`, if it is there at all")),
     request_body = NewGeoConfig,
     responses(
         PutGeoConfigRefusals,
-        (status = 200, description = "The country as it is now", body = GeoConfig),
+        (status = 200, description = "The country as it is now", body = GeoConfig, headers(("ETag" = String, description = "The revision, a strong tag"))),
     ),
 )]
 pub async fn put(
     admin: Admin,
     State(store): State<Store>,
     PathParam(country_code): PathParam<String>,
+    headers: HeaderMap,
     JsonObject(body): JsonObject,
-) -> Result<Json<GeoConfig>> {
+) -> Result<Revised<GeoConfig>> {
     let country_code: CountryCode = country_code
         .parse()
         .map_err(|error: CodeError| Problem::invalid_field("country_code", error.to_string()))?;
     let new = NewGeoConfig::from_json(&body).map_err(Problem::invalid_request)?;
-    Ok(Json(
+    Ok(Revised(
         store
             .put_geo_config(
                 country_code,
                 new,
+                &etag::precondition(&headers),
                 &admin.author(format!("PUT /geo-config/{country_code}")),
             )
             .await?,

@@ -1,8 +1,10 @@
 //! The admin API (contract 6).
 
 mod audit;
+mod funnel;
 mod geo;
 mod me;
+mod participations;
 mod pre_offers;
 mod products;
 mod promotions;
@@ -59,10 +61,13 @@ pub fn router() -> OpenApiRouter<AdminState> {
         .routes(routes!(me::get))
         .routes(routes!(promotions::list, promotions::create))
         .routes(routes!(promotions::get, promotions::patch))
+        .routes(routes!(funnel::get))
+        .routes(routes!(participations::list))
+        .routes(routes!(participations::export))
         .routes(routes!(products::list))
-        .routes(routes!(products::put))
+        .routes(routes!(products::get, products::put))
         .routes(routes!(geo::list))
-        .routes(routes!(geo::put))
+        .routes(routes!(geo::get, geo::put))
         .routes(routes!(pre_offers::import))
         .routes(routes!(users::get))
         .routes(routes!(quarantine::list))

@@ -2,8 +2,11 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
 
 use crate::api::auth::Admin;
+use crate::api::etag::{self, Revised};
 use crate::api::extract::{JsonObject, PathParam};
 use crate::api::params::ProductPath;
 use crate::api::problem::{Problem, Result};
@@ -40,38 +43,67 @@ pub async fn list(
     )))
 }
 
-refusals!(PutProductRefusals = admin, path, body);
+refusals!(GetProductRefusals = admin, path);
+
+/// Reads a product
+#[utoipa::path(
+    get,
+    path = "/admin/v1/products/{product_id}",
+    operation_id = "get_product",
+    tag = "products",
+    params(ProductPath, ("If-None-Match" = Option<String>, Header, description = "`304` if it still is of one of these revisions")),
+    responses(
+        GetProductRefusals,
+        (status = 200, description = "The product", body = Product, headers(("ETag" = String, description = "The revision, a strong tag"))),
+        (status = 304, description = "The caller has it"),
+    ),
+)]
+pub async fn get(
+    _: Admin,
+    State(store): State<Store>,
+    PathParam(product_id): PathParam<i64>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let product = store.product(product_id).await?;
+    let product = product.ok_or_else(Problem::not_found)?;
+    Ok(Revised(product).unless_known(&headers))
+}
+
+refusals!(PutProductRefusals = admin, path, body, conditional);
 
 /// Writes a product
 ///
-/// New or not. What was accepted before keeps the product as it was then.
+/// New or not. What was accepted before keeps the product as it was then. With `If-Match` only if
+/// nobody changed it since it was read.
 #[utoipa::path(
     put,
     path = "/admin/v1/products/{product_id}",
     operation_id = "put_product",
     tag = "products",
-    params(ProductPath),
+    params(ProductPath, ("If-Match" = Option<String>, Header, description = "Only if it is there in one of these revisions; `*`, if it is there at all")),
     request_body = NewProduct,
     responses(
         PutProductRefusals,
-        (status = 200, description = "The product as it is now", body = Product),
+        (status = 200, description = "The product as it is now", body = Product, headers(("ETag" = String, description = "The revision, a strong tag"))),
     ),
 )]
 pub async fn put(
     admin: Admin,
     State(store): State<Store>,
     PathParam(product_id): PathParam<i64>,
+    headers: HeaderMap,
     JsonObject(body): JsonObject,
-) -> Result<Json<Product>> {
+) -> Result<Revised<Product>> {
     if product_id < 1 {
         return Err(Problem::invalid_field("product_id", "must be at least 1"));
     }
     let new = NewProduct::from_json(&body).map_err(Problem::invalid_request)?;
-    Ok(Json(
+    Ok(Revised(
         store
             .put_product(
                 product_id,
                 new,
+                &etag::precondition(&headers),
                 &admin.author(format!("PUT /products/{product_id}")),
             )
             .await?,

@@ -2,11 +2,12 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::header::LOCATION;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::api::auth::Admin;
+use crate::api::etag::{self, Revised};
 use crate::api::extract::{JsonObject, PathParam};
 use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
@@ -62,7 +63,7 @@ refusals!(
     request_body = NewPromotion,
     responses(
         CreatePromotionRefusals,
-        (status = 201, description = "It is there", body = Promotion, headers(("Location" = String, description = "Its address"))),
+        (status = 201, description = "It is there", body = Promotion, headers(("Location" = String, description = "Its address"), ("ETag" = String, description = "The revision, a strong tag"))),
     ),
 )]
 pub async fn create(
@@ -77,7 +78,11 @@ pub async fn create(
     {
         Created::Created(promotion) => {
             let address = format!("/admin/v1/promotions/{}", promotion.promotion_id);
-            let answer = (StatusCode::CREATED, [(LOCATION, address)], Json(promotion));
+            let answer = (
+                StatusCode::CREATED,
+                [(LOCATION, address)],
+                Revised(promotion),
+            );
             Ok(answer.into_response())
         }
         Created::KeyTaken => Err(Problem::promotion_key_taken()),
@@ -92,52 +97,58 @@ refusals!(GetPromotionRefusals = admin, path);
     path = "/admin/v1/promotions/{promotion_id}",
     operation_id = "get_promotion",
     tag = "promotions",
-    params(PromotionPath),
+    params(PromotionPath, ("If-None-Match" = Option<String>, Header, description = "`304` if it still is of one of these revisions")),
     responses(
         GetPromotionRefusals,
-        (status = 200, description = "The promotion", body = Promotion),
+        (status = 200, description = "The promotion", body = Promotion, headers(("ETag" = String, description = "The revision, a strong tag"))),
+        (status = 304, description = "The caller has it"),
     ),
 )]
 pub async fn get(
     _: Admin,
     State(store): State<Store>,
     PathParam(promotion_id): PathParam<PromotionId>,
-) -> Result<Json<Promotion>> {
+    headers: HeaderMap,
+) -> Result<Response> {
     let promotion = store.promotion(promotion_id).await?;
-    promotion.map(Json).ok_or_else(Problem::not_found)
+    let promotion = promotion.ok_or_else(Problem::not_found)?;
+    Ok(Revised(promotion).unless_known(&headers))
 }
 
-refusals!(PatchPromotionRefusals = admin, path, body);
+refusals!(PatchPromotionRefusals = admin, path, body, conditional);
 
 /// Changes a promotion
 ///
 /// A merge patch of the top level: what is left out stays, `conditions` are replaced whole,
-/// `promotion_key` never changes. Who has started keeps the conditions they started under.
+/// `promotion_key` never changes. Who has started keeps the conditions they started under. With
+/// `If-Match` only if nobody changed it since it was read.
 #[utoipa::path(
     patch,
     path = "/admin/v1/promotions/{promotion_id}",
     operation_id = "patch_promotion",
     tag = "promotions",
-    params(PromotionPath),
+    params(PromotionPath, ("If-Match" = Option<String>, Header, description = "Only if it is there in one of these revisions; `*`, if it is there at all")),
     request_body = PromotionPatch,
     responses(
         PatchPromotionRefusals,
-        (status = 200, description = "The promotion as it is now", body = Promotion),
+        (status = 200, description = "The promotion as it is now", body = Promotion, headers(("ETag" = String, description = "The revision, a strong tag"))),
     ),
 )]
 pub async fn patch(
     admin: Admin,
     State(store): State<Store>,
     PathParam(promotion_id): PathParam<PromotionId>,
+    headers: HeaderMap,
     JsonObject(body): JsonObject,
-) -> Result<Json<Promotion>> {
+) -> Result<Revised<Promotion>> {
     let patch = PromotionPatch::from_json(&body).map_err(Problem::invalid_request)?;
     let promotion = store
         .patch_promotion(
             promotion_id,
             patch,
+            &etag::precondition(&headers),
             &admin.author(format!("PATCH /promotions/{promotion_id}")),
         )
         .await?;
-    promotion.map(Json).ok_or_else(Problem::not_found)
+    promotion.map(Revised).ok_or_else(Problem::not_found)
 }

@@ -14,16 +14,18 @@ use crate::api::params::QuarantinePath;
 use crate::api::problem::{Problem, Result};
 use crate::api::query::{FromQuery, Page, PageParams, Paging, Params, bad_cursor};
 use crate::api::refusals::refusals;
-use crate::domain::fields::{FieldError, shown};
+use crate::domain::fields::FieldError;
 use crate::domain::{Instant, UserId};
 use crate::store::Store;
 use crate::store::participations;
-use crate::store::quarantine::{BulkResolved, Dismissal, Quarantined, Replay, Selection};
+use crate::store::quarantine::{
+    BulkResolved, Dismissal, QuarantineFilter, Quarantined, Replay, Selection,
+};
 use crate::store::rides::AppliedOne;
 use crate::wire::quarantine::{
     BulkRequest, Correction, DismissalReason, QuarantineStatus, QuarantinedView, Replayed,
 };
-use crate::wire::ride_completed::Fault;
+use crate::wire::ride_completed::{Fault, QuarantineReason};
 
 /// Where many are replayed.
 pub const REPLAY_ALL_PATH: &str = "/admin/v1/quarantine:replay";
@@ -41,24 +43,32 @@ type Place = (i64, Uuid);
 struct QuarantineParams {
     /// Only of this status
     status: Option<QuarantineStatus>,
+    /// Only of this client
+    #[param(minimum = 1)]
+    user_id: Option<i64>,
+    /// Only of this reason
+    reason: Option<QuarantineReason>,
 }
 
 /// Which page of which records is asked for.
 pub struct QuarantineQuery {
-    status: Option<QuarantineStatus>,
+    filter: QuarantineFilter,
     paging: Paging<Place>,
 }
 
 impl FromQuery for QuarantineQuery {
     fn from_query(params: &mut Params) -> Result<Self> {
-        let status = match params.text("status") {
-            None => None,
-            Some(word) => Some(word.parse::<QuarantineStatus>().map_err(|error| {
-                Problem::invalid_field("status", format!("{error}, got {}", shown(word)))
-            })?),
+        let filter = QuarantineFilter {
+            status: params.word("status")?,
+            user_id: params.integer("user_id", 1..=i64::MAX)?,
+            reason: params.word("reason")?,
         };
+        if let Some(user_id) = filter.user_id {
+            // Whose data was read is in the log.
+            tracing::Span::current().record("user_id", user_id);
+        }
         let paging = Paging::from_query(params)?;
-        Ok(Self { status, paging })
+        Ok(Self { filter, paging })
     }
 }
 
@@ -66,7 +76,7 @@ refusals!(ListQuarantineRefusals = admin);
 
 /// Lists quarantined records
 ///
-/// Newest first; of one status, or of all. A page holds fewer than `limit` where the values are
+/// Newest first; of one status, client or reason, or of all. A page holds fewer than `limit` where the values are
 /// large; `next_cursor` says whether there are more.
 #[utoipa::path(
     get,
@@ -86,12 +96,12 @@ pub async fn list(
     admin: Admin<QuarantineQuery>,
     State(store): State<Store>,
 ) -> Result<Json<Page<QuarantinedView>>> {
-    let QuarantineQuery { status, paging } = admin.query;
+    let QuarantineQuery { filter, paging } = admin.query;
     let after = match paging.after {
         None => None,
         Some((at_ms, quarantine_id)) => Some((place_instant(at_ms)?, quarantine_id)),
     };
-    let page = store.quarantined(status, after, paging.limit).await?;
+    let page = store.quarantined(filter, after, paging.limit).await?;
     let place = |record: &Quarantined| -> Place {
         (record.received_at.timestamp_millis(), record.quarantine_id)
     };

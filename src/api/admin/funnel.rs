@@ -1,0 +1,113 @@
+//! A promotion's participations over time.
+
+use axum::Json;
+use axum::extract::State;
+use chrono::TimeDelta;
+use utoipa::IntoParams;
+
+use crate::api::auth::Admin;
+use crate::api::extract::PathParam;
+use crate::api::params::PromotionPath;
+use crate::api::problem::{Problem, Result};
+use crate::api::query::{FromQuery, Params};
+use crate::api::refusals::refusals;
+use crate::domain::period::{Period, PeriodError};
+use crate::domain::{Instant, PromotionId};
+use crate::store::Store;
+use crate::wire::stats::Funnel;
+
+/// Most intervals of a funnel.
+const MAX_INTERVALS: i64 = 1_000;
+
+/// How long the intervals are where nothing is asked.
+const HOUR: Period = match Period::from_seconds(3_600) {
+    Some(hour) => hour,
+    None => panic!("an hour is less than 366 days"),
+};
+
+/// How far back a funnel goes where nothing is asked.
+const DAY: TimeDelta = TimeDelta::hours(24);
+
+/// The query parameters.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only its description is used")]
+struct FunnelParams {
+    /// The begin of the first interval, RFC 3339; 24 hours before `to` where not given
+    #[param(value_type = Option<String>, format = DateTime)]
+    from: Option<String>,
+    /// The end of the last interval, exclusive; now where not given
+    #[param(value_type = Option<String>, format = DateTime)]
+    to: Option<String>,
+    /// How long each interval is, ISO 8601, at least `PT1S`; `PT1H` where not given
+    #[param(example = "PT1H")]
+    interval: Option<String>,
+}
+
+/// What is asked of the funnel.
+pub struct FunnelQuery {
+    from: Option<Instant>,
+    to: Option<Instant>,
+    interval: Period,
+}
+
+impl FromQuery for FunnelQuery {
+    fn from_query(params: &mut Params) -> Result<Self> {
+        let interval = params.parsed("interval", |text| match text.parse::<Period>() {
+            Ok(period) if period.seconds() == 0 => Err("must be at least PT1S".to_owned()),
+            read => read.map_err(|error: PeriodError| error.to_string()),
+        })?;
+        Ok(Self {
+            from: params.instant("from")?,
+            to: params.instant("to")?,
+            interval: interval.unwrap_or(HOUR),
+        })
+    }
+}
+
+refusals!(GetFunnelRefusals = admin, path);
+
+/// Shows a promotion's participations over time
+///
+/// How many started, were completed, rewarded and expired, by reason, in each interval. Each change is
+/// counted when it was recorded.
+#[utoipa::path(
+    get,
+    path = "/admin/v1/promotions/{promotion_id}/funnel",
+    operation_id = "get_funnel",
+    tag = "promotions",
+    params(PromotionPath, FunnelParams),
+    responses(
+        GetFunnelRefusals,
+        (status = 200, description = "The figures", body = Funnel),
+    ),
+)]
+pub async fn get(
+    admin: Admin<FunnelQuery>,
+    State(store): State<Store>,
+    PathParam(promotion_id): PathParam<PromotionId>,
+) -> Result<Json<Funnel>> {
+    let FunnelQuery { from, to, interval } = admin.query;
+    let to = match to {
+        Some(to) => to,
+        None => store.now().await?,
+    };
+    let from = from.unwrap_or_else(|| to - DAY);
+    if from >= to {
+        return Err(Problem::invalid_field("from", "must be before to"));
+    }
+    let length = interval.delta();
+    let (all, each) = ((to - from).num_milliseconds(), length.num_milliseconds());
+    if all > each.saturating_mul(MAX_INTERVALS) {
+        let reason = format!("must be longer: there would be more than {MAX_INTERVALS} intervals");
+        return Err(Problem::invalid_field("interval", reason));
+    }
+    let intervals = store.funnel(promotion_id, from, to, length).await?;
+    Ok(Json(Funnel {
+        promotion_id,
+        from,
+        to,
+        interval,
+        intervals: intervals.ok_or_else(Problem::not_found)?,
+    }))
+}
