@@ -19,20 +19,22 @@ use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::backoff::Backoff;
 use crate::causes;
 use crate::clock::Clock;
 use crate::config::{KafkaConfig, RelayConfig};
 use crate::domain::Instant;
+use crate::domain::reminder::ReminderOf;
 use crate::kafka;
 use crate::readiness::{Readiness, Role};
 use crate::store::Store;
-use crate::store::outbox::{Pending, ShardLease};
-use crate::telemetry::Metrics;
+use crate::store::outbox::{Content, Pending, ShardLease};
 use crate::telemetry::traces::{self, Operation};
+use crate::telemetry::{Metrics, RelayMetrics};
 use crate::wire::format_instant;
-use crate::wire::promotion_status::{EventType, PromotionStatus, SOURCE};
+use crate::wire::promotion_status::{EventType, SOURCE};
 use crate::wire::traceparent::HEADER;
 
 /// How long a Kafka call of a transaction may take.
@@ -52,7 +54,7 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from
 /// What the relay needs of the process.
 #[derive(Clone)]
 pub struct Relay {
-    /// The status topic and how to reach it.
+    /// The topics of status changes and reminders, and how to reach them.
     pub kafka: KafkaConfig,
     /// Bounds of a transaction.
     pub limits: RelayConfig,
@@ -169,9 +171,9 @@ impl Relay {
     }
 
     async fn take_over(&self, shard: i16) -> anyhow::Result<Publisher> {
-        let (kafka, topic) = (self.kafka.clone(), self.kafka.status_topic.clone());
+        let kafka = self.kafka.clone();
         tokio::task::spawn_blocking(move || {
-            let transactional_id = kafka::relay_transactional_id(&topic, shard);
+            let transactional_id = kafka::relay_transactional_id(&kafka.status_topic, shard);
             let producer: BaseProducer<RelayContext> =
                 kafka::transactional_producer(&kafka, &transactional_id)
                     .create_with_context(RelayContext)
@@ -179,7 +181,11 @@ impl Relay {
             producer
                 .init_transactions(KAFKA_TIMEOUT)
                 .context("taking over the transactional id")?;
-            Ok(Publisher { producer, topic })
+            Ok(Publisher {
+                producer,
+                status_topic: kafka.status_topic,
+                reminder_topic: kafka.reminder_topic,
+            })
         })
         .await?
     }
@@ -198,14 +204,7 @@ impl Relay {
             return Ok(0);
         }
         let ids: Vec<i64> = events.iter().map(|event| event.id).collect();
-        let mut transitions: BTreeMap<EventType, u64> = BTreeMap::new();
-        for event in events.iter().filter_map(|pending| pending.event.as_ref()) {
-            *transitions.entry(event.event_type).or_default() += 1;
-        }
-        let recorded: Vec<Instant> = events
-            .iter()
-            .filter_map(|pending| Some(pending.event.as_ref()?.occurred_at))
-            .collect();
+        let published_now = PublishedNow::of(&events);
         let traced = self.trace(&mut events);
         let publisher = Arc::clone(publisher);
         let published = tokio::task::spawn_blocking(move || publisher.publish(&events)).await?;
@@ -213,24 +212,11 @@ impl Relay {
             traced.end(published.as_ref().err().map(causes::in_words));
         }
         published?;
-        let now = Clock::System.now();
-        for occurred_at in recorded {
-            // Postgres' clock against this machine's, which may be behind.
-            let delay = (now - occurred_at).to_std().unwrap_or_default();
-            self.metrics
-                .relay
-                .status_delay_seconds
-                .observe(delay.as_secs_f64());
-        }
+        published_now.observe_delays(&self.metrics.relay);
         // If this fails they are published again, with the same ids and versions.
         lease.delete(&ids).await?;
         self.metrics.relay.published.inc_by(ids.len() as u64);
-        for (event_type, count) in &transitions {
-            self.metrics
-                .relay
-                .transitions
-                .add(event_type.as_str(), *count);
-        }
+        published_now.count(&self.metrics.relay);
         self.metrics.relay.transactions.inc();
         self.metrics
             .relay
@@ -244,7 +230,8 @@ impl Relay {
         let topic = &self.kafka.status_topic;
         let mut traced = traces::Batch::begin(Operation::Send, topic, events.len(), [])?;
         for pending in events {
-            let Some(event) = &pending.event else {
+            // A reminder has no cause but the clock.
+            let Content::Status(event) = &pending.content else {
                 continue;
             };
             let ids = [
@@ -259,6 +246,59 @@ impl Relay {
             }
         }
         Some(traced)
+    }
+}
+
+/// What a transaction publishes, for the metrics.
+#[derive(Default)]
+struct PublishedNow {
+    transitions: BTreeMap<EventType, u64>,
+    recorded_at: Vec<Instant>,
+    reminders: BTreeMap<ReminderOf, u64>,
+    due_at: Vec<Instant>,
+}
+
+impl PublishedNow {
+    fn of(events: &[Pending]) -> Self {
+        let mut this = Self::default();
+        for pending in events {
+            match &pending.content {
+                Content::Status(event) => {
+                    *this.transitions.entry(event.event_type).or_default() += 1;
+                    this.recorded_at.push(event.occurred_at);
+                }
+                Content::Reminder { reminder, due_at } => {
+                    *this.reminders.entry(reminder.of).or_default() += 1;
+                    this.due_at.push(*due_at);
+                }
+                Content::Tombstone => {}
+            }
+        }
+        this
+    }
+
+    /// How late they are, once Kafka has committed: Postgres' clock against this machine's, which may
+    /// be behind.
+    fn observe_delays(&self, metrics: &RelayMetrics) {
+        let now = Clock::System.now();
+        for (since, histogram) in [
+            (&self.recorded_at, &metrics.status_delay_seconds),
+            (&self.due_at, &metrics.reminder_delay_seconds),
+        ] {
+            for at in since {
+                let delay = (now - *at).to_std().unwrap_or_default();
+                histogram.observe(delay.as_secs_f64());
+            }
+        }
+    }
+
+    fn count(&self, metrics: &RelayMetrics) {
+        for (event_type, count) in &self.transitions {
+            metrics.transitions.add(event_type.as_str(), *count);
+        }
+        for (of, count) in &self.reminders {
+            metrics.reminders_published.add(of.as_str(), *count);
+        }
     }
 }
 
@@ -282,7 +322,8 @@ impl rdkafka::producer::ProducerContext for RelayContext {
 
 struct Publisher {
     producer: BaseProducer<RelayContext>,
-    topic: String,
+    status_topic: String,
+    reminder_topic: String,
 }
 
 impl Publisher {
@@ -326,15 +367,34 @@ impl Publisher {
 
     fn send(&self, pending: &Pending, deadline: Monotonic) -> anyhow::Result<()> {
         let key = format!("{}:{}", pending.user_id, pending.promotion_id);
-        let event = pending.event.as_ref();
-        let value = event.map(serde_json::to_vec).transpose()?;
-        let mut record = BaseRecord::to(&self.topic).key(&key);
-        // A tombstone is its key and nothing else: who filters by headers must not miss it.
-        if let (Some(event), Some(value)) = (event, &value) {
-            record =
-                record
-                    .payload(value)
-                    .headers(headers(event, &key, pending.traceparent.as_deref()));
+        let (topic, value, head) = match &pending.content {
+            Content::Status(event) => {
+                let head = Head {
+                    event_id: event.event_id,
+                    event_type: event.event_type.as_str(),
+                    occurred_at: event.occurred_at,
+                };
+                let value = serde_json::to_vec(event)?;
+                (&self.status_topic, Some(value), Some(head))
+            }
+            Content::Reminder { reminder, .. } => {
+                let head = Head {
+                    event_id: reminder.event_id,
+                    event_type: reminder.event_type.as_str(),
+                    occurred_at: reminder.occurred_at,
+                };
+                let value = serde_json::to_vec(reminder)?;
+                (&self.reminder_topic, Some(value), Some(head))
+            }
+            // It is its key and nothing else: who filters by headers must not miss it.
+            Content::Tombstone => (&self.status_topic, None, None),
+        };
+        let mut record = BaseRecord::to(topic).key(&key);
+        if let Some(value) = &value {
+            record = record.payload(value);
+        }
+        if let Some(head) = &head {
+            record = record.headers(headers(head, &key, pending.traceparent.as_deref()));
         }
         loop {
             match self.producer.send(record) {
@@ -351,17 +411,22 @@ impl Publisher {
     }
 }
 
+/// What an event's headers say of it.
+struct Head {
+    event_id: Uuid,
+    event_type: &'static str,
+    occurred_at: Instant,
+}
+
 /// The headers of an event: CloudEvents in binary mode, and its trace.
-fn headers(event: &PromotionStatus, key: &str, traceparent: Option<&str>) -> OwnedHeaders {
-    let (event_id, occurred_at) = (
-        event.event_id.to_string(),
-        format_instant(event.occurred_at),
-    );
+fn headers(head: &Head, key: &str, traceparent: Option<&str>) -> OwnedHeaders {
+    let event_id = head.event_id.to_string();
+    let occurred_at = format_instant(head.occurred_at);
     let mut headers = OwnedHeaders::new_with_capacity(8);
     for (name, text) in [
         ("ce_specversion", "1.0"),
         ("ce_id", &event_id),
-        ("ce_type", event.event_type.as_str()),
+        ("ce_type", head.event_type),
         ("ce_source", SOURCE),
         ("ce_time", &occurred_at),
         ("ce_subject", key),

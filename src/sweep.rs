@@ -7,6 +7,8 @@
 //! Rewards need no proof, only the database's clock. They are expired beside, so that neither Kafka
 //! nor very many challenges keep them waiting.
 
+mod reminders;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -77,6 +79,8 @@ pub struct Sweep {
     pub outbox_wake: watch::Sender<()>,
     /// Why rewards cannot be expired at the moment.
     pub rewards_failing: Mutex<Option<String>>,
+    /// Why reminders cannot be recorded at the moment.
+    pub reminders_failing: Mutex<Option<String>>,
 }
 
 /// A moment, and what must be read to have read everything published up to it.
@@ -211,7 +215,7 @@ impl Sweep {
                 () = stop.cancelled() => return Ok(()),
             }
             let expired = self.expire_overdue_rewards(&mut looked, &stop).await;
-            *self.rewards() = told(expired).err();
+            *self.failing_of(&self.rewards_failing) = told(expired).err();
             let now = tokio::time::Instant::now();
             if now >= partitions_due {
                 partitions_due = now
@@ -276,8 +280,9 @@ impl Sweep {
                 self.round(&mut barrier, &mut looked, &mut proven, &stop)
                     .await,
             );
-            let rewards = self.rewards().clone();
-            let state = rewards.map_or(Ok(()), Err).and(challenges);
+            let failing = |of| self.failing_of(of).clone().map_or(Ok(()), Err);
+            let beside = failing(&self.rewards_failing).and(failing(&self.reminders_failing));
+            let state = beside.and(challenges);
             self.readiness.set(Role::Sweep, state);
             let now = tokio::time::Instant::now();
             if now >= count_due {
@@ -294,12 +299,10 @@ impl Sweep {
         }
     }
 
-    /// Why rewards cannot be expired at the moment.
-    fn rewards(&self) -> MutexGuard<'_, Option<String>> {
-        // Whoever panicked left a whole text behind.
-        self.rewards_failing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// Why one of the loops beside cannot do its work at the moment.
+    fn failing_of<'a>(&self, of: &'a Mutex<Option<String>>) -> MutexGuard<'a, Option<String>> {
+        // A task that panicked left a whole text behind.
+        of.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tick(&self) -> tokio::time::Interval {

@@ -320,18 +320,21 @@ fn a_word_is_written_where_its_list_is_declared() {
 
 /// The words of every closed list.
 fn words() -> BTreeSet<&'static str> {
-    use ride_promo::domain::{eligibility, participation, promotion, ride, split};
-    use ride_promo::wire::{promotion_status, quarantine, ride_completed};
+    use ride_promo::domain::{eligibility, participation, promotion, reminder, ride, split};
+    use ride_promo::wire::{self, promotion_status, quarantine, ride_completed};
     [
         &eligibility::EligibilityRule::WORDS[..],
         &eligibility::Screen::WORDS,
         &participation::StatusName::WORDS,
         &participation::ExpiredReason::WORDS,
         &promotion::Verdict::WORDS,
+        &reminder::ReminderOf::WORDS,
         &ride::RideSource::WORDS,
         &split::SplitStatus::WORDS,
         &split::MissingSplit::WORDS,
         &promotion_status::EventType::WORDS,
+        &wire::reminder::GoalName::WORDS,
+        &wire::reminder::ReminderType::WORDS,
         &quarantine::QuarantineStatus::WORDS,
         &quarantine::ReplayOutcome::WORDS,
         &ride_completed::QuarantineReason::WORDS,

@@ -13,6 +13,7 @@ use ride_promo::domain::promotion::Verdict;
 use ride_promo::domain::split::{MissingSplit, SplitStatus};
 use ride_promo::wire::promotion_status::{EventType, PromotionStatus};
 use ride_promo::wire::quarantine::{QuarantineStatus, ReplayOutcome};
+use ride_promo::wire::reminder::Reminder;
 use ride_promo::wire::ride_completed::QuarantineReason;
 use ride_promo::wire::{ride_completed, schemas};
 use serde_json::{Map, Value, json};
@@ -36,13 +37,17 @@ fn the_committed_files_are_what_the_code_says() {
     }
 }
 
-fn generated() -> [(&'static str, Value); 5] {
+fn generated() -> [(&'static str, Value); 6] {
     [
         ("openapi-client.json", ride_promo::api::client_openapi()),
         ("openapi-admin.json", ride_promo::api::admin_openapi()),
         ("asyncapi.json", schemas::asyncapi()),
         ("ride-completed.schema.json", schemas::ride_completed()),
         ("promotion-status.schema.json", schemas::promotion_status()),
+        (
+            "promotion-reminder.schema.json",
+            schemas::promotion_reminder(),
+        ),
     ]
 }
 
@@ -74,7 +79,11 @@ fn the_descriptions_are_for_outsiders() {
 
 #[test]
 fn the_examples_of_events_fit_their_schemas() {
-    for schema in [schemas::ride_completed(), schemas::promotion_status()] {
+    for schema in [
+        schemas::ride_completed(),
+        schemas::promotion_status(),
+        schemas::promotion_reminder(),
+    ] {
         let validator = validator(&schema);
         for example in items(&schema["examples"]) {
             fits(&validator, example, "an event's example");
@@ -199,6 +208,20 @@ fn the_type_writes_the_contracts_status_event() {
     }
 }
 
+/// The same of a reminder.
+#[test]
+fn the_type_writes_the_contracts_reminder() {
+    let example = schemas::example_reminder();
+    let typed: Reminder = serde_json::from_value(example.clone()).expect("the reminder");
+    assert_eq!(serde_json::to_value(typed).expect("JSON"), example);
+    let validator = validator(&schemas::promotion_reminder());
+    for name in keys(example.as_object().expect("an object")) {
+        let mut without = example.clone();
+        without.as_object_mut().expect("an object").remove(&name);
+        assert!(!validator.is_valid(&without), "without {name}");
+    }
+}
+
 /// The guides show events as they are, and know every word of them.
 #[test]
 fn the_guides_show_events_that_fit() {
@@ -217,9 +240,13 @@ fn the_guides_show_events_that_fit() {
         assert!(!blocks.is_empty(), "{name}");
         for block in blocks {
             let block = block.split("```").next().unwrap_or_default();
-            let event =
+            let event: Value =
                 serde_json::from_str(block).unwrap_or_else(|error| panic!("{name}: {error}"));
-            fits(&validator(&schema), &event, name);
+            let schema = match event["type"].as_str() {
+                Some("promotion.reminder") => &schemas::promotion_reminder(),
+                _ => &schema,
+            };
+            fits(&validator(schema), &event, name);
         }
     }
     let (publisher, subscriber) = (page("publisher-guide.md"), page("subscriber-guide.md"));

@@ -172,6 +172,7 @@ impl Surroundings {
             brokers: self.kafka.brokers(),
             ride_topic: world.ride_topic().to_owned(),
             status_topic: world.status_topic().to_owned(),
+            reminder_topic: world.reminder_topic().to_owned(),
             group_id: "floor".to_owned(),
             create_topics: false,
             partitions: 12,

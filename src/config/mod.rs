@@ -176,6 +176,8 @@ pub struct KafkaConfig {
     pub ride_topic: String,
     /// Topic of status changes.
     pub status_topic: String,
+    /// Topic of reminders.
+    pub reminder_topic: String,
     /// Consumer group of ingest.
     pub group_id: String,
     /// Whether missing topics are created.
@@ -198,6 +200,7 @@ impl fmt::Debug for KafkaConfig {
             .field("brokers", &self.brokers)
             .field("ride_topic", &self.ride_topic)
             .field("status_topic", &self.status_topic)
+            .field("reminder_topic", &self.reminder_topic)
             .field("group_id", &self.group_id)
             .field("create_topics", &self.create_topics)
             .field("partitions", &self.partitions)
@@ -438,7 +441,11 @@ fn read(
     let mut warnings = Vec::new();
     let database = database(&mut reader, needs.database);
     let kafka = kafka(&mut reader, needs.kafka);
-    let topics = [kafka.ride_topic.clone(), kafka.status_topic.clone()];
+    let topics = [
+        kafka.ride_topic.clone(),
+        kafka.status_topic.clone(),
+        kafka.reminder_topic.clone(),
+    ];
     let (auth, admin_auth) = auth::sections(&mut reader, needs.auth, &mut warnings);
     let config = Config {
         database,
@@ -553,9 +560,26 @@ fn kafka(reader: &mut Reader, needed: bool) -> KafkaConfig {
     };
     let ride_topic = topic("kafka.ride_topic", "ride-completed");
     let status_topic = topic("kafka.status_topic", "promotion-status");
-    if ride_topic == status_topic {
-        let message = format!("{status_topic:?} is kafka.ride_topic too; expected another topic");
-        reader.problem("kafka.status_topic", message);
+    let reminder_topic = topic("kafka.reminder_topic", "promotion-reminder");
+    for (key, name, others) in [
+        (
+            "kafka.status_topic",
+            &status_topic,
+            &[("kafka.ride_topic", &ride_topic)][..],
+        ),
+        (
+            "kafka.reminder_topic",
+            &reminder_topic,
+            &[
+                ("kafka.ride_topic", &ride_topic),
+                ("kafka.status_topic", &status_topic),
+            ],
+        ),
+    ] {
+        if let Some((other, _)) = others.iter().find(|(_, other)| *other == name) {
+            let message = format!("{name:?} is {other} too; expected another topic");
+            reader.problem(key, message);
+        }
     }
     // Before the properties, which take the same keys.
     let property_files = reader.property_files();
@@ -564,6 +588,7 @@ fn kafka(reader: &mut Reader, needed: bool) -> KafkaConfig {
         brokers,
         ride_topic,
         status_topic,
+        reminder_topic,
         group_id: text(reader, "kafka.group_id"),
         create_topics: reader.flag("kafka.create_topics", true),
         partitions: reader.number("kafka.partitions", 12, 1..=10_000),

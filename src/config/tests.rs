@@ -73,7 +73,7 @@ fn the_environment_wins_over_the_file_and_the_prefix_over_the_plain_name() {
 
 #[test]
 fn everything_wrong_is_reported_at_once_by_key_value_and_form() {
-    let file = "shutdown_timeout = 'soon'\n[api]\nlisten = 8080\nlistem = 'x'\n[sweep]\ninterval = ['PT1S']\n[kafka]\nstatus_topic = 'ride-completed'";
+    let file = "shutdown_timeout = 'soon'\n[api]\nlisten = 8080\nlistem = 'x'\n[sweep]\ninterval = ['PT1S']\n[kafka]\nstatus_topic = 'ride-completed'\nreminder_topic = 'ride-completed'";
     let problems = load(
         Some(file),
         &[
@@ -95,10 +95,11 @@ fn everything_wrong_is_reported_at_once_by_key_value_and_form() {
         "kafka.partitons: unknown key (from RIDE_PROMO__KAFKA__PARTITONS); did you mean kafka.partitions?",
         "log.level: \"ride_promo=loud\"",
         "kafka.status_topic: \"ride-completed\" is kafka.ride_topic too",
+        "kafka.reminder_topic: \"ride-completed\" is kafka.ride_topic too",
     ] {
         assert!(all.contains(expected), "{expected}\n--\n{all}");
     }
-    assert_eq!(problems.len(), 9, "{all}");
+    assert_eq!(problems.len(), 10, "{all}");
 }
 
 #[test]

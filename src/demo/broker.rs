@@ -8,7 +8,7 @@ use rdkafka::producer::DefaultProducerContext;
 use crate::config::KafkaConfig;
 use crate::kafka;
 
-/// Partitions of both topics.
+/// Partitions of each topic.
 const PARTITIONS: i32 = 12;
 
 /// The demo's Kafka.
@@ -26,10 +26,11 @@ pub(super) enum Broker {
     },
 }
 
-/// What both topics and the group are called in this run.
+/// What the topics and the group are called in this run.
 pub(super) struct Names {
     pub(super) ride_topic: String,
     pub(super) status_topic: String,
+    pub(super) reminder_topic: String,
     pub(super) group_id: String,
 }
 
@@ -55,6 +56,7 @@ impl Broker {
         Names {
             ride_topic: format!("ride-completed{suffix}"),
             status_topic: format!("promotion-status{suffix}"),
+            reminder_topic: format!("promotion-reminder{suffix}"),
             group_id: format!("ride-promo{suffix}"),
         }
     }
@@ -63,7 +65,11 @@ impl Broker {
     pub(super) fn ready(&self, names: &Names) -> anyhow::Result<String> {
         match self {
             Self::InProcess { cluster } => {
-                for topic in [&names.ride_topic, &names.status_topic] {
+                for topic in [
+                    &names.ride_topic,
+                    &names.status_topic,
+                    &names.reminder_topic,
+                ] {
                     cluster
                         .create_topic(topic, PARTITIONS, 1)
                         .with_context(|| format!("making the topic {topic}"))?;
@@ -86,8 +92,8 @@ impl Broker {
                 format!("in this process, at {}", cluster.bootstrap_servers())
             }
             Self::Named { brokers } => format!(
-                "{brokers}, topics {} and {}, deleted at the end",
-                names.ride_topic, names.status_topic
+                "{brokers}, topics {}, {} and {}, deleted at the end",
+                names.ride_topic, names.status_topic, names.reminder_topic
             ),
         }
     }

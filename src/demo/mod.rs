@@ -219,6 +219,10 @@ fn config(
             "RIDE_PROMO__KAFKA__STATUS_TOPIC",
             names.status_topic.clone(),
         ),
+        (
+            "RIDE_PROMO__KAFKA__REMINDER_TOPIC",
+            names.reminder_topic.clone(),
+        ),
         ("RIDE_PROMO__KAFKA__GROUP_ID", names.group_id.clone()),
         (
             "RIDE_PROMO__KAFKA__CREATE_TOPICS",

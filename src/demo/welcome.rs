@@ -126,6 +126,10 @@ curl -H \"Authorization: Bearer $ADMIN_TOKEN\" {admin}/admin/v1/stats
                 "RIDE_PROMO__KAFKA__STATUS_TOPIC",
                 config.kafka.status_topic.clone(),
             ),
+            (
+                "RIDE_PROMO__KAFKA__REMINDER_TOPIC",
+                config.kafka.reminder_topic.clone(),
+            ),
             ("RIDE_PROMO__KAFKA__GROUP_ID", config.kafka.group_id.clone()),
             (
                 "RIDE_PROMO__AUTH__ALGORITHM",

@@ -73,6 +73,10 @@ pub(super) async fn examine(
         let needed = [Operation::Read, Operation::Write, Operation::Describe];
         topic_rights(report, &cluster, kafka, &kafka.status_topic, &needed).await?;
     }
+    if reminder_topic(report, &cluster, config).await? {
+        let needed = [Operation::Write, Operation::Describe];
+        topic_rights(report, &cluster, kafka, &kafka.reminder_topic, &needed).await?;
+    }
     group_rights(report, &cluster, kafka).await?;
     transactions(report, config).await?;
     clock(report, kafka, broker_clock).await
@@ -326,6 +330,35 @@ async fn status_topic(
         return Ok(true);
     }
     report.ok(topic, &format!("{partitions} partitions, compacted"))?;
+    Ok(true)
+}
+
+/// Answers whether the topic is there.
+async fn reminder_topic(
+    report: &mut Report<'_>,
+    cluster: &Cluster,
+    config: &Config,
+) -> io::Result<bool> {
+    let topic = &config.kafka.reminder_topic;
+    let Some((partitions, settings)) = topic_facts(report, cluster, config, topic).await? else {
+        return Ok(false);
+    };
+    let policy = settings("cleanup.policy");
+    if policy.contains("compact") {
+        report.fail(
+            topic,
+            &format!(
+                "cleanup.policy is {policy}: all but the last reminder of a participation get lost"
+            ),
+            "set cleanup.policy=delete on the topic",
+        )?;
+        return Ok(true);
+    }
+    let retention = settings("retention.ms");
+    report.ok(
+        topic,
+        &format!("{partitions} partitions, retention.ms {retention}"),
+    )?;
     Ok(true)
 }
 

@@ -71,6 +71,8 @@ pub struct Fields<'a> {
     path: &'static str,
     object: &'a Map<String, Value>,
     asked: Vec<&'static str>,
+    /// Paths of fields of objects within this one that were not asked for.
+    unknown_within: Vec<String>,
     errors: Vec<FieldError>,
 }
 
@@ -86,6 +88,7 @@ impl<'a> Fields<'a> {
             path,
             object,
             asked: Vec::new(),
+            unknown_within: Vec::new(),
             errors: Vec::new(),
         }
     }
@@ -141,6 +144,26 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// An object within this one, whose fields have the path `path`. What is wrong with them, and
+    /// which of them are not known, is told with this one's.
+    pub fn within<T>(
+        &mut self,
+        name: &'static str,
+        path: &'static str,
+        read: impl FnOnce(&mut Fields<'a>) -> T,
+    ) -> Option<T> {
+        let object = self.optional(name, |value| {
+            value
+                .as_object()
+                .ok_or_else(|| Refusal::WrongType("must be an object".to_owned()))
+        })?;
+        let mut inner = Fields::under(path, object);
+        let read = read(&mut inner);
+        self.unknown_within.extend(inner.unknown());
+        self.errors.extend(inner.errors);
+        Some(read)
+    }
+
     /// Whether the field is there and not `null`.
     pub fn has(&self, name: &str) -> bool {
         self.object.get(name).is_some_and(|value| !value.is_null())
@@ -173,6 +196,7 @@ impl<'a> Fields<'a> {
         names
             .filter(|name| !self.asked.contains(&name.as_str()))
             .map(|name| self.path_of(name))
+            .chain(self.unknown_within.iter().cloned())
             .collect()
     }
 

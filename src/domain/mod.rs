@@ -7,6 +7,7 @@ pub mod fields;
 pub mod participation;
 pub mod period;
 pub mod promotion;
+pub mod reminder;
 pub mod reward;
 pub mod ride;
 pub mod source;

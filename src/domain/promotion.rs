@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::Instant;
 use super::fields::{FieldError, Fields, Refusal, integer, parsed, shown, string};
 use super::period::Period;
+use super::reminder::Reminders;
 use super::reward::{CountryCode, CurrencyCode};
 use super::ride::Ride;
 use super::time_zone::TimeZone;
@@ -57,6 +58,9 @@ pub struct Conditions {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = "time-zone", example = "America/Mexico_City")]
     pub day_boundary_timezone: Option<TimeZone>,
+    /// When to remind the client of the deadlines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reminders: Option<Reminders>,
 }
 
 impl Conditions {
@@ -111,6 +115,9 @@ impl Conditions {
                 "is required with max_rides_per_day",
             );
         }
+        let reminders = fields.within("reminders", "conditions.reminders.", |fields| {
+            Reminders::read(fields, challenge_period, claim_period)
+        });
         Some(Self {
             target_rides: small(target_rides?),
             min_amount_cents: min_amount_cents?,
@@ -122,7 +129,14 @@ impl Conditions {
             service_types,
             max_rides_per_day: max_rides_per_day.map(small),
             day_boundary_timezone,
+            reminders,
         })
+    }
+
+    /// Whether the release before 0.2.0 would misjudge them, so that they may be written only once
+    /// the upgrade is finished.
+    pub fn need_finished_upgrade(&self) -> bool {
+        self.reminders.is_some()
     }
 
     /// The document as it is stored and shown.
@@ -250,6 +264,7 @@ pub fn judge(
         service_types,
         max_rides_per_day,
         day_boundary_timezone: _,
+        reminders: _,
     } = conditions;
     let refused = Judgement::refused;
     if ride.completed_at < started_at {
@@ -334,7 +349,8 @@ mod tests {
     fn full() -> Value {
         json!({ "target_rides": 20, "min_amount_cents": 5000, "currency_code": "MXN",
             "challenge_period": "P14D", "claim_period": "P7D", "country_codes": ["MX"], "city_ids": [4198],
-            "service_types": ["city"], "max_rides_per_day": 5, "day_boundary_timezone": "America/Mexico_City" })
+            "service_types": ["city"], "max_rides_per_day": 5, "day_boundary_timezone": "America/Mexico_City",
+            "reminders": { "challenge": ["P3D", "PT24H"], "reward": ["PT6H"] } })
     }
 
     fn fields_of(value: &Value) -> Vec<(String, bool)> {
@@ -363,6 +379,14 @@ mod tests {
         let (read, unknown) = Conditions::from_frozen(&later).expect("readable");
         assert_eq!(read.to_json(), full());
         assert_eq!(unknown, ["conditions.max_passengers"]);
+        let within = with(
+            "reminders",
+            json!({ "reward": ["PT6H"], "start": ["PT1H"] }),
+        );
+        let (read, unknown) = Conditions::from_frozen(&within).expect("readable");
+        assert_eq!(unknown, ["conditions.reminders.start"]);
+        assert_eq!(read.to_json()["reminders"], json!({ "reward": ["PT6H"] }));
+        assert!(Conditions::from_json(&within).is_err());
         let broken = with("target_rides", json!("20"));
         assert!(Conditions::from_frozen(&broken).is_err());
     }

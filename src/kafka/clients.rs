@@ -268,6 +268,7 @@ mod tests {
             brokers: "localhost:1".into(),
             ride_topic: "rides".into(),
             status_topic: "status".into(),
+            reminder_topic: "reminders".into(),
             group_id: "group".into(),
             create_topics: true,
             partitions: 12,

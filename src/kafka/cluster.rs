@@ -757,6 +757,7 @@ mod tests {
             brokers: format!("127.0.0.1:{}", broker.port),
             ride_topic: TOPIC.into(),
             status_topic: "status".into(),
+            reminder_topic: "reminders".into(),
             group_id: "group".into(),
             create_topics: false,
             partitions: 1,

@@ -29,4 +29,6 @@ pub use headers::header_values;
 pub use history::{Anchored, LostEnd};
 pub use log::{LogContext, log_error, log_line};
 pub use reading::read_to_end;
-pub use topics::{EnsuredTopics, STATUS_COMPACTION_LAG_MS, could_create, delete_topics};
+pub use topics::{
+    EnsuredTopics, REMINDER_RETENTION_MS, STATUS_COMPACTION_LAG_MS, could_create, delete_topics,
+};

@@ -1,4 +1,4 @@
-//! The two topics: made where they are missing, looked at where they are there.
+//! The topics: made where they are missing, looked at where they are there.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,6 +14,9 @@ use crate::config::KafkaConfig;
 
 /// For so long every status change is there before compaction may drop the older ones: 7 days.
 pub const STATUS_COMPACTION_LAG_MS: i64 = 7 * 86_400_000;
+
+/// How long reminders are kept: 7 days.
+pub const REMINDER_RETENTION_MS: i64 = 7 * 86_400_000;
 
 /// How long all attempts together may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -62,7 +65,11 @@ impl Cluster {
         created: &mut Vec<String>,
     ) -> Result<(usize, usize), ClusterError> {
         let mut missing = Vec::new();
-        for topic in [&kafka.ride_topic, &kafka.status_topic] {
+        for topic in [
+            &kafka.ride_topic,
+            &kafka.status_topic,
+            &kafka.reminder_topic,
+        ] {
             if !self.has_topic(topic).await? {
                 missing.push(topic.clone());
             }
@@ -82,6 +89,7 @@ impl Cluster {
             }),
             answer => answer.map(|offsets| offsets.len()),
         };
+        usable(&kafka.reminder_topic).await?;
         Ok((
             usable(&kafka.ride_topic).await?,
             usable(&kafka.status_topic).await?,
@@ -148,7 +156,7 @@ impl Cluster {
     }
 }
 
-/// Deletes both topics and the group, those that are there: what a run that made them for itself
+/// Deletes the topics and the group, those that are there: what a run that made them for itself
 /// leaves behind otherwise.
 pub async fn delete_topics(kafka: &KafkaConfig) -> Result<(), ClusterError> {
     let admin = admin(kafka)?;
@@ -156,7 +164,14 @@ pub async fn delete_topics(kafka: &KafkaConfig) -> Result<(), ClusterError> {
         .request_timeout(Some(TIMEOUT))
         .operation_timeout(Some(TIMEOUT));
     let topics = admin
-        .delete_topics(&[&kafka.ride_topic, &kafka.status_topic], &options)
+        .delete_topics(
+            &[
+                &kafka.ride_topic,
+                &kafka.status_topic,
+                &kafka.reminder_topic,
+            ],
+            &options,
+        )
         .await
         .map_err(|error| failed(kafka, &error))?;
     let groups = admin
@@ -218,6 +233,7 @@ async fn create(
     creation: Creation,
 ) -> Result<Vec<String>, ClusterError> {
     let lag = STATUS_COMPACTION_LAG_MS.to_string();
+    let retention = REMINDER_RETENTION_MS.to_string();
     let topics: Vec<NewTopic<'_>> = missing
         .iter()
         .map(|name| {
@@ -235,6 +251,13 @@ async fn create(
                     .set("cleanup.policy", "compact")
                     .set("min.compaction.lag.ms", &lag)
                     // Only closed segments are compacted, and the default closes one after 7 days.
+                    .set("segment.ms", "86400000");
+            }
+            if *name == kafka.reminder_topic {
+                topic = topic
+                    .set("cleanup.policy", "delete")
+                    .set("retention.ms", &retention)
+                    // Only closed segments are deleted.
                     .set("segment.ms", "86400000");
             }
             topic

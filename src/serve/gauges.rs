@@ -37,6 +37,11 @@ pub(super) async fn keep(store: Store, metrics: Arc<Metrics>, roles: Vec<Role>) 
             metrics.relay.import_last_timestamp_seconds.set(at);
         }
         if roles.contains(&Role::Sweep)
+            && let Ok(age) = store.reminders_due_age().await
+        {
+            metrics.sweep.reminders_due_age_seconds.set(age);
+        }
+        if roles.contains(&Role::Sweep)
             && round.is_multiple_of(DATABASE_ROUNDS)
             && let Err(error) = keep_database(&store, &metrics.database).await
         {

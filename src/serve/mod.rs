@@ -206,6 +206,8 @@ impl Process {
         if self.has(Role::Sweep) {
             let rewards = Arc::clone(&sweep).expire_rewards(self.stop.clone());
             running.inputs.spawn("the role sweep", rewards);
+            let reminders = Arc::clone(&sweep).remind(self.stop.clone());
+            running.inputs.spawn("the role sweep", reminders);
         }
         tokio::select! {
             biased;
@@ -269,6 +271,7 @@ impl Process {
             readiness: Arc::clone(&self.readiness),
             outbox_wake: self.outbox_wake.clone(),
             rewards_failing: Mutex::default(),
+            reminders_failing: Mutex::default(),
         }
     }
 }

@@ -400,6 +400,7 @@ async fn remove_participations(
     .fetch_all(&mut *connection)
     .await?;
     removed.participations = gone.len() as u64;
+    remove_notes(connection, user_id).await?;
     let mut promotions: BTreeSet<PromotionId> = gone.into_iter().collect();
     promotions.extend(
         sqlx::query_scalar!(
@@ -421,7 +422,7 @@ async fn remove_participations(
     promotions.extend(
         sqlx::query_scalar!(
             "delete from event_outbox e
-              where e.user_id = $1 and e.type is not null
+              where e.user_id = $1 and num_nonnulls(e.type, e.reminder) > 0
                 and not exists (select from promotion_user p where p.user_id = e.user_id and p.promotion_id = e.promotion_id)
              returning promotion_id",
             user_id
@@ -438,6 +439,28 @@ async fn remove_participations(
     .await?
     .rows_affected();
     Ok(promotions.into_iter().collect())
+}
+
+/// What is noted beside participations that are gone.
+async fn remove_notes(connection: &mut PgConnection, user_id: UserId) -> Result<()> {
+    // After the participations, whose row locks guard it.
+    sqlx::query!(
+        "delete from participation_reminder n
+          where n.user_id = $1
+            and not exists (select from promotion_user p where p.user_id = n.user_id and p.promotion_id = n.promotion_id)",
+        user_id
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "delete from participation_history n
+          where n.user_id = $1
+            and not exists (select from promotion_user p where p.user_id = n.user_id and p.promotion_id = n.promotion_id)",
+        user_id
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Pre-offers and quarantined records.

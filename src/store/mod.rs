@@ -26,6 +26,7 @@ pub mod quarantine;
 pub mod receipts;
 pub mod reconcile;
 pub mod recount;
+pub mod reminders;
 pub mod republish;
 pub mod rides;
 pub mod schema;

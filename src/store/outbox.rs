@@ -1,4 +1,4 @@
-//! Status changes waiting to be published, a shard of clients at a time.
+//! Status changes and reminders waiting to be published, a shard of clients at a time.
 
 use std::time::{Duration, Instant as Monotonic};
 
@@ -15,6 +15,7 @@ use crate::domain::reward::Reward;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::postgres::Settings;
 use crate::wire::promotion_status::{EventType, PromotionStatus};
+use crate::wire::reminder::Reminder;
 
 /// The class of this service's advisory locks on shards: "RPRL" in ASCII.
 const SHARD_LOCKS: i32 = 0x5250_524c;
@@ -29,6 +30,22 @@ async fn in_time<T, E: Into<StoreError>>(
     .await
 }
 
+/// What a record in the outbox is, which says on which topic it is published.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// A status change.
+    Status(Box<PromotionStatus>),
+    /// On the status topic too: forget this key.
+    Tombstone,
+    /// A reminder, for the topic of reminders.
+    Reminder {
+        /// Its value.
+        reminder: Box<Reminder>,
+        /// The moment at which it was due.
+        due_at: Instant,
+    },
+}
+
 /// A record in the outbox.
 #[derive(Clone, Debug)]
 pub struct Pending {
@@ -38,8 +55,8 @@ pub struct Pending {
     pub user_id: UserId,
     /// The promotion.
     pub promotion_id: PromotionId,
-    /// What is to be published; `None` for a tombstone, a null value.
-    pub event: Option<PromotionStatus>,
+    /// What is to be published.
+    pub content: Content,
     /// The trace that caused it.
     pub traceparent: Option<String>,
 }
@@ -233,7 +250,8 @@ impl ShardLease {
                       e.status as "status: StatusName", e.previous_status as "previous_status: StatusName", e.version,
                       e.rides_completed, e.rides_target, e.started_at, e.challenge_deadline, e.completed_at,
                       e.reward_deadline, e.rewarded_at, e.expired_at, e.expired_reason as "expired_reason: ExpiredReason",
-                      e.reward as "reward: Json<Reward>", e.occurred_at, e.traceparent
+                      e.reward as "reward: Json<Reward>", e.occurred_at, e.traceparent,
+                      e.reminder as "reminder: Json<Reminder>", e.reminder_due_at
                  from event_outbox e left join promotion m using (promotion_id)
                 where e.shard = $1 and e.id > $3
                 order by e.id
@@ -255,13 +273,17 @@ impl ShardLease {
                     id: row.id,
                     user_id: row.user_id,
                     promotion_id: row.promotion_id,
-                    event: None,
+                    content: Content::Tombstone,
                     traceparent: row.traceparent,
                 };
+                if let Some((reminder, due_at)) = row.reminder.zip(row.reminder_due_at) {
+                    let reminder = Box::new(reminder.0);
+                    pending.content = Content::Reminder { reminder, due_at };
+                }
                 let Some(event_type) = row.event_type else {
                     return Ok(pending);
                 };
-                // The table's check has it that only a tombstone lacks these.
+                // The table's check has it that no status change lacks these.
                 macro_rules! there {
                     ($($field:ident),+) => {
                         Columns { $($field: row.$field.ok_or_else(|| lacks(row.id, stringify!($field)))?,)+
@@ -273,13 +295,13 @@ impl ShardLease {
                 let columns = there!(
                     promotion_key, status, version, rides_completed, rides_target, started_at, challenge_deadline, reward
                 );
-                pending.event = Some(PromotionStatus {
+                pending.content = Content::Status(Box::new(PromotionStatus {
                     event_id: row.event_id,
                     event_type,
                     state: state_of!(columns)?,
                     previous_status: row.previous_status,
                     occurred_at: row.occurred_at,
-                });
+                }));
                 Ok(pending)
             })
             .collect()

@@ -9,11 +9,13 @@ use uuid::Uuid;
 
 use super::erasure::rewarded_elsewhere;
 use super::expiry::expire_reward_of;
+use super::reminders::Scheduled;
 use super::state::state_of;
 use super::{Result, Store, StoreError};
 use crate::domain::eligibility::{self, EligibilityRule, Facts, PreOfferFound, failed_rules};
 use crate::domain::participation::{ExpiredReason, Status, StatusName};
 use crate::domain::promotion::{Conditions, Verdict};
+use crate::domain::reminder::ReminderOf;
 use crate::domain::reward::Reward;
 use crate::domain::ride::RideSource;
 use crate::domain::split::SplitStatus;
@@ -347,6 +349,7 @@ async fn start(
             .map_err(|error| StoreError::Corrupt(format!("{error}")))?,
         repayment_rate: pre_offer.repayment_rate.clone(),
     });
+    let challenge_deadline = started_at + conditions.challenge_period.delta();
     sqlx::query!(
         // Above what subscribers have of one that was lost in a restore.
         r#"insert into promotion_user (user_id, promotion_id, terms_id, status, version, rides_target, started_at,
@@ -359,7 +362,7 @@ async fn start(
         terms_id,
         i32::try_from(conditions.target_rides).unwrap_or(i32::MAX),
         started_at,
-        started_at + conditions.challenge_period.delta(),
+        challenge_deadline,
         reward as Json<Reward>,
         pre_offer.pre_offer_id,
         pre_offer.country_code,
@@ -367,6 +370,14 @@ async fn start(
     )
     .execute(&mut *connection)
     .await?;
+    let mut reminders = Scheduled::default();
+    reminders.push(
+        (user_id, promotion_id),
+        &conditions,
+        ReminderOf::Challenge,
+        (started_at, challenge_deadline),
+    );
+    reminders.write(connection).await?;
     ensure_active_split(connection, user_id, promotion_id, &pre_offer, started_at).await?;
     enqueue_event(
         connection,

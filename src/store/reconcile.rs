@@ -505,7 +505,7 @@ async fn read_here(connection: &mut PgConnection, keys: &Keys) -> Result<BTreeMa
         (entry.floor, entry.held) = (row.floor, row.held);
     }
     let waiting = sqlx::query!(
-        r#"select e.user_id, e.promotion_id, max(e.version) as version, bool_or(e.type is null) as "forgetting!"
+        r#"select e.user_id, e.promotion_id, max(e.version) as version, bool_or(e.type is null and e.reminder is null) as "forgetting!"
              from event_outbox e
             where e.id > (select min(published_upto) from relay_shard)
               and e.user_id = any($1) and (e.user_id, e.promotion_id) in (select * from unnest($1::bigint[], $2::bigint[]))
@@ -562,7 +562,7 @@ async fn put_right(
     let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = stale.into_iter().unzip();
     sqlx::query!(
         "delete from event_outbox e using unnest($1::bigint[], $2::bigint[]) v (user_id, promotion_id)
-          where e.user_id = v.user_id and e.promotion_id = v.promotion_id",
+          where e.user_id = v.user_id and e.promotion_id = v.promotion_id and e.reminder is null",
         &users,
         &promotions
     )

@@ -14,6 +14,7 @@ use prometheus::{
 
 use crate::domain::participation::ExpiredReason;
 use crate::domain::promotion::Verdict;
+use crate::domain::reminder::ReminderOf;
 use crate::wire::promotion_status::EventType;
 use crate::wire::ride_completed::QuarantineReason;
 
@@ -189,6 +190,12 @@ pub struct RelayMetrics {
     /// Seconds from recording a status change, with the receipts of its rides, to the commit of the
     /// Kafka transaction that published it.
     pub status_delay_seconds: Histogram,
+    /// Reminders published, by the deadline they are about. One that is published again after a
+    /// failure is counted again.
+    pub reminders_published: Family<IntCounter>,
+    /// Seconds from the moment at which a reminder was due to the commit of the Kafka transaction that
+    /// published it.
+    pub reminder_delay_seconds: Histogram,
     /// When the last import of pre-offers that reached the database began, as Unix time; 0 where there
     /// is none in the newest part of the audit.
     pub import_last_timestamp_seconds: Gauge,
@@ -203,6 +210,9 @@ pub struct SweepMetrics {
     pub held_back: Family<IntGauge>,
     /// Participations expired, by reason.
     pub expired: Family<IntCounter>,
+    /// Seconds for which the reminder that waits longest has been due and not recorded; 0 where none
+    /// is.
+    pub reminders_due_age_seconds: Gauge,
 }
 
 /// HTTP, both listeners.
@@ -426,6 +436,17 @@ impl Metrics {
                     "Time from recording a status change to its publication",
                     &SECONDS,
                 ),
+                reminders_published: family(
+                    "reminders_published_total",
+                    "Reminders published",
+                    "of",
+                    &ReminderOf::WORDS,
+                ),
+                reminder_delay_seconds: make.histogram(
+                    "reminder_delay_seconds",
+                    "Time from the moment at which a reminder was due to its publication",
+                    &SECONDS,
+                ),
                 import_last_timestamp_seconds: make.float(
                     "import_last_timestamp_seconds",
                     "Unix time of the last import of pre-offers, 0 for none",
@@ -451,6 +472,10 @@ impl Metrics {
                     "Participations expired",
                     "reason",
                     &ExpiredReason::WORDS,
+                ),
+                reminders_due_age_seconds: make.float(
+                    "reminders_due_age_seconds",
+                    "Time for which the oldest reminder that is due has not been recorded",
                 ),
             },
             api: ApiMetrics {

@@ -93,7 +93,17 @@ pub struct NewPromotion {
     pub active: bool,
 }
 
+/// Whether conditions that were read may be written only once the upgrade is finished.
+fn need_finished_upgrade(conditions: &Value) -> bool {
+    Conditions::from_json(conditions).is_ok_and(|conditions| conditions.need_finished_upgrade())
+}
+
 impl NewPromotion {
+    /// Whether it has something that a process of the release before would misjudge.
+    pub fn needs_finished_upgrade(&self) -> bool {
+        need_finished_upgrade(&self.conditions)
+    }
+
     /// Reads and checks it, naming every field that is wrong.
     pub fn from_json(object: &Map<String, Value>) -> Result<Self, Vec<FieldError>> {
         let mut fields = Fields::of(object);
@@ -160,6 +170,11 @@ impl PromotionPatch {
             missing_split,
             active,
         }))
+    }
+
+    /// Whether it has something that a process of the release before would misjudge.
+    pub fn needs_finished_upgrade(&self) -> bool {
+        self.conditions.as_ref().is_some_and(need_finished_upgrade)
     }
 
     /// Whether nothing is to change.

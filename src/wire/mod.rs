@@ -11,6 +11,7 @@ pub mod pre_offer;
 pub mod promotion_status;
 pub mod quarantine;
 pub mod receipt;
+pub mod reminder;
 pub mod revision;
 pub mod reward;
 pub mod ride_completed;

@@ -1,12 +1,14 @@
-//! The schemas of the events, generated from their types, and the AsyncAPI document of the two
-//! topics that is put together of them.
+//! The schemas of the events, generated from their types, and the AsyncAPI document of the topics
+//! that is put together of them.
 
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::promotion_status::{EventType, PromotionStatus, SOURCE};
+use super::reminder::{GoalName, Reminder, ReminderType};
 use super::ride_completed::RideCompleted;
 use crate::domain::participation::StatusName;
+use crate::domain::reminder::ReminderOf;
 
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
@@ -38,6 +40,20 @@ pub fn example_status() -> Value {
     })
 }
 
+/// A reminder as the contract shows it: a day before the challenge's end.
+pub fn example_reminder() -> Value {
+    json!({
+        "event_id": "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b13", "type": ReminderType::Reminder,
+        "of": ReminderOf::Challenge, "lead": "P1D", "deadline": "2026-12-04T09:00:00.000Z",
+        "user_id": 48_151, "promotion_id": 1, "promotion_key": "mx-newbie-20",
+        "rides_completed": 17, "rides_target": 20,
+        "goals": [{ "goal": GoalName::Rides, "completed": 17, "target": 20 }],
+        "reward": { "product_id": 80, "amount_cents": 100_000, "currency_code": "MXN",
+            "repayment_rate": "15" },
+        "occurred_at": "2026-12-03T09:00:00.321Z",
+    })
+}
+
 /// JSON Schema of `ride-completed`.
 pub fn ride_completed() -> Value {
     json_schema::<RideCompleted>("ride-completed", &example_ride())
@@ -46,6 +62,11 @@ pub fn ride_completed() -> Value {
 /// JSON Schema of `promotion-status`.
 pub fn promotion_status() -> Value {
     json_schema::<PromotionStatus>("promotion-status", &example_status())
+}
+
+/// JSON Schema of `promotion-reminder`.
+pub fn promotion_reminder() -> Value {
+    json_schema::<Reminder>("promotion-reminder", &example_reminder())
 }
 
 /// The type's own schema, with those it refers to under `$defs`.
@@ -112,12 +133,15 @@ fn redirect(value: &mut Value) {
     }
 }
 
-/// The AsyncAPI document: what is read from `ride-completed` and written to `promotion-status`,
-/// under their default names.
+/// The AsyncAPI document: what is read from `ride-completed` and written to `promotion-status` and
+/// `promotion-reminder`, under their default names.
 pub fn asyncapi() -> Value {
     let (ride, mut components) = schemas::<RideCompleted>();
     let (status, others) = schemas::<PromotionStatus>();
     components.extend(others);
+    let (reminder, others) = schemas::<Reminder>();
+    components.extend(others);
+    components.insert("PromotionReminder".to_owned(), reminder);
     components.insert("RideCompleted".to_owned(), ride);
     components.insert("PromotionStatus".to_owned(), status);
     let reference = |to: &str| json!({ "$ref": to });
@@ -127,7 +151,7 @@ pub fn asyncapi() -> Value {
         "info": {
             "title": "Ride Promo",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Completed rides come in, status changes of promotions go out. Values are \
+            "description": "Completed rides come in, status changes of promotions and reminders go out. Values are \
                 JSON in UTF-8, metadata is in the records' headers (CloudEvents, binary mode). The \
                 topics' names are configurable; these are the defaults.",
             "license": { "name": "Apache-2.0" },
@@ -154,6 +178,15 @@ pub fn asyncapi() -> Value {
                 "bindings": { "kafka": topic("promotion-status", "compact",
                     json!({ "min.compaction.lag.ms": 604_800_000 })) },
             },
+            "promotion-reminder": {
+                "address": "promotion-reminder",
+                "description": "Reminders of deadlines that come near, for messages to clients. At least \
+                    once, and each only once per participation, deadline and lead but for redeliveries, \
+                    which have the same `event_id`. Kept for 7 days, not compacted. Read `read_committed`.",
+                "messages": { "PromotionReminder": reference("#/components/messages/PromotionReminder") },
+                "bindings": { "kafka": topic("promotion-reminder", "delete",
+                    json!({ "retention.ms": 604_800_000 })) },
+            },
         },
         "operations": {
             "applyRide": {
@@ -178,6 +211,15 @@ pub fn asyncapi() -> Value {
                     reference("#/channels/promotion-status/messages/PromotionStatus"),
                     reference("#/channels/promotion-status/messages/Forgotten"),
                 ],
+                "bindings": { "kafka": { "bindingVersion": "0.5.0" } },
+            },
+            "publishReminder": {
+                "action": "send",
+                "channel": reference("#/channels/promotion-reminder"),
+                "title": "Publish a reminder",
+                "summary": "Says that a deadline comes near. Subscribers send the client a message, once \
+                    per `event_id`, if `deadline` has not passed when they come to it.",
+                "messages": [reference("#/channels/promotion-reminder/messages/PromotionReminder")],
                 "bindings": { "kafka": { "bindingVersion": "0.5.0" } },
             },
         },
@@ -220,11 +262,34 @@ pub fn asyncapi() -> Value {
                         "payload": example_ride(),
                     }],
                 },
+                "PromotionReminder": {
+                    "name": "PromotionReminder",
+                    "title": "A deadline comes near",
+                    "contentType": "application/json",
+                    "headers": event_headers(&ReminderType::WORDS, "`type`"),
+                    "payload": reference("#/components/schemas/PromotionReminder"),
+                    "bindings": { "kafka": {
+                        "key": { "type": "string", "pattern": "^[1-9][0-9]*:[1-9][0-9]*$",
+                            "description": "`{user_id}:{promotion_id}`" },
+                        "bindingVersion": "0.5.0",
+                    } },
+                    "examples": [{
+                        "name": "a-day-left",
+                        "summary": "A day before the challenge's end, three rides are missing",
+                        "headers": {
+                            "ce_specversion": "1.0", "ce_id": "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b13",
+                            "ce_type": ReminderType::Reminder, "ce_source": SOURCE,
+                            "ce_time": "2026-12-03T09:00:00.321Z", "ce_subject": "48151:1",
+                            "content-type": "application/json",
+                        },
+                        "payload": example_reminder(),
+                    }],
+                },
                 "PromotionStatus": {
                     "name": "PromotionStatus",
                     "title": "A status change of a participation",
                     "contentType": "application/json",
-                    "headers": status_headers(),
+                    "headers": event_headers(&EventType::WORDS, "`type`: filter by it without parsing"),
                     "payload": reference("#/components/schemas/PromotionStatus"),
                     "bindings": { "kafka": {
                         "key": { "type": "string", "pattern": "^[1-9][0-9]*:[1-9][0-9]*$",
@@ -278,14 +343,14 @@ fn ride_headers() -> Value {
     })
 }
 
-fn status_headers() -> Value {
+fn event_headers(types: &[&str], about_type: &str) -> Value {
     json!({
         "type": "object",
         "required": ["ce_specversion", "ce_id", "ce_type", "ce_source", "ce_time", "ce_subject", "content-type"],
         "properties": {
             "ce_specversion": { "type": "string", "enum": ["1.0"] },
             "ce_id": { "type": "string", "format": "uuid", "description": "`event_id`" },
-            "ce_type": { "type": "string", "enum": EventType::WORDS, "description": "`type`: filter by it without parsing" },
+            "ce_type": { "type": "string", "enum": types, "description": about_type },
             "ce_source": { "type": "string", "enum": [SOURCE] },
             "ce_time": { "type": "string", "format": "date-time", "description": "`occurred_at`" },
             "ce_subject": { "type": "string", "description": "The key" },

@@ -139,7 +139,7 @@ async fn the_official_parser_reads_the_asyncapi_document() {
     let (valid, said) = run(&mut parser).await;
     assert!(valid, "{said}");
     assert!(
-        said.contains("channels: promotion-status, ride-completed"),
+        said.contains("channels: promotion-reminder, promotion-status, ride-completed"),
         "{said}"
     );
 }
@@ -236,6 +236,64 @@ async fn every_example_of_a_subscriber_keeps_the_newest_version() {
     ] {
         let said = shell.run(&format!("{path}\n{commands}")).await;
         assert!(said.ends_with(&expected), "{commands}\n{said}");
+    }
+}
+
+/// The example that sends pushes: once for each reminder, and none when it is too late.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make contracts"]
+async fn the_example_sends_each_reminder_once() {
+    let world = World::new().await;
+    let mut asked = conditions(3);
+    asked["reminders"] = json!({ "challenge": ["PT2M"], "reward": [] });
+    let challenges = Challenges::new(&world, &asked).await;
+    let began = now() - TimeDelta::hours(1);
+    for user_id in [1, 2] {
+        challenges
+            .start(&[user_id], began, now() + TimeDelta::seconds(100))
+            .await;
+    }
+    let _service = world.service().roles("sweep,relay").start().await;
+    let reminders = eventually(LIMIT, || async {
+        let reminders = world.reminders().await;
+        equal(reminders.len(), 2).map(|_| reminders)
+    })
+    .await;
+    // All of it again, and one that comes too late.
+    let mut late = reminders[0].clone();
+    let mut value = late.json();
+    value["event_id"] = json!("0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b13");
+    value["deadline"] = json!(instant(now()));
+    late.value = Some(value.to_string().into_bytes());
+    let again = reminders.iter().chain([&late]);
+    let again = again.map(|record| Outgoing {
+        partition: Some(record.partition),
+        key: record.key.clone().map(String::into_bytes),
+        value: record.value.clone(),
+        ..Outgoing::default()
+    });
+    let topic = world.reminder_topic();
+    let commit =
+        world
+            .kafka()
+            .produce_in_transaction(topic, again.collect(), TransactionEnd::Commit);
+    drop(commit.await);
+    let shell = Shell::new(&world)
+        .within(&tools().join("subscribers"))
+        .env("REMINDER_TOPIC", topic)
+        .env("GROUP_ID", topic);
+    let said = shell.run(&block(PAGE, "reminders")).await;
+    let mut sent: Vec<&str> = said
+        .lines()
+        .filter(|line| line.starts_with("to client"))
+        .collect();
+    sent.sort_unstable();
+    assert_eq!(sent.len(), 2, "{said}");
+    for (line, user_id) in sent.iter().zip([1, 2]) {
+        assert!(
+            line.starts_with(&format!("to client {user_id}: 3 rides to go until ")),
+            "{said}"
+        );
     }
 }
 

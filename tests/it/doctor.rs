@@ -69,6 +69,11 @@ async fn everything_well_is_a_line_each() {
     found.ok(world.ride_topic(), "may Read, Describe");
     found.ok(world.status_topic(), "4 partitions, compacted");
     found.ok(world.status_topic(), "may Read, Write, Describe");
+    found.ok(
+        world.reminder_topic(),
+        "4 partitions, retention.ms 604800000",
+    );
+    found.ok(world.reminder_topic(), "may Write, Describe");
     found.ok("kafka transactions", "can be used");
     found.ok("kafka clock", "ms ahead of this machine");
     found.ok("postgres", "version ");
@@ -187,7 +192,11 @@ async fn topics_that_are_missing_or_would_lose_something() {
     assert!(!topics.iter().any(|topic| topic == world.ride_topic()));
 
     let compacted = [("cleanup.policy", "compact")];
-    for topic in [world.ride_topic(), world.status_topic()] {
+    for topic in [
+        world.ride_topic(),
+        world.status_topic(),
+        world.reminder_topic(),
+    ] {
         world.kafka().create_topic(topic, 1, &compacted).await;
     }
     let found = Findings::of(world.command(&["doctor"])).await;
@@ -195,6 +204,8 @@ async fn topics_that_are_missing_or_would_lose_something() {
     assert!(cure.contains("cleanup.policy=delete"), "{cure}");
     let cure = found.cure(world.status_topic(), "min.compaction.lag.ms is 0");
     assert!(cure.contains("min.compaction.lag.ms=604800000"), "{cure}");
+    let cure = found.cure(world.reminder_topic(), "cleanup.policy is compact");
+    assert!(cure.contains("cleanup.policy=delete"), "{cure}");
 
     let other = World::builder().without_topics().build().await;
     for topic in [other.ride_topic(), other.status_topic()] {
@@ -368,7 +379,11 @@ async fn kafka_and_postgres_over_tls_with_a_password_and_no_more_rights_than_nee
         "User:ride-promo",
         "--operation",
     ];
-    for topic in [world.ride_topic(), world.status_topic()] {
+    for topic in [
+        world.ride_topic(),
+        world.status_topic(),
+        world.reminder_topic(),
+    ] {
         let describe = ["DescribeConfigs", "--topic", topic];
         kafka.acls(&[&readable[..], &describe[..]].concat()).await;
         let describe = ["Describe", "--topic", topic];
@@ -379,6 +394,7 @@ async fn kafka_and_postgres_over_tls_with_a_password_and_no_more_rights_than_nee
     for (subject, says) in [
         (world.ride_topic().to_owned(), "may not Read"),
         (world.status_topic().to_owned(), "may not Read, Write"),
+        (world.reminder_topic().to_owned(), "may not Write"),
         (format!("kafka group {}", world.group_id()), ""),
         ("kafka transactions".to_owned(), ""),
     ] {

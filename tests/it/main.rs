@@ -48,6 +48,7 @@ mod reconcile;
 mod recovery;
 mod refusals;
 mod relaying;
+mod reminders;
 mod replay;
 mod republish;
 mod revisions;

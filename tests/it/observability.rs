@@ -609,7 +609,7 @@ async fn the_last_import_the_delay_of_changes_and_the_limit_of_waits_are_shown()
 /// The first command of every runbook works as it is written, and shows what its page is about.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_runbooks_commands_show_what_they_are_about() {
-    const LOOKS: [(&str, &str); 28] = [
+    const LOOKS: [(&str, &str); 29] = [
         (
             "docs/runbooks/RidePromoAcceptsFailing.md",
             "ride_promo_accepts_total",
@@ -649,6 +649,10 @@ async fn the_runbooks_commands_show_what_they_are_about() {
             "ride_promo_ingest_lag{partition=\"0\"} 0",
         ),
         ("docs/runbooks/RidePromoIngestStopped.md", "ok"),
+        (
+            "docs/runbooks/RidePromoRemindersLate.md",
+            "ride_promo_reminders_due_age_seconds",
+        ),
         (
             "docs/runbooks/RidePromoKeySetStale.md",
             "ok    auth: tokens are checked with",

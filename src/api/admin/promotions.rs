@@ -47,7 +47,7 @@ pub async fn list(
 }
 
 refusals!(
-    CreatePromotionRefusals = admin, body;
+    CreatePromotionRefusals = admin, body, upgrade;
     Problem::promotion_key_taken()
 );
 
@@ -72,6 +72,9 @@ pub async fn create(
     JsonObject(body): JsonObject,
 ) -> Result<Response> {
     let new = NewPromotion::from_json(&body).map_err(Problem::invalid_request)?;
+    if new.needs_finished_upgrade() {
+        store.require_finished_upgrade().await?;
+    }
     match store
         .create_promotion(new, &admin.author("POST /promotions"))
         .await?
@@ -115,7 +118,7 @@ pub async fn get(
     Ok(Revised(promotion).unless_known(&headers))
 }
 
-refusals!(PatchPromotionRefusals = admin, path, body, conditional);
+refusals!(PatchPromotionRefusals = admin, path, body, conditional, upgrade);
 
 /// Changes a promotion
 ///
@@ -142,6 +145,9 @@ pub async fn patch(
     JsonObject(body): JsonObject,
 ) -> Result<Revised<Promotion>> {
     let patch = PromotionPatch::from_json(&body).map_err(Problem::invalid_request)?;
+    if patch.needs_finished_upgrade() {
+        store.require_finished_upgrade().await?;
+    }
     let promotion = store
         .patch_promotion(
             promotion_id,

@@ -9,7 +9,9 @@ use super::judging::LockedChallenge;
 use crate::domain::Instant;
 use crate::domain::participation::{Challenge, Status, StatusName};
 use crate::domain::promotion::{Conditions, Judgement, Verdict};
+use crate::domain::reminder::ReminderOf;
 use crate::domain::ride::{Ride, RideSource};
+use crate::store::reminders::Scheduled;
 use crate::store::{Result, StoreError, must_be_all};
 use crate::wire::promotion_status::EventType;
 
@@ -124,6 +126,7 @@ pub(super) struct Changes {
     event_types: Vec<EventType>,
     traceparents: Vec<Option<String>>,
     event_ids: Vec<Uuid>,
+    reminders: Scheduled,
 }
 
 impl Changes {
@@ -141,6 +144,14 @@ impl Changes {
         } else {
             (Status::InProgress, EventType::Progressed)
         };
+        if let Some(completion) = status.completion() {
+            self.reminders.push(
+                (row.user_id, row.promotion_id),
+                challenge.conditions,
+                ReminderOf::Reward,
+                (completion.completed_at, completion.reward_deadline),
+            );
+        }
         let fields = status.fields();
         self.users.push(row.user_id);
         self.promotions.push(row.promotion_id);
@@ -195,13 +206,14 @@ impl Changes {
             StatusName::InProgress as StatusName,
             now
         )
-        .execute(connection)
+        .execute(&mut *connection)
         .await?
         .rows_affected();
         must_be_all(
             written,
             self.users.len(),
             "locked participations could be updated",
-        )
+        )?;
+        self.reminders.write(connection).await
     }
 }

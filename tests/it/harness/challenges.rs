@@ -139,7 +139,11 @@ impl Challenges {
                  select user_id, $2, (select terms_id from promotion_terms where promotion_id = $2), 'IN_PROGRESS', $3, $4,
                         $5, $6, gen_random_uuid(), 'MX', date_trunc('month', $4 at time zone 'UTC')::date
                    from unnest($1) user_id
-                 returning *)
+                 returning *),
+             reminders as (
+                 insert into participation_reminder (user_id, promotion_id, next_at)
+                 select user_id, promotion_id, clock_ms() from made join promotion_terms using (terms_id, promotion_id)
+                  where conditions ? 'reminders')
              insert into event_outbox (event_id, type, user_id, promotion_id, status, version, rides_completed, rides_target,
                                        started_at, challenge_deadline, reward, occurred_at)
              select gen_random_uuid(), 'promotion.started', user_id, promotion_id, status, version, 0, rides_target, started_at,

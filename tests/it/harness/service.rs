@@ -49,8 +49,9 @@ impl ServiceBuilder {
     pub fn program(mut self, program: &Path) -> Self {
         program.clone_into(&mut self.program);
         // What it does not know yet would be an error.
+        let later = ["RIDE_PROMO__ERASE__", "RIDE_PROMO__KAFKA__REMINDER_TOPIC"];
         self.environment
-            .retain(|(name, _)| !name.starts_with("RIDE_PROMO__ERASE__"));
+            .retain(|(name, _)| !later.iter().any(|later| name.starts_with(later)));
         self
     }
 
@@ -304,6 +305,10 @@ pub(super) fn environment(world: &World) -> Vec<(String, String)> {
         (
             "RIDE_PROMO__KAFKA__STATUS_TOPIC",
             world.status_topic().to_owned(),
+        ),
+        (
+            "RIDE_PROMO__KAFKA__REMINDER_TOPIC",
+            world.reminder_topic().to_owned(),
         ),
         ("RIDE_PROMO__KAFKA__GROUP_ID", world.group_id().to_owned()),
         (

@@ -51,6 +51,7 @@ pub struct World {
     database: String,
     ride_topic: String,
     status_topic: String,
+    reminder_topic: String,
     partitions: i32,
     pool: PgPool,
     producer: FutureProducer,
@@ -133,6 +134,7 @@ impl WorldBuilder {
         let world = World {
             ride_topic: format!("{name}-rides"),
             status_topic: format!("{name}-status"),
+            reminder_topic: format!("{name}-reminders"),
             producer: kafka.producer(),
             kafka,
             postgres,
@@ -143,14 +145,18 @@ impl WorldBuilder {
             dirs: AtomicUsize::new(0),
         };
         if !self.without_topics {
-            tokio::join!(world.create_ride_topic(), world.create_status_topic());
+            tokio::join!(
+                world.create_ride_topic(),
+                world.create_status_topic(),
+                world.create_reminder_topic()
+            );
         }
         world
     }
 }
 
 impl World {
-    /// A migrated database and two empty topics of 4 partitions, on the shared servers.
+    /// A migrated database and empty topics of 4 partitions, on the shared servers.
     pub async fn new() -> Self {
         Self::builder().build().await
     }
@@ -212,6 +218,11 @@ impl World {
         &self.status_topic
     }
 
+    /// The topic of reminders.
+    pub fn reminder_topic(&self) -> &str {
+        &self.reminder_topic
+    }
+
     /// The topic of the erasure ledger.
     pub fn erasure_topic(&self) -> String {
         format!("{}-erasures", self.name)
@@ -242,6 +253,13 @@ impl World {
         ];
         self.kafka
             .create_topic(&self.status_topic, self.partitions, &config)
+            .await;
+    }
+
+    async fn create_reminder_topic(&self) {
+        let config = [("cleanup.policy", "delete"), ("retention.ms", "604800000")];
+        self.kafka
+            .create_topic(&self.reminder_topic, self.partitions, &config)
             .await;
     }
 
@@ -371,6 +389,14 @@ impl World {
         records.into_iter().map(StatusRecord::of).collect()
     }
 
+    /// Every reminder published so far, by partition, then by offset; a redelivered one once.
+    pub async fn reminders(&self) -> Vec<Record> {
+        let mut seen = std::collections::BTreeSet::new();
+        let mut records = self.kafka.read_topic(&self.reminder_topic).await;
+        records.retain(|record| seen.insert(record.json()["event_id"].to_string()));
+        records
+    }
+
     /// The newest record of each key of the topic of status changes; `None` for a tombstone.
     pub async fn newest_statuses(&self) -> BTreeMap<String, Option<Value>> {
         let records = self.kafka.read_topic(&self.status_topic).await;
@@ -411,6 +437,7 @@ impl Drop for World {
         let topics = [
             self.ride_topic.clone(),
             self.status_topic.clone(),
+            self.reminder_topic.clone(),
             self.erasure_topic(),
         ];
         std::thread::spawn(move || {

@@ -1,0 +1,83 @@
+//! The reminder before a deadline (contract 2, "Deadlines and exceptions"), on a topic of its own. It
+//! changes nothing of the participation.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::domain::reminder::ReminderOf;
+use crate::domain::reward::Reward;
+use crate::domain::words::words;
+
+words! {
+    /// What a record of the topic of reminders is.
+    pub enum ReminderType {
+        /// A deadline comes near.
+        Reminder = "promotion.reminder",
+    }
+}
+
+words! {
+    /// What a promotion asks for.
+    pub enum GoalName {
+        /// Rides that count.
+        Rides = "RIDES",
+    }
+}
+
+/// How far a client has come towards one goal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Goal {
+    /// Which.
+    pub goal: GoalName,
+    /// How much is done, at most `target`.
+    #[schema(minimum = 0, example = 6)]
+    pub completed: i64,
+    /// How much is needed.
+    #[schema(minimum = 1, example = 20)]
+    pub target: i64,
+}
+
+/// A record of `promotion-reminder`, in the field order of the contract.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(
+    description = "A deadline of a client's participation comes near, and there is something left to do before it: rides (`of` `CHALLENGE`) or claiming the reward (`of` `REWARD`). Every field is always there. It has no version and changes nothing of the participation."
+)]
+pub struct Reminder {
+    /// The same at every delivery of this reminder.
+    pub event_id: Uuid,
+    /// Always the same.
+    #[serde(rename = "type")]
+    pub event_type: ReminderType,
+    /// Which deadline.
+    pub of: ReminderOf,
+    /// How long before the deadline it was due, as the promotion's conditions write it.
+    #[schema(format = "duration", example = "P1D")]
+    pub lead: String,
+    /// The deadline, exclusive, as it was when the reminder was recorded.
+    #[serde(with = "crate::wire::instant")]
+    pub deadline: DateTime<Utc>,
+    /// The client.
+    #[schema(minimum = 1, example = 48_151)]
+    pub user_id: i64,
+    /// The promotion.
+    #[schema(example = 1)]
+    pub promotion_id: i64,
+    /// The promotion's verbal key.
+    #[schema(example = "mx-newbie-20")]
+    pub promotion_key: String,
+    /// Rides counted, never more than `rides_target`.
+    #[schema(minimum = 0, example = 6)]
+    pub rides_completed: i32,
+    /// Rides needed.
+    #[schema(minimum = 1, maximum = 10_000, example = 20)]
+    pub rides_target: i32,
+    /// Every goal of the promotion.
+    #[schema(min_items = 1)]
+    pub goals: Vec<Goal>,
+    /// The frozen loan terms.
+    pub reward: Reward,
+    /// When it was recorded, by the database's clock.
+    #[serde(with = "crate::wire::instant")]
+    pub occurred_at: DateTime<Utc>,
+}
