@@ -469,7 +469,7 @@ proptest! {
     #[test]
     fn only_the_contracts_moves_between_statuses_are_possible(
         status in select(StatusName::ALL.to_vec()),
-        expired_for in select(vec![ExpiredReason::ChallengeNotCompleted, ExpiredReason::RewardNotClaimed]),
+        expired_for in select(ExpiredReason::ALL.to_vec()),
         off in prop_oneof![Just(0_i64), -2_i64..=2, any::<i32>().prop_map(i64::from)],
     ) {
         let conditions = conditions(&json!({
@@ -507,6 +507,17 @@ proptest! {
             Status::InProgress | Status::Completed(_) if !passed => Err(MoveError::TooEarly),
             Status::InProgress => Ok(expired(ExpiredReason::ChallengeNotCompleted, None)),
             Status::Completed(_) => Ok(expired(ExpiredReason::RewardNotClaimed, Some(completion))),
+            _ => Err(refused),
+        });
+        // Whatever the clock says: until the challenge is settled, the client may quit it.
+        prop_assert_eq!(status.quit(now), match status {
+            Status::InProgress => Ok(expired(ExpiredReason::Quit, None)),
+            _ => Err(refused),
+        });
+        prop_assert_eq!(status.cancel(now), match status {
+            Status::Completed(_) if passed => Err(MoveError::TooLate),
+            Status::InProgress => Ok(expired(ExpiredReason::Cancelled, None)),
+            Status::Completed(_) => Ok(expired(ExpiredReason::Cancelled, Some(completion))),
             _ => Err(refused),
         });
     }

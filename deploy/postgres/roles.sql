@@ -46,6 +46,7 @@ $$;
 grant select, insert, update on active_pre_offer to ride_promo_api;
 grant select, insert on admin_audit to ride_promo_api;
 grant select, insert, update on application to ride_promo_api;
+grant select, insert, update on budget_use to ride_promo_api;
 grant select, insert, update on cash_loan_account to ride_promo_api;
 grant select on consumer_position to ride_promo_api;
 grant select on erasure to ride_promo_api;
@@ -57,6 +58,7 @@ grant select on participation_history to ride_promo_api;
 grant select, insert, update on participation_reminder to ride_promo_api;
 grant select, insert, update on pre_offer to ride_promo_api;
 grant select, insert, update on product to ride_promo_api;
+grant select, insert on product_terms to ride_promo_api;
 grant select, insert, update on promotion to ride_promo_api;
 grant select, insert on promotion_terms to ride_promo_api;
 grant select, insert, update on promotion_user to ride_promo_api;
@@ -91,6 +93,7 @@ grant select on server_identity to ride_promo_relay;
 
 -- Needed to see how long other users' transactions last.
 grant pg_read_all_stats to ride_promo_sweep;
+grant select, update on budget_use to ride_promo_sweep;
 grant select, update on cash_loan_account to ride_promo_sweep;
 grant select on consumer_position to ride_promo_sweep;
 grant select, insert on event_outbox to ride_promo_sweep;

@@ -193,6 +193,7 @@ impl Api {
                 store: self.store.clone(),
                 cluster: self.cluster.clone(),
                 outbox_wake: self.outbox_wake.clone(),
+                metrics: Arc::clone(&self.metrics),
                 kafka: Arc::new(self.config.kafka.clone()),
                 allowed_lateness: self.config.sweep.allowed_lateness,
                 import_body_timeout: self.config.admin.import_body_timeout,

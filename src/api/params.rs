@@ -23,6 +23,18 @@ pub struct UserPath {
     user_id: i64,
 }
 
+/// Of a call about one client's participation in one promotion.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct ParticipationPath {
+    /// The client
+    #[param(minimum = 1, example = 48_151)]
+    user_id: i64,
+    /// The promotion
+    #[param(minimum = 1, example = 1)]
+    promotion_id: i64,
+}
+
 /// Of a call about one product.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]

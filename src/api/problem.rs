@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use crate::domain::eligibility::EligibilityRule;
 use crate::domain::fields::FieldError;
+use crate::domain::participation::ExpiredReason;
 use crate::store::StoreError;
 
 /// The media type of every refusal.
@@ -388,11 +389,24 @@ impl Problem {
         )
     }
 
-    /// Reward: the challenge expired unreached.
-    pub fn challenge_over() -> Self {
+    /// Reward: the challenge expired unreached, was quit or was cancelled.
+    pub fn challenge_over(reason: ExpiredReason) -> Self {
         Self::new(
             kind!(GONE, "challenge-over", "The challenge is over"),
-            "The challenge ended before it was completed.",
+            "The challenge ended without a reward; expired_reason says why.",
+        )
+        .with("expired_reason", reason)
+    }
+
+    /// Quit: the challenge is completed or over.
+    pub fn challenge_not_in_progress() -> Self {
+        Self::new(
+            kind!(
+                CONFLICT,
+                "challenge-not-in-progress",
+                "Challenge not in progress"
+            ),
+            "Only a challenge that is in progress can be quit.",
         )
     }
 
@@ -446,6 +460,22 @@ impl Problem {
                 "Precondition failed"
             ),
             "It was changed since, or is not there: read it again and decide anew.",
+        )
+    }
+
+    /// Admin: the participation is over or rewarded.
+    pub fn not_live() -> Self {
+        Self::new(
+            kind!(CONFLICT, "not-live", "Not live"),
+            "Only a participation that is in progress, or whose reward can be accepted, can be cancelled.",
+        )
+    }
+
+    /// Admin: the promotion has had starts that no budget counted.
+    pub fn budget_too_late() -> Self {
+        Self::new(
+            kind!(CONFLICT, "budget-too-late", "Budget too late"),
+            "The promotion has had starts and never a budget; create another promotion with one.",
         )
     }
 

@@ -8,6 +8,7 @@ use utoipa::openapi::{Content, Header, RefOr, Response, ResponseBuilder};
 
 use super::problem::{CONTENT_TYPE_PROBLEM, Problem};
 use crate::domain::eligibility::EligibilityRule;
+use crate::domain::participation::ExpiredReason;
 
 /// The responses of an operation, by status.
 pub type Responses = BTreeMap<String, RefOr<Response>>;
@@ -83,6 +84,11 @@ pub fn already_participated() -> Problem {
 /// `already-rewarded`, with what accepting created.
 pub fn already_rewarded() -> Problem {
     Problem::already_rewarded(example("origination"))
+}
+
+/// `challenge-over`, for one of the reasons.
+pub fn challenge_over() -> Problem {
+    Problem::challenge_over(ExpiredReason::ChallengeNotCompleted)
 }
 
 /// `not-eligible`, for two reasons.
@@ -218,6 +224,7 @@ fn member(name: &str) -> Value {
         "reason" => reference("EligibilityRule"),
         "reasons" => list("EligibilityRule"),
         "application" => reference("Origination"),
+        "expired_reason" => reference("ExpiredReason"),
         _ => json!({}),
     }
 }

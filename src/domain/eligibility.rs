@@ -5,8 +5,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::budget::{Budget, BudgetUse};
 use super::participation::{ExpiredReason, Status};
 use super::reward::{CountryCode, Reward};
+use super::schedule::Schedule;
 use super::words::words;
 use super::{Instant, PromotionId};
 
@@ -25,8 +27,12 @@ words! {
         NoPromotionMapped = "NO_PROMOTION_MAPPED",
         /// The promotion is switched off.
         PromotionInactive = "PROMOTION_INACTIVE",
+        /// It is before the promotion's `opens_at`, or at or after its `closes_at`.
+        PromotionNotOpen = "PROMOTION_NOT_OPEN",
         /// Promotions are switched off in the pre-offer's country.
         PromotionsDisabled = "PROMOTIONS_DISABLED",
+        /// The reward does not fit in what is left of the promotion's budget, or is in another currency.
+        BudgetExhausted = "BUDGET_EXHAUSTED",
     }
 }
 
@@ -46,8 +52,12 @@ pub struct Facts {
     pub promotion_mapped: Option<bool>,
     /// Whether that promotion is active.
     pub promotion_active: Option<bool>,
+    /// Whether it can be started at this moment.
+    pub promotion_open: Option<bool>,
     /// Whether promotions are on in the pre-offer's country, which is the client's.
     pub promotions_enabled: Option<bool>,
+    /// Whether the pre-offer's reward fits in the promotion's budget.
+    pub budget_has_room: Option<bool>,
 }
 
 /// Whether there is a pre-offer to consider.
@@ -63,7 +73,7 @@ pub enum PreOfferFound {
 
 impl Facts {
     /// Every rule in the contract's order, with whether it holds; `None` where it cannot be judged.
-    fn rules(&self) -> [(EligibilityRule, Option<bool>); 7] {
+    fn rules(&self) -> [(EligibilityRule, Option<bool>); 9] {
         let unexpired = match self.pre_offer {
             PreOfferFound::No => None,
             PreOfferFound::Expired => Some(false),
@@ -79,7 +89,9 @@ impl Facts {
             (EligibilityRule::PreOfferExpired, unexpired),
             (EligibilityRule::NoPromotionMapped, self.promotion_mapped),
             (EligibilityRule::PromotionInactive, self.promotion_active),
+            (EligibilityRule::PromotionNotOpen, self.promotion_open),
             (EligibilityRule::PromotionsDisabled, self.promotions_enabled),
+            (EligibilityRule::BudgetExhausted, self.budget_has_room),
         ]
     }
 }
@@ -144,8 +156,20 @@ pub struct PreOffer {
     pub promotion_id: Option<PromotionId>,
     /// Whether that promotion is active; `None` without one.
     pub promotion_active: Option<bool>,
+    /// When that promotion can be started.
+    pub schedule: Schedule,
+    /// That promotion's budget with what is in use of it; `None` without one.
+    pub budget: Option<(Budget, BudgetUse)>,
     /// The country's switch; `None` where it was never set, which is off.
     pub promotions_enabled: Option<bool>,
+}
+
+impl PreOffer {
+    /// Whether its reward fits in its promotion's budget.
+    fn fits(&self) -> bool {
+        self.budget
+            .is_none_or(|(budget, used)| budget.has_room(&used, &self.reward))
+    }
 }
 
 /// Everything that decides what a client sees on landing, as of one moment.
@@ -210,7 +234,10 @@ impl ClientFacts {
             return None;
         }
         Some(match ended {
-            ExpiredReason::ChallengeNotCompleted => Screen::ChallengeOver,
+            // The early ends count as acknowledged, so that their screen is not decided here.
+            ExpiredReason::ChallengeNotCompleted
+            | ExpiredReason::Quit
+            | ExpiredReason::Cancelled => Screen::ChallengeOver,
             ExpiredReason::RewardNotClaimed => Screen::RewardExpired,
         })
     }
@@ -219,6 +246,7 @@ impl ClientFacts {
     pub fn facts(&self) -> Facts {
         let status = self.latest.map(|latest| latest.status);
         let valid = self.newbie.as_ref().filter(|found| self.is_valid(found));
+        let mapped = valid.filter(|found| found.promotion_id.is_some());
         Facts {
             rewarded: self.rewarded_elsewhere || matches!(status, Some(Status::Rewarded { .. })),
             live: match status {
@@ -233,7 +261,9 @@ impl ClientFacts {
             },
             promotion_mapped: valid.map(|found| found.promotion_id.is_some()),
             promotion_active: valid.and_then(|found| found.promotion_active),
+            promotion_open: mapped.map(|found| found.schedule.is_open(self.now)),
             promotions_enabled: valid.map(|found| found.promotions_enabled.unwrap_or(false)),
+            budget_has_room: mapped.map(PreOffer::fits),
         }
     }
 
@@ -280,6 +310,23 @@ impl ClientFacts {
                 "promotion_id": newbie.and_then(|found| found.promotion_id),
                 "active": newbie.and_then(|found| found.promotion_active),
             }),
+            EligibilityRule::PromotionNotOpen => json!({
+                "promotion_id": newbie.and_then(|found| found.promotion_id),
+                "opens_at": newbie.and_then(|found| found.schedule.opens_at).map(instant),
+                "closes_at": newbie.and_then(|found| found.schedule.closes_at).map(instant),
+                "now": instant(self.now),
+            }),
+            EligibilityRule::BudgetExhausted => {
+                let (budget, used) = newbie.and_then(|found| found.budget).unzip();
+                json!({
+                    "promotion_id": newbie.and_then(|found| found.promotion_id),
+                    "budget": budget,
+                    "participations": used.map(|used| used.participations_reserved + used.participations_spent),
+                    "reward_cents": used.map(|used| used.reward_cents_reserved + used.reward_cents_spent),
+                    "amount_cents": newbie.map(|found| found.reward.amount_cents),
+                    "currency_code": newbie.map(|found| found.reward.currency_code),
+                })
+            }
             EligibilityRule::PromotionsDisabled => json!({
                 "country_code": newbie.map(|found| found.country_code),
                 "promotions_enabled": newbie.and_then(|found| found.promotions_enabled),
@@ -322,8 +369,23 @@ mod tests {
             promotion_key: Some("mx-newbie-20".to_owned()),
             promotion_id: Some(7),
             promotion_active: Some(true),
+            schedule: Schedule::default(),
+            budget: None,
             promotions_enabled: Some(true),
         }
+    }
+
+    /// For one participation, and so many of them in use.
+    fn budget_with(participations_reserved: i64) -> Option<(Budget, BudgetUse)> {
+        let budget = Budget {
+            max_participations: Some(1),
+            ..Budget::default()
+        };
+        let used = BudgetUse {
+            participations_reserved,
+            ..BudgetUse::default()
+        };
+        Some((budget, used))
     }
 
     fn eligible() -> ClientFacts {
@@ -522,6 +584,23 @@ mod tests {
                 vec![EligibilityRule::PromotionInactive],
             ),
             (
+                changed(|found| found.schedule.opens_at = Some(now() + seconds(1))),
+                vec![EligibilityRule::PromotionNotOpen],
+            ),
+            (
+                changed(|found| found.schedule.closes_at = Some(now())),
+                vec![EligibilityRule::PromotionNotOpen],
+            ),
+            (
+                changed(|found| found.schedule.opens_at = Some(now())),
+                vec![],
+            ),
+            (changed(|found| found.budget = budget_with(0)), vec![]),
+            (
+                changed(|found| found.budget = budget_with(1)),
+                vec![EligibilityRule::BudgetExhausted],
+            ),
+            (
                 changed(|found| found.promotions_enabled = Some(false)),
                 vec![EligibilityRule::PromotionsDisabled],
             ),
@@ -541,13 +620,17 @@ mod tests {
                     latest: latest(completed(now() + TimeDelta::milliseconds(1))),
                     ..changed(|found| {
                         found.promotion_active = Some(false);
+                        found.schedule.closes_at = Some(now());
+                        found.budget = budget_with(1);
                         found.promotions_enabled = None;
                     })
                 },
                 vec![
                     EligibilityRule::AnotherChallengeLive,
                     EligibilityRule::PromotionInactive,
+                    EligibilityRule::PromotionNotOpen,
                     EligibilityRule::PromotionsDisabled,
+                    EligibilityRule::BudgetExhausted,
                 ],
             ),
         ];
@@ -576,7 +659,7 @@ mod tests {
                 EligibilityRule::NoPreOffer
             ]
         );
-        assert_eq!(rules(&eligible()).len(), 7);
+        assert_eq!(rules(&eligible()).len(), 9);
     }
 
     #[test]

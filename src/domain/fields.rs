@@ -129,6 +129,18 @@ impl<'a> Fields<'a> {
         self.optional(name, read)
     }
 
+    /// As [`Fields::patched`], of a field that may be removed: `None` where it is left out, `Some(None)`
+    /// where it is `null`.
+    pub fn patched_or_removed<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&'a Value) -> Result<T, Refusal>,
+    ) -> Option<Option<T>> {
+        let is_named = self.names(name);
+        let read = self.optional(name, read);
+        is_named.then_some(read)
+    }
+
     /// A field whose reader finds errors of its own, as the conditions' does.
     pub fn nested<T>(
         &mut self,

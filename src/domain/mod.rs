@@ -2,6 +2,7 @@
 //! HTTP in here, so every rule can be tested by itself and read in one place.
 
 pub mod anchor;
+pub mod budget;
 pub mod eligibility;
 pub mod fields;
 pub mod participation;
@@ -10,6 +11,7 @@ pub mod promotion;
 pub mod reminder;
 pub mod reward;
 pub mod ride;
+pub mod schedule;
 pub mod source;
 pub mod split;
 pub mod standing;

@@ -38,16 +38,10 @@ words! {
         ChallengeNotCompleted = "CHALLENGE_NOT_COMPLETED",
         /// The reward's deadline passed unclaimed.
         RewardNotClaimed = "REWARD_NOT_CLAIMED",
-    }
-}
-
-impl ExpiredReason {
-    /// The status that ends for this reason.
-    pub const fn expires(self) -> StatusName {
-        match self {
-            Self::ChallengeNotCompleted => StatusName::InProgress,
-            Self::RewardNotClaimed => StatusName::Completed,
-        }
+        /// The client quit the challenge.
+        Quit = "QUIT",
+        /// An operator cancelled the participation.
+        Cancelled = "CANCELLED",
     }
 }
 
@@ -186,6 +180,34 @@ impl Status {
                 rewarded_at: now,
             }),
             Self::Completed(_) => Err(MoveError::TooLate),
+            other => Err(MoveError::From(other.name())),
+        }
+    }
+
+    /// The client quits, recorded `now`: possible while rides are counted, settling too.
+    pub fn quit(self, now: Instant) -> Result<Self, MoveError> {
+        match self {
+            Self::InProgress => Ok(Self::Expired {
+                completion: None,
+                expired_at: now,
+                reason: ExpiredReason::Quit,
+            }),
+            other => Err(MoveError::From(other.name())),
+        }
+    }
+
+    /// An operator cancels, recorded `now`: possible while rides are counted, settling too, and while the
+    /// reward can be accepted.
+    pub fn cancel(self, now: Instant) -> Result<Self, MoveError> {
+        match self {
+            Self::Completed(completion) if now >= completion.reward_deadline => {
+                Err(MoveError::TooLate)
+            }
+            Self::InProgress | Self::Completed(_) => Ok(Self::Expired {
+                completion: self.completion(),
+                expired_at: now,
+                reason: ExpiredReason::Cancelled,
+            }),
             other => Err(MoveError::From(other.name())),
         }
     }

@@ -1,5 +1,6 @@
 //! The gauges that no role keeps by itself.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use crate::readiness::Role;
 use crate::store::horizon::{HOLDERS, horizon};
 use crate::store::schema::{missing_receipt_months, receipts_in_default_partition};
 use crate::store::{Store, StoreError};
-use crate::telemetry::{DatabaseMetrics, Metrics};
+use crate::telemetry::{BudgetGauge, BudgetMetrics, DatabaseMetrics, Metrics};
+use crate::wire::admin::Used;
 
 /// How often they are set.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -18,6 +20,7 @@ const DATABASE_ROUNDS: u64 = 6;
 /// Sets them until it is aborted.
 pub(super) async fn keep(store: Store, metrics: Arc<Metrics>, roles: Vec<Role>) {
     let mut tick = tokio::time::interval(INTERVAL);
+    let mut budgets = BTreeSet::new();
     for round in 0_u64.. {
         tick.tick().await;
         let (size, idle) = store.pool_size();
@@ -47,7 +50,36 @@ pub(super) async fn keep(store: Store, metrics: Arc<Metrics>, roles: Vec<Role>) 
         {
             tracing::debug!(%error, "the database was not asked about itself");
         }
+        if roles.contains(&Role::Sweep)
+            && let Err(error) = keep_budgets(&store, &metrics.budget, &mut budgets).await
+        {
+            tracing::debug!(%error, "the use of budgets was not read");
+        }
     }
+}
+
+/// `shown` are the promotions that had gauges until now.
+async fn keep_budgets(
+    store: &Store,
+    metrics: &BudgetMetrics,
+    shown: &mut BTreeSet<String>,
+) -> Result<(), StoreError> {
+    let gauge = |used: Used| BudgetGauge {
+        reserved: used.reserved,
+        spent: used.spent,
+        max: used.max,
+    };
+    let mut present = BTreeSet::new();
+    for used in store.budget_uses().await? {
+        let (participations, reward_cents) = (gauge(used.participations), gauge(used.reward_cents));
+        metrics.show(&used.promotion_key, participations, reward_cents);
+        present.insert(used.promotion_key);
+    }
+    for gone in shown.difference(&present) {
+        metrics.forget(gone);
+    }
+    *shown = present;
+    Ok(())
 }
 
 async fn keep_database(store: &Store, metrics: &DatabaseMetrics) -> Result<(), StoreError> {

@@ -6,12 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use serde_json::json;
 use sqlx::PgConnection;
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::audit::{self, Author};
+use super::budget::{self, Counted};
 use super::outbox::enqueue_tombstones;
 use super::{Result, Store, StoreError};
 use crate::domain::participation::StatusName;
+use crate::domain::reward::Reward;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::wire::erasure::{ErasedLoan, Erasure};
 
@@ -347,7 +350,7 @@ async fn erase(connection: &mut PgConnection, order: &Order) -> Result<Erased> {
     if !keep {
         remove_origination(connection, user_id, &mut removed).await?;
     }
-    let keys = remove_participations(connection, user_id, keep, &mut removed).await?;
+    let (keys, counted) = remove_participations(connection, user_id, keep, &mut removed).await?;
     remove_the_rest(connection, order, &mut removed).await?;
     // After what of these keys is on its way to the topic: the relay publishes by id.
     removed.tombstones = enqueue_tombstones(connection, user_id, &keys).await?;
@@ -356,6 +359,9 @@ async fn erase(connection: &mut PgConnection, order: &Order) -> Result<Erased> {
     let after = json!({ "client": order.entry.client, "erasure_id": order.entry.erasure_id, "reason": order.reason,
         "rewarded": order.entry.rewarded, "loan": order.entry.loan, "removed": removed });
     audit::record(connection, &order.author, None, Some(after)).await?;
+    if let Some(counted) = counted {
+        budget::erase(connection, counted).await?;
+    }
     Ok(Erased::Done(removed))
 }
 
@@ -380,19 +386,22 @@ async fn remove_origination(
 
 /// The participations but for a rewarded one that is kept, with their receipts, their splits, what
 /// of them waits to be published, and what is noted of those that were lost. Returns their keys'
-/// promotions.
+/// promotions, and the participation that is in use of a budget.
 async fn remove_participations(
     connection: &mut PgConnection,
     user_id: UserId,
     keep: bool,
     removed: &mut Removed,
-) -> Result<Vec<PromotionId>> {
+) -> Result<(Vec<PromotionId>, Option<Counted>)> {
     removed.receipts = sqlx::query!("delete from ride_receipt where user_id = $1", user_id)
         .execute(&mut *connection)
         .await?
         .rows_affected();
-    let gone = sqlx::query_scalar!(
-        "delete from promotion_user where user_id = $1 and not ($2 and status = $3) returning promotion_id",
+    let gone = sqlx::query!(
+        r#"delete from promotion_user p using promotion m
+            where m.promotion_id = p.promotion_id and p.user_id = $1 and not ($2 and p.status = $3)
+           returning p.promotion_id, p.status as "status: StatusName",
+                     case when m.has_budget_use then p.reward end as "counted_reward: Json<Reward>""#,
         user_id,
         keep,
         StatusName::Rewarded as StatusName
@@ -401,7 +410,16 @@ async fn remove_participations(
     .await?;
     removed.participations = gone.len() as u64;
     remove_notes(connection, user_id).await?;
-    let mut promotions: BTreeSet<PromotionId> = gone.into_iter().collect();
+    let mut promotions: BTreeSet<PromotionId> = gone.iter().map(|row| row.promotion_id).collect();
+    // A client has at most one that is live or rewarded.
+    let counted = gone.into_iter().find_map(|row| {
+        let Json(reward) = row.counted_reward?;
+        (row.status != StatusName::Expired).then_some(Counted {
+            promotion_id: row.promotion_id,
+            is_spent: row.status == StatusName::Rewarded,
+            reward,
+        })
+    });
     promotions.extend(
         sqlx::query_scalar!(
             "delete from version_floor where user_id = $1 returning promotion_id",
@@ -438,7 +456,7 @@ async fn remove_participations(
     .execute(connection)
     .await?
     .rows_affected();
-    Ok(promotions.into_iter().collect())
+    Ok((promotions.into_iter().collect(), counted))
 }
 
 /// What is noted beside participations that are gone.

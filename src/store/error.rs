@@ -32,6 +32,10 @@ pub enum StoreError {
     /// What was to be changed is not what the caller saw; nothing was done.
     #[error("the precondition does not hold")]
     PreconditionFailed,
+    /// The last statement of a start found that its reward no longer fits in the promotion's budget;
+    /// everything before it is rolled back. [`Store::start`](super::Store::start) makes a reason of it.
+    #[error("the promotion's budget is exhausted")]
+    BudgetExhausted,
     /// The task that ran the transaction died.
     #[error("the transaction's task died: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -122,6 +126,7 @@ impl StoreError {
             Self::OtherServer(_)
             | Self::UpgradeUnfinished
             | Self::PreconditionFailed
+            | Self::BudgetExhausted
             | Self::Corrupt(_)
             | Self::Task(_) => return None,
         };
@@ -146,7 +151,8 @@ impl StoreError {
             Self::NoServer(_)
             | Self::OtherServer(_)
             | Self::UpgradeUnfinished
-            | Self::PreconditionFailed => false,
+            | Self::PreconditionFailed
+            | Self::BudgetExhausted => false,
         }
     }
 

@@ -1,11 +1,14 @@
 //! Expiring what has run out, in bounded batches under the participations' row locks.
 
 use sqlx::PgConnection;
+use sqlx::types::Json;
 use uuid::Uuid;
 
+use super::budget::Released;
 use super::state::status_of;
 use super::{Result, Store, identity, must_be_all};
 use crate::domain::participation::{ExpiredReason, Status, StatusName};
+use crate::domain::reward::Reward;
 use crate::domain::split::SplitStatus;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::wire::promotion_status::EventType;
@@ -52,7 +55,9 @@ impl Store {
                 .fetch_all(&mut *connection)
                 .await?;
                 let keys = candidates.iter().map(|row| (row.user_id, row.promotion_id)).unzip();
-                expire(connection, ExpiredReason::ChallengeNotCompleted, keys).await
+                let (expired, released) = expire(connection, StatusName::InProgress, keys).await?;
+                released.give_back(connection).await?;
+                Ok(expired)
             })
         })
         .await
@@ -79,7 +84,9 @@ impl Store {
                     .iter()
                     .map(|row| (row.user_id, row.promotion_id))
                     .unzip();
-                expire(connection, ExpiredReason::RewardNotClaimed, keys).await
+                let (expired, released) = expire(connection, StatusName::Completed, keys).await?;
+                released.give_back(connection).await?;
+                Ok(expired)
             })
         })
         .await
@@ -105,11 +112,11 @@ impl Store {
 }
 
 /// Expires the client's reward, if it was not claimed in time, where a start may not wait for the
-/// sweeper. Answers how many expired.
+/// sweeper. Returns how many expired, and what the caller has to give back of their budgets.
 pub(super) async fn expire_reward_of(
     connection: &mut PgConnection,
     user_id: UserId,
-) -> Result<u64> {
+) -> Result<(u64, Released)> {
     let overdue = sqlx::query_scalar!(
         "select promotion_id from promotion_user
           where user_id = $1 and status = 'COMPLETED' and reward_deadline <= clock_timestamp()",
@@ -121,30 +128,31 @@ pub(super) async fn expire_reward_of(
         .into_iter()
         .map(|promotion_id| (user_id, promotion_id))
         .unzip();
-    expire(connection, ExpiredReason::RewardNotClaimed, keys).await
+    expire(connection, StatusName::Completed, keys).await
 }
 
-/// Locks these participations in key order and expires those that still are what the reason says
-/// and are due, by the status machine; a ride or an accept that was first wins. Returns how many
-/// expired.
+/// Locks these participations in key order and expires those that still have this status and are due, by the status machine; a ride or an accept that was first wins. Returns how many
+/// expired, and what the caller has to give back of their budgets at the end of the transaction.
 async fn expire(
     connection: &mut PgConnection,
-    reason: ExpiredReason,
+    status: StatusName,
     (users, promotions): (Vec<UserId>, Vec<PromotionId>),
-) -> Result<u64> {
+) -> Result<(u64, Released)> {
     if users.is_empty() {
-        return Ok(0);
+        return Ok((0, Released::default()));
     }
     let locked = sqlx::query!(
         r#"select p.user_id, p.promotion_id, p.status as "status: StatusName", p.challenge_deadline, p.completed_at,
-                  p.reward_deadline, p.rewarded_at, p.expired_at, p.expired_reason as "expired_reason: ExpiredReason"
+                  p.reward_deadline, p.rewarded_at, p.expired_at, p.expired_reason as "expired_reason: ExpiredReason",
+                  case when m.has_budget_use then p.reward end as "counted_reward: Json<Reward>"
              from promotion_user p
+             join promotion m using (promotion_id)
             where (p.user_id, p.promotion_id) in (select * from unnest($1::bigint[], $2::bigint[])) and p.status = $3
             order by p.user_id, p.promotion_id
-              for update"#,
+              for update of p"#,
         &users,
         &promotions,
-        reason.expires() as StatusName
+        status as StatusName
     )
     .fetch_all(&mut *connection)
     .await?;
@@ -153,13 +161,15 @@ async fn expire(
         .fetch_one(&mut *connection)
         .await?;
     let mut expired = Expired::default();
+    let mut released = Released::default();
     for row in locked {
         // A deadline that was moved while the lock was waited for.
         if let Ok(status) = status_of!(row)?.expire(row.challenge_deadline, now) {
             expired.push((row.user_id, row.promotion_id), row.status, status);
+            released.add(row.promotion_id, row.counted_reward.as_deref());
         }
     }
-    expired.write(connection, now).await
+    Ok((expired.write(connection, now).await?, released))
 }
 
 /// Participations that expired, a column each; every one makes one event.

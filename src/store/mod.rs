@@ -2,8 +2,10 @@
 //! every statement that changes a status names the status it expects.
 
 pub mod audit;
+pub mod budget;
 pub mod clock;
 pub mod database;
+pub mod early_end;
 pub mod endings;
 pub mod erasure;
 mod error;

@@ -5,6 +5,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::budget;
 use super::participations::{Stored, enqueue_event, load};
 use super::{Result, Store, StoreError, must_be_all};
 use crate::domain::participation::{ExpiredReason, MoveError, Status, StatusName};
@@ -24,8 +25,8 @@ pub enum NoReward {
     NotParticipating,
     /// Rides are still being counted.
     ChallengeNotCompleted,
-    /// The challenge was not completed in time.
-    ChallengeOver,
+    /// The challenge was not completed in time, or ended before its time, for this reason.
+    ChallengeOver(ExpiredReason),
     /// The reward was not claimed in time, whether that is written already or not.
     RewardExpired,
     /// The promotion refuses to create a split that has gone.
@@ -93,14 +94,7 @@ impl Store {
         if let Err(refused) = rewardable(participation.state.status, participation.now) {
             return Ok(ShownReward::None(refused));
         }
-        let product_id = participation.state.reward.product_id;
-        let product = sqlx::query_as!(
-            RewardProduct,
-            "select product_id, name, currency_code, term_days, terms_url from product where product_id = $1",
-            product_id
-        )
-        .fetch_one(&mut *connection)
-        .await?;
+        let product = product_of(&mut connection, user_id, promotion_id).await?;
         Ok(ShownReward::Ready {
             participation,
             product,
@@ -178,7 +172,9 @@ fn rewardable(status: Status, now: Instant) -> std::result::Result<Status, NoRew
         (MoveError::TooLate, _) => NoReward::RewardExpired,
         (_, Status::InProgress) => NoReward::ChallengeNotCompleted,
         (_, Status::Expired { reason, .. }) => match reason {
-            ExpiredReason::ChallengeNotCompleted => NoReward::ChallengeOver,
+            ExpiredReason::ChallengeNotCompleted
+            | ExpiredReason::Quit
+            | ExpiredReason::Cancelled => NoReward::ChallengeOver(reason),
             ExpiredReason::RewardNotClaimed => NoReward::RewardExpired,
         },
         (_, Status::Completed(_) | Status::Rewarded { .. }) => NoReward::RewardExpired,
@@ -226,7 +222,10 @@ async fn accept_under_lock(
     traceparent: Option<&str>,
 ) -> Result<Accepted> {
     let locked = sqlx::query!(
-        "select pre_offer_id, country_code from promotion_user where user_id = $1 and promotion_id = $2 for update",
+        "select p.pre_offer_id, p.country_code, m.has_budget_use
+           from promotion_user p join promotion m using (promotion_id)
+          where p.user_id = $1 and p.promotion_id = $2
+            for update of p",
         user_id,
         promotion_id
     )
@@ -267,29 +266,27 @@ async fn accept_under_lock(
         sequence_id: SEQUENCE_ID,
         active_pre_offer_id: Uuid::now_v7(),
     };
-    // Always the frozen reward's terms; the pre-offer may have changed, or be gone.
-    let made = sqlx::query!(
+    // Always the terms as frozen at the start; pre-offer and product may have changed since.
+    let product = product_of(connection, user_id, promotion_id).await?;
+    sqlx::query!(
         "insert into active_pre_offer (active_pre_offer_id, user_id, promotion_id, pre_offer_id, product_id, product_name, term_days,
                                        terms_url, amount_cents, currency_code, repayment_rate, created_at)
-         select $1, $2, $3, $4, p.product_id, p.name, p.term_days, p.terms_url, $6, $7, $8, $9 from product p where p.product_id = $5",
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         origination.active_pre_offer_id,
         user_id,
         promotion_id,
         locked.pre_offer_id,
-        reward.product_id,
+        product.product_id,
+        product.name,
+        product.term_days,
+        product.terms_url,
         reward.amount_cents,
         reward.currency_code.as_str(),
         reward.repayment_rate,
         rewarded_at
     )
     .execute(&mut *connection)
-    .await?
-    .rows_affected();
-    must_be_all(
-        made,
-        1,
-        &format!("products {} are there", reward.product_id),
-    )?;
+    .await?;
     sqlx::query!(
         "insert into application (application_id, user_id, active_pre_offer_id, created_at) values ($1, $2, $3, $4)",
         origination.application_id,
@@ -351,6 +348,9 @@ async fn accept_under_lock(
     )
     .await?;
     let participation = must_be_there(load(connection, user_id, promotion_id).await?)?;
+    if locked.has_budget_use {
+        budget::spend(connection, promotion_id, reward).await?;
+    }
     Ok(Accepted::Rewarded {
         origination,
         participation,
@@ -434,6 +434,29 @@ async fn take_split(
     .execute(connection)
     .await?;
     Ok(Some(split))
+}
+
+/// The product behind a participation's reward: as it was frozen at the start, or, of a participation
+/// from before that was done, as it is now.
+async fn product_of(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    promotion_id: PromotionId,
+) -> Result<RewardProduct> {
+    Ok(sqlx::query_as!(
+        RewardProduct,
+        r#"select p.product_id, coalesce(t.name, p.name) as "name!", coalesce(t.currency_code, p.currency_code) as "currency_code!",
+                  coalesce(t.term_days, p.term_days) as "term_days!",
+                  case when t.product_terms_id is null then p.terms_url else t.terms_url end as terms_url
+             from promotion_user u
+             join product p on p.product_id = (u.reward ->> 'product_id')::bigint
+             left join product_terms t on t.product_terms_id = u.product_terms_id
+            where u.user_id = $1 and u.promotion_id = $2"#,
+        user_id,
+        promotion_id
+    )
+    .fetch_one(connection)
+    .await?)
 }
 
 /// What accepting created; a client has at most one.

@@ -7,17 +7,20 @@ use sqlx::PgConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
 
+use super::budget::{self, Reservation};
 use super::erasure::rewarded_elsewhere;
 use super::expiry::expire_reward_of;
 use super::reminders::Scheduled;
 use super::state::state_of;
-use super::{Result, Store, StoreError};
+use super::{Result, Store, StoreError, timed_out};
+use crate::domain::budget::Budget;
 use crate::domain::eligibility::{self, EligibilityRule, Facts, PreOfferFound, failed_rules};
 use crate::domain::participation::{ExpiredReason, Status, StatusName};
 use crate::domain::promotion::{Conditions, Verdict};
 use crate::domain::reminder::ReminderOf;
 use crate::domain::reward::Reward;
 use crate::domain::ride::RideSource;
+use crate::domain::schedule::Schedule;
 use crate::domain::split::SplitStatus;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::wire::participation::{Participation, State};
@@ -201,6 +204,8 @@ impl Store {
         traceparent: Option<String>,
     ) -> Result<Started> {
         let erased_name = self.erased_name(user_id)?;
+        // A process of the release before would accept on the product of the moment.
+        let freezes_product = self.upgrade_is_finished().await?;
         let mut tries = 1;
         loop {
             let (traceparent, erased_name) = (traceparent.clone(), erased_name.clone());
@@ -212,6 +217,7 @@ impl Store {
                             connection,
                             (user_id, promotion_id),
                             erased_name.as_deref(),
+                            freezes_product,
                             traceparent.as_deref(),
                         )
                         .await
@@ -229,6 +235,9 @@ impl Store {
                 {
                     tries += 1;
                 }
+                Err(StoreError::BudgetExhausted) => {
+                    return Ok(Started::NotEligible(vec![EligibilityRule::BudgetExhausted]));
+                }
                 result => return result,
             }
         }
@@ -244,6 +253,20 @@ pub(super) struct PreOffer {
     repayment_rate: String,
     country_code: String,
     pub(super) valid_until: Instant,
+}
+
+impl PreOffer {
+    /// The loan terms that a participation freezes.
+    fn reward(&self) -> Result<Reward> {
+        Ok(Reward {
+            product_id: self.product_id,
+            amount_cents: self.amount_cents,
+            currency_code: self.currency_code.parse().map_err(|error| {
+                StoreError::Corrupt(format!("pre-offer {}: {error}", self.pre_offer_id))
+            })?,
+            repayment_rate: self.repayment_rate.clone(),
+        })
+    }
 }
 
 impl From<&eligibility::PreOffer> for PreOffer {
@@ -264,6 +287,7 @@ async fn start(
     connection: &mut PgConnection,
     (user_id, promotion_id): (UserId, PromotionId),
     erased_name: Option<&str>,
+    freezes_product: bool,
     traceparent: Option<&str>,
 ) -> Result<Started> {
     // Every lock first, always in this order; what they guard is read by the statements after.
@@ -275,7 +299,8 @@ async fn start(
     .fetch_all(&mut *connection)
     .await?;
     let promotion = sqlx::query!(
-        "select conditions, active from promotion where promotion_id = $1 for share",
+        r#"select conditions, active, opens_at, closes_at, budget as "budget: Json<Budget>", has_budget_use
+             from promotion where promotion_id = $1 for share"#,
         promotion_id
     )
     .fetch_optional(&mut *connection)
@@ -289,8 +314,8 @@ async fn start(
     let Some(promotion) = promotion else {
         return Ok(Started::NoSuchPromotion);
     };
-    let pre_offer = newest_newbie(connection, user_id, promotion_id).await?;
-    let promotions_enabled = match &pre_offer {
+    let newest = newest_newbie(connection, user_id, promotion_id).await?;
+    let promotions_enabled = match &newest {
         None => None,
         Some(pre_offer) => Some(
             sqlx::query_scalar!(
@@ -315,20 +340,37 @@ async fn start(
     .fetch_one(&mut *connection)
     .await?;
     // It may have run out while the locks were waited for; the later clock decides.
-    let pre_offer = pre_offer.filter(|pre_offer| standing.now < pre_offer.valid_until);
+    let found = match &newest {
+        None => PreOfferFound::No,
+        Some(pre_offer) if standing.now < pre_offer.valid_until => PreOfferFound::Valid,
+        Some(_) => PreOfferFound::Expired,
+    };
+    let pre_offer = newest.filter(|_| found == PreOfferFound::Valid);
+    let reward = pre_offer.as_ref().map(PreOffer::reward).transpose()?;
+    let budget = promotion.budget.map(|Json(budget)| budget);
+    let budget_has_room = match (&budget, &reward) {
+        (_, None) => None,
+        (None, Some(_)) => Some(true),
+        (Some(budget), Some(reward)) => {
+            let used = budget::used(connection, promotion_id).await?;
+            Some(budget.has_room(&used.unwrap_or_default(), reward))
+        }
+    };
+    let schedule = Schedule {
+        opens_at: promotion.opens_at,
+        closes_at: promotion.closes_at,
+    };
     let failed = failed_rules(&Facts {
         rewarded: standing.rewarded || rewarded_elsewhere(connection, user_id, erased_name).await?,
         live: standing.live,
-        pre_offer: if pre_offer.is_some() {
-            PreOfferFound::Valid
-        } else {
-            PreOfferFound::No
-        },
+        pre_offer: found,
         promotion_mapped: Some(true),
         promotion_active: Some(promotion.active),
-        promotions_enabled,
+        promotion_open: Some(schedule.is_open(standing.now)),
+        promotions_enabled: promotions_enabled.filter(|_| pre_offer.is_some()),
+        budget_has_room,
     });
-    let Some(pre_offer) = pre_offer.filter(|_| failed.is_empty()) else {
+    let (Some(pre_offer), Some(reward), true) = (pre_offer, reward, failed.is_empty()) else {
         return Ok(Started::NotEligible(failed));
     };
     let conditions = Conditions::from_json(&promotion.conditions).map_err(|errors| {
@@ -337,36 +379,32 @@ async fn start(
         ))
     })?;
     // What the rules take for over is written to be over first; a client has one live participation.
-    let expired_rewards = expire_reward_of(connection, user_id).await?;
+    let (expired_rewards, released) = expire_reward_of(connection, user_id).await?;
     let started_at = standing.now;
     let terms_id = freeze_terms(connection, promotion_id, &promotion.conditions).await?;
-    let reward = Json(Reward {
-        product_id: pre_offer.product_id,
-        amount_cents: pre_offer.amount_cents,
-        currency_code: pre_offer
-            .currency_code
-            .parse()
-            .map_err(|error| StoreError::Corrupt(format!("{error}")))?,
-        repayment_rate: pre_offer.repayment_rate.clone(),
-    });
+    let product_terms_id = match freezes_product {
+        true => Some(freeze_product(connection, reward.product_id).await?),
+        false => None,
+    };
     let challenge_deadline = started_at + conditions.challenge_period.delta();
     sqlx::query!(
         // Above what subscribers have of one that was lost in a restore.
         r#"insert into promotion_user (user_id, promotion_id, terms_id, status, version, rides_target, started_at,
-                                       challenge_deadline, reward, pre_offer_id, country_code, receipts_month)
+                                       challenge_deadline, reward, pre_offer_id, country_code, receipts_month, product_terms_id)
            values ($1, $2, $3, $10,
                    1 + coalesce((select version from version_floor where user_id = $1 and promotion_id = $2), 0),
-                   $4, $5, $6, $7, $8, $9, date_trunc('month', $5::timestamptz at time zone 'UTC')::date)"#,
+                   $4, $5, $6, $7, $8, $9, date_trunc('month', $5::timestamptz at time zone 'UTC')::date, $11)"#,
         user_id,
         promotion_id,
         terms_id,
         i32::try_from(conditions.target_rides).unwrap_or(i32::MAX),
         started_at,
         challenge_deadline,
-        reward as Json<Reward>,
+        Json(&reward) as Json<&Reward>,
         pre_offer.pre_offer_id,
         pre_offer.country_code,
         StatusName::InProgress as StatusName,
+        product_terms_id
     )
     .execute(&mut *connection)
     .await?;
@@ -389,18 +427,33 @@ async fn start(
         traceparent,
     )
     .await?;
-    match load(connection, user_id, promotion_id).await? {
-        Some(participation) => Ok(Started::Started {
-            participation,
-            expired_rewards,
-        }),
-        None => Err(StoreError::Corrupt(format!(
+    let Some(participation) = load(connection, user_id, promotion_id).await? else {
+        return Err(StoreError::Corrupt(format!(
             "participation ({user_id}, {promotion_id}) vanished while it was started"
-        ))),
+        )));
+    };
+    if promotion.has_budget_use {
+        // Also where the budget was removed: the use stays known.
+        let room = budget.unwrap_or_default().room_for(&reward);
+        let reservation = Reservation {
+            promotion_id,
+            room: room.ok_or(StoreError::BudgetExhausted)?,
+            reward: &reward,
+        };
+        if !reservation.make(connection, released).await? {
+            return Err(StoreError::BudgetExhausted);
+        }
+    } else {
+        released.give_back(connection).await?;
     }
+    Ok(Started::Started {
+        participation,
+        expired_rewards,
+    })
 }
 
-/// The most recently imported valid newbie pre-offer of the client for this promotion.
+/// The most recently imported newbie pre-offer of the client for this promotion: a valid one where there
+/// is one, else one that has run out.
 pub(super) async fn newest_newbie(
     connection: &mut PgConnection,
     user_id: UserId,
@@ -410,8 +463,8 @@ pub(super) async fn newest_newbie(
         PreOffer,
         r#"select pre_offer_id, product_id, amount_cents, currency_code, repayment_rate, country_code, valid_until
              from pre_offer
-            where user_id = $1 and promotion_id = $2 and segment = 'newbie' and valid_until > clock_timestamp()
-            order by import_seq desc
+            where user_id = $1 and promotion_id = $2 and segment = 'newbie'
+            order by valid_until > clock_timestamp() desc, import_seq desc
             limit 1"#,
         user_id,
         promotion_id
@@ -440,6 +493,41 @@ async fn freeze_terms(
     )
     .fetch_one(connection)
     .await?)
+}
+
+/// The immutable row of this product as it is now, made if it is the first participation with it.
+async fn freeze_product(connection: &mut PgConnection, product_id: i64) -> Result<i64> {
+    for _ in 0..MOST_TRIES {
+        // Nearly every start finds it.
+        let found = sqlx::query_scalar!(
+            "select t.product_terms_id
+               from product p
+               join product_terms t
+                 on (t.product_id, t.name, t.currency_code, t.term_days) = (p.product_id, p.name, p.currency_code, p.term_days)
+                and t.terms_url is not distinct from p.terms_url
+              where p.product_id = $1",
+            product_id
+        )
+        .fetch_optional(&mut *connection)
+        .await?;
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        let made = sqlx::query_scalar!(
+            "insert into product_terms (product_id, name, currency_code, term_days, terms_url)
+             select product_id, name, currency_code, term_days, terms_url from product where product_id = $1
+             on conflict do nothing
+             returning product_terms_id",
+            product_id
+        )
+        .fetch_optional(&mut *connection)
+        .await?;
+        if let Some(made) = made {
+            return Ok(made);
+        }
+        // Another start has made it meanwhile.
+    }
+    Err(timed_out())
 }
 
 /// Leaves exactly one `ACTIVE` split, valid now and saying what this pre-offer says: the one there

@@ -23,6 +23,8 @@ pub struct Recount {
     pub not_completed: u64,
     /// Those that expired with `REWARD_NOT_CLAIMED`.
     pub not_claimed: u64,
+    /// Those that the client quit or an operator cancelled.
+    pub ended_early: u64,
     /// Their receipts.
     pub receipts: u64,
     /// Those of them that counted.
@@ -146,6 +148,9 @@ impl Store {
                 (StatusName::Rewarded, _) => recount.rewarded += 1,
                 (_, Some(ExpiredReason::ChallengeNotCompleted)) => recount.not_completed += 1,
                 (_, Some(ExpiredReason::RewardNotClaimed)) => recount.not_claimed += 1,
+                (_, Some(ExpiredReason::Quit | ExpiredReason::Cancelled)) => {
+                    recount.ended_early += 1;
+                }
                 (_, None) => {}
             }
             recount.receipts += row.receipts.unsigned_abs();
@@ -221,6 +226,12 @@ fn disagreements(row: &Row) -> Vec<String> {
         }
         (StatusName::Expired, Some(ExpiredReason::RewardNotClaimed)) => {
             reached && row.completed_at.is_some() && row.expired_at.is_some()
+        }
+        (StatusName::Expired, Some(ExpiredReason::Quit)) => {
+            !reached && row.completed_at.is_none() && row.expired_at.is_some()
+        }
+        (StatusName::Expired, Some(ExpiredReason::Cancelled)) => {
+            reached == row.completed_at.is_some() && row.expired_at.is_some()
         }
         (StatusName::Expired, None)
         | (StatusName::InProgress | StatusName::Completed | StatusName::Rewarded, Some(_)) => false,

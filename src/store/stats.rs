@@ -126,6 +126,8 @@ fn none(promotion_id: i64, promotion_key: String) -> PromotionStats {
         expired: ExpiredStats {
             challenge_not_completed: 0,
             reward_not_claimed: 0,
+            quit: 0,
+            cancelled: 0,
         },
     }
 }
@@ -147,5 +149,7 @@ fn group(
         (StatusName::Expired, Some(ExpiredReason::RewardNotClaimed)) => {
             &mut stats.expired.reward_not_claimed
         }
+        (StatusName::Expired, Some(ExpiredReason::Quit)) => &mut stats.expired.quit,
+        (StatusName::Expired, Some(ExpiredReason::Cancelled)) => &mut stats.expired.cancelled,
     }
 }

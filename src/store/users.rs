@@ -3,17 +3,20 @@
 use std::collections::HashMap;
 
 use sqlx::PgConnection;
+use sqlx::types::Json;
 
 use super::erasure::rewarded_elsewhere;
 use super::participations::{Receipt, load};
 use super::quarantine::{Quarantined, quarantined_of};
 use super::state::status_of;
 use super::{Result, Store, StoreError};
+use crate::domain::budget::{Budget, BudgetUse};
 use crate::domain::eligibility::{ClientFacts, Latest, PreOffer};
 use crate::domain::participation::{ExpiredReason, StatusName};
 use crate::domain::promotion::Verdict;
 use crate::domain::reward::Reward;
 use crate::domain::ride::RideSource;
+use crate::domain::schedule::Schedule;
 use crate::domain::split::SplitStatus;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::wire::receipt;
@@ -112,9 +115,14 @@ async fn pre_offers_to_consider(
            select c.pre_offer_id as "pre_offer_id!", c.product_id as "product_id!", c.amount_cents as "amount_cents!",
                   c.currency_code as "currency_code!", c.repayment_rate as "repayment_rate!",
                   c.country_code as "country_code!", c.valid_until as "valid_until!", c.promotion_key, c.promotion_id,
-                  m.active as "promotion_active?", g.promotions_enabled as "promotions_enabled?", c.is_newbie as "is_newbie!"
+                  m.active as "promotion_active?", m.opens_at as "opens_at?", m.closes_at as "closes_at?",
+                  m.budget as "budget?: Json<Budget>", u.participations_reserved as "participations_reserved?",
+                  u.participations_spent as "participations_spent?", u.reward_cents_reserved as "reward_cents_reserved?",
+                  u.reward_cents_spent as "reward_cents_spent?",
+                  g.promotions_enabled as "promotions_enabled?", c.is_newbie as "is_newbie!"
              from (select * from newbie union all select * from regular) c
              left join promotion m on m.promotion_id = c.promotion_id
+             left join budget_use u on u.promotion_id = m.promotion_id and m.budget is not null
              left join geo_config g on g.country_code = c.country_code"#,
         user_id,
         now
@@ -138,6 +146,19 @@ async fn pre_offers_to_consider(
                 promotion_key: row.promotion_key,
                 promotion_id: row.promotion_id,
                 promotion_active: row.promotion_active,
+                schedule: Schedule {
+                    opens_at: row.opens_at,
+                    closes_at: row.closes_at,
+                },
+                budget: row.budget.map(|Json(budget)| {
+                    let used = BudgetUse {
+                        participations_reserved: row.participations_reserved.unwrap_or(0),
+                        participations_spent: row.participations_spent.unwrap_or(0),
+                        reward_cents_reserved: row.reward_cents_reserved.unwrap_or(0),
+                        reward_cents_spent: row.reward_cents_spent.unwrap_or(0),
+                    };
+                    (budget, used)
+                }),
                 promotions_enabled: row.promotions_enabled,
             };
             Ok((row.is_newbie, pre_offer))

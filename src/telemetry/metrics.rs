@@ -97,6 +97,8 @@ pub struct Metrics {
     pub pool: PoolMetrics,
     /// What operators must know of the database.
     pub database: DatabaseMetrics,
+    /// What is in use of budgets.
+    pub budget: BudgetMetrics,
     /// Spans.
     pub traces: TraceMetrics,
     ready: IntGaugeVec,
@@ -311,6 +313,52 @@ pub struct DatabaseMetrics {
     pub receipts_in_default_partition: IntGauge,
     /// How many of the coming twelve months have no partition for receipts.
     pub receipt_months_missing: IntGauge,
+}
+
+/// What is in use of promotions' budgets; kept by the role `sweep`.
+#[derive(Debug)]
+pub struct BudgetMetrics {
+    participations: IntGaugeVec,
+    reward_cents: IntGaugeVec,
+}
+
+/// How much of a maximum is in use; `None` where there is no maximum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BudgetGauge {
+    /// By live participations.
+    pub reserved: i64,
+    /// By rewarded ones.
+    pub spent: i64,
+    /// The maximum.
+    pub max: Option<i64>,
+}
+
+impl BudgetMetrics {
+    /// Shows a promotion's budget, by its key.
+    pub fn show(&self, promotion: &str, participations: BudgetGauge, reward_cents: BudgetGauge) {
+        for (gauges, values) in [
+            (&self.participations, participations),
+            (&self.reward_cents, reward_cents),
+        ] {
+            let set = |state, value| gauges.with_label_values(&[promotion, state]).set(value);
+            set("reserved", values.reserved);
+            set("spent", values.spent);
+            match values.max {
+                Some(max) => set("max", max),
+                // Whether it was shown before or not.
+                None => drop(gauges.remove_label_values(&[promotion, "max"])),
+            }
+        }
+    }
+
+    /// Shows no more of a promotion that has no budget any more.
+    pub fn forget(&self, promotion: &str) {
+        for gauges in [&self.participations, &self.reward_cents] {
+            for state in ["reserved", "spent", "max"] {
+                drop(gauges.remove_label_values(&[promotion, state]));
+            }
+        }
+    }
 }
 
 /// Spans, while traces are on. Ended ones that are neither sent nor waiting did not fit into the
@@ -555,6 +603,16 @@ impl Metrics {
                     "receipt_months_missing",
                     "Coming months without a partition for receipts, of twelve",
                 ),
+            },
+            budget: BudgetMetrics {
+                participations: make.registered(unwrap(IntGaugeVec::new(
+                    opts("budget_participations", "Participations of a promotion's budget"),
+                    &["promotion", "state"],
+                ))),
+                reward_cents: make.registered(unwrap(IntGaugeVec::new(
+                    opts("budget_reward_cents", "Cents of a promotion's budget"),
+                    &["promotion", "state"],
+                ))),
             },
             traces: TraceMetrics {
                 ended: make.counter("trace_spans_ended_total", "Spans that ended"),

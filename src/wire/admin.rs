@@ -5,9 +5,13 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::domain::fields::{FieldError, Fields, Refusal, boolean, integer, parsed, string, text};
+use crate::domain::budget::Budget;
+use crate::domain::fields::{
+    FieldError, Fields, Refusal, boolean, instant, integer, parsed, string, text,
+};
 use crate::domain::promotion::Conditions;
 use crate::domain::reward::CurrencyCode;
+use crate::domain::schedule::Schedule;
 use crate::domain::split::MissingSplit;
 
 /// The longest `promotion_key`, in characters.
@@ -18,6 +22,9 @@ const MOST_NAME_CHARS: usize = 200;
 
 /// The longest `term_days`.
 const MOST_TERM_DAYS: i64 = 3_650;
+
+/// What a schedule must be.
+const AFTER_OPENS_AT: &str = "closes_at must be after opens_at";
 
 /// The longest `terms_url`, in characters.
 const MOST_URL_CHARS: usize = 2_000;
@@ -55,6 +62,17 @@ pub struct Promotion {
     pub missing_split: MissingSplit,
     /// Whether it can be started.
     pub active: bool,
+    /// Starts are possible from here on; `null`: at any time.
+    #[serde(with = "crate::wire::optional_instant")]
+    #[schema(required)]
+    pub opens_at: Option<DateTime<Utc>>,
+    /// Starts are possible until here, exclusive; `null`: without end. It ends no started challenge.
+    #[serde(with = "crate::wire::optional_instant")]
+    #[schema(required)]
+    pub closes_at: Option<DateTime<Utc>>,
+    /// What it may cost; `null`: without a maximum.
+    #[schema(required)]
+    pub budget: Option<Budget>,
     /// When it was created.
     #[serde(with = "crate::wire::instant")]
     pub created_at: DateTime<Utc>,
@@ -91,6 +109,12 @@ pub struct NewPromotion {
     /// `true` where left out.
     #[schema(value_type = Option<bool>)]
     pub active: bool,
+    /// Starts are possible from here on; at any time where left out.
+    pub opens_at: Option<DateTime<Utc>>,
+    /// Starts are possible until here, exclusive, and after `opens_at`; without end where left out.
+    pub closes_at: Option<DateTime<Utc>>,
+    /// What it may cost; without a maximum where left out.
+    pub budget: Option<Budget>,
 }
 
 /// Whether conditions that were read may be written only once the upgrade is finished.
@@ -102,6 +126,9 @@ impl NewPromotion {
     /// Whether it has something that a process of the release before would misjudge.
     pub fn needs_finished_upgrade(&self) -> bool {
         need_finished_upgrade(&self.conditions)
+            || self.opens_at.is_some()
+            || self.closes_at.is_some()
+            || self.budget.is_some()
     }
 
     /// Reads and checks it, naming every field that is wrong.
@@ -115,6 +142,16 @@ impl NewPromotion {
         let conditions = fields.nested("conditions", conditions);
         let missing_split = fields.optional("missing_split", parsed);
         let active = fields.optional("active", boolean);
+        let opens_at = fields.optional("opens_at", instant);
+        let closes_at = fields.optional("closes_at", instant);
+        let schedule = Schedule {
+            opens_at,
+            closes_at,
+        };
+        if !schedule.is_possible() {
+            fields.refuse("closes_at", AFTER_OPENS_AT);
+        }
+        let budget = fields.nested("budget", Budget::from_json);
         let new = promotion_key.zip(title).zip(conditions);
         fields.finish(new.map(|((promotion_key, title), conditions)| Self {
             promotion_key,
@@ -122,6 +159,9 @@ impl NewPromotion {
             conditions,
             missing_split: missing_split.unwrap_or(MissingSplit::DEFAULT),
             active: active.unwrap_or(true),
+            opens_at,
+            closes_at,
+            budget,
         }))
     }
 }
@@ -148,6 +188,15 @@ pub struct PromotionPatch {
     /// Whether it can be started.
     #[schema(nullable = false)]
     pub active: Option<bool>,
+    /// Starts are possible from here on; `null` for at any time.
+    #[schema(value_type = Option<DateTime<Utc>>)]
+    pub opens_at: Option<Option<DateTime<Utc>>>,
+    /// Starts are possible until here, exclusive, and after `opens_at`; `null` for without end.
+    #[schema(value_type = Option<DateTime<Utc>>)]
+    pub closes_at: Option<Option<DateTime<Utc>>>,
+    /// What it may cost, replaced as a whole; `null` for without a maximum. What was used stays known.
+    #[schema(value_type = Option<Budget>)]
+    pub budget: Option<Option<Budget>>,
 }
 
 impl PromotionPatch {
@@ -164,17 +213,46 @@ impl PromotionPatch {
         let conditions = fields.nested("conditions", conditions);
         let missing_split = fields.patched("missing_split", parsed);
         let active = fields.patched("active", boolean);
+        let opens_at = fields.patched_or_removed("opens_at", instant);
+        let closes_at = fields.patched_or_removed("closes_at", instant);
+        let budget = fields
+            .names("budget")
+            .then(|| fields.nested("budget", Budget::from_json));
         fields.finish(Some(Self {
             title,
             conditions,
             missing_split,
             active,
+            opens_at,
+            closes_at,
+            budget,
         }))
     }
 
     /// Whether it has something that a process of the release before would misjudge.
     pub fn needs_finished_upgrade(&self) -> bool {
+        let instants = [self.opens_at, self.closes_at].into_iter().flatten();
         self.conditions.as_ref().is_some_and(need_finished_upgrade)
+            || instants.flatten().next().is_some()
+            || self.budget.flatten().is_some()
+    }
+
+    /// The schedule of a promotion that has this one now, after the patch; the error where it would
+    /// never be open.
+    pub fn schedule(&self, present: Schedule) -> Result<Schedule, FieldError> {
+        let schedule = Schedule {
+            opens_at: self.opens_at.unwrap_or(present.opens_at),
+            closes_at: self.closes_at.unwrap_or(present.closes_at),
+        };
+        if schedule.is_possible() {
+            return Ok(schedule);
+        }
+        // The field that the caller can change in this very request.
+        let field = match self.closes_at {
+            Some(_) => "closes_at",
+            None => "opens_at",
+        };
+        Err(FieldError::invalid(field, AFTER_OPENS_AT))
     }
 
     /// Whether nothing is to change.
@@ -278,6 +356,33 @@ impl NewGeoConfig {
     }
 }
 
+/// What a promotion's participations use of its budget.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct BudgetUse {
+    /// Participations.
+    pub participations: Used,
+    /// Their rewards, in cents.
+    pub reward_cents: Used,
+    /// The currency of the cents: that of the first budget that named one, or of the first reward;
+    /// `null` before either. Rewards in another currency are not in the cents.
+    #[schema(required, pattern = "^[A-Z]{3}$", example = "MXN")]
+    pub currency_code: Option<String>,
+}
+
+/// How much of a maximum is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Used {
+    /// By participations that are live.
+    #[schema(minimum = 0, example = 480)]
+    pub reserved: i64,
+    /// By participations that were rewarded.
+    #[schema(minimum = 0, example = 120)]
+    pub spent: i64,
+    /// The maximum; `null` without one. A maximum that was lowered may be below what is in use.
+    #[schema(required, minimum = 1, example = 10_000)]
+    pub max: Option<i64>,
+}
+
 /// A change that an operator made.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct AuditEntry {
@@ -374,6 +479,10 @@ mod tests {
         assert!(new.active);
         assert_eq!(new.conditions["challenge_period"], "P2W");
         assert!(new.conditions.get("city_ids").is_none());
+        assert_eq!(
+            (new.opens_at, new.closes_at, new.budget),
+            (None, None, None)
+        );
         let body = with("missing_split", json!(MissingSplit::Reject));
         let new = NewPromotion::from_json(&body).expect("valid");
         assert_eq!(new.missing_split, MissingSplit::Reject);
@@ -394,6 +503,9 @@ mod tests {
             ("conditions", json!([])),
             ("missing_split", json!("maybe")),
             ("active", json!("yes")),
+            ("opens_at", json!("2026-11-22")),
+            ("closes_at", json!(1)),
+            ("budget", json!(1)),
             ("promotion_id", json!(1)),
         ];
         for (field, value) in bad {
@@ -408,6 +520,47 @@ mod tests {
             named(NewPromotion::from_json(&object(body))),
             ["title", "conditions.target_rides", "conditions.colour"]
         );
+    }
+
+    #[test]
+    fn a_schedule_ends_after_it_begins_also_when_half_of_it_is_patched() {
+        let (early, late) = ("2026-11-22T18:00:00Z", "2026-11-22T19:00:00Z");
+        let mut body = with("opens_at", json!(late));
+        body.insert("closes_at".to_owned(), json!(late));
+        assert_eq!(named(NewPromotion::from_json(&body)), ["closes_at"]);
+        let patched = |body: Value, opens_at: Option<&str>, closes_at: Option<&str>| {
+            let at = |text: Option<&str>| text.map(|text| text.parse().expect("an instant"));
+            let patch = PromotionPatch::from_json(&object(body)).expect("valid");
+            let present = Schedule {
+                opens_at: at(opens_at),
+                closes_at: at(closes_at),
+            };
+            patch.schedule(present).map_err(|error| error.field)
+        };
+        let refused = |field: &str| Err(field.to_owned());
+        let close = json!({ "closes_at": early });
+        assert_eq!(
+            patched(close.clone(), Some(late), None),
+            refused("closes_at")
+        );
+        let open = json!({ "opens_at": late });
+        assert_eq!(patched(open, None, Some(early)), refused("opens_at"));
+        let moved = patched(close, None, Some(late)).expect("possible");
+        assert_eq!(moved.closes_at, early.parse().ok());
+        let removed = patched(json!({ "opens_at": null }), Some(late), Some(early));
+        assert_eq!(removed.expect("possible").opens_at, None);
+    }
+
+    #[test]
+    fn a_budget_is_replaced_whole_or_removed() {
+        let patch = |body| PromotionPatch::from_json(&object(body)).expect("valid");
+        assert_eq!(patch(json!({})).budget, None);
+        let removed = patch(json!({ "budget": null }));
+        assert_eq!(removed.budget, Some(None));
+        assert!(!removed.is_empty());
+        let replaced = patch(json!({ "budget": { "max_participations": 7 } }));
+        let budget = replaced.budget.flatten().expect("a budget");
+        assert_eq!(budget.max_participations, Some(7));
     }
 
     #[test]

@@ -50,6 +50,10 @@ pub struct ExpiredStats {
     pub challenge_not_completed: i64,
     /// The reward was not claimed in time.
     pub reward_not_claimed: i64,
+    /// The client quit.
+    pub quit: i64,
+    /// An operator cancelled the participation.
+    pub cancelled: i64,
 }
 
 /// How far ingest has come.

@@ -7,6 +7,8 @@ await journey(async ({ world, phone }) => {
   await Promise.all([
     theChallengeIsOver(world, phone),
     theRewardExpires(world, phone),
+    theClientQuits(world, phone),
+    anOperatorCancels(world, phone),
     elsewhere(world, phone),
     nobody(world, phone),
     aQuickTap(world, phone),
@@ -100,6 +102,62 @@ async function theRewardExpires(world, phone) {
   await mobile.text(applications[0].application_id).waitFor();
 }
 
+/** Given up, after a question; the one who goes back goes on. */
+async function theClientQuits(world, phone) {
+  const promotion = await world.promotion({ target_rides: 3 });
+  const { user, mobile } = await started(world, phone, promotion);
+  await world.ride(user);
+  await mobile.page.locator('[role="progressbar"][aria-valuenow="1"]').waitFor();
+  await mobile.tap("Quit the challenge");
+  await mobile.sees("quit", "Quit the challenge?");
+  await mobile.text("You have completed 1 of 3 rides. If you quit, they are lost, and so is this pre-approved loan of MX$1,000.").waitFor();
+  await mobile.lookInEveryLanguage("quit");
+  await mobile.tap("Keep going");
+  await mobile.sees("progress");
+  assert.equal(mobile.count("/quit"), 0);
+
+  await mobile.tap("Quit the challenge");
+  await mobile.sees("quit");
+  await mobile.doubleTap("Quit the challenge");
+  await mobile.sees("over", "The challenge is over");
+  await mobile.text("You quit the challenge after 1 of 3 rides.").waitFor();
+  await mobile.assertNotReloaded();
+  assert.equal(mobile.count("/quit"), 1);
+  await mobile.look("over-quit");
+  await mobile.tap("Continue");
+  await mobile.sees("nothing");
+  // Going back leads to no question that is answered already.
+  await mobile.page.goForward();
+  assert.equal(await mobile.page.locator("main").getAttribute("data-screen"), "nothing");
+}
+
+/** Cancelled by an operator while the client looks, and while the client decides on the terms. */
+async function anOperatorCancels(world, phone) {
+  const cancel = (user, { promotion_id }) =>
+    world.admin("POST", `/users/${user.id}/participations/${promotion_id}:cancel`, JSON.stringify({ reason: "a test's" }));
+  const said = "We have cancelled your challenge. If you have questions about it, please ask the support in the app.";
+  const promotion = await world.promotion({ target_rides: 1 });
+  const { user, mobile } = await started(world, phone, promotion);
+  await cancel(user, promotion);
+  await mobile.sees("over");
+  await mobile.text(said).waitFor();
+  await mobile.look("over-cancelled");
+
+  const second = await world.promotion({ target_rides: 1 });
+  await world.preOffer(user, second);
+  await mobile.tap("Continue");
+  await mobile.sees("offer");
+  await mobile.tap("Get started");
+  await mobile.sees("progress");
+  await world.ride(user);
+  await mobile.sees("ready");
+  await mobile.tap("Continue");
+  await mobile.sees("terms");
+  await cancel(user, second);
+  await mobile.sees("over");
+  await mobile.text(said).waitFor();
+}
+
 /** A loan without a challenge; an offer that goes while it is looked at. */
 async function elsewhere(world, phone) {
   const promotion = await world.promotion();
@@ -116,7 +174,9 @@ async function elsewhere(world, phone) {
   await world.admin("PATCH", `/promotions/${promotion.promotion_id}`, JSON.stringify({ active: false }));
   await mobile.tap("Get started");
   await mobile.sees("nothing");
-  assert.equal(await mobile.page.locator("#says").textContent(), "That offer is no longer there.");
+  assert.equal(await mobile.page.locator("#says").textContent(), "This challenge is no longer offered.");
+  await mobile.page.locator("main").getByText("This challenge is no longer offered.").waitFor();
+  await mobile.look("nothing-why");
 
   // Started on another device: this one shows where it stands.
   const third = await world.preOffer(world.user(), await world.promotion());

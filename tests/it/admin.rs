@@ -121,7 +121,7 @@ async fn a_promotion_is_created_read_and_changed() {
         json!({
             "promotion_id": id, "promotion_key": "mx-newbie", "title": "A loan for your rides",
             "conditions": conditions(3), "missing_split": "create", "active": true,
-            "created_at": created["created_at"], "updated_at": created["updated_at"],
+            "opens_at": null, "closes_at": null, "budget": null, "created_at": created["created_at"], "updated_at": created["updated_at"],
         })
     );
     assert_eq!(api.get(&path).await.expect(200), created);
@@ -619,7 +619,7 @@ async fn a_client_is_shown_whole_with_every_rule_compared() {
     let user = admin.user(48_151).await;
     assert_eq!(user["eligibility"]["screen"], "PROMO_OFFER");
     let checks = user["eligibility"]["checks"].as_array().expect("checks");
-    assert_eq!(checks.len(), 7);
+    assert_eq!(checks.len(), 9);
     assert!(checks.iter().all(|check| check["ok"] == true), "{user}");
     assert_eq!(user["pre_offers"][0]["promotion_id"], promotion.id);
 
@@ -981,7 +981,7 @@ async fn the_figures_add_up() {
         stats["promotions"],
         json!([{ "promotion_id": promotion.id, "promotion_key": promotion.key, "started": 2,
             "in_progress": 1, "completed": 1, "rewarded": 0,
-            "expired": { "CHALLENGE_NOT_COMPLETED": 0, "REWARD_NOT_CLAIMED": 0 } }])
+            "expired": { "CHALLENGE_NOT_COMPLETED": 0, "REWARD_NOT_CLAIMED": 0, "QUIT": 0, "CANCELLED": 0 } }])
     );
     let partitions = stats["ingest"]["partitions"].as_array().expect("a list");
     assert_eq!(partitions.len(), 4);

@@ -76,6 +76,33 @@ async fn every_row_of_eligibility() {
     admin.api.patch_json(&path, &off).await.expect(200);
     admin.set_country("CO", false).await;
 
+    // Before and after their schedules, with a budget that is used up or too small, and all at once.
+    let hour = chrono::TimeDelta::hours(1);
+    let with = async |body: Value| {
+        let promotion = admin.create_promotion(&conditions(3)).await;
+        let path = format!("/admin/v1/promotions/{}", promotion.id);
+        admin.api.patch_json(&path, &body).await.expect(200);
+        promotion
+    };
+    let early = with(json!({ "opens_at": instant(now() + hour) })).await;
+    let late =
+        with(json!({ "opens_at": instant(now() - hour), "closes_at": instant(now()) })).await;
+    let full = with(json!({ "budget": { "max_participations": 1 } })).await;
+    let dear =
+        with(json!({ "budget": { "max_reward_cents": 100_000, "currency_code": "MXN" } })).await;
+    let shut = with(json!({ "budget": { "max_participations": 1 } })).await;
+    service.started_client(10_001, &full).await;
+    service.started_client(10_002, &shut).await;
+    let path = format!("/admin/v1/promotions/{}", shut.id);
+    let closed = json!({ "active": false, "closes_at": instant(now()) });
+    admin.api.patch_json(&path, &closed).await.expect(200);
+    let all_of_a_promotion = &[
+        "PROMOTION_INACTIVE",
+        "PROMOTION_NOT_OPEN",
+        "PROMOTIONS_DISABLED",
+        "BUDGET_EXHAUSTED",
+    ][..];
+
     let good = || Some(json!({}));
     let expired = || Some(json!({ "valid_until": "2020-01-01T00:00:00Z" }));
     let inactive_and_off = || Some(json!({ "promotion_key": inactive.key, "country_code": "CO" }));
@@ -95,13 +122,68 @@ async fn every_row_of_eligibility() {
             &["NO_PRE_OFFER"],
             &["NO_PRE_OFFER"],
         ),
-        // With one that has run out there is none for a start.
         row(
             Nothing,
             expired(),
             "NO_OFFER",
             &["PRE_OFFER_EXPIRED"],
-            &["NO_PRE_OFFER"],
+            &["PRE_OFFER_EXPIRED"],
+        ),
+        // Its promotion is known from the call, its country and its reward are those of nothing valid.
+        row(
+            Nothing,
+            Some(
+                json!({ "promotion_key": shut.key, "country_code": "CO", "valid_until": "2020-01-01T00:00:00Z" }),
+            ),
+            "NO_OFFER",
+            &["PRE_OFFER_EXPIRED"],
+            &[
+                "PRE_OFFER_EXPIRED",
+                "PROMOTION_INACTIVE",
+                "PROMOTION_NOT_OPEN",
+            ],
+        ),
+        row(
+            Nothing,
+            Some(json!({ "promotion_key": early.key })),
+            "NO_OFFER",
+            &["PROMOTION_NOT_OPEN"],
+            &["PROMOTION_NOT_OPEN"],
+        ),
+        row(
+            Nothing,
+            Some(json!({ "promotion_key": late.key })),
+            "NO_OFFER",
+            &["PROMOTION_NOT_OPEN"],
+            &["PROMOTION_NOT_OPEN"],
+        ),
+        row(
+            Nothing,
+            Some(json!({ "promotion_key": full.key })),
+            "NO_OFFER",
+            &["BUDGET_EXHAUSTED"],
+            &["BUDGET_EXHAUSTED"],
+        ),
+        row(
+            Nothing,
+            Some(json!({ "promotion_key": dear.key, "amount_cents": 100_001 })),
+            "NO_OFFER",
+            &["BUDGET_EXHAUSTED"],
+            &["BUDGET_EXHAUSTED"],
+        ),
+        row(
+            Nothing,
+            Some(json!({ "promotion_key": dear.key, "currency_code": "COP" })),
+            "NO_OFFER",
+            &["BUDGET_EXHAUSTED"],
+            &["BUDGET_EXHAUSTED"],
+        ),
+        row(
+            Nothing,
+            Some(json!({ "promotion_key": shut.key, "country_code": "CO" })),
+            "NO_OFFER",
+            all_of_a_promotion,
+            all_of_a_promotion,
         ),
         row(
             Nothing,
@@ -200,7 +282,7 @@ async fn every_row_of_eligibility() {
             expired(),
             "NO_OFFER",
             &["PRE_OFFER_EXPIRED"],
-            &["NO_PRE_OFFER"],
+            &["PRE_OFFER_EXPIRED"],
         ),
         // The promotion may be started from where the end of the other is still shown.
         row(Ended(End::NotCompleted), good(), "CHALLENGE_OVER", &[], &[]),
@@ -304,8 +386,10 @@ async fn every_row_of_eligibility() {
 
             // The pre-offer's promotion, where it is another than the usual one.
             let key = row.newbie.as_ref().map(|changes| &changes["promotion_key"]);
-            let is_inactive = key == Some(&json!(inactive.key));
-            let wanted = if is_inactive { &inactive } else { &usual };
+            let named = [&inactive, &early, &late, &full, &dear, &shut]
+                .into_iter()
+                .find(|promotion| key == Some(&json!(promotion.key)));
+            let wanted = named.unwrap_or(&usual);
             let answer = client.start(wanted.id).await;
             if row.start.is_empty() {
                 answer.expect(201);

@@ -70,6 +70,11 @@ async fn a_frontend_can_be_written_by_its_guide() {
         ],
     )
     .await;
+    shows(
+        block(PAGE, "quit"),
+        &[r#""type":"/problems/challenge-not-in-progress""#],
+    )
+    .await;
     shows(block(PAGE, "acknowledge"), &["409\n"]).await;
     shows(
         block(PAGE, "error"),

@@ -15,12 +15,14 @@
 mod access;
 mod admin;
 mod back_test;
+mod budget;
 mod claim;
 mod completions;
 mod console;
 mod contracts;
 mod demo;
 mod doctor;
+mod early_end;
 mod eligibility;
 mod erasure;
 mod exactly_once;

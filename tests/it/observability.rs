@@ -274,6 +274,13 @@ async fn every_metric_is_documented_and_what_is_watched_exists() {
     api.send(api.request(made_up, "/v1/landing"))
         .await
         .problem(405, "method-not-allowed");
+    world
+        .execute(
+            r#"insert into promotion (promotion_key, title, conditions, budget, has_budget_use)
+                   values ('p', 'T', '{}', '{"max_participations": 1, "max_reward_cents": 1, "currency_code": "MXN"}', true);
+               insert into budget_use (promotion_id) select promotion_id from promotion"#,
+        )
+        .await;
     let documented = documented();
     // Some are shown only once there is something to show.
     let shown = eventually(LIMIT, || async {

@@ -16,9 +16,9 @@ use crate::harness::*;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A call that is under way.
-type Call = JoinHandle<Answer>;
+pub(crate) type Call = JoinHandle<Answer>;
 
-fn call(api: &Api, method: Method, path: &str, body: Option<Value>) -> Call {
+pub(crate) fn call(api: &Api, method: Method, path: &str, body: Option<Value>) -> Call {
     let request = api.request(method, path);
     let request = match body {
         Some(body) => request.json(&body),
@@ -28,12 +28,12 @@ fn call(api: &Api, method: Method, path: &str, body: Option<Value>) -> Call {
     tokio::spawn(async move { api.send(request).await })
 }
 
-fn post(client: &Client, promotion: &Promotion, what: &str) -> Call {
+pub(crate) fn post(client: &Client, promotion: &Promotion, what: &str) -> Call {
     let path = format!("/v1/promotions/{}/{what}", promotion.id);
     call(&client.api, Method::POST, &path, None)
 }
 
-fn landing(client: &Client) -> Call {
+pub(crate) fn landing(client: &Client) -> Call {
     call(&client.api, Method::POST, "/v1/landing", None)
 }
 
@@ -46,7 +46,7 @@ fn import(service: &Service, line: &Value) -> Call {
     tokio::spawn(async move { api.send(request).await })
 }
 
-async fn done(call: Call) -> Answer {
+pub(crate) async fn done(call: Call) -> Answer {
     tokio::time::timeout(LIMIT, call)
         .await
         .expect("it is let go")
@@ -54,10 +54,10 @@ async fn done(call: Call) -> Answer {
 }
 
 /// Locks held by the test until it lets go.
-struct Held(Transaction<'static, Db>);
+pub(crate) struct Held(Transaction<'static, Db>);
 
 impl Held {
-    async fn by(world: &World, sql: &'static str) -> Self {
+    pub(crate) async fn by(world: &World, sql: &'static str) -> Self {
         let mut transaction = world.pool().begin().await.expect("a session");
         sqlx::raw_sql(sql)
             .execute(&mut *transaction)
@@ -67,7 +67,7 @@ impl Held {
     }
 
     /// What an accept, and a sweep of rewards, comes to after it has locked the participation.
-    async fn split_of(world: &World, user_id: i64) -> Self {
+    pub(crate) async fn split_of(world: &World, user_id: i64) -> Self {
         let mut transaction = world.pool().begin().await.expect("a session");
         let locked = sqlx::query("select from cash_loan_account where user_id = $1 for update")
             .bind(user_id)
@@ -80,7 +80,7 @@ impl Held {
 
     /// A split that may or may not come to be: what a start or a landing that makes one has to wait
     /// for, after it has read and locked everything else.
-    async fn place_of_split(world: &World, user_id: i64, promotion: &Promotion) -> Self {
+    pub(crate) async fn place_of_split(world: &World, user_id: i64, promotion: &Promotion) -> Self {
         let mut transaction = world.pool().begin().await.expect("a session");
         sqlx::query(
             "insert into cash_loan_account (split_id, user_id, promotion_id, pre_offer_id, country_code, product_id,
@@ -97,17 +97,17 @@ impl Held {
     }
 
     /// What every admin call that changes something comes to at its end.
-    async fn audit(world: &World) -> Self {
+    pub(crate) async fn audit(world: &World) -> Self {
         Self::by(world, "lock table admin_audit in exclusive mode").await
     }
 
     /// As if it had never been.
-    async fn let_go(self) {
+    pub(crate) async fn let_go(self) {
         self.0.rollback().await.expect("it was held");
     }
 }
 
-async fn waiting(world: &World, sessions: i64) {
+pub(crate) async fn waiting(world: &World, sessions: i64) {
     waiting_for_a_lock(world, sessions).await;
 }
 

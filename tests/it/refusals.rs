@@ -15,19 +15,20 @@ use crate::harness::*;
 const CLIENT: i64 = 48_151;
 
 /// Every call of the client API.
-const CLIENT_CALLS: [(Method, &str); 8] = [
+const CLIENT_CALLS: [(Method, &str); 9] = [
     (Method::POST, "/v1/landing"),
     (Method::POST, "/v1/promotions/{id}/start"),
     (Method::GET, "/v1/promotions/{id}/progress"),
     (Method::GET, "/v1/promotions/{id}/progress/stream"),
     (Method::GET, "/v1/promotions/{id}/rides"),
     (Method::POST, "/v1/promotions/{id}/acknowledge"),
+    (Method::POST, "/v1/promotions/{id}/quit"),
     (Method::GET, "/v1/promotions/{id}/get_reward"),
     (Method::POST, "/v1/promotions/{id}/accept_reward"),
 ];
 
 /// Every call of the admin API, with the scopes of which any one opens it.
-const ADMIN_CALLS: [(Method, &str, &[&str]); 23] = [
+const ADMIN_CALLS: [(Method, &str, &[&str]); 25] = [
     (Method::GET, "/admin/v1/me", &SCOPES),
     (Method::GET, "/admin/v1/promotions", &["view"]),
     (Method::POST, "/admin/v1/promotions", &["edit"]),
@@ -36,6 +37,11 @@ const ADMIN_CALLS: [(Method, &str, &[&str]); 23] = [
     (Method::GET, "/admin/v1/promotions/{id}/funnel", &["view"]),
     (Method::GET, "/admin/v1/participations", &["support"]),
     (Method::GET, "/admin/v1/participations:export", &["support"]),
+    (
+        Method::GET,
+        "/admin/v1/promotions/{id}/budget-use",
+        &["view"],
+    ),
     (Method::GET, "/admin/v1/products", &["view"]),
     (Method::GET, "/admin/v1/products/{id}", &["view"]),
     (Method::PUT, "/admin/v1/products/{id}", &["edit"]),
@@ -44,6 +50,11 @@ const ADMIN_CALLS: [(Method, &str, &[&str]); 23] = [
     (Method::PUT, "/admin/v1/geo-config/MX", &["edit"]),
     (Method::POST, "/admin/v1/pre-offers:import", &["import"]),
     (Method::GET, "/admin/v1/users/{id}", &["support"]),
+    (
+        Method::POST,
+        "/admin/v1/users/48151/participations/{id}:cancel",
+        &["support"],
+    ),
     (Method::GET, "/admin/v1/quarantine", &["support"]),
     (
         Method::POST,
@@ -87,6 +98,7 @@ fn good_body(path: &str) -> Value {
             json!({ "name": "Loan", "currency_code": "MXN", "term_days": 30 })
         }
         "/admin/v1/geo-config/MX" => json!({ "promotions_enabled": false }),
+        path if path.ends_with(":cancel") => json!({ "reason": "r" }),
         path if path.ends_with("dismiss") => json!({ "reason": "r", "note": "n" }),
         path if path.ends_with(":replay") => json!({ "note": "n" }),
         _ => json!({}),
@@ -137,7 +149,7 @@ async fn everything(world: &World) -> Value {
             (select jsonb_agg(a) from active_pre_offer a), (select jsonb_agg(a) from application a),
             (select jsonb_agg(s) from session s), (select jsonb_agg(m order by m.promotion_id) from promotion m),
             (select jsonb_agg(p order by p.product_id) from product p),
-            (select jsonb_agg(g order by g.country_code) from geo_config g),
+            (select jsonb_agg(g order by g.country_code) from geo_config g), (select jsonb_agg(u) from budget_use u),
             (select jsonb_agg(o order by o.pre_offer_id) from pre_offer o),
             (select count(*) from admin_audit), (select count(*) from event_outbox))",
     )
@@ -297,7 +309,7 @@ async fn every_call_answers_by_the_state_of_the_participation() {
     const ALREADY: (u16, &str, &[&str]) = (409, "already-participated", &["participation"]);
     const NOT_COMPLETED: (u16, &str, &[&str]) = (409, "challenge-not-completed", &[]);
     const NOT_EXPIRED: (u16, &str, &[&str]) = (409, "not-expired", &[]);
-    const OVER: (u16, &str, &[&str]) = (410, "challenge-over", &[]);
+    const OVER: (u16, &str, &[&str]) = (410, "challenge-over", &["expired_reason"]);
     const TOO_LATE: (u16, &str, &[&str]) = (410, "reward-expired", &[]);
     const SEEN: (u16, &str, &[&str]) = (204, "", &[]);
     let calls = [
@@ -651,6 +663,7 @@ async fn every_call_of_an_operator_refuses_what_it_must() {
         "/admin/v1/promotions/+1",
         "/admin/v1/users/x",
         "/admin/v1/users/0",
+        "/admin/v1/promotions/1000000/budget-use",
         "/v1/landing",
     ] {
         let answer = operator.get(path).await;

@@ -241,8 +241,8 @@ async fn every_reason_against_a_start_is_told_in_order() {
         assert_eq!(problem["reason"], reasons[0]);
     };
 
-    // What is no pre-offer for this start: none, one that has run out, one that is not for
-    // newbies, one for another promotion, one for none.
+    // What is no pre-offer for this start: none, one that is not for newbies, one for another
+    // promotion, one for none. One that has run out says so.
     let no_offer = &["NO_PRE_OFFER"];
     refused(1, &promotion, no_offer).await;
     let mut expired = promotion.pre_offer(2);
@@ -254,7 +254,8 @@ async fn every_reason_against_a_start_is_told_in_order() {
     admin
         .import_pre_offers(&[expired, regular, other.pre_offer(4), unmapped])
         .await;
-    for user_id in 2..=5 {
+    refused(2, &promotion, &["PRE_OFFER_EXPIRED"]).await;
+    for user_id in 3..=5 {
         refused(user_id, &promotion, no_offer).await;
     }
 

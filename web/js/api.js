@@ -97,6 +97,11 @@ export class RidePromo {
     return this.#json("POST", path(promotionId, "accept_reward"), { headers, signal });
   }
 
+  /** Gives the challenge up, for good. */
+  quit(promotionId, signal) {
+    return this.#json("POST", path(promotionId, "quit"), { signal });
+  }
+
   /** The client has seen that it is over. */
   acknowledge(promotionId, signal) {
     return this.#json("POST", path(promotionId, "acknowledge"), { signal });

@@ -25,7 +25,7 @@ const RIDES_EVERY = 15_000;
 const STALE = 60_000;
 
 /** The screens above the one that the service has decided on, each a step of the browser's history. */
-const VIEWS = { terms: "ready", rides: "progress", uncounted: "progress" };
+const VIEWS = { terms: "ready", rides: "progress", uncounted: "progress", quit: "progress" };
 
 /** The views that list rides, each with which ones. */
 const RIDE_LISTS = { rides: () => true, uncounted: (ride) => !ride.counted };
@@ -86,8 +86,8 @@ export class Journey {
 
   // What buttons do. Each is one flight at a time: who presses again gets the one under way. -------
 
-  /** Asks the service what to show. */
-  land() {
+  /** Asks the service what to show. Where that is nothing, `why` says what became of an offer. */
+  land(why = null) {
     return this.#once("land", async () => {
       const landing = await this.#api.landing();
       this.#landedAt = performance.now();
@@ -106,7 +106,7 @@ export class Journey {
       }
       // To a client who has applied, that is what matters, whatever else there is.
       if (application) return this.#go({ screen: "application", application, offer });
-      this.#go(screen === "REGULAR_OFFER" ? { screen: "regular", offer } : { screen: "nothing" });
+      this.#go(screen === "REGULAR_OFFER" ? { screen: "regular", offer } : { screen: "nothing", why });
     });
   }
 
@@ -118,8 +118,24 @@ export class Journey {
       } catch (error) {
         if (error.slug === "already-participated") return this.#stand(error.body.participation);
         if (error.slug !== "not-eligible" && error.slug !== "promotion-not-found") throw error;
+        const { language } = this.#scene;
+        const key = `reason.${error.body.reason}`;
+        const why = language.text(language.has(key) ? key : "error.gone");
+        await this.land(why);
+        this.#stage.say(why);
+      }
+    });
+  }
+
+  /** Gives the challenge up; the client has confirmed it. */
+  quit(promotionId) {
+    return this.#once("quit", async () => {
+      try {
+        this.#stand(await this.#api.quit(promotionId));
+      } catch (error) {
+        // It is completed or over already.
+        if (error.slug !== "challenge-not-in-progress" && error.slug !== "not-participating") throw error;
         await this.land();
-        this.#stage.say(this.#scene.language.text("error.gone"));
       }
     });
   }
@@ -320,7 +336,7 @@ export class Journey {
         this.#go({ screen: "expired", participation });
         return true;
       case "challenge-over":
-        this.#go({ screen: "over", participation });
+        this.#go({ screen: "over", participation: { ...participation, expired_reason: error.body.expired_reason } });
         return true;
       case "already-rewarded":
       case "challenge-not-completed":

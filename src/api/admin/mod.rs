@@ -1,6 +1,7 @@
 //! The admin API (contract 6).
 
 mod audit;
+mod cancel;
 mod funnel;
 mod geo;
 mod me;
@@ -24,6 +25,7 @@ use super::auth::AdminAuth;
 use crate::config::KafkaConfig;
 use crate::kafka::Cluster;
 use crate::store::Store;
+use crate::telemetry::Metrics;
 
 /// What the admin calls work with.
 #[derive(Clone, FromRef)]
@@ -36,6 +38,8 @@ pub struct AdminState {
     pub cluster: Cluster,
     /// Wakes the relay of this process after an event was written.
     pub outbox_wake: watch::Sender<()>,
+    /// Where what operators end is counted.
+    pub metrics: Arc<Metrics>,
     /// Where rides come from.
     #[from_ref(skip)]
     pub kafka: Arc<KafkaConfig>,
@@ -57,13 +61,14 @@ pub const UNTIMED: &[&str] = &[
 
 /// Every admin call.
 pub fn router() -> OpenApiRouter<AdminState> {
-    OpenApiRouter::default()
+    let router = OpenApiRouter::default()
         .routes(routes!(me::get))
         .routes(routes!(promotions::list, promotions::create))
         .routes(routes!(promotions::get, promotions::patch))
         .routes(routes!(funnel::get))
         .routes(routes!(participations::list))
         .routes(routes!(participations::export))
+        .routes(routes!(promotions::budget_use))
         .routes(routes!(products::list))
         .routes(routes!(products::get, products::put))
         .routes(routes!(geo::list))
@@ -76,5 +81,6 @@ pub fn router() -> OpenApiRouter<AdminState> {
         .routes(routes!(quarantine::replay_all))
         .routes(routes!(quarantine::dismiss_all))
         .routes(routes!(stats::get))
-        .routes(routes!(audit::list))
+        .routes(routes!(audit::list));
+    cancel::add_to(router)
 }

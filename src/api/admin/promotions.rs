@@ -15,8 +15,8 @@ use crate::api::query::{Page, PageParams, Paging};
 use crate::api::refusals::refusals;
 use crate::domain::PromotionId;
 use crate::store::Store;
-use crate::store::promotions::Created;
-use crate::wire::admin::{NewPromotion, Promotion, PromotionPatch};
+use crate::store::promotions::{Created, Patched};
+use crate::wire::admin::{BudgetUse, NewPromotion, Promotion, PromotionPatch};
 
 refusals!(ListPromotionsRefusals = admin);
 
@@ -54,7 +54,8 @@ refusals!(
 /// Creates a promotion
 ///
 /// Its conditions are checked field by field; unknown fields are refused, so that no rule is
-/// silently ignored. Pre-offers that named its key before are mapped by their next import.
+/// silently ignored. Pre-offers that named its key before are mapped by their next import. A schedule or
+/// a budget is possible once the upgrade to this release is finished.
 #[utoipa::path(
     post,
     path = "/admin/v1/promotions",
@@ -118,13 +119,17 @@ pub async fn get(
     Ok(Revised(promotion).unless_known(&headers))
 }
 
-refusals!(PatchPromotionRefusals = admin, path, body, conditional, upgrade);
+refusals!(
+    PatchPromotionRefusals = admin, path, body, conditional, upgrade;
+    Problem::budget_too_late()
+);
 
 /// Changes a promotion
 ///
 /// A merge patch of the top level: what is left out stays, `conditions` are replaced whole,
-/// `promotion_key` never changes. Who has started keeps the conditions they started under. With
-/// `If-Match` only if nobody changed it since it was read.
+/// `promotion_key` never changes. Clients who have started keep the conditions they started under, and
+/// closing a promotion ends no started challenge. A maximum of the budget that is lowered below what is
+/// in use stops new starts only. With `If-Match` only if nobody changed it since it was read.
 #[utoipa::path(
     patch,
     path = "/admin/v1/promotions/{promotion_id}",
@@ -148,13 +153,39 @@ pub async fn patch(
     if patch.needs_finished_upgrade() {
         store.require_finished_upgrade().await?;
     }
-    let promotion = store
-        .patch_promotion(
-            promotion_id,
-            patch,
-            &etag::precondition(&headers),
-            &admin.author(format!("PATCH /promotions/{promotion_id}")),
-        )
-        .await?;
-    promotion.map(Revised).ok_or_else(Problem::not_found)
+    let author = admin.author(format!("PATCH /promotions/{promotion_id}"));
+    let precondition = etag::precondition(&headers);
+    let patched = store.patch_promotion(promotion_id, patch, &precondition, &author);
+    match patched.await? {
+        Patched::Patched(promotion) => Ok(Revised(promotion)),
+        Patched::NoSuchPromotion => Err(Problem::not_found()),
+        Patched::Invalid(error) => Err(Problem::invalid_request(vec![error])),
+        Patched::BudgetTooLate => Err(Problem::budget_too_late()),
+    }
+}
+
+refusals!(GetBudgetUseRefusals = admin, path);
+
+/// Shows what is in use of a promotion's budget
+///
+/// Live participations reserve, rewarded ones have spent, expired ones use nothing. Not found where the
+/// promotion never had a budget; where it has none any more, the use goes on being counted.
+#[utoipa::path(
+    get,
+    path = "/admin/v1/promotions/{promotion_id}/budget-use",
+    operation_id = "get_budget_use",
+    tag = "promotions",
+    params(PromotionPath),
+    responses(
+        GetBudgetUseRefusals,
+        (status = 200, description = "What is in use now", body = BudgetUse),
+    ),
+)]
+pub async fn budget_use(
+    _: Admin,
+    State(store): State<Store>,
+    PathParam(promotion_id): PathParam<PromotionId>,
+) -> Result<Json<BudgetUse>> {
+    let used = store.budget_use(promotion_id).await?;
+    used.map(Json).ok_or_else(Problem::not_found)
 }

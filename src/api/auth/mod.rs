@@ -18,7 +18,7 @@ use super::query::FromQuery;
 use crate::domain::UserId;
 use crate::store::audit::Author;
 
-pub use scope::{ADMIN_SCOPE, Scope, ScopeWord, Scopes, scopes_of};
+pub use scope::{ADMIN_BASE, ADMIN_SCOPE, CANCEL_TEMPLATE, Scope, ScopeWord, Scopes, scopes_of};
 pub use verifier::{KeySource, Verified, Verifier};
 
 /// The longest `sub` of an operator, in characters.

@@ -132,6 +132,12 @@ impl fmt::Display for ScopeWord {
     }
 }
 
+/// Where a participation is cancelled.
+const CANCEL_PATH: &str = "/users/{user_id}/participations/{promotion_id}:cancel";
+
+/// The router's template of [`CANCEL_PATH`]: a parameter of its is a whole segment.
+pub const CANCEL_TEMPLATE: &str = "/users/{user_id}/participations/{action}";
+
 /// Which scopes open which call: any one of them does. Where what is asked for decides which one,
 /// the handler asks with [`super::Admin::require`] too.
 pub const CALLS: &[(&str, &str, &[Scope])] = &[
@@ -143,6 +149,11 @@ pub const CALLS: &[(&str, &str, &[Scope])] = &[
     ("GET", "/promotions/{promotion_id}/funnel", &[Scope::View]),
     ("GET", "/participations", &[Scope::Support]),
     ("GET", "/participations:export", &[Scope::Support]),
+    (
+        "GET",
+        "/promotions/{promotion_id}/budget-use",
+        &[Scope::View],
+    ),
     ("GET", "/products", &[Scope::View]),
     ("GET", "/products/{product_id}", &[Scope::View]),
     ("PUT", "/products/{product_id}", &[Scope::Edit]),
@@ -151,6 +162,7 @@ pub const CALLS: &[(&str, &str, &[Scope])] = &[
     ("PUT", "/geo-config/{country_code}", &[Scope::Edit]),
     ("POST", "/pre-offers:import", &[Scope::Import]),
     ("GET", "/users/{user_id}", &[Scope::Support]),
+    ("POST", CANCEL_PATH, &[Scope::Support]),
     ("GET", "/quarantine", &[Scope::Support]),
     (
         "POST",
@@ -170,7 +182,10 @@ pub const CALLS: &[(&str, &str, &[Scope])] = &[
 
 /// The scopes of a call, by the template of its path; `None` for one that is not in the table.
 pub fn scopes_of(method: &str, template: &str) -> Option<&'static [Scope]> {
-    let path = template.strip_prefix(ADMIN_BASE)?;
+    let path = match template.strip_prefix(ADMIN_BASE)? {
+        CANCEL_TEMPLATE => CANCEL_PATH,
+        path => path,
+    };
     // What answers GET answers HEAD too.
     let method = if method == "HEAD" { "GET" } else { method };
     CALLS

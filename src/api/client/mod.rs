@@ -4,6 +4,7 @@ mod acknowledge;
 pub mod follow;
 mod landing;
 mod progress;
+mod quit;
 mod reward;
 mod rides;
 mod start;
@@ -68,6 +69,7 @@ pub fn router() -> OpenApiRouter<ClientState> {
         .routes(routes!(stream::stream))
         .routes(routes!(rides::rides))
         .routes(routes!(acknowledge::acknowledge))
+        .routes(routes!(quit::quit))
         .routes(routes!(reward::get_reward))
         .routes(routes!(reward::accept_reward))
 }

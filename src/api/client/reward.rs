@@ -19,7 +19,7 @@ refusals!(
     Problem::not_participating(),
     Problem::challenge_not_completed(),
     refusals::already_rewarded(),
-    Problem::challenge_over(),
+    refusals::challenge_over(),
     Problem::reward_expired()
 );
 
@@ -68,7 +68,7 @@ refusals!(
     Problem::challenge_not_completed(),
     Problem::split_missing(),
     Problem::reward_under_review(),
-    Problem::challenge_over(),
+    refusals::challenge_over(),
     Problem::reward_expired()
 );
 
@@ -138,7 +138,7 @@ fn refusal(why: NoReward) -> Problem {
     match why {
         NoReward::NotParticipating => Problem::not_participating(),
         NoReward::ChallengeNotCompleted => Problem::challenge_not_completed(),
-        NoReward::ChallengeOver => Problem::challenge_over(),
+        NoReward::ChallengeOver(reason) => Problem::challenge_over(reason),
         NoReward::RewardExpired => Problem::reward_expired(),
         NoReward::SplitMissing => Problem::split_missing(),
         NoReward::UnderReview => Problem::reward_under_review(),

@@ -259,6 +259,21 @@ impl Client {
         self.api.post(&path(promotion_id, "accept_reward")).await
     }
 
+    /// Gives the challenge up.
+    pub async fn quit(&self, promotion_id: i64) -> Answer {
+        self.api.post(&path(promotion_id, "quit")).await
+    }
+
+    /// Looks at the reward.
+    pub async fn reward(&self, promotion_id: i64) -> Answer {
+        self.api.get(&path(promotion_id, "get_reward")).await
+    }
+
+    /// Asks which screen to show.
+    pub async fn land(&self) -> Value {
+        self.api.post("/v1/landing").await.expect(200)
+    }
+
     /// The receipts of the client's rides: the first page.
     pub async fn rides(&self, promotion_id: i64) -> Answer {
         self.api.get(&path(promotion_id, "rides")).await
@@ -311,6 +326,25 @@ impl Admin {
             .as_i64()
             .expect("promotion_id is an integer");
         Promotion { id, key }
+    }
+
+    /// Changes a promotion.
+    pub async fn patch_promotion(&self, promotion: &Promotion, patch: &Value) -> Answer {
+        let path = format!("/admin/v1/promotions/{}", promotion.id);
+        self.api.patch_json(&path, patch).await
+    }
+
+    /// What is in use of a promotion's budget.
+    pub async fn budget_use(&self, promotion: &Promotion) -> Value {
+        let path = format!("/admin/v1/promotions/{}/budget-use", promotion.id);
+        self.api.get(&path).await.expect(200)
+    }
+
+    /// Cancels a participation.
+    pub async fn cancel(&self, user_id: i64, promotion_id: i64) -> Answer {
+        let path = format!("/admin/v1/users/{user_id}/participations/{promotion_id}:cancel");
+        let reason = json!({ "reason": "The client asked for it" });
+        self.api.post_json(&path, &reason).await
     }
 
     /// Imports pre-offers as NDJSON; answers the report, where no line may be rejected.

@@ -96,6 +96,32 @@ export function progress({ language, clock, journey }, state) {
       time,
       h("section", { class: "card" }, h("h2", {}, language.text("rides.title")), why, none, list, all),
       h("details", { class: "card" }, h("summary", {}, language.text("progress.conditions")), conditionsList(language, conditions)),
+      h("button", { type: "button", class: "quit", onclick: () => journey.openView("quit") }, language.text("quit.open")),
+    ),
+  };
+}
+
+/** Asks before the challenge is given up: it cannot be undone. */
+export function quit({ language, journey }, state) {
+  const title = language.text("quit.title");
+  const { promotion_id: promotionId, reward } = state.participation;
+  const amount = language.money(reward.amount_cents, reward.currency_code);
+  const text = h("p", {});
+  const update = ({ participation: { rides_completed: done, rides_target: count } }) => {
+    setText(text, language.text("quit.text", { done, count, amount }));
+  };
+  update(state);
+  return {
+    title,
+    update,
+    node: h(
+      "div",
+      { class: "screen" },
+      backButton(language, journey),
+      heading(title),
+      h("section", { class: "card", "aria-label": title }, text, h("p", { class: "quiet" }, language.text("quit.once"))),
+      actionButton(language, language.text("quit.keep"), async () => journey.back()),
+      actionButton(language, language.text("quit.confirm"), () => journey.quit(promotionId), { kind: "secondary" }),
     ),
   };
 }

@@ -15,13 +15,17 @@ export function expired({ language, journey }, { participation }) {
   });
 }
 
-/** The challenge was not completed in time. */
+/** What is said of a challenge that ended before its time. */
+const EARLY_ENDS = { QUIT: "over.quit", CANCELLED: "over.cancelled" };
+
+/** The challenge was not completed in time, or ended before. */
 export function over({ language, journey }, { participation }) {
-  const { rides_completed: rides, rides_target: count, challenge_deadline: deadline, promotion_id: promotionId } = participation;
+  const { rides_completed: done, rides_target: count, challenge_deadline: deadline, promotion_id: promotionId } = participation;
+  const key = EARLY_ENDS[participation.expired_reason] ?? "over.text";
   return message({
     emblem: "time",
     title: language.text("over.title"),
-    text: [language.text("over.text", { done: rides, count, until: language.until(deadline) }), language.text("ended.next")],
+    text: [language.text(key, { done, count, until: language.until(deadline) }), language.text("ended.next")],
     action: actionButton(language, language.text("continue"), () => journey.acknowledge(promotionId)),
   });
 }
@@ -40,12 +44,12 @@ export function regular({ language }, { offer }) {
   };
 }
 
-/** Nothing to offer. */
-export function nothing({ language, journey }) {
+/** Nothing to offer; `why` where there was something a moment ago. */
+export function nothing({ language, journey }, { why }) {
   return message({
     emblem: "road",
     title: language.text("nothing.title"),
-    text: language.text("nothing.text"),
+    text: [why, language.text("nothing.text")].filter(Boolean),
     action: actionButton(language, language.text("nothing.again"), () => journey.land(), { kind: "secondary" }),
   });
 }

@@ -1,0 +1,217 @@
+//! Ending a participation before its time: the client quits, or an operator cancels it (contract 2,
+//! Deadlines and exceptions).
+
+use serde_json::json;
+use sqlx::PgConnection;
+
+use super::audit::{self, Author};
+use super::budget::Released;
+use super::participations::{Stored, enqueue_event, load};
+use super::{Result, Store, StoreError, must_be_all};
+use crate::domain::participation::{ExpiredReason, Status, StatusName};
+use crate::domain::reward::Reward;
+use crate::domain::split::SplitStatus;
+use crate::domain::{PromotionId, UserId};
+use crate::wire::promotion_status::EventType;
+
+/// What came of quitting.
+#[derive(Clone, Debug)]
+pub enum Quit {
+    /// It is over because the client quit.
+    Quit {
+        /// The participation.
+        participation: Stored,
+        /// The client quit earlier.
+        repeated: bool,
+    },
+    /// The challenge is not in progress.
+    NotInProgress,
+    /// The client does not take part.
+    NotParticipating,
+}
+
+/// What came of cancelling.
+#[derive(Clone, Debug)]
+pub enum Cancelled {
+    /// It is over because an operator cancelled it now.
+    Cancelled(Stored),
+    /// It is neither in progress nor a reward that can still be accepted.
+    NotLive,
+    /// The client does not take part.
+    NotParticipating,
+}
+
+impl Store {
+    /// The client quits a challenge that is in progress. Quitting again finds what the first did.
+    pub async fn quit(
+        &self,
+        user_id: UserId,
+        promotion_id: PromotionId,
+        traceparent: Option<String>,
+    ) -> Result<Quit> {
+        let is_finished = self.upgrade_is_finished().await?;
+        self.run_tx("quit", move |connection| {
+            let traceparent = traceparent.clone();
+            Box::pin(async move {
+                let Some(locked) = lock(connection, user_id, promotion_id).await? else {
+                    return Ok(Quit::NotParticipating);
+                };
+                let now = locked.found.now;
+                let Ok(status) = locked.found.state.status.quit(now) else {
+                    return Ok(match locked.found.state.status {
+                        Status::Expired {
+                            reason: ExpiredReason::Quit,
+                            ..
+                        } => Quit::Quit {
+                            participation: locked.found,
+                            repeated: true,
+                        },
+                        _ => Quit::NotInProgress,
+                    });
+                };
+                require(is_finished)?;
+                let (participation, released) =
+                    end(connection, locked, status, traceparent.as_deref()).await?;
+                released.give_back(connection).await?;
+                Ok(Quit::Quit {
+                    participation,
+                    repeated: false,
+                })
+            })
+        })
+        .await
+    }
+
+    /// An operator ends a participation that is live. The audit has the reason.
+    pub async fn cancel(
+        &self,
+        user_id: UserId,
+        promotion_id: PromotionId,
+        reason: String,
+        author: Author,
+    ) -> Result<Cancelled> {
+        let is_finished = self.upgrade_is_finished().await?;
+        self.run_tx("cancel", move |connection| {
+            let (reason, author) = (reason.clone(), author.clone());
+            Box::pin(async move {
+                let Some(locked) = lock(connection, user_id, promotion_id).await? else {
+                    return Ok(Cancelled::NotParticipating);
+                };
+                let Ok(status) = locked.found.state.status.cancel(locked.found.now) else {
+                    return Ok(Cancelled::NotLive);
+                };
+                require(is_finished)?;
+                let before = json!(&*locked.found.state);
+                let (participation, released) = end(connection, locked, status, None).await?;
+                let mut after = json!(&*participation.state);
+                after["reason"] = json!(reason);
+                audit::record(connection, &author, Some(before), Some(after)).await?;
+                released.give_back(connection).await?;
+                Ok(Cancelled::Cancelled(participation))
+            })
+        })
+        .await
+    }
+}
+
+/// The release before does not read these reasons.
+fn require(is_finished: bool) -> Result<()> {
+    if is_finished {
+        Ok(())
+    } else {
+        Err(StoreError::UpgradeUnfinished)
+    }
+}
+
+/// A participation under its row lock, read after it.
+struct Locked {
+    found: Stored,
+    /// Its promotion counts the use of its budget.
+    has_budget_use: bool,
+}
+
+async fn lock(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    promotion_id: PromotionId,
+) -> Result<Option<Locked>> {
+    let has_budget_use = sqlx::query_scalar!(
+        "select m.has_budget_use
+           from promotion_user p join promotion m using (promotion_id)
+          where p.user_id = $1 and p.promotion_id = $2
+            for update of p",
+        user_id,
+        promotion_id
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(has_budget_use) = has_budget_use else {
+        return Ok(None);
+    };
+    let found = load(connection, user_id, promotion_id).await?;
+    Ok(found.map(|found| Locked {
+        found,
+        has_budget_use,
+    }))
+}
+
+/// Ends the participation: its split, its status, acknowledged at once, and its event. Returns it with
+/// what the caller has to give back of the budget at the end of the transaction.
+async fn end(
+    connection: &mut PgConnection,
+    locked: Locked,
+    to: Status,
+    traceparent: Option<&str>,
+) -> Result<(Stored, Released)> {
+    let Locked {
+        found,
+        has_budget_use,
+    } = locked;
+    let (user_id, promotion_id) = (found.state.user_id, found.state.promotion_id);
+    let from = found.state.status.name();
+    let fields = to.fields();
+    sqlx::query!(
+        "update cash_loan_account set status = $4, updated_at = $3
+          where user_id = $1 and promotion_id = $2 and status = 'ACTIVE'",
+        user_id,
+        promotion_id,
+        found.now,
+        SplitStatus::Expired as SplitStatus
+    )
+    .execute(&mut *connection)
+    .await?;
+    let written = sqlx::query!(
+        "update promotion_user
+            set status = $3, version = version + 1, expired_at = $4, expired_reason = $5, acknowledged_at = $4
+          where user_id = $1 and promotion_id = $2 and status = $6",
+        user_id,
+        promotion_id,
+        fields.status as StatusName,
+        fields.expired_at,
+        fields.expired_reason as Option<ExpiredReason>,
+        from as StatusName
+    )
+    .execute(&mut *connection)
+    .await?
+    .rows_affected();
+    must_be_all(written, 1, "locked participations could be ended")?;
+    enqueue_event(
+        connection,
+        user_id,
+        promotion_id,
+        EventType::Expired,
+        Some(from),
+        found.now,
+        traceparent,
+    )
+    .await?;
+    let Some(ended) = load(connection, user_id, promotion_id).await? else {
+        return Err(StoreError::Corrupt(format!(
+            "participation ({user_id}, {promotion_id}) vanished while it was ended"
+        )));
+    };
+    let mut released = Released::default();
+    let reward: &Reward = &ended.state.reward;
+    released.add(promotion_id, has_budget_use.then_some(reward));
+    Ok((ended, released))
+}
