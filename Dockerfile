@@ -39,8 +39,9 @@ USER 65532:65532
 WORKDIR /
 # The listeners must be reachable from outside of the container.
 ENV RIDE_PROMO__API__LISTEN=0.0.0.0:8080 \
-    RIDE_PROMO__ADMIN__LISTEN=0.0.0.0:8081
-EXPOSE 8080 8081
+    RIDE_PROMO__ADMIN__LISTEN=0.0.0.0:8081 \
+    RIDE_PROMO__METRICS__LISTEN=0.0.0.0:8082
+EXPOSE 8080 8081 8082
 # Liveness, not readiness: an unhealthy container may be restarted, which must not happen while Kafka is
 # unavailable.
 HEALTHCHECK --interval=10s --timeout=6s --start-period=30s --retries=3 \

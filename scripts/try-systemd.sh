@@ -91,8 +91,8 @@ say "it is active once it is ready, and sandboxed"
 is ActiveState active
 becomes StatusText ready
 is DynamicUser yes
-curl --fail --silent --show-error --retry 30 --retry-delay 1 localhost:8081/readyz
-metrics=$(curl --fail --silent --show-error localhost:8081/metrics)
+curl --fail --silent --show-error --retry 30 --retry-delay 1 localhost:8082/readyz
+metrics=$(curl --fail --silent --show-error localhost:8082/metrics)
 for metric in 'process_max_fds 65536' 'process_start_time_seconds [1-9]' 'process_open_fds [1-9]'; do
   grep -q "^$metric" <<<"$metrics" || fail "/metrics has no $metric"
 done

@@ -18,8 +18,9 @@ pub enum Check {
     Ready,
 }
 
-/// Asks the admin listener, and answers what it said; an error where that is not well.
-pub async fn ask(listen: SocketAddr, check: Check) -> anyhow::Result<String> {
+/// Asks the listener that the setting `name` puts at `listen`, and returns what it said; an error where
+/// that is not well.
+pub async fn ask((listen, name): (SocketAddr, &str), check: Check) -> anyhow::Result<String> {
     let path = match check {
         Check::Alive => "/livez",
         Check::Ready => "/readyz",
@@ -31,7 +32,7 @@ pub async fn ask(listen: SocketAddr, check: Check) -> anyhow::Result<String> {
         .timeout(TIMEOUT)
         .build()?;
     let asked = client.get(format!("http://{address}{path}")).send().await;
-    let answer = asked.with_context(|| format!("nobody answers at {address} (admin.listen)"))?;
+    let answer = asked.with_context(|| format!("nobody answers at {address} ({name})"))?;
     let status = answer.status();
     let text = answer.text().await.context("the answer broke off")?;
     let text = text.trim();

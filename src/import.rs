@@ -91,13 +91,14 @@ pub enum ImportError {
     },
 }
 
-/// Imports every line of a text, plain or gzip, in memory that does not grow with it. `actor` is
-/// for the audit: who imports. `progress` hears from time to time how many lines have been read.
+/// Imports every line of a text, plain or gzip, in memory that does not grow with it. `actor` and
+/// `file` are for the audit: who imports, and the name of what. `progress` hears from time to time how many lines have been read.
 pub async fn import_pre_offers<R>(
     store: &Store,
     reader: R,
     format: Format,
     actor: &str,
+    file: Option<&str>,
     progress: impl FnMut(u64) + Send,
 ) -> Result<ImportReport, ImportError>
 where
@@ -115,6 +116,7 @@ where
     let mut import = Import {
         store,
         journal: Journal {
+            file: file.map(str::to_owned),
             author: Author {
                 actor: actor.to_owned(),
                 call: IMPORT_CALL.to_owned(),

@@ -184,10 +184,18 @@ fn import_pre_offers(cli: &Cli, args: &ImportPreOffersArgs) -> anyhow::Result<Ex
     block_on(async {
         let store = serve::store_of(&config.database)?;
         let file = open(&args.file).await?;
+        // Standard input has none.
+        let name = args.file.file_name().filter(|name| *name != "-");
+        let name = name.map(|name| name.to_string_lossy().into_owned());
         let mut progress = Progress::through(&file, "lines");
-        let report = import::import_pre_offers(&store, file.text, format, &operator(), |lines| {
-            progress.set(lines)
-        })
+        let report = import::import_pre_offers(
+            &store,
+            file.text,
+            format,
+            &operator(),
+            name.as_deref(),
+            |lines| progress.set(lines),
+        )
         .await;
         progress.finish();
         match report {
@@ -670,7 +678,7 @@ fn healthcheck(cli: &Cli, args: &HealthcheckArgs) -> anyhow::Result<ExitCode> {
         healthcheck::Check::Alive
     };
     block_on(async {
-        let says = healthcheck::ask(config.admin.listen, check).await?;
+        let says = healthcheck::ask(config.probes(), check).await?;
         answer(format!("{says}\n").as_bytes())
     })
 }

@@ -444,3 +444,52 @@ fn wherever_it_is_deployed_a_clients_token_does_not_open_the_admin_api() {
         assert!(audience.starts_with("ride-promo-admin\n"), "{file}");
     }
 }
+
+/// Each way of running it in `deploy/`: operators' tokens have an audience of their own, and what asks
+/// for probes and metrics asks the listener that has nothing else.
+#[test]
+fn operators_have_their_own_audience_and_monitoring_its_own_listener() {
+    let audience = "RIDE_PROMO__ADMIN_AUTH__AUDIENCE";
+    for file in [
+        "deploy/compose.yaml",
+        "deploy/systemd/ride-promo.service",
+        "deploy/kubernetes/base/kustomization.yaml",
+    ] {
+        let text = read(file);
+        let line = text.lines().find(|line| line.contains(audience));
+        assert!(
+            line.is_some_and(|line| line.ends_with("ride-promo-admin")),
+            "{file}"
+        );
+    }
+    let metrics = "RIDE_PROMO__METRICS__LISTEN=";
+    for file in ["Dockerfile", "deploy/systemd/ride-promo.service"] {
+        assert!(read(file).contains(metrics), "{file}");
+    }
+    let mut deployments = 0;
+    for file in below("deploy/kubernetes/base") {
+        let text = read(&file);
+        if !text.contains("kind: Deployment") {
+            continue;
+        }
+        deployments += 1;
+        assert!(text.contains("prometheus.io/port: \"8082\""), "{file}");
+        for line in text.lines().filter(|line| line.contains("httpGet:")) {
+            assert!(line.ends_with("port: metrics}"), "{file}: {line}");
+        }
+    }
+    assert_eq!(deployments, 4);
+    let policies = read("deploy/kubernetes/base/network-policies.yaml");
+    let monitoring = policies
+        .split("monitoring\n")
+        .nth(1)
+        .expect("monitoring is let in");
+    let ports: Vec<&str> = monitoring.lines().map(str::trim).take(2).collect();
+    assert_eq!(
+        ports,
+        ["ports:", "- port: 8082"],
+        "monitoring reaches no admin API"
+    );
+    let scraped = read("deploy/prometheus/prometheus.yml");
+    assert!(scraped.contains("- localhost:8082\n"), "{scraped}");
+}

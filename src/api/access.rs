@@ -85,7 +85,7 @@ impl AccessLine {
             outcome,
             status,
             request_id = self.request_id,
-            elapsed_ms = self.began.elapsed().as_millis(),
+            elapsed_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
             "{}",
             if self.is_admin {
                 "admin call"

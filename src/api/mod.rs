@@ -1,4 +1,4 @@
-//! HTTP: the client API and pages, the admin API and the probes, on two listeners.
+//! HTTP: the client API and pages, the admin API, the probes and metrics, each on its listener.
 
 pub mod accept;
 pub mod access;
@@ -14,6 +14,7 @@ pub mod etag;
 pub mod examples;
 pub mod extract;
 pub mod head;
+pub mod home;
 pub mod limit;
 pub mod listen;
 pub mod model;
@@ -66,6 +67,9 @@ const CLIENT_CONNECTIONS: usize = 8_192;
 /// Connections to the admin listener.
 const ADMIN_CONNECTIONS: usize = 512;
 
+/// Connections to the listener of metrics and probes.
+const METRICS_CONNECTIONS: usize = 64;
+
 /// The listeners of a process, and what they serve.
 pub struct Api {
     /// The whole configuration.
@@ -83,7 +87,8 @@ pub struct Api {
 }
 
 impl Api {
-    /// Serves the admin listener until `stop_listeners`; where the role `api` runs here, the client
+    /// Serves the admin listener, and the one of metrics and probes where it is configured, until
+    /// `stop_listeners`; where the role `api` runs here, the client
     /// listener until `stop` as well, and the admin calls. Both end when what was begun is
     /// answered. Fails where it cannot listen, or tokens cannot be checked.
     pub async fn run(
@@ -92,32 +97,46 @@ impl Api {
         stop: CancellationToken,
         stop_listeners: CancellationToken,
     ) -> anyhow::Result<()> {
-        let mut admin = probes::router(ProbeState {
+        let probes = probes::router(ProbeState {
             readiness: Arc::clone(&self.readiness),
             metrics: Arc::clone(&self.metrics),
             store: self.store.clone(),
         });
+        let mut admin = probes.clone();
         let mut client = None;
         if with_api {
             let (admin_calls, client_calls) = self.calls(&stop)?;
             admin = admin
                 .merge(admin_calls)
                 .merge(documents::router())
-                .merge(console::router());
+                .merge(console::router())
+                .merge(home::admin());
             let settings = self.client_settings();
             let address = self.config.api.listen;
             let listener = listen::bind(address, "api.listen").await?;
             tracing::info!(address = %listener.local_addr()?, "the client API listens");
             let pages = pages::router(self.config.api.repayment_rate);
-            client = Some((listener, client_calls.merge(pages), settings));
+            let calls = client_calls.merge(pages).merge(home::client());
+            client = Some((listener, calls, settings));
+        } else {
+            admin = admin.merge(home::probes());
         }
+        let metrics = match self.config.metrics.listen {
+            Some(address) => {
+                let listener = listen::bind(address, "metrics.listen").await?;
+                tracing::info!(address = %listener.local_addr()?, "probes and metrics listen");
+                Some(listener)
+            }
+            None => None,
+        };
         let address = self.config.admin.listen;
         let listener = listen::bind(address, "admin.listen").await?;
         tracing::info!(address = %listener.local_addr()?, "the admin API, probes and metrics listen");
         let settings = self.admin_settings();
         let app = server::complete(admin, &settings, Arc::clone(&self.metrics));
         let connections = self.metrics.api.connections(settings.name);
-        let admin = listen::run(listener, app, settings, connections, stop_listeners);
+        let admin = listen::run(listener, app, settings, connections, stop_listeners.clone());
+        let end = stop_listeners;
         let client = async {
             if let Some((listener, calls, settings)) = client {
                 let app = server::complete(calls, &settings, Arc::clone(&self.metrics));
@@ -125,7 +144,16 @@ impl Api {
                 listen::run(listener, app, settings, connections, stop).await;
             }
         };
-        tokio::join!(admin, client);
+        let metrics = async {
+            if let Some(listener) = metrics {
+                let settings = self.metrics_settings();
+                let probes = probes.merge(home::probes());
+                let app = server::complete(probes, &settings, Arc::clone(&self.metrics));
+                let connections = self.metrics.api.connections(settings.name);
+                listen::run(listener, app, settings, connections, end).await;
+            }
+        };
+        tokio::join!(admin, client, metrics);
         Ok(())
     }
 
@@ -248,6 +276,15 @@ impl Api {
             untimed: admin::UNTIMED,
             max_connections: ADMIN_CONNECTIONS,
             max_connections_per_address: ADMIN_CONNECTIONS,
+            ..self.settings()
+        }
+    }
+
+    fn metrics_settings(&self) -> Settings {
+        Settings {
+            name: "metrics",
+            max_connections: METRICS_CONNECTIONS,
+            max_connections_per_address: METRICS_CONNECTIONS,
             ..self.settings()
         }
     }

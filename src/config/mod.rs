@@ -134,8 +134,10 @@ pub struct Config {
     pub admin_auth: AuthConfig,
     /// The client API.
     pub api: ApiConfig,
-    /// The admin API, metrics and probes.
+    /// The admin API, and metrics and probes too.
     pub admin: AdminConfig,
+    /// Metrics and probes apart.
+    pub metrics: MetricsConfig,
     /// Reading rides.
     pub ingest: IngestConfig,
     /// Publishing status changes.
@@ -324,6 +326,23 @@ pub struct AdminConfig {
     pub import_body_timeout: Duration,
 }
 
+/// `[metrics]`: metrics and probes apart from the admin API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MetricsConfig {
+    /// Where they are served besides the admin listener; `None` for only there.
+    pub listen: Option<SocketAddr>,
+}
+
+impl Config {
+    /// Where this process can be asked how it is, and the setting that says so.
+    pub fn probes(&self) -> (SocketAddr, &'static str) {
+        match self.metrics.listen {
+            Some(address) => (address, "metrics.listen"),
+            None => (self.admin.listen, "admin.listen"),
+        }
+    }
+}
+
 /// `[ingest]`: reading rides.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IngestConfig {
@@ -461,6 +480,9 @@ fn read(
                 SECOND..=HOUR,
             ),
         },
+        metrics: MetricsConfig {
+            listen: reader.optional("metrics.listen", LISTEN, |text| text.parse().ok()),
+        },
         ingest: IngestConfig {
             batch_max_records: reader.number("ingest.batch_max_records", 20_000, 1..=1_000_000),
             batch_max_applied: reader.number("ingest.batch_max_applied", 4_000, 1..=100_000),
@@ -505,11 +527,14 @@ fn read(
     (config, problems, known)
 }
 
+/// What a listener's address must be.
+const LISTEN: &str = "an IP address and a port, such as 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080";
+
 fn listen(reader: &mut Reader, key: &str, port: u16) -> SocketAddr {
     reader.value(
         key,
         SocketAddr::from(([127, 0, 0, 1], port)),
-        "an IP address and a port, such as 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080",
+        LISTEN,
         |text| text.parse().ok(),
     )
 }

@@ -36,6 +36,10 @@ fn defaults_need_only_what_has_none() {
     let config = load(None, &[]).expect("loads");
     assert_eq!(config.api.listen, "127.0.0.1:8080".parse().expect("addr"));
     assert_eq!(config.admin.listen, "127.0.0.1:8081".parse().expect("addr"));
+    assert_eq!(config.probes(), (config.admin.listen, "admin.listen"));
+    let apart = load(None, &[("RIDE_PROMO__METRICS__LISTEN", "0.0.0.0:8082")]).expect("loads");
+    let address = "0.0.0.0:8082".parse().expect("addr");
+    assert_eq!(apart.probes(), (address, "metrics.listen"));
     assert_eq!(config.sweep.allowed_lateness, Duration::from_secs(600));
     assert_eq!(config.auth, config.admin_auth);
     assert_eq!(config.warnings, Vec::<String>::new());
@@ -345,6 +349,8 @@ fn the_example_has_every_key_and_says_the_defaults() {
     for key in commented {
         assert!(
             [
+                // Of [metrics]: the others have a default.
+                "listen",
                 "url",
                 "url_file",
                 "brokers",

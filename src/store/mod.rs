@@ -30,6 +30,7 @@ pub mod reconcile;
 pub mod recount;
 pub mod reminders;
 pub mod republish;
+pub mod ride_search;
 pub mod rides;
 pub mod schema;
 mod span;

@@ -29,6 +29,8 @@ pub struct NumberedLine {
 /// The entry in the audit that grows with an import.
 #[derive(Clone, Debug)]
 pub struct Journal {
+    /// The name of the file, where it is known.
+    pub file: Option<String>,
     /// Who imports.
     pub author: Author,
     /// The entry, once a batch has been committed.
@@ -459,7 +461,10 @@ async fn write_journal(
     journal: &Journal,
     counts: ImportCounts,
 ) -> Result<i64> {
-    let after: Value = json!(counts);
+    let mut after: Value = json!(counts);
+    if let Some(file) = &journal.file {
+        after["file"] = json!(file);
+    }
     match journal.audit_id {
         None => audit::begin(connection, &journal.author, None, Some(after)).await,
         Some(audit_id) => {

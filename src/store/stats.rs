@@ -52,7 +52,8 @@ impl Store {
         length: TimeDelta,
     ) -> Result<Option<Vec<FunnelInterval>>> {
         let rows = sqlx::query!(
-            r#"select m.promotion_id, e.what, e.reason as "reason: ExpiredReason", e.interval, e.participations
+            r#"select m.promotion_id, e.what as "what?", e.reason as "reason?: ExpiredReason",
+                      e.interval as "interval?", e.participations as "participations?"
                  from promotion m
                  left join (
                       select what, reason, (extract(epoch from at - $2) * 1000)::bigint / $4 as interval,

@@ -237,8 +237,22 @@ async fn user(
     .fetch_all(&mut *connection)
     .await?;
     let quarantine = quarantined_of(connection, user_id, MOST_QUARANTINED).await?;
+    let erased_at = sqlx::query_scalar!(
+        "select erased_at from erasure where client = $1",
+        erased_name
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    // Whatever else there is of a client begins with one of these.
+    let has_data = !(pre_offers.is_empty()
+        && splits.is_empty()
+        && participations.is_empty()
+        && active_pre_offers.is_empty()
+        && quarantine.is_empty());
     Ok(User {
         user_id,
+        known: has_data || erased_at.is_some() || facts.rewarded_elsewhere,
+        erased_at,
         pre_offers,
         splits,
         participations,

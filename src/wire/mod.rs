@@ -15,6 +15,7 @@ pub mod reminder;
 pub mod revision;
 pub mod reward;
 pub mod ride_completed;
+pub mod ride_search;
 pub mod schemas;
 pub mod stats;
 pub mod traceparent;

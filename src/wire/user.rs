@@ -16,6 +16,13 @@ use crate::domain::split::SplitStatus;
 pub struct User {
     /// The client.
     pub user_id: i64,
+    /// Whether anything was ever known of them: `false` for a stranger, and `true` for a client whose data
+    /// was erased.
+    pub known: bool,
+    /// When their data was erased last; `null` where it was not.
+    #[serde(with = "crate::wire::optional_instant")]
+    #[schema(required)]
+    pub erased_at: Option<DateTime<Utc>>,
     /// Their pre-offers, the most recently imported first.
     pub pre_offers: Vec<PreOffer>,
     /// Their splits, newest first.

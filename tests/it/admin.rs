@@ -590,7 +590,7 @@ async fn a_stranger_has_nothing() {
     assert_eq!(
         user,
         json!({
-            "user_id": 424_242, "pre_offers": [], "splits": [], "participations": [],
+            "user_id": 424_242, "known": false, "erased_at": null, "pre_offers": [], "splits": [], "participations": [],
             "active_pre_offers": [], "applications": [], "sessions": [], "quarantine": [],
             "eligibility": {
                 "screen": "NO_OFFER", "latest": null, "regular_pre_offer_id": null,

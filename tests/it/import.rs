@@ -621,9 +621,16 @@ async fn imports_and_starts_at_the_same_time_all_succeed() {
         let forward = ndjson(&lines);
         let backward = ndjson(&lines.iter().rev().cloned().collect::<Vec<_>>());
         let importing = async |text: Vec<u8>| {
-            import_pre_offers(&store, text.as_slice(), Format::Ndjson, "test", |_| {})
-                .await
-                .unwrap()
+            import_pre_offers(
+                &store,
+                text.as_slice(),
+                Format::Ndjson,
+                "test",
+                None,
+                |_| {},
+            )
+            .await
+            .unwrap()
         };
         let starting = async {
             for user in 1..=400 {

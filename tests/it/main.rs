@@ -21,6 +21,7 @@ mod completions;
 mod console;
 mod contracts;
 mod demo;
+mod desk;
 mod doctor;
 mod early_end;
 mod eligibility;

@@ -10,6 +10,7 @@ mod pre_offers;
 mod products;
 mod promotions;
 mod quarantine;
+mod rides;
 mod stats;
 mod users;
 
@@ -75,6 +76,7 @@ pub fn router() -> OpenApiRouter<AdminState> {
         .routes(routes!(geo::get, geo::put))
         .routes(routes!(pre_offers::import))
         .routes(routes!(users::get))
+        .routes(routes!(rides::get))
         .routes(routes!(quarantine::list))
         .routes(routes!(quarantine::replay))
         .routes(routes!(quarantine::dismiss))

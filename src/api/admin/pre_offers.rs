@@ -11,17 +11,59 @@ use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use futures::{Stream, StreamExt, stream};
 use tokio_util::io::StreamReader;
+use utoipa::IntoParams;
 
 use super::AdminState;
 use crate::api::auth::Admin;
 use crate::api::encoding::require_plain_or_gzip;
 use crate::api::problem::{Problem, Result};
+use crate::api::query::{FromQuery, Params};
 use crate::api::refusals::refusals;
 use crate::import::{Format, ImportError, import_pre_offers};
 use crate::wire::pre_offer::ImportReport;
 
 /// Where it is called.
 pub const IMPORT_PATH: &str = "/admin/v1/pre-offers:import";
+
+/// The longest name of a file, in characters.
+const MAX_FILE_CHARS: usize = 200;
+
+/// The query parameters.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only its description is used")]
+struct ImportParams {
+    /// The name of the file, for the audit: 1 to 200 printable characters
+    #[param(
+        min_length = 1,
+        max_length = 200,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$",
+        example = "pre-offers-2026-12.csv"
+    )]
+    file: Option<String>,
+}
+
+/// What is said of the file.
+pub struct ImportQuery {
+    file: Option<String>,
+}
+
+impl FromQuery for ImportQuery {
+    fn from_query(params: &mut Params) -> Result<Self> {
+        let file = params.parsed("file", |name| {
+            let is_name =
+                name.chars().count() <= MAX_FILE_CHARS && !name.chars().any(char::is_control);
+            if is_name {
+                Ok(name.to_owned())
+            } else {
+                Err(format!(
+                    "must be at most {MAX_FILE_CHARS} printable characters"
+                ))
+            }
+        })?;
+        Ok(Self { file })
+    }
+}
 
 refusals!(
     ImportPreOffersRefusals = admin;
@@ -41,7 +83,7 @@ refusals!(
     path = "/admin/v1/pre-offers:import",
     operation_id = "import_pre_offers",
     tag = "pre-offers",
-    params(("Content-Encoding" = Option<String>, Header, pattern = "^(gzip|x-gzip|identity)$", description = "`gzip`, where it is; noticed without it too")),
+    params(ImportParams, ("Content-Encoding" = Option<String>, Header, pattern = "^(gzip|x-gzip|identity)$", description = "`gzip`, where it is; noticed without it too")),
     request_body(content(
         (Option<String> = "application/x-ndjson"),
         (Option<String> = "text/csv"),
@@ -52,7 +94,7 @@ refusals!(
     ),
 )]
 pub async fn import(
-    admin: Admin,
+    admin: Admin<ImportQuery>,
     State(state): State<AdminState>,
     headers: HeaderMap,
     body: Body,
@@ -65,7 +107,15 @@ pub async fn import(
     require_plain_or_gzip(&headers)?;
     let chunks = unless_silent(body.into_data_stream(), state.import_body_timeout);
     let reader = StreamReader::new(Box::pin(chunks) as Pin<Box<dyn Stream<Item = _> + Send>>);
-    let report = import_pre_offers(&state.store, reader, format, &admin.actor, |_| ()).await;
+    let report = import_pre_offers(
+        &state.store,
+        reader,
+        format,
+        &admin.actor,
+        admin.query.file.as_deref(),
+        |_| (),
+    )
+    .await;
     report.map(Json).map_err(refusal)
 }
 

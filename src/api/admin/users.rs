@@ -17,7 +17,7 @@ refusals!(GetUserRefusals = admin, path);
 /// Shows everything known of a client
 ///
 /// As of one moment: what they have, what they see on landing and why, why a ride did not count.
-/// The lists of a stranger are empty.
+/// The lists of a stranger are empty, and `known` is false.
 #[utoipa::path(
     get,
     path = "/admin/v1/users/{user_id}",
@@ -38,5 +38,7 @@ pub async fn get(
     if user_id < 1 {
         return Err(Problem::not_found());
     }
+    // Whose data was read is in the log.
+    tracing::Span::current().record("user_id", user_id);
     Ok(Json(store.user(user_id).await?))
 }

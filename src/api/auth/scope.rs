@@ -163,6 +163,7 @@ pub const CALLS: &[(&str, &str, &[Scope])] = &[
     ("POST", "/pre-offers:import", &[Scope::Import]),
     ("GET", "/users/{user_id}", &[Scope::Support]),
     ("POST", CANCEL_PATH, &[Scope::Support]),
+    ("GET", "/rides/{ride_id}", &[Scope::Support]),
     ("GET", "/quarantine", &[Scope::Support]),
     (
         "POST",
