@@ -1,5 +1,5 @@
-//! The command line. Every option can be given as an environment variable too, and the help says
-//! which; what the service itself is configured with is in `config.example.toml`.
+//! The command line. Every option can also be given as an environment variable, which the help
+//! names. `config.example.toml` has the service's own configuration.
 
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
@@ -37,7 +37,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.";
 )]
 pub struct Cli {
     /// Configuration file, TOML
-    // As the platform writes paths; an empty variable counts as not set.
+    // In the platform's encoding of paths; an empty variable counts as not set.
     #[arg(long, global = true, value_name = "FILE", env = "RIDE_PROMO_CONFIG", value_parser = clap::value_parser!(OsString))]
     config: Option<OsString>,
 
@@ -61,9 +61,9 @@ impl Cli {
 pub enum Command {
     /// Run the service: all roles in one process, or some of them
     Serve(ServeArgs),
-    /// Apply the database migrations that are missing, or finish an upgrade
+    /// Apply missing database migrations, or finish an upgrade
     Migrate(MigrateArgs),
-    /// Show everything on one machine with nothing configured and nothing left behind
+    /// Run everything on this machine without configuration, and remove it at the end
     Demo(DemoArgs),
     /// Import data from a file
     #[command(subcommand)]
@@ -71,15 +71,15 @@ pub enum Command {
     /// Publish historical data
     #[command(subcommand)]
     Replay(ReplayCommand),
-    /// Compute what a promotion would have come to on past rides
+    /// Compute the result of a promotion on past rides
     BackTest(BackTestArgs),
     /// Show or set the positions in the ride topic
     #[command(subcommand)]
     Positions(PositionsCommand),
-    /// See to the partitions of receipts
+    /// Maintain the partitions of receipts
     #[command(subcommand)]
     Receipts(ReceiptsCommand),
-    /// Publish the present state of participations again, for subscribers that lost theirs
+    /// Publish the present state of participations again, for subscribers that lost their state
     Republish(RepublishArgs),
     /// Erase everything of a client, or erase again after a restore
     Erase(EraseArgs),
@@ -89,7 +89,7 @@ pub enum Command {
     Token(TokenArgs),
     /// Check configuration, names, TLS, Kafka, Postgres, schema and clocks
     Doctor(DoctorArgs),
-    /// Ask the process that serves on this machine how it is: the health check of containers
+    /// Check the health of the process on this machine, for containers
     Healthcheck(HealthcheckArgs),
     /// Print the OpenAPI document of the client API, JSON
     Openapi(OpenapiArgs),
@@ -112,7 +112,7 @@ pub struct ServeArgs {
     )]
     pub roles: Vec<Role>,
 
-    /// Apply the database migrations that are missing first
+    /// Apply missing database migrations first
     #[arg(long, env = "RIDE_PROMO_MIGRATE", value_parser = FalseyValueParser::new())]
     pub migrate: bool,
 }
@@ -120,14 +120,14 @@ pub struct ServeArgs {
 /// `migrate`.
 #[derive(Debug, Args)]
 pub struct MigrateArgs {
-    /// Finish the upgrade once no process of an older release runs: from then on the new release
-    /// writes what an older one cannot read. There is no way back
+    /// Finish the upgrade when no process of an older release runs: from then on the new release
+    /// writes data that an older one cannot read. There is no way back
     #[arg(long, env = "RIDE_PROMO_MIGRATE_FINISH", value_parser = FalseyValueParser::new())]
     pub finish: bool,
 }
 
-/// `demo`. The variables are its own: it must not run against what a shell happens to have
-/// configured for `serve`.
+/// `demo`. Its environment variables have names of their own, so that it does not use the servers
+/// that a shell has configured for `serve`.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// Use this Kafka instead of one in the process: host:port; with topics and a group of its own,
@@ -136,7 +136,7 @@ pub struct DemoArgs {
     pub brokers: Option<String>,
 
     /// Use this Postgres instead of a private one: postgres://…; with a database of its own beside
-    /// the one that is named, removed at the end, for which the role needs CREATEDB
+    /// the named one, removed at the end; the role needs CREATEDB
     #[arg(
         long,
         value_name = "URL",
@@ -149,7 +149,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "FILE", env = "RIDE_PROMO_DEMO_RIDES")]
     pub rides: Option<PathBuf>,
 
-    /// End by itself after so long, ISO 8601, with a recount of every participation
+    /// End after this time, ISO 8601, with a recount of every participation
     #[arg(long, value_name = "DURATION", env = "RIDE_PROMO_DEMO_DURATION", value_parser = positive_duration)]
     pub duration: Option<Duration>,
 }
@@ -167,16 +167,16 @@ pub struct ImportPreOffersArgs {
     /// NDJSON or CSV with a header, plain or gzip; - for standard input
     pub file: PathBuf,
 
-    /// Format; auto looks at the file's beginning
+    /// Format; auto detects it from the file's beginning
     #[arg(long, value_enum, default_value_t, env = "RIDE_PROMO_IMPORT_FORMAT")]
     pub format: ImportFormat,
 
-    /// How the report is written
+    /// Format of the report
     #[arg(long, value_enum, default_value_t, env = "RIDE_PROMO_IMPORT_OUTPUT")]
     pub output: ReportOutput,
 }
 
-/// How the report of an import is written.
+/// The format of an import's report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ReportOutput {
     /// A table on a terminal, else JSON
@@ -188,13 +188,13 @@ pub enum ReportOutput {
     Json,
 }
 
-/// How pre-offers are written.
+/// The format of pre-offers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ImportFormat {
-    /// By the file's beginning
+    /// Detected from the file's beginning
     #[default]
     Auto,
-    /// A JSON object a line
+    /// One JSON object per line
     Ndjson,
     /// Comma-separated with a header
     Csv,
@@ -217,7 +217,7 @@ pub struct ReplayRidesArgs {
     #[arg(long, value_enum, default_value_t, env = "RIDE_PROMO_REPLAY_FORMAT")]
     pub format: RideFormat,
 
-    /// So many times as fast as the rides happened, or max [default: max; 1 with --retime]
+    /// This many times as fast as the rides happened, or max [default: max; 1 with --retime]
     #[arg(
         long,
         value_name = "FACTOR|max",
@@ -226,8 +226,8 @@ pub struct ReplayRidesArgs {
     )]
     pub speed: Option<Speed>,
 
-    /// Move the rides' times: the first ends now, the others as long after it as in the file. For
-    /// trying things out; without it every ride keeps its time
+    /// Move the rides' times, for tests: the first ride ends now, the others as long after it as in
+    /// the file. Without it every ride keeps its time
     #[arg(long, env = "RIDE_PROMO_REPLAY_RETIME", value_parser = FalseyValueParser::new())]
     pub retime: bool,
 
@@ -277,11 +277,11 @@ pub struct BackTestArgs {
     )]
     pub to: Option<Instant>,
 
-    /// Only these clients: a file with a user_id a line
+    /// Only these clients: a file with one user_id per line
     #[arg(long, value_name = "FILE", env = "RIDE_PROMO_BACK_TEST_USERS")]
     pub users: Option<PathBuf>,
 
-    /// A row for each target_rides from FIRST to LAST, instead of the one of the conditions
+    /// One row for each target_rides from FIRST to LAST, instead of the one of the conditions
     #[arg(
         long,
         value_name = "FIRST..LAST",
@@ -299,7 +299,7 @@ pub struct BackTestArgs {
     )]
     pub reward_cents: Option<i64>,
 
-    /// Form of the report
+    /// Format of the report
     #[arg(long, value_enum, default_value_t, env = "RIDE_PROMO_BACK_TEST_OUTPUT")]
     pub output: ReportForm,
 
@@ -308,7 +308,7 @@ pub struct BackTestArgs {
     pub svg: Option<PathBuf>,
 }
 
-/// The form of a report.
+/// The format of a report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ReportForm {
     /// Aligned columns
@@ -320,22 +320,22 @@ pub enum ReportForm {
     Csv,
 }
 
-/// How rides are written.
+/// The format of rides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum RideFormat {
-    /// A ride-completed event a line
+    /// One ride-completed event per line
     #[default]
     Ndjson,
     /// Taxi trips of the DEBS 2015 Grand Challenge, CSV
     Debs2015,
 }
 
-/// How fast rides are replayed.
+/// The speed of a replay.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Speed {
-    /// So many times as fast as they happened; finite and above 0.
+    /// This many times as fast as they happened; finite and above 0.
     Times(f64),
-    /// As fast as Kafka takes them.
+    /// As fast as Kafka accepts them.
     Max,
 }
 
@@ -346,7 +346,7 @@ pub enum PositionsCommand {
     Show,
     /// Set positions while no process owns the partition; audited
     Set(PositionsSetArgs),
-    /// Go on with these positions on the server that the database is on now; audited
+    /// Continue with these positions on the present database server; audited
     Accept(PositionsAcceptArgs),
 }
 
@@ -380,7 +380,7 @@ pub struct PositionsSetArgs {
     #[arg(long, group = "which", env = "RIDE_PROMO_POSITIONS_ALL", value_parser = FalseyValueParser::new())]
     pub all: bool,
 
-    /// Where to go on: beginning, end, or an offset
+    /// The new position: beginning, end, or an offset
     #[arg(
         long,
         value_name = "beginning|end|OFFSET",
@@ -402,15 +402,15 @@ pub struct PositionsSetArgs {
 /// `receipts …`.
 #[derive(Debug, Subcommand)]
 pub enum ReceiptsCommand {
-    /// Move months' receipts from the default partition into partitions of their own; by the owner,
-    /// beside everything that runs; audited
+    /// Move months' receipts from the default partition into partitions of their own, as the owner,
+    /// while everything runs; audited
     MoveMonth(ReceiptsMoveMonthArgs),
 }
 
 /// `receipts move-month`.
 #[derive(Debug, Args)]
 pub struct ReceiptsMoveMonthArgs {
-    /// The months, as 2027-01; best all that are there, since the rest is copied as well
+    /// The months, such as 2027-01; best all that are there, because the rest is copied as well
     #[arg(required = true, value_parser = month)]
     pub months: Vec<NaiveDate>,
 }
@@ -419,7 +419,7 @@ pub struct ReceiptsMoveMonthArgs {
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("whose").required(true))]
 pub struct RepublishArgs {
-    /// Those of one client
+    /// Participations of one client
     #[arg(
         long,
         value_name = "ID",
@@ -429,7 +429,7 @@ pub struct RepublishArgs {
     )]
     pub user: Option<i64>,
 
-    /// Those in one promotion
+    /// Participations in one promotion
     #[arg(
         long,
         value_name = "ID",
@@ -439,7 +439,7 @@ pub struct RepublishArgs {
     )]
     pub promotion: Option<i64>,
 
-    /// Every one
+    /// All participations
     #[arg(long, group = "whose", env = "RIDE_PROMO_REPUBLISH_ALL", value_parser = FalseyValueParser::new())]
     pub all: bool,
 }
@@ -459,7 +459,8 @@ pub struct EraseArgs {
     )]
     pub user: Option<i64>,
 
-    /// Erase again, after a restore, whom the erasure ledger's topic has and the database's has not
+    /// After a restore, erase again the clients of the erasure ledger's topic that the database's
+    /// ledger lacks
     #[arg(
         long,
         group = "what",
@@ -473,7 +474,7 @@ pub struct EraseArgs {
     #[arg(long, value_name = "TEXT", env = "RIDE_PROMO_ERASE_REASON", value_parser = reason)]
     pub reason: Option<String>,
 
-    /// Of a client who was rewarded: keep the participation and the origination
+    /// For a rewarded client: keep the participation and the origination
     #[arg(
         long,
         conflicts_with = "forget_loan",
@@ -482,7 +483,7 @@ pub struct EraseArgs {
     )]
     pub keep_loan: bool,
 
-    /// Of a client who was rewarded: erase these too
+    /// For a rewarded client: erase these too
     #[arg(long, env = "RIDE_PROMO_ERASE_FORGET_LOAN", value_parser = FalseyValueParser::new())]
     pub forget_loan: bool,
 }
@@ -490,12 +491,12 @@ pub struct EraseArgs {
 /// `reconcile`.
 #[derive(Debug, Args)]
 pub struct ReconcileArgs {
-    /// Put right what differs; otherwise it is only shown, with exit code 1
+    /// Repair what differs; without it the differences are only shown, with exit code 1
     #[arg(long, env = "RIDE_PROMO_RECONCILE_APPLY", value_parser = FalseyValueParser::new())]
     pub apply: bool,
 
-    /// Accept that the rewards of this client which only the status topic knows are lost: the client may
-    /// start and accept again
+    /// Accept that the rewards of this client that only the status topic has are lost: the client
+    /// may start and accept again
     #[arg(
         long,
         value_name = "USER",
@@ -528,7 +529,7 @@ pub struct TokenArgs {
     #[arg(long, value_name = "NAME", group = "subject", env = "RIDE_PROMO_TOKEN_OPERATOR", value_parser = operator_name)]
     pub operator: Option<String>,
 
-    /// What the operator may do; several with commas between
+    /// What the operator may do; several separated by commas
     #[arg(
         long,
         value_name = "SCOPE",
@@ -539,7 +540,7 @@ pub struct TokenArgs {
     )]
     pub scope: Vec<ScopeWord>,
 
-    /// How long it is valid, ISO 8601
+    /// Validity, ISO 8601
     #[arg(
         long,
         value_name = "DURATION",
@@ -553,11 +554,11 @@ pub struct TokenArgs {
 /// `doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// Compare a broker's clock too, by a record in a topic made for it and deleted again
+    /// Compare a broker's clock too, by a record in a topic that is created and deleted
     #[arg(long, env = "RIDE_PROMO_DOCTOR_BROKER_CLOCK", value_parser = FalseyValueParser::new())]
     pub broker_clock: bool,
 
-    /// Roles whose rights in Postgres are looked at
+    /// Roles whose rights in Postgres are checked
     #[arg(
         long,
         env = "RIDE_PROMO_ROLES",
@@ -570,7 +571,7 @@ pub struct DoctorArgs {
 /// `healthcheck`.
 #[derive(Debug, Args)]
 pub struct HealthcheckArgs {
-    /// Whether every role is ready, instead of whether the process is alive
+    /// Check that every role is ready, not only that the process is alive
     #[arg(long, env = "RIDE_PROMO_HEALTHCHECK_READY", value_parser = FalseyValueParser::new())]
     pub ready: bool,
 }
@@ -578,7 +579,7 @@ pub struct HealthcheckArgs {
 /// `openapi`.
 #[derive(Debug, Args)]
 pub struct OpenapiArgs {
-    /// Of the admin API instead
+    /// Print the document of the admin API
     #[arg(long, env = "RIDE_PROMO_OPENAPI_ADMIN", value_parser = FalseyValueParser::new())]
     pub admin: bool,
 }

@@ -1,5 +1,6 @@
-//! The import of pre-offers (contract 7): a stream of lines of any length, in batches, each a
-//! transaction of its own. Breaking off leaves what was committed; importing again finds it.
+//! The import of pre-offers (contract 7). It reads lines of any length and writes them in batches,
+//! each in a transaction of its own. After an interruption the committed batches stay, and a repeat
+//! finds them.
 
 use std::io;
 use std::path::Path;
@@ -17,25 +18,25 @@ use crate::wire::pre_offer::{
     PreOfferLine, Rejection, UNKNOWN_PROMOTION_KEY,
 };
 
-/// How many good lines one transaction imports.
+/// Valid lines per transaction.
 const BATCH_LINES: usize = 1_000;
 
-/// How many lines may pass, good and bad, before progress is reported.
+/// Lines, valid or not, between two reports of progress.
 const REPORT_EVERY_LINES: u64 = 1_000;
 
-/// How lines are written.
+/// The format of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// A JSON object per line.
     Ndjson,
-    /// With a header.
+    /// CSV with a header.
     Csv,
-    /// What the first character says: NDJSON begins with a brace, anything else is CSV.
+    /// Detected by the first character: NDJSON begins with a brace, anything else is CSV.
     Detect,
 }
 
 impl Format {
-    /// That of a `Content-Type`, parameters and all; `None` where it names no format of ours.
+    /// The format of a `Content-Type`, parameters ignored; `None` if it names another format.
     pub fn of_content_type(content_type: &str) -> Option<Self> {
         let essence = content_type.split(';').next().unwrap_or_default().trim();
         match essence.to_ascii_lowercase().as_str() {
@@ -49,7 +50,7 @@ impl Format {
         }
     }
 
-    /// That of a file's name, `.gz` passed over; [`Format::Detect`] where it says nothing.
+    /// The format of a file's name, `.gz` ignored; [`Format::Detect`] if the name says nothing.
     pub fn of_file(path: &Path) -> Self {
         let name = path
             .file_name()
@@ -65,23 +66,23 @@ impl Format {
     }
 }
 
-/// Why an import broke off. What was imported before stays.
+/// Why an import stopped. The lines imported before stay.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// The text cannot be read: a broken connection, a file that is gone, torn gzip.
+    /// The text cannot be read: a broken connection, a file that vanished, a truncated gzip file.
     #[error("cannot read on after line {line}: {source}")]
     Unreadable {
         /// The last line that was read.
         line: u64,
         /// Why.
         source: io::Error,
-        /// What the lines up to there came to: they were imported.
+        /// The report of the lines up to there, which were imported.
         report: Box<ImportReport>,
     },
-    /// A CSV's first line is not a header with the columns needed; nothing was imported.
+    /// The first line of a CSV is not a header with the required columns; nothing was imported.
     #[error("{0}")]
     BadHeader(String),
-    /// The database could not take a batch.
+    /// The database did not accept a batch.
     #[error("cannot import the batch up to line {line}: {source}")]
     Store {
         /// The last line that was read.
@@ -91,8 +92,9 @@ pub enum ImportError {
     },
 }
 
-/// Imports every line of a text, plain or gzip, in memory that does not grow with it. `actor` and
-/// `file` are for the audit: who imports, and the name of what. `progress` hears from time to time how many lines have been read.
+/// Imports every line of a text, plain or gzip, in bounded memory. `actor` is the importer and `file`
+/// the name of the text, for the audit. `progress` is called from time to time with the number of
+/// lines read.
 pub async fn import_pre_offers<R>(
     store: &Store,
     reader: R,
@@ -133,7 +135,7 @@ where
         Format::Csv => import.read_csv(lines).await,
         Format::Ndjson | Format::Detect => import.read_ndjson(lines).await,
     };
-    // What was read before the text could not be read on goes in too.
+    // The lines read before the error are imported too.
     if let Err(ImportError::Unreadable { line, report, .. }) = &mut read {
         import.flush(*line).await?;
         **report = import.report();
@@ -145,18 +147,18 @@ where
 
 struct Import<'s, P> {
     store: &'s Store,
-    /// Its counts are those of everything but the good lines that wait in `batch`, of which only
-    /// `read` knows.
+    /// The report so far. Its counts leave out the valid lines that wait in `batch`, except for
+    /// `read`.
     journal: Journal,
     batch: Vec<NumberedLine>,
-    /// Of the lines since the last batch; the batch may add some that are further up.
+    /// Rejections since the last batch, not sorted: the batch may add some of earlier lines.
     rejections: Vec<Rejection>,
     listed: Vec<Rejection>,
     progress: P,
 }
 
 impl<P: FnMut(u64) + Send> Import<'_, P> {
-    /// What it has come to, once the last batch was imported.
+    /// The final report, after the last batch was imported.
     fn report(&mut self) -> ImportReport {
         ImportReport {
             counts: self.journal.before,
@@ -203,7 +205,7 @@ impl<P: FnMut(u64) + Send> Import<'_, P> {
             self.take(number, read).await?;
             last = number;
         }
-        // A file without rows is one thing, a file without line ends another.
+        // A file without rows is valid; a header whose line end is missing is an error.
         if self.journal.before.read == 0
             && let Some(value) = columns.value_as_name()
         {
@@ -241,7 +243,8 @@ impl<P: FnMut(u64) + Send> Import<'_, P> {
     }
 
     async fn flush(&mut self, line: u64) -> Result<(), ImportError> {
-        // Without a good line too, where the audit has an entry: bad ones may have followed.
+        // Also without a valid line, if the audit has an entry, because bad lines may have
+        // followed.
         if !self.batch.is_empty() || self.journal.audit_id.is_some() {
             let batch = std::mem::take(&mut self.batch);
             let imported = self
@@ -288,13 +291,13 @@ fn too_long() -> BadLine {
     BadLine::whole(format!("must be at most {MAX_LINE_BYTES} bytes long"))
 }
 
-/// The records of a CSV. A record in which a quote never closes, or closes wrongly, costs its first
-/// line only: the lines after it are read again as if that one had not been there.
+/// The records of a CSV. If a quote never closes, or closes wrongly, only the record's first line
+/// is rejected. The lines after it are read again as records of their own.
 struct CsvRecords<R> {
     lines: Lines<R>,
     /// Lines to read before those of `lines`, last first.
     again: Vec<NumberedText>,
-    /// The record that [`CsvRecords::next`] has just read.
+    /// The record that [`CsvRecords::next`] read last.
     record: CsvRecord,
 }
 
@@ -310,8 +313,8 @@ impl<R: AsyncBufRead + Unpin> CsvRecords<R> {
         }
     }
 
-    /// Reads the next record that is not blank: the number of its first line, and whether it is
-    /// well formed.
+    /// Reads the next record that is not blank. Returns the number of its first line, and whether
+    /// it is well formed.
     async fn next(&mut self) -> Result<Option<(u64, Result<(), BadLine>)>, ImportError> {
         self.record.clear();
         let (first, line) = loop {

@@ -1,5 +1,5 @@
-//! Files of lines, of any size, in bounded memory: gunzipped where they are gzip, split into
-//! numbered lines, one that is too long passed over.
+//! Line-based files of any size, read in bounded memory. Gzip files are decompressed. Lines are
+//! numbered, and lines that are too long are skipped.
 
 use std::io;
 use std::mem;
@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use async_compression::tokio::bufread::GzipDecoder;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, ReadBuf};
 
-/// The longest line that is looked into, in bytes and without its line end.
+/// The longest line that is read, in bytes without its line end.
 pub const MAX_LINE_BYTES: usize = 64 * 1024;
 
 /// How much is read from a file at once.
@@ -23,23 +23,23 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// The byte order mark of UTF-8, which some programs write before a text.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Those of UTF-16.
+/// The byte order marks of UTF-16.
 const UTF_16_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 
-/// Text to read, whatever it comes from.
+/// Text from any source.
 pub type Input<'a> = Box<dyn AsyncBufRead + Send + Unpin + 'a>;
 
 /// A file that is being read.
 pub struct Opened {
     /// Its text.
     pub text: Input<'static>,
-    /// Its size in bytes as stored; `None` where nobody knows (a pipe).
+    /// Its stored size in bytes; `None` if unknown (a pipe).
     pub bytes_total: Option<u64>,
     /// How many of those bytes have been read.
     pub bytes_read: Arc<AtomicU64>,
 }
 
-/// Opens a file, or standard input for `-`; gunzips it where it is gzip.
+/// Opens a file, or standard input for `-`. A gzip file is decompressed.
 pub async fn open(path: &Path) -> io::Result<Opened> {
     if path == Path::new("-") {
         return opened(tokio::io::stdin(), None).await;
@@ -68,8 +68,8 @@ where
     })
 }
 
-/// The text of a reader, gunzipped where its first bytes say that it is gzip. No text begins with
-/// those bytes, so an HTTP body may be handed in whatever its `Content-Encoding` says.
+/// The text of a reader, decompressed if its first bytes are those of gzip. No text begins with
+/// these bytes, so an HTTP body may be passed with any `Content-Encoding`.
 pub async fn gunzipped<'a, R>(mut reader: R) -> io::Result<Input<'a>>
 where
     R: AsyncRead + Send + Unpin + 'a,
@@ -92,18 +92,18 @@ where
     Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, members)))
 }
 
-/// Bytes after the end of a gzip file that are neither another one nor padding. The text before them
-/// is complete.
+/// Bytes after the end of a gzip file that are neither another gzip file nor padding. The text
+/// before them is complete.
 #[derive(Debug, thiserror::Error)]
-#[error("the gzip file has ended, and other bytes follow that are no gzip")]
+#[error("the gzip file has ended, and other bytes follow that are not gzip")]
 struct TrailingBytes;
 
-/// The text of gzip files one after the other, as big exports are, with zeros after the last one,
-/// as tapes and block devices pad files.
+/// The text of several gzip files in a row, as large exports write them. Zeros after the last one
+/// are padding, as on tapes and block devices.
 enum Members<R> {
     /// In a member.
     Text(GzipDecoder<R>),
-    /// Behind a member.
+    /// After a member.
     Behind { reader: R, padded: bool },
     /// At the end, or after an error.
     Ended,
@@ -160,7 +160,7 @@ impl<R: AsyncBufRead + Unpin> AsyncRead for Members<R> {
     }
 }
 
-/// Says what the decoder's error means.
+/// Turns the decoder's error into one that names the cause.
 fn torn(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "the gzip file is cut off"),
@@ -187,30 +187,30 @@ impl<R: AsyncRead + Unpin> AsyncRead for Counted<R> {
     }
 }
 
-/// A line without its end, or that it is longer than [`MAX_LINE_BYTES`].
+/// A line without its line end, or the information that it is longer than [`MAX_LINE_BYTES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
-    /// All of it, without a byte order mark before the first line.
+    /// The whole line, without a byte order mark before the first line.
     Whole(&'a [u8]),
-    /// Passed over.
+    /// The line was skipped.
     TooLong,
 }
 
-/// The lines of a text, counted from 1. A line ends with `\n`, `\r\n` or `\r`, also where these are
-/// mixed, and at the end of the text.
+/// The lines of a text, counted from 1. A line ends with `\n`, `\r\n` or `\r`, in any mixture, or
+/// with the text.
 #[derive(Debug)]
 pub struct Lines<R> {
     reader: R,
     line: Vec<u8>,
     number: u64,
-    /// The line before ended with `\r`: a `\n` that follows belongs to it.
+    /// The line before ended with `\r`: a `\n` that follows belongs to that line end.
     after_return: bool,
     /// What [`Lines::next`] returns after the last line.
     failed: Option<io::Error>,
 }
 
 impl<R: AsyncBufRead + Unpin> Lines<R> {
-    /// Of this text.
+    /// The lines of this text.
     pub fn new(reader: R) -> Self {
         Self {
             reader,
@@ -221,13 +221,13 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
         }
     }
 
-    /// The number of the line that [`Lines::next`] has just handed out.
+    /// The number of the line that [`Lines::next`] returned last.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// The next line; `None` at the end. A line that an error cuts off is left out: it may lack its
-    /// end.
+    /// The next line; `None` at the end. If an error cuts a line off, the line is not returned,
+    /// because its end may be missing.
     pub async fn next(&mut self) -> io::Result<Option<Line<'_>>> {
         if let Some(error) = self.failed.take() {
             return Err(error);
@@ -238,7 +238,7 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
         loop {
             let mut available = match self.reader.fill_buf().await {
                 Ok(available) => available,
-                // The text was complete.
+                // The text before the error is complete.
                 Err(error)
                     if begun && error.get_ref().is_some_and(|why| why.is::<TrailingBytes>()) =>
                 {
@@ -265,7 +265,7 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
                 self.after_return = available[end] == b'\r';
                 available = &available[..end];
             }
-            // Room for the mark, which is cut off again.
+            // Leaves space for the byte order mark, which is removed below.
             too_long |= self.line.len() + available.len() > MAX_LINE_BYTES + MARK.len();
             if !too_long {
                 self.line.extend_from_slice(available);
@@ -294,8 +294,8 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
         }))
     }
 
-    /// The first byte of the text that is no white space and no byte order mark, looked at without
-    /// taking it; `None` where the beginning holds no other.
+    /// The first byte of the text that is neither white space nor a byte order mark, without
+    /// consuming it; `None` if the beginning has no other.
     pub async fn peek(&mut self) -> io::Result<Option<u8>> {
         let available = self.reader.fill_buf().await?;
         let text = available.strip_prefix(MARK).unwrap_or(available);

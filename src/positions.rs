@@ -1,5 +1,6 @@
-//! `positions`: where ingest stands in the ride topic, and the operator's decision where it cannot
-//! go on by itself (the topic was created anew, a position is not within its log any more).
+//! `positions`: shows where ingest stands in the ride topic, and records the operator's decision
+//! when ingest cannot continue (the topic was deleted and created again, a position is outside of
+//! its log).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -16,33 +17,33 @@ use crate::store::audit::Author;
 use crate::store::identity::Standing;
 use crate::store::positions::Position;
 
-/// How long a consumer that is just leaving its group is waited for.
+/// How long to wait for a consumer that is leaving its group.
 const LEAVING_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a group that is changing is waited for: nobody can tell who owns what meanwhile.
+/// How long to wait for a group that is rebalancing, because its owners are unknown meanwhile.
 const CHANGING_PATIENCE: Duration = Duration::from_secs(15);
 
-/// How often the group is looked at while waiting.
+/// How often the group is checked while waiting.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Where a position is set to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PositionTarget {
-    /// The first record still there.
+    /// The first record that still exists.
     Beginning,
-    /// Behind the last record.
+    /// After the last record.
     End,
     /// That offset; not negative.
     Offset(i64),
 }
 
-/// What is to be set, and why.
+/// What to set, and why.
 #[derive(Clone, Debug)]
 pub struct Decision {
-    /// One partition, or every one there is. Setting all also forgets the positions of partitions
-    /// that the topic no longer has.
+    /// One partition, or all. Setting all also forgets the positions of partitions that the topic
+    /// no longer has.
     pub partition: Option<i32>,
-    /// Where reading goes on.
+    /// Where reading continues.
     pub to: PositionTarget,
     /// Who decides, for the audit.
     pub actor: String,
@@ -50,12 +51,13 @@ pub struct Decision {
     pub reason: String,
 }
 
-/// Every partition's position as a table, with what is wrong about it.
+/// Every partition's position as a table, with its fault.
 pub async fn show(kafka: &KafkaConfig, store: &Store, cluster: &Cluster) -> anyhow::Result<String> {
-    // Positions before the logs' ends, or one that moves on meanwhile would seem to be past its end.
+    // Positions are read before the ends of the logs. Otherwise a position that moves meanwhile
+    // would seem to be after its log's end.
     let stored = store.positions(&kafka.ride_topic).await?;
     let topic = Topic::look(kafka, cluster).await?;
-    // Only a column: while the group is changing the rest is as good.
+    // The owner is only one column: while the group is rebalancing, the others are still right.
     let owned = cluster
         .group_owned_partitions(&kafka.group_id, &kafka.ride_topic)
         .await
@@ -64,8 +66,8 @@ pub async fn show(kafka: &KafkaConfig, store: &Store, cluster: &Cluster) -> anyh
     Ok(table(&topic, &stored, owned.as_ref()) + &server)
 }
 
-/// The operator's decision that ingest, relay and sweep go on with the positions there are, on the
-/// server that the database is on now.
+/// Records the operator's decision that ingest, relay and sweep continue with the present
+/// positions, on the server that the database is on now.
 pub async fn accept_server(store: &Store, actor: &str, reason: &str) -> anyhow::Result<()> {
     Ok(store.accept_server_identity(actor, reason).await?)
 }
@@ -82,9 +84,9 @@ fn server(standing: Standing) -> String {
     }
 }
 
-/// Sets positions, all or none, in the topic as it is now. Refused while a live member of the
-/// consumer group owns one of the partitions, and outside of a partition's log. Accepts the server that
-/// the database is on.
+/// Sets positions, all or none, in the topic as it is now. It refuses if a live member of the
+/// consumer group owns one of the partitions, and if an offset is outside of its log. It accepts
+/// the server that the database is on.
 pub async fn set(
     kafka: &KafkaConfig,
     store: &Store,
@@ -99,8 +101,8 @@ pub async fn set(
         .filter(|partition| decision.partition.is_none() && !topic.logs.contains_key(partition))
         .collect();
     refuse_owned(kafka, cluster, &offsets).await?;
-    // A consumer that takes a partition from here on either reads the new position or is fenced
-    // by its generation.
+    // A consumer that takes a partition from here on either reads the new position or is fenced by
+    // its generation.
     store
         .set_positions(
             &topic.source,
@@ -128,7 +130,7 @@ impl Topic {
         Ok(Self { source, logs })
     }
 
-    /// The offsets that are meant, each within its log.
+    /// The offsets to set, each within its log.
     fn resolve(
         &self,
         partition: Option<i32>,
@@ -201,7 +203,7 @@ fn list<'a>(partitions: impl IntoIterator<Item = &'a i32>) -> String {
     partitions.join(", ")
 }
 
-/// `owned` is unknown while the group is changing.
+/// `owned` is `None` while the group is rebalancing.
 fn table(topic: &Topic, stored: &BTreeMap<i32, Position>, owned: Option<&BTreeSet<i32>>) -> String {
     let source = &topic.source;
     let or_none = |id: &str| if id.is_empty() { "-" } else { id }.to_owned();
@@ -225,7 +227,7 @@ fn table(topic: &Topic, stored: &BTreeMap<i32, Position>, owned: Option<&BTreeSe
         let number =
             |value: Option<i64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
         let state = state(source, log, position, !stored.is_empty());
-        // Offsets of another topic say nothing about this one's.
+        // Offsets of another topic have no meaning in this one.
         let next = position
             .filter(|position| position.source == *source)
             .map(|position| position.next_offset);
@@ -260,7 +262,7 @@ fn table(topic: &Topic, stored: &BTreeMap<i32, Position>, owned: Option<&BTreeSe
     let widths: Vec<usize> = (0..7).map(width).collect();
     for row in &rows {
         for (cell, width) in row.iter().zip(&widths) {
-            // A String takes whatever is written to it.
+            // Writing to a String cannot fail.
             let _ = write!(text, "{cell:>width$}  ");
         }
         text.push_str(&row[7]);
@@ -268,13 +270,13 @@ fn table(topic: &Topic, stored: &BTreeMap<i32, Position>, owned: Option<&BTreeSe
     }
     if owned.is_none() {
         text.push_str(
-            "OWNED is unknown: the consumer group is rebalancing, or did not answer; ask again\n",
+            "OWNED is unknown: the consumer group is rebalancing, or did not respond; run the command again\n",
         );
     }
     text
 }
 
-/// What ingest thinks of a position.
+/// What ingest makes of a position.
 fn state(
     source: &Source,
     log: Option<&Watermarks>,

@@ -1,8 +1,9 @@
 //! Events out: outbox → Kafka transaction → delete.
 //!
 //! A shard of clients has one relay at a time, by an advisory lock on the session that reads and
-//! deletes. A relay that was only asleep when its session was cut cannot be stopped by a lock, so
-//! each publishes under the shard's transactional id: whoever takes the shard fences all before.
+//! deletes. A lock cannot stop a relay that was paused when its session was cut. So each relay
+//! publishes under the shard's transactional id, and fences its predecessors when it takes the
+//! shard.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,41 +38,41 @@ use crate::wire::format_instant;
 use crate::wire::promotion_status::{EventType, SOURCE};
 use crate::wire::traceparent::HEADER;
 
-/// How long a Kafka call of a transaction may take.
+/// Timeout of a Kafka call of a transaction.
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One slice of waiting for acknowledgements. librdkafka's own `flush` and `commit_transaction`
-/// wait in slices of 100 ms, so everything is drained before they are called. Slept, not polled:
-/// the crate's `poll` spins through the last millisecond of its time-out.
+/// One slice of waiting for acknowledgements. librdkafka's `flush` and `commit_transaction` wait in
+/// slices of 100 ms, so everything is drained before they are called. It sleeps and does not poll,
+/// because the crate's `poll` spins through the last millisecond of its timeout.
 const DRAIN_SLICE: Duration = Duration::from_micros(500);
 
-/// How often a shard that another relay holds is tried.
+/// How often a relay tries to take a shard that another relay holds.
 const LEASE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The first and the longest pause after a failure.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(1));
 
-/// What the relay needs of the process.
+/// The relay's dependencies.
 #[derive(Clone)]
 pub struct Relay {
     /// The topics of status changes and reminders, and how to reach them.
     pub kafka: KafkaConfig,
     /// Bounds of a transaction.
     pub limits: RelayConfig,
-    /// Where events wait.
+    /// The store with the outbox.
     pub store: Store,
     /// Counts.
     pub metrics: Arc<Metrics>,
-    /// Told whether events are being published, or why not.
+    /// Set to whether events are being published, or why not.
     pub readiness: Arc<Readiness>,
-    /// Tells that there may be something in the outbox; looking now and then is the fallback.
+    /// Wakes the relay when there may be events in the outbox; polling is the fallback.
     pub wake: watch::Receiver<()>,
-    /// The shards that cannot be served, and why; ready is who has none.
+    /// The shards that cannot be served, and why; the relay is ready if there are none.
     pub failing: Arc<Mutex<BTreeMap<i16, String>>>,
 }
 
 impl Relay {
-    /// Publishes events of every shard it can get until stopped.
+    /// Publishes events of every shard that it can take, until stopped.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let shards = loop {
             match self.store.shards().await {
@@ -87,7 +88,7 @@ impl Relay {
         };
         let mut tasks = JoinSet::new();
         for shard in &shards {
-            // Ready is who serves, or stands by for, every one of them.
+            // Ready means to serve, or to stand by for, every one of them.
             self.report(*shard, Some("starting".to_owned()));
         }
         for shard in shards {
@@ -99,7 +100,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Serves one shard, taking it again after each failure.
+    /// Serves one shard, and takes it again after each failure.
     async fn run_shard(mut self, shard: i16, stop: CancellationToken) {
         let mut backoff = BACKOFF;
         while !stop.is_cancelled() {
@@ -117,7 +118,8 @@ impl Relay {
         }
     }
 
-    /// Publishes a shard's events for as long as it is ours; ends well if it is another's.
+    /// Publishes a shard's events while it owns the shard; ends without an error if another relay
+    /// owns it.
     async fn serve_shard(
         &mut self,
         shard: i16,
@@ -128,35 +130,35 @@ impl Relay {
             lease = self.store.lease_shard(shard, LEASE_INTERVAL, || self.report(shard, None)) => lease?,
             () = stop.cancelled() => return Ok(()),
         };
-        // After the lock and before the first read: from here on a predecessor cannot publish, and
-        // what it did publish and not delete is read, and published again, in order.
+        // After the lock and before the first read: from here on a predecessor cannot publish.
+        // Events that it published and did not delete are read and published again, in order.
         let publisher = Arc::new(self.take_over(shard).await?);
         tracing::debug!(shard, "relaying");
         self.report(shard, None);
         backoff.reset();
         while !stop.is_cancelled() {
             self.wake.mark_unchanged();
-            // An empty read also proves that the session, and so the lock, is still there.
+            // An empty read also proves that the session, and so the lock, still exists.
             if self.relay_batch(&mut lease, &publisher).await? == self.limits.batch_max {
                 continue;
             }
             tokio::select! {
                 changed = self.wake.changed() => if changed.is_err() {
-                    // Nobody is left to wake us: look now and then.
+                    // No process is left to wake the relay, so it polls.
                     tokio::time::sleep(self.limits.poll_interval).await;
                 },
                 () = tokio::time::sleep(self.limits.poll_interval) => {}
                 () = stop.cancelled() => {}
             }
         }
-        // What ingest drained at this stop is published before the shard is given back; what others
-        // go on writing is our successor's.
+        // Events that ingest wrote while it stopped are published before the shard is released.
+        // Events that others go on writing are for the successor.
         while self.relay_batch(&mut lease, &publisher).await? == self.limits.batch_max {}
         lease.release().await;
         Ok(())
     }
 
-    /// Ready is a relay none of whose shards fails.
+    /// A relay is ready if none of its shards fails.
     fn report(&self, shard: i16, failure: Option<String>) {
         let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         match failure {
@@ -190,7 +192,7 @@ impl Relay {
         .await?
     }
 
-    /// One step: publishes the oldest events and deletes them. Answers how many.
+    /// One step: publishes the oldest events and deletes them. Returns their number.
     async fn relay_batch(
         &self,
         lease: &mut ShardLease,
@@ -225,7 +227,7 @@ impl Relay {
         Ok(ids.len())
     }
 
-    /// Begins the spans of publishing these events, whose `traceparent` then names them.
+    /// Begins the spans of publishing these events, and sets their `traceparent` to them.
     fn trace(&self, events: &mut [Pending]) -> Option<traces::Batch> {
         let topic = &self.kafka.status_topic;
         let mut traced = traces::Batch::begin(Operation::Send, topic, events.len(), [])?;
@@ -316,7 +318,7 @@ impl ClientContext for RelayContext {
 
 impl rdkafka::producer::ProducerContext for RelayContext {
     type DeliveryOpaque = ();
-    /// A record that was not delivered fails the transaction's commit.
+    /// A record that was not delivered fails the commit of the transaction.
     fn delivery(&self, _: &rdkafka::message::DeliveryResult<'_>, (): ()) {}
 }
 
@@ -327,8 +329,8 @@ struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes events in one transaction. Only an answered commit counts: a fenced producer still
-    /// takes records without a complaint.
+    /// Publishes events in one transaction. Only a successful commit counts: a fenced producer
+    /// still accepts records without an error.
     fn publish(&self, events: &[Pending]) -> anyhow::Result<()> {
         self.producer
             .begin_transaction()
@@ -400,7 +402,7 @@ impl Publisher {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => {
-                    anyhow::ensure!(Monotonic::now() < deadline, "kafka took no events");
+                    anyhow::ensure!(Monotonic::now() < deadline, "kafka accepted no events");
                     self.producer.poll(Duration::ZERO);
                     std::thread::sleep(DRAIN_SLICE);
                     record = returned;

@@ -1,9 +1,9 @@
-//! Publishing the rides of a file to the ride topic, as fast as they happened or faster.
+//! Publishes the rides of a file to the ride topic, as fast as they happened or faster.
 //!
-//! Rides keep their times; only the moment of publishing follows the speed. Where they are retimed,
-//! the first ride ends now and each other one as long after it as in the file, divided by the speed;
-//! it is published when it ends, and at the greatest speed each ends when it is published. A ride
-//! keeps its id in any case, so a second replay is the same rides again.
+//! Rides keep their times; the speed only decides the moment of publishing. With retiming, the
+//! first ride ends now, and each other ride as long after it as in the file, divided by the speed.
+//! A ride is published when it ends; at the greatest speed it ends when it is published. A ride
+//! always keeps its id, so a second replay has the same rides.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,58 +36,58 @@ const CE_TYPE: &str = "ride.completed";
 /// `ce_source` of the rides published here.
 const CE_SOURCE: &str = "/ride-promo/replay";
 
-/// How long the broker may take to say that it has the topic.
+/// How long the broker may take to report the topic.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The pause while the producer's queue is full, and between two looks whether it has emptied.
+/// The pause while the producer's queue is full, and between two checks whether it is empty.
 const QUEUE_PAUSE: Duration = Duration::from_millis(5);
 
-/// How many rides are handed to the producer before other tasks get their turn.
+/// How many rides are passed to the producer before other tasks may run.
 const YIELD_EVERY: u64 = 256;
 
 /// How fast rides follow each other.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Speed {
-    /// So many times as fast as they happened; above 0.
+    /// This many times as fast as they happened; above 0.
     Times(f64),
-    /// As fast as Kafka takes them.
+    /// As fast as Kafka accepts them.
     Max,
 }
 
-/// How to replay.
+/// The options of a replay.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
-    /// How the file is written.
+    /// The format of the file.
     pub format: Format,
     /// How fast.
     pub speed: Speed,
-    /// Publish instants moved to now instead of the original ones.
+    /// Publish times moved to now instead of the original ones.
     pub retime: bool,
 }
 
-/// What a replay came to.
+/// The result of a replay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Rows that were read, blank ones aside.
+    /// Rows that were read, without blank ones.
     pub read: u64,
     /// Rides that Kafka has acknowledged.
     pub published: u64,
-    /// Rows that are no rides; they were skipped.
+    /// Rows that are not valid rides; they were skipped.
     pub malformed: u64,
-    /// Rides that Kafka did not take.
+    /// Rides that Kafka rejected.
     pub failed: u64,
-    /// Why not, of the first.
+    /// The reason of the first rejection.
     pub first_failure: Option<String>,
-    /// It was told to stop before the end of the file.
+    /// The replay was stopped before the end of the file.
     pub interrupted: bool,
 }
 
-/// What happens on the way, for whoever watches.
+/// Progress events of a replay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// So many rows have been read.
+    /// The number of rows read.
     Read(u64),
-    /// This line is no ride, and why.
+    /// A line that is not a valid ride.
     Malformed {
         /// Counted from 1.
         line: u64,
@@ -96,30 +96,30 @@ pub enum Event<'a> {
     },
 }
 
-/// Why a replay broke off.
+/// Why a replay stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// The text cannot be read on.
+    /// The rest of the text cannot be read.
     #[error("cannot read on after line {line}: {source}")]
     Unreadable {
         /// The last line that was read.
         line: u64,
         /// Why.
         source: io::Error,
-        /// What the rides up to there came to: they were published.
+        /// The result up to there; those rides were published.
         summary: Box<Summary>,
     },
-    /// Kafka is not there, or has no such topic; nothing was published.
+    /// Kafka is unavailable, or has no such topic; nothing was published.
     #[error("cannot publish to the topic {topic} at {brokers}: {reason}")]
     NoTopic {
         /// The ride topic.
         topic: String,
-        /// Where it was looked for.
+        /// The brokers that were asked.
         brokers: String,
         /// Why.
         reason: String,
     },
-    /// The producer cannot go on.
+    /// The producer cannot continue.
     #[error("kafka: {0}")]
     Kafka(#[from] KafkaError),
 }
@@ -148,23 +148,23 @@ pub fn headers(ride: &Ride, source: &str) -> OwnedHeaders {
     )
 }
 
-/// When each ride ends and is published, from when the first one was.
+/// The times at which each ride ends and is published, relative to the first ride.
 struct Pace {
     options: Options,
-    /// Of the first ride: its original instant, and when it was published by both clocks.
+    /// The first ride: its original instant, and its publication by both clocks.
     first: Option<(Instant, Instant, Monotonic)>,
 }
 
-/// What [`Pace`] decides about a ride.
+/// The decision of [`Pace`] about a ride.
 #[derive(Debug, PartialEq)]
 struct Timed {
     completed_at: Instant,
-    /// Not before this.
+    /// Do not publish earlier than this.
     publish_at: Option<Monotonic>,
 }
 
 impl Pace {
-    /// `None`: the time would be out of the calendar.
+    /// `None` if the time would be outside of the calendar.
     fn time(&mut self, original: Instant, now: Instant, ticks: Monotonic) -> Option<Timed> {
         let (first, began, began_ticks) = *self.first.get_or_insert((original, now, ticks));
         let Speed::Times(speed) = self.options.speed else {
@@ -173,15 +173,15 @@ impl Pace {
                 publish_at: None,
             });
         };
-        // Milliseconds of any two instants fit a float's 53 bits; a division that does not fit
-        // saturates and is refused below.
+        // The milliseconds between two instants fit a float's 53 bits. A quotient that does not fit
+        // saturates, and is rejected below.
         let after_ms = ((original - first).num_milliseconds() as f64 / speed).round() as i64;
         let completed_at = if self.options.retime {
             began.checked_add_signed(TimeDelta::try_milliseconds(after_ms)?)?
         } else {
             original
         };
-        // A ride that ends before the first one is late: published at once.
+        // A ride that ends before the first one is late, and is published at once.
         let wait = Duration::from_millis(u64::try_from(after_ms).unwrap_or(0));
         Some(Timed {
             completed_at,
@@ -190,8 +190,8 @@ impl Pace {
     }
 }
 
-/// Publishes every ride of a text, plain or gzip, in memory that does not grow with it. When `stop`
-/// is cancelled, what was handed to Kafka is still waited for.
+/// Publishes every ride of a text, plain or gzip, in bounded memory. When `stop` is cancelled, it
+/// still waits for the rides that were passed to Kafka.
 pub async fn replay_rides<R>(
     config: &KafkaConfig,
     reader: R,
@@ -204,7 +204,7 @@ where
 {
     let publisher = Publisher::connect(config).await?;
     let clock = Clock::System;
-    // Where times are moved to now, what a ride says of the future does not matter.
+    // With retiming, a ride may have a time in the future.
     let not_after = (!options.retime).then(|| clock.now());
     let at_start = |source| ReplayError::Unreadable {
         line: 0,
@@ -261,7 +261,7 @@ where
                 };
                 tokio::select! {
                     published = published => published?,
-                    // Not handed to Kafka, so it does not count as read.
+                    // It was not passed to Kafka, so it does not count as read.
                     () = stop.cancelled() => {
                         summary.read -= 1;
                         summary.interrupted = true;
@@ -285,7 +285,7 @@ where
     Ok(publisher.finish(summary).await)
 }
 
-/// What became of what was handed to the producer.
+/// The outcome of the rides that were passed to the producer.
 #[derive(Debug, Default)]
 struct Deliveries {
     acknowledged: AtomicU64,
@@ -295,7 +295,7 @@ struct Deliveries {
 
 impl Deliveries {
     fn first_failure(&self) -> Option<String> {
-        // Nothing panics while it is held.
+        // No code panics while it holds this lock.
         self.first_failure.lock().ok()?.clone()
     }
 }
@@ -339,8 +339,8 @@ struct Publisher {
 }
 
 impl Publisher {
-    /// Asks for the topic first, so that an absent broker or a mistyped topic is told at once and
-    /// not by every ride, minutes later.
+    /// Asks for the topic first, so that an unavailable broker or a mistyped topic is reported at
+    /// once, and not per ride and minutes later.
     async fn connect(config: &KafkaConfig) -> Result<Self, ReplayError> {
         let context = ReplayContext {
             deliveries: Arc::default(),
@@ -380,7 +380,7 @@ impl Publisher {
         }
     }
 
-    /// Waits for what was handed to Kafka, and adds to the summary what became of it.
+    /// Waits for the rides that were passed to Kafka, and adds their outcome to the summary.
     async fn finish(&self, mut summary: Summary) -> Summary {
         self.drain().await;
         let deliveries = self.deliveries();
@@ -394,7 +394,7 @@ impl Publisher {
         &self.producer.context().deliveries
     }
 
-    /// Hands a ride to the producer, waiting while its queue is full.
+    /// Passes a ride to the producer, and waits while its queue is full.
     async fn publish(&self, ride: &Ride) -> Result<(), KafkaError> {
         let (key, payload) = (ride.user_id.to_string(), encode(ride));
         let mut record = BaseRecord::to(&self.topic)
@@ -413,8 +413,8 @@ impl Publisher {
         }
     }
 
-    /// Waits until everything is acknowledged or has failed; the producer gives up on a record by
-    /// itself (`message.timeout.ms`).
+    /// Waits until every ride is acknowledged or has failed. The producer gives up on a record
+    /// after `message.timeout.ms`.
     async fn drain(&self) {
         while self.producer.in_flight_count() > 0 {
             tokio::time::sleep(QUEUE_PAUSE).await;

@@ -1,5 +1,5 @@
-//! What a supervisor such as systemd is told (`sd_notify`): that the process is ready, what it waits
-//! for, that it still turns, that it stops. Where nobody asked for it, nothing happens.
+//! Reports to a supervisor such as systemd (`sd_notify`) that the process is ready, what it waits
+//! for, that it is alive, and that it stops. Without a supervisor it does nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,20 +10,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::readiness::{Readiness, Role};
 
-/// How often readiness is looked at until the process was ready once, and afterwards.
+/// How often readiness is checked, until the process was ready once and after that.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Tells the supervisor until `stop`: `READY=1` once every role has been ready, `STATUS=` with every
-/// change, `WATCHDOG=1` twice in the time that was asked for. Ends with `STOPPING=1`.
+/// Reports to the supervisor until `stop`: `READY=1` once every role has been ready, `STATUS=` with
+/// every change, `WATCHDOG=1` twice in the interval that the supervisor asked for. It ends with
+/// `STOPPING=1`.
 ///
-/// It runs on the runtime that everything else runs on, so the watchdog barks when that is stuck.
+/// It runs on the same runtime as all roles, so the watchdog fires if that runtime is stuck.
 pub async fn tell(readiness: Arc<Readiness>, stop: CancellationToken) {
     if std::env::var_os("NOTIFY_SOCKET").is_none_or(|socket| socket.is_empty()) {
         return;
     }
     let watchdog = sd_notify::watchdog_enabled().map(|within| within / 2);
     let every = watchdog.map_or(LOOK_INTERVAL, |half| half.min(LOOK_INTERVAL));
-    // A zero would be no interval.
+    // tokio does not allow an interval of zero.
     let mut tick = tokio::time::interval(every.max(Duration::from_millis(1)));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut was_ready = false;
@@ -51,7 +52,7 @@ pub async fn tell(readiness: Arc<Readiness>, stop: CancellationToken) {
     send(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
 }
 
-/// One line, as a supervisor shows it.
+/// One line, because a supervisor shows one.
 fn status(roles: &BTreeMap<Role, Result<(), String>>) -> String {
     let waiting: Vec<String> = roles
         .iter()
@@ -68,9 +69,9 @@ fn status(roles: &BTreeMap<Role, Result<(), String>>) -> String {
 }
 
 fn send(state: &[NotifyState<'_>]) {
-    // A supervisor that is away finds out by itself.
+    // An unavailable supervisor is not an error of this process.
     if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "the supervisor was not told");
+        tracing::debug!(%error, "the supervisor could not be notified");
     }
 }
 

@@ -1,5 +1,5 @@
-//! One connection: what it sends is looked at before hyper reads it, how long it may be silent, and
-//! whether its other side is still there.
+//! One connection: checks the heads of its requests before hyper reads them, limits how long it may
+//! be silent, and notices when the peer is gone.
 
 use std::convert::Infallible;
 use std::io;
@@ -23,32 +23,31 @@ use tokio::time::{Instant, Sleep};
 
 use super::head::{Framing, Outcome, Refusal};
 
-/// A connection that takes nothing of what is written to it, or whose peer does not acknowledge it,
-/// for this long is cut.
+/// A connection is cut after this time if the peer does not read from it, or does not acknowledge.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What the kernel holds of a connection's answers before they are sent: more would hide for minutes
-/// that nothing is taken.
+/// The kernel's send buffer per connection. A larger one would hide for minutes that the peer does
+/// not read.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT_BYTES: u32 = 16 * 1024;
 
-/// Read from the socket at a time.
+/// Bytes read from the socket at a time.
 const MAX_READ_BYTES: usize = 16 * 1024;
 
-/// What is taken in of a request that was refused, so that its sender reads why: closing the
-/// connection on bytes that were not read would discard the response at the other end.
+/// How much of a refused request is still read, so that its sender can read why it was refused.
+/// Closing a connection with unread bytes would discard the response at the other end.
 const MAX_LINGER_BYTES: usize = 1 << 20;
 
-/// How long that may take.
+/// How long reading them may take.
 const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How often it is looked whether the other side is there while it has sent something already.
+/// How often a connection that has already sent something is checked for a lost peer.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Stands for a request that was refused, so that its response is written in its turn.
+/// Stands for a refused request, so that its response is written in order.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
 
-/// What requests of a connection and the connection share.
+/// State that a connection shares with its requests.
 #[derive(Debug)]
 pub struct Link {
     stream: TcpStream,
@@ -58,11 +57,11 @@ pub struct Link {
 impl Link {
     /// Prepares an accepted connection.
     pub fn new(stream: TcpStream) -> Arc<Self> {
-        // Responses are written whole; waiting to fill a packet only delays them. A socket that takes
-        // no options works all the same.
+        // Responses are written whole, so waiting to fill a packet only delays them. A socket that
+        // rejects these options works too.
         let _ = stream.set_nodelay(true);
-        // A phone that changed networks says no goodbye: without this its stream would keep its place
-        // until the kernel gives up, after a quarter of an hour.
+        // A phone that changes networks does not close the connection. Without this option its
+        // stream would keep its place until the kernel gives up, after a quarter of an hour.
         #[cfg(target_os = "linux")]
         {
             let socket = socket2::SockRef::from(&stream);
@@ -75,7 +74,7 @@ impl Link {
         })
     }
 
-    /// Waits until the other side sends no more: it has gone, or waits for the end of a response.
+    /// Waits until the peer stops sending: it is gone, or it waits for the end of a response.
     pub async fn hung_up(&self) {
         let socket = socket2::SockRef::from(&self.stream);
         loop {
@@ -94,14 +93,14 @@ impl Link {
     }
 }
 
-/// Hands a connection's requests to the router.
+/// Passes a connection's requests to the router.
 pub struct Entrance {
     router: TowerToHyperService<Router>,
     link: Arc<Link>,
 }
 
 impl Entrance {
-    /// Of one connection.
+    /// For one connection.
     pub fn new(router: Router, link: Arc<Link>) -> Self {
         Self {
             router: TowerToHyperService::new(router),
@@ -128,13 +127,13 @@ impl Service<hyper::Request<Incoming>> for Entrance {
     }
 }
 
-/// The connection of a request; `None` where it did not come over one, as in a test.
+/// The connection of a request; `None` if it did not come over one, as in a test.
 pub fn link_of(request: &Request) -> Option<Arc<Link>> {
     request.extensions().get().cloned()
 }
 
-/// The address with colons as the routes have them, where its path has them percent-encoded, as some
-/// clients write them; both mean the same (RFC 3986, 6.2.2.2).
+/// Decodes percent-encoded colons in the path, because the routes have colons and some clients
+/// encode them. Both forms mean the same (RFC 3986, 6.2.2.2).
 fn with_colons(uri: &Uri) -> Option<Uri> {
     let path = uri.path();
     if !path.contains("%3A") && !path.contains("%3a") {
@@ -153,7 +152,7 @@ fn with_colons(uri: &Uri) -> Option<Uri> {
 /// How long a connection may be silent.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// From a head's first byte to its last; also from the connection to the first head.
+    /// From the first byte of a head to its last; also from the connection to the first head.
     pub head: Duration,
     /// Between two requests.
     pub idle: Duration,
@@ -168,7 +167,7 @@ enum Waiting {
     Request,
 }
 
-/// A connection as hyper reads and writes it: only whole heads that are none to be refused go through.
+/// A connection as hyper reads and writes it. Only complete, allowed heads pass.
 pub struct Gate {
     link: Arc<Link>,
     framing: Framing,
@@ -177,10 +176,10 @@ pub struct Gate {
     held: Vec<u8>,
     /// How many of them hyper may have.
     passed: usize,
-    /// How long the partial head was when it was last parsed.
+    /// The length of the partial head when it was last parsed.
     parsed: usize,
     refusal: Option<Refusal>,
-    /// Nothing more goes through.
+    /// Nothing more passes.
     closed: bool,
     /// Whether there was a request yet.
     served: bool,
@@ -191,7 +190,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Of one connection.
+    /// For one connection.
     pub fn new(link: Arc<Link>, timeouts: Patience) -> Self {
         Self {
             link,
@@ -233,7 +232,7 @@ impl Gate {
         }
     }
 
-    /// Ready when the other side has been silent for too long.
+    /// Ready when the peer has been silent for too long.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Waiting> {
         if !self.framing.expects_head() {
             // Bodies have timeouts of their own.
@@ -262,7 +261,7 @@ impl Gate {
         }
     }
 
-    /// Takes note of what follows the bytes that hyper may have, the first `passed` of those held.
+    /// Records what follows the bytes that hyper may have, the first `passed` bytes of the buffer.
     fn note(&mut self, passed: usize, outcome: Outcome) {
         if passed > 0 {
             self.served = true;
@@ -275,8 +274,8 @@ impl Gate {
         }
     }
 
-    /// Looks at `fresh` bytes at the end of what the buffer holds, which hyper may have if they are
-    /// not a partial head; returns how many of them stay in the buffer.
+    /// Inspects `fresh` bytes at the end of the buffer, which hyper may have unless they are a
+    /// partial head. Returns how many of them stay in the buffer.
     fn admit(&mut self, fresh: &[u8]) -> usize {
         if self.held.is_empty() {
             let (passed, outcome) = self.framing.advance(fresh);
@@ -286,8 +285,8 @@ impl Gate {
         }
         let before = self.held.len();
         self.held.extend_from_slice(fresh);
-        // Parsed when it may be whole, and when it has doubled: a head that comes byte by byte must
-        // not cost a parse for each.
+        // The head is parsed when it may be complete, and when it has doubled. So a head that comes
+        // byte by byte does not cost a parse for each byte.
         let end = &self.held[before.saturating_sub(3)..];
         let ended = end.windows(2).any(|pair| pair == b"\n\n")
             || end.windows(3).any(|three| three == b"\n\r\n");
@@ -332,7 +331,7 @@ impl Gate {
         }
     }
 
-    /// Takes in the rest of a refused request, within bounds.
+    /// Reads the rest of a refused request, within bounds.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let timer = self
             .stalled
@@ -372,7 +371,7 @@ impl AsyncRead for Gate {
                 return Poll::Ready(Ok(()));
             }
             if let Some(refusal) = gate.refusal.take() {
-                // hyper has read every request before it, and reads this one in its turn.
+                // hyper has read every request before it, and reads this one in order.
                 let _ = gate.link.refused.set(refusal);
                 gate.held = STAND_IN.to_vec();
                 gate.passed = STAND_IN.len();
@@ -431,13 +430,13 @@ impl AsyncWrite for Gate {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A socket keeps nothing back.
+        // A socket buffers nothing here.
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let gate = &mut *self;
-        // A second time is harmless, and fails only where the other side has gone.
+        // A second shutdown is harmless, and fails only if the peer is gone.
         let shut = socket2::SockRef::from(&gate.link.stream).shutdown(std::net::Shutdown::Write);
         if shut.is_ok() && gate.link.refused.get().is_some() {
             ready!(gate.poll_linger(cx));

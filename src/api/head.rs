@@ -1,5 +1,5 @@
-//! The heads of requests, looked at before hyper reads them: hyper itself refuses what it cannot
-//! parse with an empty body, takes requests without a `Host`, and says of none of them why.
+//! Checks the heads of requests before hyper reads them. hyper itself rejects what it cannot parse
+//! with an empty body, accepts requests without a `Host`, and never says why.
 
 use std::mem::MaybeUninit;
 
@@ -17,7 +17,7 @@ const MAX_HEADERS: usize = 100;
 /// Why a head is refused. No other request can follow on its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It is not HTTP/1.1 as RFC 9112 has it; what is wrong with it.
+    /// It is not HTTP/1.1 according to RFC 9112; the text says what is wrong.
     Malformed(&'static str),
     /// Its first line is larger than a whole head may be.
     TargetTooLong,
@@ -25,12 +25,12 @@ pub enum Refusal {
     TooLarge,
     /// It has too many fields.
     TooManyFields,
-    /// It did not come in time.
+    /// It did not arrive in time.
     Late,
 }
 
 impl Refusal {
-    /// What its sender is told.
+    /// The text for the sender.
     pub fn problem(self) -> Problem {
         match self {
             Self::Malformed(detail) => Problem::malformed_head(detail),
@@ -46,7 +46,7 @@ impl Refusal {
     }
 }
 
-/// Where one request ends and the next one's head begins, in the bytes of a connection.
+/// Finds where one request ends and the next head begins, in the bytes of a connection.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Framing {
     part: Part,
@@ -57,26 +57,26 @@ enum Part {
     /// A head comes next.
     #[default]
     Head,
-    /// So many bytes of a body are to come.
+    /// This many bytes of a body follow.
     Body(u64),
     /// The size of a chunk, as far as it was read.
     ChunkSize { size: u64, extension: bool },
-    /// So many bytes of a chunk are to come, its line's end included.
+    /// This many bytes of a chunk follow, with its line end.
     Chunk(u64),
     /// A line after the last chunk; empty so far.
     Trailers { empty: bool },
-    /// The body is malformed: its reader says so, and the connection ends.
+    /// The body is malformed. Its reader reports that, and the connection ends.
     Unknown,
 }
 
-/// What follows the bytes that were looked at.
+/// What the inspected bytes are.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// All of them may be read.
     Whole,
     /// The last ones are the beginning of a head.
     Partial,
-    /// The last ones are a head, or the beginning of one, that is refused.
+    /// The last ones are a refused head, or the beginning of one.
     Refused(Refusal),
 }
 
@@ -86,8 +86,8 @@ impl Framing {
         self.part == Part::Head
     }
 
-    /// Goes on through the bytes that came next, beginning with those of a head that was partial so
-    /// far; returns how many of them may be read.
+    /// Continues with the bytes that came next, beginning with those of a head that was partial so
+    /// far. Returns how many of them may be read.
     pub fn advance(&mut self, bytes: &[u8]) -> (usize, Outcome) {
         let mut at = 0;
         while at < bytes.len() {
@@ -156,7 +156,7 @@ fn take(left: &mut u64, bytes: &[u8]) -> usize {
     taken
 }
 
-/// A head's length and what follows it; `None` where the rest of it is still to come.
+/// A head's length and what follows it; `None` if the rest of it has not arrived yet.
 fn head(bytes: &[u8]) -> Result<Option<(usize, Part)>, Refusal> {
     let mut headers = [const { MaybeUninit::<Header<'_>>::uninit() }; MAX_HEADERS];
     let mut request = Request::new(&mut []);
@@ -175,8 +175,8 @@ fn head(bytes: &[u8]) -> Result<Option<(usize, Part)>, Refusal> {
     body_of(request.headers, request.version == Some(1)).map(|part| Some((len, part)))
 }
 
-/// What is too large of a head that is: its first line, or the fields after it. However much of it was
-/// read, the answer is the same.
+/// The part of a head that is too large: its first line, or the fields after it. The result does
+/// not depend on how much of it was read.
 fn too_large(bytes: &[u8]) -> Refusal {
     if bytes[..MAX_HEAD_BYTES].contains(&b'\n') {
         Refusal::TooLarge
@@ -190,13 +190,13 @@ fn refusal(error: Error) -> Refusal {
         Error::TooManyHeaders => return Refusal::TooManyFields,
         Error::HeaderName => "The name of a header field is malformed.",
         Error::HeaderValue => "The value of a header field is malformed.",
-        Error::Version => "The request is not of HTTP/1.1 or HTTP/1.0.",
-        Error::NewLine => "A line of the request's head ends in the wrong way.",
+        Error::Version => "The request's version is not HTTP/1.1 or HTTP/1.0.",
+        Error::NewLine => "A line of the request's head has an invalid end.",
         Error::Token | Error::Status => "The request's first line is malformed.",
     })
 }
 
-/// Whether hyper will take the target.
+/// Whether hyper accepts the target.
 fn is_target(target: &str) -> bool {
     let usual = target.starts_with('/')
         && target
@@ -205,8 +205,8 @@ fn is_target(target: &str) -> bool {
     usual || target.parse::<Uri>().is_ok()
 }
 
-/// What follows a head with these fields (RFC 9112, 3.2 and 6.3). Where proxies and servers could
-/// disagree on where the request ends, it is refused.
+/// What follows a head with these fields (RFC 9112, 3.2 and 6.3). If proxies and servers could
+/// disagree on the end of the request, it is refused.
 fn body_of(headers: &[Header<'_>], is_http_11: bool) -> Result<Part, Refusal> {
     let mut hosts = 0;
     let mut length = None;
@@ -222,7 +222,7 @@ fn body_of(headers: &[Header<'_>], is_http_11: bool) -> Result<Part, Refusal> {
             let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
             let value = std::str::from_utf8(value).ok().filter(|_| digits);
             let value: Option<u64> = value.and_then(|value| value.parse().ok());
-            // hyper keeps the largest numbers for itself.
+            // hyper reserves the largest numbers.
             let value = value.filter(|value| *value < u64::MAX - 2);
             match (value, length) {
                 (Some(value), None) => length = Some(value),

@@ -1,4 +1,4 @@
-//! The accept loop of a listener, in which no client can hold connections for ever or take all of them.
+//! The accept loop of a listener. No client can hold connections for ever, or take all of them.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -20,14 +20,14 @@ use super::connection::{Entrance, Gate, Link, Patience};
 use super::head::MAX_HEAD_BYTES;
 use super::server::Settings;
 
-/// How long the loop rests when no more connections can be opened.
+/// The pause when no more connections can be opened.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What hyper buffers of a connection at most: a whole head, and what was read along with it.
+/// The most that hyper buffers of a connection: a whole head, and what was read with it.
 const MAX_BUFFER_BYTES: usize = MAX_HEAD_BYTES + 32 * 1024;
 
-/// A listener's connections: those that are open, and how many were closed at once because their
-/// address had too many.
+/// A listener's connections: the open ones, and how many were closed at once because their address
+/// had too many.
 type ConnectionMetrics = (IntGauge, IntCounter);
 
 /// Opens a listener.
@@ -37,7 +37,7 @@ pub async fn bind(address: SocketAddr, name: &str) -> anyhow::Result<TcpListener
         .with_context(|| format!("cannot listen on {address} ({name})"))
 }
 
-/// Serves until shutdown, then finishes what was begun and ends.
+/// Serves until shutdown, then finishes open requests and ends.
 pub async fn run(
     listener: TcpListener,
     app: Router,
@@ -46,7 +46,8 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let mut http = http1::Builder::new();
-    // Who closes the sending side after a request still gets the response. Timeouts are the gate's.
+    // A client that closes its sending side after a request still gets the response. The gate has
+    // the timeouts.
     http.half_close(true)
         .header_read_timeout(None)
         .max_buf_size(MAX_BUFFER_BYTES);
@@ -58,7 +59,7 @@ pub async fn run(
     };
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
-    // The semaphore is never closed, which would be the only error.
+    // The only error is a closed semaphore, and it is never closed.
     while let Some(Ok(slot)) = shutdown
         .run_until_cancelled(Arc::clone(&slots).acquire_owned())
         .await
@@ -69,15 +70,15 @@ pub async fn run(
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Either that one connection is gone already, or no file handle is left; the
-                // latter passes when others are closed.
+                // Either this one connection is gone already, or no file handle is free. The latter
+                // passes when other connections close.
                 tracing::warn!(listener = settings.name, %error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         let Some(place) = addresses.enter(peer.ip()) else {
-            tracing::debug!(listener = settings.name, %peer, "too many connections of one address");
+            tracing::debug!(listener = settings.name, %peer, "too many connections from one address");
             continue;
         };
         let link = Link::new(stream);
@@ -95,7 +96,7 @@ pub async fn run(
                 connection.await
             };
             if let Some(Err(error)) = cut.run_until_cancelled(served).await {
-                // The client hung up, or was too slow: its own fault.
+                // The client disconnected, or was too slow: this is not our fault.
                 tracing::debug!(%error, "a connection broke off");
             }
             drop((place, slot));
@@ -108,7 +109,7 @@ pub async fn run(
         tracing::warn!(
             listener = settings.name,
             open = connections.len(),
-            "connections are cut that did not end in time"
+            "connections that did not end in time are cut"
         );
         cut.cancel();
         connections.wait().await;
@@ -131,7 +132,8 @@ impl Addresses {
         })
     }
 
-    /// A place for one more connection, given back when it is dropped; `None` where there is none.
+    /// Reserves a place for one more connection, released when it is dropped; `None` if there is
+    /// none.
     fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let address = network(address);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,7 +151,7 @@ impl Addresses {
     }
 }
 
-/// What one client can have addresses of: an IPv4 address, or a whole IPv6 network.
+/// The part of an address that one client may control: an IPv4 address, or a whole IPv6 network.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -160,7 +162,7 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// A connection's place among those of its address.
+/// A reserved place of an address.
 struct Place {
     addresses: Arc<Addresses>,
     address: IpAddr,

@@ -1,5 +1,5 @@
-//! What every request gets: an id, a span, a metric, a bound in time, the headers that hold for all
-//! responses, and a problem where no handler is.
+//! What every request gets: an id, a span, a metric, a timeout, the common response headers, and a
+//! problem document if no handler matches.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -40,43 +40,43 @@ pub const ADMIN: &str = "admin";
 /// The API's answers are for the one whose token asked.
 const AUTHORIZATION: HeaderValue = HeaderValue::from_static("Authorization");
 
-/// What holds for the API's answers that do not say otherwise.
+/// The default of responses that set no `Cache-Control` of their own.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// How much is taken in of a body that its handler has left.
+/// How much of a body is read that its handler has not read.
 const MAX_DRAINED_BYTES: usize = 4 << 20;
 
-/// How long that may take.
+/// How long reading it may take.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How one listener serves.
+/// The settings of a listener.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Its name in metrics and spans.
     pub name: &'static str,
-    /// Longest time for a request's head.
+    /// Timeout of a request's head.
     pub header_timeout: Duration,
-    /// How long a connection may be open between two requests.
+    /// How long a connection may be idle between two requests.
     pub idle_timeout: Duration,
-    /// Longest time for an answer's head.
+    /// Timeout until the response's head.
     pub request_timeout: Duration,
-    /// Route templates to which `request_timeout` does not apply: their handlers take care of their
-    /// own (long polls, streams, imports).
+    /// Route templates to which `request_timeout` does not apply, because their handlers have
+    /// timeouts of their own (long polls, streams, imports).
     pub untimed: &'static [&'static str],
-    /// Bodies, where a handler reads them through an extractor.
+    /// Timeout of bodies that a handler reads through an extractor.
     pub body: BodyRules,
-    /// Most connections at a time; further ones wait to be accepted.
+    /// Most concurrent connections; further ones wait to be accepted.
     pub max_connections: usize,
-    /// Most connections of one address at a time; further ones are closed.
+    /// Most concurrent connections of one address; further ones are closed.
     pub max_connections_per_address: usize,
-    /// Pages of other origins that may call the API; `None` for none.
+    /// Origins of other pages that may call the API; `None` for none.
     pub cors: Option<Cors>,
-    /// After shutdown began: how long requests being answered may still take.
+    /// How long open requests may still take after shutdown began.
     pub drain_timeout: Duration,
 }
 
-/// Completes a router: every address and method it does not have answers a problem, and every
-/// request is traced, measured, bounded in time and cannot take the process down.
+/// Completes a router: unknown paths and methods get a problem document; every request is traced,
+/// measured and limited in time, and a panic in it does not end the process.
 pub fn complete(router: Router, settings: &Settings, metrics: Arc<Metrics>) -> Router {
     let frame = Arc::new(Frame {
         settings: settings.clone(),
@@ -109,7 +109,7 @@ async fn around(State(frame): State<Arc<Frame>>, mut request: Request, next: Nex
     let id = request_id(&request);
     let traceparent = request.headers().get("traceparent");
     let traceparent = traceparent.and_then(|header| header.to_str().ok());
-    // What asks every few seconds whether the process is well is nobody's journey.
+    // Probes every few seconds belong to no trace.
     let traced = if PROBES.contains(&route) {
         None
     } else {
@@ -202,13 +202,13 @@ fn is_api(path: &str) -> bool {
     path.starts_with("/v1/") || path.starts_with("/admin/")
 }
 
-/// No cache may give a response to another caller, or keep one that does not say how long.
+/// No cache may give a response to another caller, or keep one without an explicit lifetime.
 fn for_one_caller(headers: &mut HeaderMap) {
     headers.append(VARY, AUTHORIZATION);
     headers.entry(CACHE_CONTROL).or_insert(NO_STORE);
 }
 
-/// The request with its body lent out, and where what its handler leaves of the body comes back to.
+/// The request with a body on loan, and the receiver to which the rest of that body comes back.
 fn lend_body(request: Request) -> (Request, Option<oneshot::Receiver<Left>>) {
     if request.body().is_end_stream() {
         return (request, None);
@@ -225,10 +225,10 @@ fn lend_body(request: Request) -> (Request, Option<oneshot::Receiver<Left>>) {
     (request.map(lend), Some(left))
 }
 
-/// What is left of a body.
+/// The rest of a body.
 struct Left {
     chunks: BodyDataStream,
-    /// Its sender waits to be told to go on, which only reading would do.
+    /// The sender waits for `100 Continue`, which only reading the body would send.
     waits: bool,
 }
 
@@ -259,15 +259,15 @@ impl Drop for Lent {
     fn drop(&mut self) {
         if let (Some(chunks), Some(back)) = (self.chunks.take(), self.back.take()) {
             let waits = self.waits;
-            // Nobody takes it back where the connection is gone.
+            // If the connection is gone, the receiver is too.
             let _ = back.send(Left { chunks, waits });
         }
     }
 }
 
-/// Takes in the rest of a body, as far as it comes at once, and says whether that was all: a
-/// connection that is closed on somebody who is still sending may lose them the answer, and whoever
-/// shares it their next request.
+/// Reads the rest of a body, as far as it arrives at once, and returns whether that was all. If a
+/// connection is closed while its client still sends, the client may lose the response, and on a
+/// shared connection its next request.
 async fn drain(mut chunks: BodyDataStream) -> bool {
     let drained = async {
         let mut bytes = 0;
@@ -284,7 +284,7 @@ async fn drain(mut chunks: BodyDataStream) -> bool {
     drained.unwrap_or(false)
 }
 
-/// The caller's own id for the request, if it is one to be repeated in a log, else a new one.
+/// The caller's own id for the request, if it is safe to repeat in a log, else a new one.
 fn request_id(request: &Request) -> HeaderValue {
     let given = request.headers().get(REQUEST_ID).filter(|id| {
         (1..=64).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)

@@ -1,5 +1,5 @@
-//! The service as its users see it: what the demo sets up, and what its clients do, goes over the
-//! public HTTP calls.
+//! The service as its users see it: all setup and all actions of the demo's clients use the public
+//! HTTP calls.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -23,29 +23,29 @@ use crate::domain::{Instant, PromotionId, UserId};
 use crate::token::{self, Subject};
 use crate::wire::format_instant;
 
-/// The loan behind every offer of the demo.
+/// The loan of every offer of the demo.
 const PRODUCT_ID: i64 = 80;
 
-/// How long a token of the demo is valid: longer than anybody looks at one.
+/// How long a token of the demo is valid: longer than a demo is watched.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long an answer may take; beyond the longest wait that a client may ask for.
+/// The timeout of a call; longer than the longest wait that a client may ask for.
 const TIMEOUT: Duration = Duration::from_secs(40);
 
-/// How long a client lets the service hold its question for progress.
+/// How long a client lets the service hold a request for progress.
 const WAIT_SECONDS: u32 = 20;
 
-/// Why a call was not answered as hoped.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CallError {
-    /// The service answered otherwise.
+    /// The service returned another status.
     #[error("{call} was answered {status}: {body}")]
     Refused {
         call: String,
         status: StatusCode,
         body: String,
     },
-    /// There was no answer, or none that can be read.
+    /// There was no response, or it cannot be read.
     #[error("{call}: {source}")]
     Lost {
         call: String,
@@ -56,7 +56,7 @@ pub(super) enum CallError {
     Token(#[from] token::TokenError),
 }
 
-/// A participation, as far as the demo looks at it.
+/// The part of a participation that the demo uses.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Participation {
     pub(super) promotion_id: PromotionId,
@@ -67,20 +67,20 @@ pub(super) struct Participation {
     pub(super) server_time: Instant,
 }
 
-/// What a client sees on landing, as far as the demo looks at it.
+/// The part of a landing that the demo uses.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Landing {
     pub(super) screen: Screen,
     pub(super) promotion: Option<LandingPromotion>,
 }
 
-/// The promotion that a screen is about.
+/// The promotion of a screen.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct LandingPromotion {
     pub(super) promotion_id: PromotionId,
 }
 
-/// What accepting a reward gives.
+/// The result of accepting a reward.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(super) struct Accepted {
     pub(super) application_id: Uuid,
@@ -88,15 +88,15 @@ pub(super) struct Accepted {
     pub(super) active_pre_offer_id: Uuid,
 }
 
-/// What a client is told who asks for progress.
+/// The result of a request for progress.
 pub(super) enum Progress {
     /// It has changed; this is its tag now.
     Changed(Participation, Option<String>),
-    /// Nothing new in all that time.
+    /// No change during the wait.
     Unchanged,
 }
 
-/// `GET /admin/v1/stats`, as far as the demo shows it.
+/// The part of `GET /admin/v1/stats` that the demo shows.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct Stats {
     pub(super) promotions: Vec<PromotionStats>,
@@ -105,7 +105,7 @@ pub(super) struct Stats {
     pub(super) quarantine_open: i64,
 }
 
-/// The clients of a promotion, by where they stand.
+/// The clients of a promotion, by status.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct PromotionStats {
     pub(super) promotion_id: PromotionId,
@@ -138,8 +138,8 @@ pub(super) struct Api {
     http: Http,
     config: Config,
     admin_token: String,
-    /// How far the service's clock is ahead of this machine's, in milliseconds; rides are judged by
-    /// the service's.
+    /// How far the service's clock is ahead of this machine's, in milliseconds. Rides are judged by
+    /// the service's clock.
     ahead_ms: AtomicI64,
 }
 
@@ -148,7 +148,7 @@ impl Api {
         Ok(Self {
             http: Http::builder()
                 .timeout(TIMEOUT)
-                // Everything here is on the loopback interface.
+                // All addresses are on the loopback interface.
                 .no_proxy()
                 .build()
                 .context("making an HTTP client")?,
@@ -191,12 +191,12 @@ impl Api {
         )
     }
 
-    /// The present by the service's clock, as near as is known.
+    /// The present time by the service's clock, approximately.
     pub(super) fn now(&self) -> Instant {
         Clock::System.now() + TimeDelta::milliseconds(self.ahead_ms.load(Ordering::Relaxed))
     }
 
-    /// Why the process is not ready, or that it is.
+    /// The readiness of the process as text.
     pub(super) async fn readiness(&self) -> Result<(), String> {
         let answer = self
             .http
@@ -211,7 +211,7 @@ impl Api {
         }
     }
 
-    /// Everything the service counts, as text.
+    /// The service's metrics, as text.
     pub(super) async fn metrics(&self) -> Result<String, CallError> {
         let request = self.http.get(format!("{}/metrics", self.admin_base()));
         text_of("GET /metrics", request).await
@@ -221,7 +221,7 @@ impl Api {
         json_of("GET /stats", self.admin(Method::GET, "/stats")).await
     }
 
-    /// The product and the country.
+    /// Creates the product and enables the country.
     pub(super) async fn set_up(&self, offer: &Offer) -> Result<(), CallError> {
         let product = json!({
             "name": "First loan",
@@ -258,7 +258,7 @@ impl Api {
         Ok(created.promotion_id)
     }
 
-    /// Pre-offers for these clients.
+    /// Imports pre-offers for these clients.
     pub(super) async fn import(&self, offer: &Offer, clients: &[UserId]) -> Result<(), CallError> {
         let valid_until = format_instant(self.now() + TimeDelta::days(1));
         let lines: String = clients
@@ -295,13 +295,13 @@ impl Api {
         Ok(())
     }
 
-    /// What the client sees first.
+    /// The screen of the landing.
     pub(super) async fn landing(&self, token: &str) -> Result<Landing, CallError> {
         let request = self.http.post(format!("{}/v1/landing", self.base()));
         json_of("POST /landing", request.bearer_auth(token)).await
     }
 
-    /// The reward's terms; `false` where it is gone.
+    /// Reads the reward's terms; returns `false` if the reward has expired.
     pub(super) async fn get_reward(
         &self,
         token: &str,
@@ -313,7 +313,7 @@ impl Api {
         Ok(shown.is_some())
     }
 
-    /// Accepts the reward; `None` where it is gone.
+    /// Accepts the reward; `None` if it has expired.
     pub(super) async fn accept_reward(
         &self,
         token: &str,
@@ -324,7 +324,7 @@ impl Api {
         unless_gone("POST …/accept_reward", request).await
     }
 
-    /// The client has seen that it is over.
+    /// Acknowledges the end.
     pub(super) async fn acknowledge(
         &self,
         token: &str,
@@ -336,7 +336,7 @@ impl Api {
         Ok(())
     }
 
-    /// Get started.
+    /// Starts the challenge.
     pub(super) async fn start(
         &self,
         token: &str,
@@ -351,7 +351,7 @@ impl Api {
         Ok(started)
     }
 
-    /// The client's progress: at once without a tag, else as soon as it is another one.
+    /// The client's progress: at once without a tag, else as soon as the tag changes.
     pub(super) async fn progress(
         &self,
         token: &str,
@@ -406,7 +406,7 @@ async fn checked(call: &str, request: RequestBuilder) -> Result<reqwest::Respons
     })
 }
 
-/// As [`json_of`]; `None` where it is over and gone.
+/// Like [`json_of`]; `None` for a `410`.
 async fn unless_gone<T: DeserializeOwned>(
     call: &str,
     request: RequestBuilder,

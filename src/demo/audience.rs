@@ -1,5 +1,5 @@
-//! A subscriber of status changes, as other services are: reads the topic from the run's first
-//! event on, and knows at the end whether it has seen every version of every participation.
+//! A subscriber of status changes, like those of other services. It reads the topic from the run's
+//! first event on, and checks at the end that it has seen every version of every participation.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,19 +18,19 @@ use crate::domain::{PromotionId, UserId};
 use crate::kafka::{self, LogContext};
 use crate::wire::promotion_status::PromotionStatus;
 
-/// How long a look for a record takes where there is none.
+/// How long to wait for a record.
 const POLL: Duration = Duration::from_millis(100);
 
 /// How long the last events may take to be read.
 const EVENTS_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What was seen of one participation.
+/// The versions seen of one participation.
 #[derive(Debug, Default)]
 struct Seen {
-    /// The newest version, all before it included.
+    /// The newest version without a gap before it.
     version: i32,
     status: Option<StatusName>,
-    /// The version of the record that came last: an older one may come again, but not last.
+    /// The version of the last record: an older one may be repeated, but not last.
     last: i32,
 }
 
@@ -99,8 +99,8 @@ impl Audience {
         })
     }
 
-    /// Waits until every participation's version was seen, and says what is amiss: complaints, and
-    /// how many events there were.
+    /// Waits until every participation's version was seen. Returns the complaints and the number of
+    /// events.
     pub(super) async fn compare(
         &self,
         versions: &[(UserId, PromotionId, i32, StatusName)],
@@ -139,7 +139,7 @@ impl Drop for Audience {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // It only ends early by a panic, which has said so itself.
+            // It only ends early by a panic, which was reported already.
             let _ = thread.join();
         }
     }
@@ -154,9 +154,9 @@ fn read(consumer: &BaseConsumer<LogContext>, notes: &Mutex<Notes>) {
             let mut notes = lock(notes);
             match event {
                 Some(Ok(event)) => notes.take(&event),
-                Some(Err(error)) => notes
-                    .complaints
-                    .push(format!("an event of the status topic is none: {error}")),
+                Some(Err(error)) => notes.complaints.push(format!(
+                    "an event of the status topic is malformed: {error}"
+                )),
                 None => notes
                     .complaints
                     .push("a record of the status topic has no value".to_owned()),
@@ -166,6 +166,6 @@ fn read(consumer: &BaseConsumer<LogContext>, notes: &Mutex<Notes>) {
 }
 
 fn lock(notes: &Mutex<Notes>) -> MutexGuard<'_, Notes> {
-    // The notes are whole at any moment, also after a panic.
+    // The notes are consistent at any moment, also after a panic.
     notes.lock().unwrap_or_else(PoisonError::into_inner)
 }

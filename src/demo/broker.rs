@@ -1,5 +1,5 @@
-//! Where the demo's topics are: in the broker that librdkafka can play in this process, or in a
-//! real cluster under names of this run's own.
+//! Where the demo's topics are: in librdkafka's in-process broker, or in a real cluster under names
+//! of this run.
 
 use anyhow::Context as _;
 use rdkafka::mocking::MockCluster;
@@ -13,13 +13,13 @@ const PARTITIONS: i32 = 12;
 
 /// The demo's Kafka.
 pub(super) enum Broker {
-    /// In this process, gone with this value. It keeps at most 5 MiB a partition and drops what is
-    /// older without a word, so the publisher must not run far ahead of the consumer; it has
-    /// no admin requests, so its topics are made here.
+    /// In this process, gone with this value. It keeps at most 5 MiB per partition and silently
+    /// drops older records, so the publisher must not run far ahead of the consumer. It serves no
+    /// admin requests, so its topics are created here.
     InProcess {
         cluster: MockCluster<'static, DefaultProducerContext>,
     },
-    /// A real one; the topics are made by the service and deleted at the end.
+    /// A real cluster; the service creates the topics, and they are deleted at the end.
     Named {
         /// `host:port`, comma-separated.
         brokers: String,
@@ -35,7 +35,7 @@ pub(super) struct Names {
 }
 
 impl Broker {
-    /// The broker in this process, or the one that was named.
+    /// The in-process broker, or the named one.
     pub(super) fn open(brokers: Option<&str>) -> anyhow::Result<Self> {
         Ok(match brokers {
             Some(brokers) => Self::Named {
@@ -47,7 +47,7 @@ impl Broker {
         })
     }
 
-    /// The contract's names in the in-process broker, names of this run's own in a shared cluster.
+    /// The contract's names in the in-process broker, names of this run in a shared cluster.
     pub(super) fn names(&self, run: &str) -> Names {
         let suffix = match self {
             Self::InProcess { .. } => String::new(),
@@ -80,12 +80,12 @@ impl Broker {
         }
     }
 
-    /// Whether topics can be made by asking.
+    /// Whether the service can create topics.
     pub(super) fn takes_admin_requests(&self) -> bool {
         matches!(self, Self::Named { .. })
     }
 
-    /// For people.
+    /// A description for people.
     pub(super) fn look(&self, names: &Names) -> String {
         match self {
             Self::InProcess { cluster } => {
@@ -98,7 +98,7 @@ impl Broker {
         }
     }
 
-    /// Removes what was made.
+    /// Removes what was created.
     pub(super) async fn close(self, kafka: &KafkaConfig) -> anyhow::Result<()> {
         match self {
             Self::InProcess { cluster } => drop(cluster),

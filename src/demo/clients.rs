@@ -1,5 +1,5 @@
-//! The clients: each lands, starts, rides, follows the progress, and claims the reward, in time or too
-//! late. Some of those who did not get it try again with another promotion.
+//! The clients: each lands, starts, rides, follows the progress, and claims the reward, in time or
+//! too late. Some of those who did not get it try again with another promotion.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,28 +22,28 @@ use crate::domain::{PromotionId, UserId};
 /// How many clients get their pre-offers in one import, shortly before they arrive.
 const WAVE: usize = 100;
 
-/// The most clients who watch their progress; with a big file the others only ride.
+/// The most clients who watch their progress; with a large file the others only ride.
 pub(super) const MAX_WATCHING: usize = 500;
 
 /// Between two rides of clients without a challenge.
 const STRANGERS_EVERY: Duration = Duration::from_millis(10);
 
-/// Between two records that cannot be read as rides.
+/// Between two records that are not valid rides.
 const POISON_EVERY: Duration = Duration::from_secs(3);
 
-/// The pause after a call that failed.
+/// The pause after a failed call.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How often a call that got no answer is tried.
+/// How often a call without a response is tried.
 const MAX_TRIES: u32 = 5;
 
-/// How long after the reward's deadline one comes who comes too late: later by anybody's clock.
+/// How long after the reward's deadline a late client comes: late by any clock.
 const TOO_LATE_BY: Duration = Duration::from_millis(300);
 
-/// The most complaints that are kept; one is enough for the run to fail.
+/// The most complaints that are kept; one is enough to fail the run.
 const MAX_COMPLAINTS: usize = 100;
 
-/// What is offered, and the number it has.
+/// An offer and its promotion's id.
 #[derive(Clone, Debug)]
 pub(super) struct Offered {
     pub(super) offer: Offer,
@@ -65,7 +65,7 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// Clients who are offered `offer`, and `second` when nothing came of it.
+    /// Clients who get `offer`, and then `second` if they did not earn the first reward.
     pub(super) fn new(
         api: Arc<Api>,
         publisher: Publisher,
@@ -85,14 +85,14 @@ impl Clients {
         }
     }
 
-    /// What clients were told that cannot be true.
+    /// Responses to clients that contradict the contract.
     pub(super) fn complaints(&self) -> Vec<String> {
-        // The complaints are whole at any moment, also after a panic.
+        // The complaints are consistent at any moment, also after a panic.
         let complaints = self.complaints.lock();
         complaints.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Calls that were refused or got no answer.
+    /// Calls that failed or had no response.
     pub(super) fn failed_calls(&self) -> u64 {
         self.failed_calls.load(Ordering::Relaxed)
     }
@@ -104,7 +104,7 @@ impl Clients {
         self.tasks.wait().await;
     }
 
-    /// Simulated clients, among rides of clients without a challenge and records that are not rides.
+    /// Simulated clients, with rides of clients without a challenge and invalid records.
     pub(super) fn simulate(&self, mut crowd: Crowd) {
         let clients = self.clone();
         let began = Monotonic::now();
@@ -112,7 +112,7 @@ impl Clients {
             loop {
                 let wave = crowd.take(WAVE, &mut rand::rng());
                 let Some(first) = wave.first() else { return };
-                // Looked after a little before the first of them comes.
+                // They are prepared a little before the first of them comes.
                 sleep_until(began + first.arrives.saturating_sub(Duration::from_secs(1))).await;
                 clients.welcome(began, wave).await;
             }
@@ -160,7 +160,7 @@ impl Clients {
         });
     }
 
-    /// Pre-offers for a wave of clients, whose lives then begin.
+    /// Imports the pre-offers of a wave of clients, who then begin.
     async fn welcome(&self, began: Monotonic, wave: Vec<Client>) {
         let users: Vec<UserId> = wave.iter().map(|client| client.user_id).collect();
         while let Err(error) = self.api.import(&self.offer, &users).await {
@@ -238,7 +238,7 @@ impl Clients {
         self.watch(user_id, token, promotion_id, claim).await;
     }
 
-    /// Lands and gets started with what is offered there.
+    /// Lands and starts the offered challenge.
     pub(super) async fn begin(&self, user_id: UserId, token: &str) -> Option<Participation> {
         let landing = self.persist(|| self.api.landing(token)).await?;
         let Some(promotion) = landing
@@ -264,7 +264,7 @@ impl Clients {
                 sleep_until(start + trip.after).await;
                 let ride = Ride {
                     completed_at: match trip.ends {
-                        // Later than the answer to the start, and so than the start.
+                        // Later than the response to the start, and so than the start.
                         Ends::InTime => clients.api.now().max(started.started_at),
                         Ends::BeforeTheStart(by) => {
                             started.started_at - TimeDelta::from_std(by).unwrap_or_default()
@@ -283,7 +283,7 @@ impl Clients {
         });
     }
 
-    /// Publishes a ride late, or twice, or both.
+    /// Publishes a ride, if planned late, or twice, or both.
     async fn report(&self, trip: &Trip, ride: &Ride) {
         sleep(trip.reported_after).await;
         self.publisher.ride(ride).await;
@@ -358,7 +358,7 @@ impl Clients {
         }
     }
 
-    /// Calls until it is answered, a few times at most.
+    /// Calls until there is a response, a few times at most.
     pub(super) async fn persist<T, F>(&self, call: impl Fn() -> F) -> Option<T>
     where
         F: Future<Output = Result<T, CallError>>,

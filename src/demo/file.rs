@@ -1,4 +1,4 @@
-//! Rides of a file, instead of made-up ones.
+//! Rides of a file, in place of simulated ones.
 
 use std::path::Path;
 
@@ -7,20 +7,20 @@ use anyhow::Context as _;
 use crate::domain::ride::Ride;
 use crate::ride_file::{self, Format};
 
-/// The most rides that are taken; more would neither fit into memory for certain nor into a run.
+/// The most rides that are taken; more might not fit into memory or into a run.
 const MAX_RIDES: usize = 100_000;
 
-/// What a file holds.
+/// The content of a file.
 pub(super) struct Rides {
     pub(super) rides: Vec<Ride>,
-    /// Rows that are none.
+    /// Rows that are not valid rides.
     pub(super) malformed: u64,
-    /// There were more.
+    /// There were more rides.
     pub(super) cut: bool,
 }
 
-/// Reads a file of rides: NDJSON of contract 4.1 where it begins with a brace, trips of the DEBS
-/// 2015 Grand Challenge otherwise; plain or gzip.
+/// Reads a file of rides: NDJSON of contract 4.1 if it begins with a brace, otherwise trips of the
+/// DEBS 2015 Grand Challenge; plain or gzip.
 pub(super) async fn read(path: &Path) -> anyhow::Result<Rides> {
     let open = async || {
         tokio::fs::File::open(path)

@@ -1,4 +1,4 @@
-//! The figures of a run: read from the public surface, shown as a picture or as a line.
+//! The figures of a run, read from the public API, shown as a picture or as a line.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use crate::domain::promotion::Verdict;
 /// How wide the longest bar is.
 const WIDTH: usize = 32;
 
-/// Everything at one moment.
+/// All figures at one moment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Funnel {
     clients: PromotionStats,
@@ -25,7 +25,7 @@ pub(super) struct Funnel {
     lag: Option<i64>,
 }
 
-/// What became of the rides that were read, from the service's metrics.
+/// The outcomes of the rides that were read, from the service's metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Rides {
     applied: u64,
@@ -37,7 +37,7 @@ struct Rides {
 }
 
 impl Rides {
-    /// Reads the text of `/metrics`.
+    /// Parses the text of `/metrics`.
     fn of_metrics(text: &str) -> Self {
         let mut rides = Self::default();
         for line in text.lines() {
@@ -47,7 +47,7 @@ impl Rides {
             else {
                 continue;
             };
-            // Counters are whole; anything else is no counter of ours.
+            // Counters are whole numbers; other values are not counters of ours.
             let Ok(value) = value.parse::<u64>() else {
                 continue;
             };
@@ -81,7 +81,7 @@ impl Funnel {
         first: PromotionId,
         published: &Counts,
     ) -> Self {
-        // The demo's promotions are all there are.
+        // The database has no promotions but the demo's.
         let mut clients = PromotionStats::default();
         for promotion in &stats.promotions {
             clients.started += promotion.started;
@@ -109,7 +109,7 @@ impl Funnel {
         self.rides.applied
     }
 
-    /// Nothing is on its way.
+    /// No record and no event is in progress.
     pub(super) fn is_settled(&self) -> bool {
         self.outbox == 0 && self.lag == Some(0)
     }
@@ -210,12 +210,12 @@ fn bar(count: u64, of: u64) -> String {
     if count == 0 || of == 0 {
         return String::new();
     }
-    // A single one is visible, too.
+    // One is visible, too.
     let length = (count as usize * WIDTH).div_ceil(of as usize);
     "█".repeat(length.min(WIDTH))
 }
 
-/// How far a run is: `0:07`, or `0:07 of 1:00` where it ends by itself.
+/// The time of a run: `0:07`, or `0:07 of 1:00` if it ends after a given time.
 pub(super) fn clock(elapsed: Duration, duration: Option<Duration>) -> String {
     let minutes = |time: Duration| format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60);
     match duration {

@@ -1,7 +1,7 @@
 //! The guests: clients whose tokens are printed, for the person who runs the demo.
 //!
-//! One waits to be taken through the whole journey by hand. The others show what a person would have
-//! to wait for: rides that did not count, a reward that expired, a loan that was applied for.
+//! One guest waits for that person to go through the whole journey. The others show states for
+//! which a person would have to wait: rides that did not count, an expired reward, an application.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use super::plan::{self, Claim};
 use crate::domain::UserId;
 use crate::domain::ride::Ride;
 
-/// The first guest, or the next one that no file has.
+/// The number of the first guest, if no file uses it, else the next free one.
 const FIRST_GUEST: UserId = 48_151;
 
-/// Between two rides of the guest who is played by hand: slow enough to see each arrive.
+/// Between two rides of the guest who is played by hand: slow enough to see each ride arrive.
 const RIDE_EVERY: Duration = Duration::from_secs(5);
 
-/// What the guest with rides that did not count has done: two that count, two too cheap, one paid in
+/// The rides of the guest with rides that did not count: two that count, two too cheap, one in
 /// another currency.
 const MIXED_RIDES: [Mixed; 5] = [
     Mixed::TooCheap,
@@ -36,7 +36,7 @@ enum Mixed {
     OtherCurrency,
 }
 
-/// The guests' numbers, by what they are there to show.
+/// The guests' numbers, by their purpose.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Guests {
     /// For the whole journey, by hand.
@@ -53,7 +53,7 @@ impl Guests {
     /// Numbers that are not among `riders`.
     pub(super) fn beside(riders: &[UserId]) -> Self {
         let mut free = (FIRST_GUEST..).filter(|user_id| !riders.contains(user_id));
-        // The range has no end within any file.
+        // The range is longer than any file.
         let mut next = || free.next().unwrap_or(FIRST_GUEST);
         Self {
             journey: next(),
@@ -65,8 +65,8 @@ impl Guests {
 }
 
 impl Clients {
-    /// Gives the guests their pre-offers and sends them on their ways: `slow` has time to read the
-    /// screens, `quick` is over in seconds.
+    /// Imports the guests' pre-offers and starts their journeys. The offer `slow` leaves time to
+    /// read the screens, `quick` is over in seconds.
     pub(super) async fn invite(
         &self,
         guests: Guests,
@@ -150,7 +150,7 @@ impl Clients {
 
     /// Publishes a ride that ends now.
     async fn publish_now(&self, mut ride: Ride) {
-        // After the start, also where it was in this millisecond.
+        // After the start, also if both are in the same millisecond.
         sleep(Duration::from_millis(2)).await;
         ride.completed_at = self.api.now();
         self.publisher.ride(&ride).await;

@@ -1,11 +1,11 @@
-//! `demo`: everything on one machine, with nothing configured and nothing left behind.
+//! `demo`: runs everything on one machine, without configuration, and removes it at the end.
 //!
 //! The service runs in this process with all its roles, on ports of the loopback interface. Its
-//! servers are started beside it: a private Postgres (`postgres`) and librdkafka's in-process broker
-//! (`broker`). Real servers can be named instead; then the run uses a database and topics of its own.
-//! Simulated clients (`clients`, by `plan`) use the public calls (`api`), and so do the figures
-//! (`funnel`). The tokens of a few clients (`guests`) are printed (`welcome`) for the person who runs
-//! it. At the end every participation is recounted (`recount`).
+//! servers are started beside it: a private Postgres (`postgres`) and librdkafka's in-process
+//! broker (`broker`). Real servers can be named instead; then the run uses a database and topics of
+//! its own. Simulated clients (`clients`, by `plan`) use the public calls (`api`), and so do the
+//! figures (`funnel`). The tokens of a few clients (`guests`) are printed (`welcome`) for the
+//! person who runs it. At the end every participation is recounted (`recount`).
 
 mod api;
 mod audience;
@@ -51,11 +51,11 @@ use crate::readiness::Role;
 use crate::serve;
 use crate::telemetry;
 
-/// The ports of the two listeners where they are free.
+/// The preferred ports of the two listeners.
 const PREFERRED_PORTS: (u16, u16) = (8080, 8081);
 
-/// Warnings, but for what is expected while everything starts; the demo waits for it and says what
-/// does not come.
+/// Warnings, except those that are expected during the start: the demo waits for its parts, and
+/// names a part that does not come.
 const LOG_LEVEL: &str = "warn,librdkafka=error,ride_promo::readiness=error";
 
 /// How often the figures are read.
@@ -70,18 +70,18 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How a demo ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was told to stop.
+    /// It was stopped.
     Stopped,
     /// Its time was up, and every participation agrees with its receipts, its loan and its events.
     Agreed,
-    /// Its time was up, and something does not agree; it was printed.
+    /// Its time was up, and something does not agree; the disagreements were printed.
     Disagreed,
 }
 
-/// Runs the demo until its time is up or `stop`, and leaves nothing behind in either case.
+/// Runs the demo until its time is up or `stop`, and removes everything in either case.
 pub async fn run(args: &DemoArgs, stop: CancellationToken) -> anyhow::Result<Outcome> {
     let screen = Screen::new();
-    // Distinguishes what this run makes on servers that others use as well.
+    // Distinguishes this run's objects on shared servers.
     let run = &Uuid::new_v4().simple().to_string()[..8];
     let ports = (
         Port::reserve(PREFERRED_PORTS.0)?,
@@ -155,7 +155,7 @@ pub async fn run(args: &DemoArgs, stop: CancellationToken) -> anyhow::Result<Out
     .await;
     screen.clear();
 
-    // Everything is removed, whatever went wrong with anything.
+    // Everything is removed, whatever has failed.
     let topics = match &kafka {
         Some(kafka) => broker.close(kafka).await,
         None => Ok(()),
@@ -201,8 +201,7 @@ impl Scene {
     }
 }
 
-/// The service's configuration. Nothing of what a shell has configured for `serve` comes in, but
-/// for how to log.
+/// The service's configuration. It ignores a shell's settings for `serve`, except those of the log.
 fn config(
     database_url: &str,
     brokers: &str,
@@ -235,7 +234,7 @@ fn config(
         ),
         ("RIDE_PROMO__API__LISTEN", ports.0.address().to_string()),
         ("RIDE_PROMO__ADMIN__LISTEN", ports.1.address().to_string()),
-        // It is true of the demo's product, so the terms show what the loan costs.
+        // True of the demo's product, so the terms show the cost of the loan.
         (
             "RIDE_PROMO__API__REPAYMENT_RATE",
             RepaymentRate::OnceOfAmount.as_str().to_owned(),
@@ -260,12 +259,12 @@ fn config(
     let set = set
         .into_iter()
         .map(|(name, value)| (name.into(), value.into()))
-        // The later of two wins.
+        // The later of two settings wins.
         .chain(logging);
     Ok(Config::from_sources(None, set, Needs::ALL)?)
 }
 
-/// Where it is played, once the servers are there.
+/// The servers and addresses of a run.
 struct Stage {
     screen: Screen,
     config: Config,
@@ -273,7 +272,7 @@ struct Stage {
     servers: Servers,
 }
 
-/// What is known when the clients have left.
+/// The results after the clients have left.
 struct Played {
     audience: Audience,
     publisher: Publisher,
@@ -283,7 +282,7 @@ struct Played {
 }
 
 impl Stage {
-    /// Runs the service, and the scene in it; counts everything again where the run's time was up.
+    /// Runs the service and the scene in it; recounts everything if the run's time was up.
     async fn play(self, scene: Scene, stop: &CancellationToken) -> anyhow::Result<Outcome> {
         let roles = [Role::Ingest, Role::Relay, Role::Sweep, Role::Api];
         let stop_service = CancellationToken::new();
@@ -296,8 +295,8 @@ impl Stage {
         let played = tokio::select! {
             ended = &mut service => {
                 return Err(match ended {
-                    Ok(()) => anyhow::anyhow!("the service ended by itself"),
-                    Err(error) => error.context("the service ended by itself"),
+                    Ok(()) => anyhow::anyhow!("the service stopped unexpectedly"),
+                    Err(error) => error.context("the service stopped unexpectedly"),
                 });
             }
             played = self.scene(scene, stop) => played,
@@ -312,7 +311,7 @@ impl Stage {
         }
     }
 
-    /// From the first client to the last; `None` where it was told to stop before.
+    /// From the first client to the last; `None` if it was stopped before.
     async fn scene(
         &self,
         scene: Scene,
@@ -380,7 +379,7 @@ impl Stage {
         }
         let complete = !stop.is_cancelled();
         self.screen.say(if complete {
-            "The time is up; waiting for what is on its way …"
+            "The time is up; waiting for the last rides and events …"
         } else {
             "Ending …"
         });
@@ -422,7 +421,7 @@ impl Stage {
     }
 }
 
-/// The figures now; `None` where the service does not answer at the moment.
+/// The figures now; `None` if the service does not respond at the moment.
 async fn look(api: &Api, promotion_id: i64, publisher: &Publisher) -> Option<Funnel> {
     let figures = tokio::try_join!(api.stats(), api.metrics());
     match figures {

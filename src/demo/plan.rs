@@ -17,13 +17,13 @@ const CHALLENGE_PERIOD: Duration = Duration::from_secs(22);
 /// How long a client then has to claim the reward.
 const CLAIM_PERIOD: Duration = Duration::from_secs(10);
 
-/// The same of the second chance, which is quicker.
+/// The same for the second chance, which is faster.
 const SECOND_CHALLENGE_PERIOD: Duration = Duration::from_secs(8);
 
-/// The same of the second chance.
+/// The same for the second chance.
 const SECOND_CLAIM_PERIOD: Duration = Duration::from_secs(5);
 
-/// How long a guest, a client whose token is printed, has for each: the rides, and the claim.
+/// The time of a guest, a client whose token is printed, for each: the rides, and the claim.
 const GUEST_PERIOD: Duration = Duration::from_secs(30 * 60);
 
 /// How many rides a guest has to complete.
@@ -32,31 +32,31 @@ const GUEST_TARGET_RIDES: usize = 5;
 /// How late a ride may be published.
 pub(super) const ALLOWED_LATENESS: Duration = Duration::from_secs(3);
 
-/// From a client's start to the end of it all, whatever happens: what is not over then is late.
+/// The time from a client's start to the end of everything. What is not over then is late.
 pub(super) const LIFE: Duration = Duration::from_secs(36);
 
-/// How many rides a made-up client has to complete.
+/// How many rides a simulated client has to complete.
 const TARGET_RIDES: usize = 5;
 
-/// How many it is at the second chance.
+/// The same for the second chance.
 const SECOND_TARGET_RIDES: usize = 2;
 
-/// The least fare of a ride that counts, where rides are made up.
+/// The least fare of a ride that counts, for simulated rides.
 const MIN_AMOUNT_CENTS: i64 = 5_000;
 
 /// Starts of simulated clients per second.
 const STARTS_PER_SECOND: f64 = 10.0;
 
-/// Simulated clients of a very short run, at least.
+/// The fewest simulated clients of a very short run.
 const MIN_CLIENTS: f64 = 200.0;
 
-/// Made-up clients are numbered from here.
+/// Simulated clients are numbered from here.
 const FIRST_CLIENT: UserId = 1_000_001;
 
 /// The numbers of clients without a challenge.
 const STRANGERS: std::ops::Range<UserId> = 9_000_000..9_020_000;
 
-/// What is offered.
+/// An offer.
 #[derive(Clone, Debug)]
 pub(super) struct Offer {
     pub(super) promotion_key: String,
@@ -114,7 +114,7 @@ impl Offer {
         offer
     }
 
-    /// The offer to made-up clients.
+    /// The offer to simulated clients.
     pub(super) fn simulated() -> anyhow::Result<Self> {
         Ok(Self::new(
             TARGET_RIDES,
@@ -134,32 +134,32 @@ impl Offer {
     }
 }
 
-/// A client to be: when they get started, and what they ride from then on.
+/// A planned client: when they start, and what they ride from then on.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     pub(super) user_id: UserId,
     /// After the beginning of the run.
     pub(super) arrives: Duration,
-    /// By the moment of riding.
+    /// Sorted by the time of the ride.
     pub(super) trips: Vec<Trip>,
-    /// What they do about the reward, if they get that far.
+    /// What they do about the reward, if they complete the challenge.
     pub(super) claim: Claim,
-    /// Whether they try again when it is over and nothing came of it, and what they ride then.
+    /// Whether they try again if they got no reward, and what they ride then.
     pub(super) second_chance: Option<Vec<Trip>>,
 }
 
 /// What a client does about a reward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
-    /// Reads the terms for so long and accepts.
+    /// Reads the terms for this long, and accepts.
     After(Duration),
     /// The same, with two taps.
     TwiceAfter(Duration),
-    /// Comes when it is gone.
+    /// Comes after it has expired.
     TooLate,
 }
 
-/// A ride to be.
+/// A planned ride.
 #[derive(Clone, Debug)]
 pub(super) struct Trip {
     /// After the client's start.
@@ -167,7 +167,7 @@ pub(super) struct Trip {
     pub(super) ends: Ends,
     /// How long after its end it is published.
     pub(super) reported_after: Duration,
-    /// Published a second time so long after the first.
+    /// Published a second time, this long after the first.
     pub(super) repeated_after: Option<Duration>,
     pub(super) ride: Ride,
 }
@@ -175,31 +175,31 @@ pub(super) struct Trip {
 /// When a ride was completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ends {
-    /// When its moment comes.
+    /// When it is due.
     InTime,
-    /// So long before the client got started, though published after.
+    /// This long before the client started, though published after.
     BeforeTheStart(Duration),
     /// At the deadline or just after it.
     AfterTheDeadline,
 }
 
-/// What the made-up clients are like.
+/// The types of simulated clients.
 #[derive(Clone, Copy, Debug)]
 struct Habit {
-    /// Out of a hundred clients.
+    /// Of a hundred clients.
     share: u32,
     /// Seconds between two rides.
     pause: (f64, f64),
     /// How many rides at most.
     most: usize,
-    /// How many of a hundred rides are too cheap.
+    /// Too cheap rides, of a hundred.
     cheap: u32,
-    /// How many of a hundred are paid in another currency.
+    /// Rides in another currency, of a hundred.
     abroad: u32,
 }
 
 const HABITS: [Habit; 6] = [
-    // Rides to work and back, and gets there.
+    // Rides to work and back, and reaches the target.
     Habit {
         share: 40,
         pause: (2.0, 4.2),
@@ -215,7 +215,7 @@ const HABITS: [Habit; 6] = [
         cheap: 5,
         abroad: 0,
     },
-    // Takes short rides: it is close.
+    // Takes short rides: half of them are too cheap.
     Habit {
         share: 16,
         pause: (1.8, 3.0),
@@ -239,7 +239,7 @@ const HABITS: [Habit; 6] = [
         cheap: 0,
         abroad: 70,
     },
-    // Has thought better of it.
+    // Gives up after one ride.
     Habit {
         share: 8,
         pause: (3.0, 9.0),
@@ -249,24 +249,24 @@ const HABITS: [Habit; 6] = [
     },
 ];
 
-/// What rides are paid in.
+/// The currency of the rides.
 #[derive(Clone, Copy, Debug)]
 struct Currencies {
     home: CurrencyCode,
     abroad: CurrencyCode,
 }
 
-/// Made-up clients, one after the other.
+/// Simulated clients, one after the other.
 pub(super) struct Crowd {
     currencies: Currencies,
     next: UserId,
     per_second: f64,
-    /// None gets started after this.
+    /// No client starts after this.
     until: Duration,
 }
 
 impl Crowd {
-    /// For a run that ends by itself, the last ones arrive so early that most of their lives fit.
+    /// In a run with an end, the last clients arrive early enough that most of their journeys fit.
     pub(super) fn new(offer: &Offer, duration: Option<Duration>) -> anyhow::Result<Self> {
         let until = duration.map_or(Duration::MAX, |duration| {
             duration.saturating_sub(LIFE).max(duration / 3)
@@ -284,7 +284,7 @@ impl Crowd {
         })
     }
 
-    /// The next `count` of them; fewer, or none, when no more come.
+    /// The next `count` clients; fewer, or none, at the end.
     pub(super) fn take(&mut self, count: usize, rng: &mut impl Rng) -> Vec<Client> {
         let mut clients = Vec::with_capacity(count);
         while clients.len() < count {
@@ -306,7 +306,7 @@ impl Crowd {
     }
 }
 
-/// The rides of a made-up client.
+/// The rides of a simulated client.
 fn trips(user_id: UserId, currencies: Currencies, rng: &mut impl Rng) -> Vec<Trip> {
     use rand::RngExt as _;
 
@@ -336,7 +336,7 @@ fn trips(user_id: UserId, currencies: Currencies, rng: &mut impl Rng) -> Vec<Tri
             } else {
                 Ends::InTime
             },
-            // Late, but by less than is allowed.
+            // Late, but within the allowed lateness.
             reported_after: Duration::from_millis(if late {
                 rng.random_range(500..2_000)
             } else {
@@ -371,7 +371,7 @@ fn trips(user_id: UserId, currencies: Currencies, rng: &mut impl Rng) -> Vec<Tri
     trips
 }
 
-/// Most claim, one way or the other, and some forget to.
+/// Most claim, in one way or the other, and some forget to.
 fn claim(rng: &mut impl Rng) -> Claim {
     use rand::RngExt as _;
 
@@ -405,7 +405,7 @@ fn second_chance(user_id: UserId, currencies: Currencies, rng: &mut impl Rng) ->
     Some(trips.collect())
 }
 
-/// A ride; its moment is decided when it happens.
+/// A ride; its time is set when it is published.
 pub(super) fn ride(user_id: UserId, amount_cents: i64, currency_code: CurrencyCode) -> Ride {
     Ride {
         country_code: "MX".parse().ok(),
@@ -421,7 +421,7 @@ pub(super) fn ride(user_id: UserId, amount_cents: i64, currency_code: CurrencyCo
     }
 }
 
-/// A ride of a client without a challenge, as most of the traffic is.
+/// A ride of a client without a challenge, like most of the traffic.
 pub(super) fn stranger(offer: &Offer, rng: &mut impl Rng) -> Ride {
     use rand::RngExt as _;
 
@@ -432,7 +432,7 @@ pub(super) fn stranger(offer: &Offer, rng: &mut impl Rng) -> Ride {
     )
 }
 
-/// A ride that counts where the others of its offer do.
+/// A ride that meets the conditions of the offer.
 pub(super) fn good_ride(user_id: UserId, offer: &Offer) -> Ride {
     let min = offer.conditions["min_amount_cents"].as_i64();
     Ride {
@@ -454,7 +454,7 @@ pub(super) fn cheap_ride(user_id: UserId, offer: &Offer) -> Ride {
     }
 }
 
-/// A record that cannot be read as a ride, with the key of a client without a challenge.
+/// An invalid record, with the key of a client without a challenge.
 pub(super) fn poison(rng: &mut impl Rng) -> (Option<String>, String) {
     use rand::RngExt as _;
 

@@ -7,14 +7,15 @@ use super::plan::{Claim, Client, Ends, LIFE, Offer, Trip};
 use crate::domain::UserId;
 use crate::domain::ride::Ride;
 
-/// Starts per second of a file's clients, at most: each start is a transaction of its own.
+/// The most starts per second of a file's clients, because each start is a transaction of its own.
 const MAX_STARTS_PER_SECOND: usize = 90;
 
 /// How long a client of a file reads the terms.
 const FILE_READING: Duration = Duration::from_secs(1);
 
-/// The rides of a file as clients of the demo. Each rider starts the challenge with their first ride.
-/// Rides keep their relative spacing, compressed so that they fit into the run. `None` without rides.
+/// Turns the rides of a file into clients of the demo. Each rider starts the challenge with their
+/// first ride. Rides keep their relative spacing, compressed so that they fit into the run. `None`
+/// without rides.
 pub(super) fn of_file(
     mut rides: Vec<Ride>,
     duration: Option<Duration>,
@@ -26,7 +27,7 @@ pub(super) fn of_file(
         of_rider.entry(ride.user_id).or_default().push(ride);
     }
 
-    // So that the last ones still have time to run out, and the service to start them all.
+    // Leaves time for the last challenges to expire, and for the service to start them all.
     let fits = duration.map_or(Duration::from_secs(45), |duration| {
         duration.saturating_sub(LIFE / 2).max(duration / 2)
     });
@@ -39,7 +40,7 @@ pub(super) fn of_file(
         span.mul_f64(share.clamp(0.0, 1.0))
     };
 
-    // Conditions that part of the riders meet.
+    // Conditions that a part of the riders meets.
     let currency_code = most_common(rides.iter().map(|ride| ride.currency_code))?;
     let country_code = most_common(rides.iter().filter_map(|ride| ride.country_code))
         .or_else(|| "US".parse().ok())?;
@@ -74,7 +75,7 @@ pub(super) fn of_file(
                     1 => Claim::TwiceAfter(FILE_READING),
                     _ => Claim::After(FILE_READING),
                 },
-                // A file's riders ride what is in the file.
+                // A file's riders have only the rides of the file.
                 second_chance: None,
             }
         })

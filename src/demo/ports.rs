@@ -4,16 +4,15 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
 use anyhow::Context as _;
 
-/// A free TCP port, for a listener that is opened later. Taken from below the
-/// range that outgoing connections get theirs from; the UDP socket of the same number keeps it from
-/// being chosen by another demo meanwhile.
+/// A free TCP port, for a listener that is opened later. It is taken from below the range of
+/// ephemeral ports. The UDP socket with the same number reserves it against another demo.
 pub(super) struct Port {
     number: u16,
     _claim: UdpSocket,
 }
 
 impl Port {
-    /// The preferred one where it is free, else any.
+    /// The preferred port if it is free, else any.
     pub(super) fn reserve(preferred: u16) -> anyhow::Result<Self> {
         std::iter::once(preferred)
             .chain((0..1_000).map(|_| rand::random_range(10_000..32_000)))

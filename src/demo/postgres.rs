@@ -1,5 +1,5 @@
-//! Where the demo's database is: a private cluster that ends with this process however it ends, or
-//! a database of its own on a server that was named.
+//! Where the demo's database is: a private cluster that always ends with this process, or a
+//! database of its own on a named server.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -14,12 +14,12 @@ use tokio::process::{Child, ChildStdin, Command};
 use crate::config::Secret;
 use crate::store::database;
 
-/// Makes the cluster, starts it, says `ready`, and ends it with its directory once its standard
-/// input closes. That is what happens to the pipe's other end when the demo is gone, killed hard or
-/// not, and needs no further cooperation. Signals do not concern it: it has to outlive a Ctrl-C.
+/// Creates the cluster, starts it, prints `ready`, and removes it with its directory once its
+/// standard input closes. That happens to the pipe when the demo ends in any way, also by SIGKILL.
+/// It ignores signals, because it has to outlive a Ctrl-C.
 ///
-/// The settings are Postgres' own, the durable ones too: what is shown is the real thing. It listens
-/// on a socket in a directory that only its owner can enter, and nowhere else.
+/// The settings are Postgres' defaults, with durable commits. It listens only on a socket in a
+/// directory that only its owner can enter.
 const SUPERVISOR: &str = r#"
 trap '' HUP INT TERM PIPE
 programs=$1 dir=$2
@@ -45,22 +45,22 @@ cd /
 rm -rf "$dir"
 "#;
 
-/// How long a path to a socket can be, less the socket's own name.
+/// The longest path to a socket, without the socket's own name.
 const MAX_SOCKET_DIR: usize = 80;
 
-/// How long the cluster may take to come, and to go.
+/// How long the cluster may take to start, and to stop.
 const STATE_CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The demo's database.
 #[expect(clippy::large_enum_variant, reason = "there is one")]
 pub(super) enum Postgres {
-    /// A cluster of this process' own.
+    /// A cluster of this process.
     Private(Cluster),
-    /// A database made for this run on a server that was named.
+    /// A database created for this run on a named server.
     Named {
-        /// The server's own database, to come back to for the removal.
+        /// The server's own database, for the removal.
         server: Secret,
-        /// The one that was made.
+        /// The created database.
         name: String,
     },
 }
@@ -73,12 +73,12 @@ pub(super) struct Cluster {
 }
 
 impl Postgres {
-    /// Begins a private cluster; [`Postgres::ready`] waits for it.
+    /// Starts a private cluster; [`Postgres::ready`] waits for it.
     pub(super) fn private() -> anyhow::Result<Self> {
         Cluster::begin().map(Self::Private)
     }
 
-    /// A database of this run's own on the server of `url`.
+    /// A database for this run on the server of `url`.
     pub(super) async fn named(url: &str, run: &str) -> anyhow::Result<Self> {
         let name = format!("ride_promo_demo_{run}");
         database::create(url, &name)
@@ -90,7 +90,7 @@ impl Postgres {
         })
     }
 
-    /// Waits until it takes connections; returns its URL.
+    /// Waits until it accepts connections; returns its URL.
     pub(super) async fn ready(&mut self) -> anyhow::Result<String> {
         match self {
             Self::Private(cluster) => cluster.ready().await,
@@ -98,7 +98,7 @@ impl Postgres {
         }
     }
 
-    /// How to look into it, for people.
+    /// How to inspect it, for people.
     pub(super) fn look(&self) -> String {
         match self {
             Self::Private(cluster) => {
@@ -110,7 +110,7 @@ impl Postgres {
         }
     }
 
-    /// Ends it and removes everything it has written.
+    /// Stops it, and removes everything it has written.
     pub(super) async fn close(self) -> anyhow::Result<()> {
         match self {
             Self::Private(cluster) => cluster.close().await,
@@ -141,7 +141,7 @@ impl Cluster {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            // A Ctrl-C in the terminal is for this process alone.
+            // A Ctrl-C in the terminal must reach only this process.
             .process_group(0);
         // The owner of a new directory is the user of this process.
         if std::fs::metadata(dir.path())?.uid() == 0 {
@@ -169,7 +169,7 @@ impl Cluster {
             .context("the private Postgres was waited for before")?;
         let mut line = String::new();
         let mut output = BufReader::new(output);
-        // Nothing but the end of its output means that it has given up.
+        // It reports a failure only by the end of its output.
         let said = tokio::time::timeout(STATE_CHANGE_TIMEOUT, output.read_line(&mut line)).await;
         if !matches!(said, Ok(Ok(_)) if line == "ready\n") {
             let log = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
@@ -207,8 +207,8 @@ impl Cluster {
     }
 }
 
-/// The directory for temporary files, unless the server could not get to it, or a socket in it would
-/// have too long a path.
+/// The directory for temporary files, or another one if the server could not enter it, or if a
+/// socket in it would have too long a path.
 fn parent() -> PathBuf {
     let usual = std::env::temp_dir();
     let is_open = |dir: &Path| {
@@ -224,8 +224,8 @@ fn parent() -> PathBuf {
     }
 }
 
-/// The directory of the newest server's programs: Debian keeps them off the path, a directory per
-/// major version.
+/// The directory of the newest server's programs. Debian keeps them outside of PATH, in a directory
+/// per major version.
 fn programs() -> Option<PathBuf> {
     let is_server = |dir: &PathBuf| dir.join("initdb").is_file() && dir.join("pg_ctl").is_file();
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -245,8 +245,8 @@ fn programs() -> Option<PathBuf> {
         .map(|(_, dir)| dir)
 }
 
-/// The user that runs the server where this process is root, which the server refuses: `postgres`, or
-/// the system user `nobody`.
+/// The user that runs the server if this process is root, because Postgres refuses root:
+/// `postgres`, or the system user `nobody`.
 fn unprivileged() -> anyhow::Result<(u32, u32)> {
     let id = |option: &str, user: &str| -> Option<u32> {
         let output = std::process::Command::new("id")

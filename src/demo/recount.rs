@@ -22,9 +22,9 @@ impl Stage {
             )
         }));
         let counts = played.publisher.counts();
-        // No disagreement: a client whose call failed tries again.
+        // Not a disagreement: a client repeats a failed call.
         for (count, what) in [
-            (counts.lost(), "rides were not taken by Kafka"),
+            (counts.lost(), "rides were rejected by Kafka"),
             (played.failed_calls, "calls of clients failed"),
         ] {
             if count > 0 {

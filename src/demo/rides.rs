@@ -1,4 +1,4 @@
-//! The ride platform's part: records into the ride topic, never far ahead of who reads them.
+//! The ride platform's part: publishes records to the ride topic, never far ahead of the consumer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,18 +22,18 @@ use crate::{kafka, replay};
 /// `ce_source` of the rides published here.
 const CE_SOURCE: &str = "/ride-promo/demo";
 
-/// The most records published and not yet applied. The broker in this process drops what is beyond
-/// 5 MiB of a partition without a word: a ride takes up half a KiB there, and all of these may be in
+/// The most records that are published and not yet applied. The in-process broker silently drops
+/// records beyond 5 MiB per partition. A ride takes half a KiB there, and all of these may be in
 /// one partition.
 const MAX_AHEAD: u64 = 5_000;
 
-/// Between two looks whether there is room.
+/// The pause between two checks whether there is room.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How long what was published may take to be acknowledged at the end.
+/// How long the last records may take to be acknowledged at the end.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How far the two ends of the ride topic are.
+/// The distance between the two ends of the ride topic.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     sent: AtomicU64,
@@ -43,22 +43,22 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// Records that Kafka has.
+    /// Records that Kafka has acknowledged.
     pub(super) fn published(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Records that Kafka did not take.
+    /// Records that Kafka rejected.
     pub(super) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Notes how many of them the service has applied.
+    /// Records how many of them the service has applied.
     pub(super) fn set_applied(&self, applied: u64) {
         self.applied.store(applied, Ordering::Relaxed);
     }
 
-    /// Whether all that Kafka has is applied.
+    /// Whether every acknowledged record is applied.
     pub(super) fn is_drained(&self) -> bool {
         self.applied.load(Ordering::Relaxed) >= self.published()
     }
@@ -167,7 +167,7 @@ impl Publisher {
         }
     }
 
-    /// Waits until Kafka has answered for everything.
+    /// Waits until Kafka has acknowledged or rejected everything.
     pub(super) async fn flush(&self) -> anyhow::Result<()> {
         let producer = Arc::clone(&self.producer);
         tokio::task::spawn_blocking(move || producer.flush(FLUSH_TIMEOUT))

@@ -1,4 +1,4 @@
-//! Standard output: a picture that is redrawn on a terminal, a line every few seconds elsewhere.
+//! Standard output: on a terminal a picture that is redrawn, elsewhere a line every few seconds.
 
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal as _, Write};
@@ -12,10 +12,10 @@ use super::funnel::Funnel;
 /// How often a plain line is written.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
 
-/// Where the demo speaks. Copies speak to the same place.
+/// The demo's output. Copies write to the same place.
 #[derive(Clone)]
 pub(super) struct Screen {
-    /// Holds the picture; `None` where standard output is not a terminal.
+    /// Holds the picture; `None` if standard output is not a terminal.
     picture: Option<ProgressBar>,
 }
 
@@ -31,8 +31,8 @@ impl Screen {
         Self { picture }
     }
 
-    /// A title for people: in colour on a terminal that has it, plain elsewhere. `NO_COLOR` with any
-    /// value (no-color.org) and `TERM=dumb` mean plain.
+    /// A title for people: in colour if the terminal supports it, plain elsewhere. `NO_COLOR` with
+    /// any value (no-color.org) and `TERM=dumb` mean plain.
     pub(super) fn title(&self, text: &str) -> String {
         let set = |name: &str| std::env::var_os(name).unwrap_or_default();
         if has_colour(self.picture.is_some(), &set("NO_COLOR"), &set("TERM")) {
@@ -45,13 +45,13 @@ impl Screen {
     /// Writes lines above the picture.
     pub(super) fn say(&self, text: &str) {
         self.aside(|| {
-            // The demo goes on without a reader: the terminal can be reattached, and
-            // Ctrl-C still works.
+            // The demo continues without a reader: the terminal can be reattached, and Ctrl-C still
+            // works.
             let _ = writeln!(io::stdout(), "{text}");
         });
     }
 
-    /// Does something to the terminal without tearing the picture.
+    /// Runs a function on the terminal without damaging the picture.
     fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
         match &self.picture {
             Some(bar) => bar.suspend(work),
@@ -59,7 +59,7 @@ impl Screen {
         }
     }
 
-    /// Shows the figures. May be called often: lines are only written now and then.
+    /// Shows the figures. It may be called often: lines are only written now and then.
     pub(super) fn show(&self, funnel: &Funnel, at: &str, last: &mut Option<Monotonic>) {
         match &self.picture {
             Some(bar) => bar.set_message(funnel.picture(at)),
@@ -71,7 +71,7 @@ impl Screen {
         }
     }
 
-    /// Takes the picture away; what stays is what was said.
+    /// Removes the picture; the lines above it stay.
     pub(super) fn clear(&self) {
         if let Some(bar) = &self.picture {
             bar.finish_and_clear();
@@ -88,7 +88,7 @@ impl Screen {
     }
 }
 
-/// Whether to write colour, by what standard output is and by `NO_COLOR` and `TERM`.
+/// Whether to write colour, by the type of standard output, `NO_COLOR` and `TERM`.
 fn has_colour(is_terminal: bool, no_color: &OsStr, term: &OsStr) -> bool {
     is_terminal && no_color.is_empty() && !term.is_empty() && term != "dumb"
 }

@@ -1,7 +1,7 @@
-//! What is printed when everything is ready: where things are, and how to look at them.
+//! The text that is printed when everything is ready: where things are, and how to look at them.
 //!
-//! A token is long: each stands alone on its line, from the first column, so that it is copied whole
-//! however narrow the terminal is.
+//! A token is long. Each stands alone on its line, from the first column, so that it is copied
+//! whole on a terminal of any width.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ use crate::config::format_duration;
 pub(super) struct Servers {
     pub(super) postgres: String,
     pub(super) kafka: String,
-    /// Postgres was started by this run. The URL of another has a password that is not printed.
+    /// This run started Postgres. The URL of another one has a password, which is not printed.
     pub(super) is_private: bool,
 }
 
@@ -61,9 +61,9 @@ Kafka      {}
             ),
             (
                 guests.expired,
-                "a reward that expired; ready within half a minute".to_owned(),
+                "an expired reward; ready within half a minute".to_owned(),
             ),
-            (guests.rewarded, "a loan that was applied for".to_owned()),
+            (guests.rewarded, "an application for the loan".to_owned()),
         ] {
             let token = api.token_of(user_id)?;
             let _ = writeln!(text, "Client {user_id}: {what}\n{base}/app#token={token}");
@@ -108,7 +108,7 @@ curl -H \"Authorization: Bearer $ADMIN_TOKEN\" {admin}/admin/v1/stats
         Ok(text)
     }
 
-    /// The variables with which other commands work on the servers of this run. The values hold no
+    /// The variables with which other commands use the servers of this run. The values contain no
     /// quotes: they are addresses, names and hexadecimal digits.
     fn environment(&self) -> Vec<(&'static str, String)> {
         let config = &self.config;

@@ -1,4 +1,4 @@
-//! What `doctor` asks Kafka: the connection, the topics, what this user may do, the clock.
+//! The checks of `doctor` on Kafka: the connection, the topics, the rights of this user, the clock.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,10 +15,10 @@ use crate::kafka::{
     relay_transactional_id, transactional_producer,
 };
 
-/// Between two questions for what comes by itself.
+/// The pause between two polls of a client.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Everything about Kafka.
+/// All checks on Kafka.
 pub(super) async fn examine(
     report: &mut Report<'_>,
     config: &Config,
@@ -38,7 +38,8 @@ pub(super) async fn examine(
     let info = match cluster.info().await {
         Ok(info) => info,
         Err(error) => {
-            // Why a connection failed is only told beside the answer, which is that time is up.
+            // librdkafka reports why a connection failed apart from the result, which is only a
+            // timeout.
             let failure = cluster.last_failure().unwrap_or_default();
             let finding = match failure.as_str() {
                 "" => error.to_string(),
@@ -82,7 +83,7 @@ pub(super) async fn examine(
     clock(report, kafka, broker_clock).await
 }
 
-/// What to do about a connection that failed for this reason.
+/// The cure for a connection that failed for this reason.
 fn cure(failure: &str) -> &'static str {
     let failure = failure.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| failure.contains(word));
@@ -93,14 +94,14 @@ fn cure(failure: &str) -> &'static str {
     } else if says(&["resolve"]) {
         "check the names in KAFKA_BROKERS"
     } else if failure.is_empty() {
-        // Someone took the connection, and said nothing or hung up.
-        "check that KAFKA_BROKERS names a listener of Kafka that is well, and that security.protocol in [kafka.properties] is the one of that listener"
+        // A server accepted the connection, and did not respond or closed it.
+        "check that KAFKA_BROKERS names a listener of a healthy Kafka broker, and that security.protocol in [kafka.properties] is the one of that listener"
     } else {
         "check KAFKA_BROKERS, that the broker runs, and security settings in [kafka.properties]"
     }
 }
 
-/// How well the connection keeps secrets and tells impostors.
+/// How the connection is encrypted, and whether the broker's identity is checked.
 fn security(report: &mut Report<'_>, kafka: &KafkaConfig) -> io::Result<()> {
     const SUBJECT: &str = "kafka tls";
     let property = |name: &str| {
@@ -164,8 +165,8 @@ async fn group_rights(
 ) -> io::Result<()> {
     let group = &kafka.group_id;
     let subject = format!("kafka group {group}");
-    // A new cluster makes the topic it keeps groups in when it is asked for the first of them, and
-    // has no coordinator until then.
+    // A new cluster creates the topic of consumer groups at the first request for a group, and has
+    // no coordinator until then.
     let late = Instant::now() + TIMEOUT;
     let allowed = loop {
         match cluster.group_operations(group).await {
@@ -174,7 +175,8 @@ async fn group_rights(
         }
     };
     let allowed = match allowed {
-        // Told so only by a user who may describe it, and the rights to it are not told then.
+        // Only a user who may describe the group gets this result, and it does not include the
+        // rights to it.
         Err(ClusterError::Refused { reason, .. }) if reason.contains("GroupIdNotFound") => {
             return report.ok("kafka group", &format!("{group} has no members yet"));
         }
@@ -225,7 +227,7 @@ fn rights(
     report.fail(subject, &finding, &grant(kafka, resource, &missing))
 }
 
-/// The command that allows it.
+/// The command that grants it.
 fn grant(kafka: &KafkaConfig, resource: &str, operations: &[&str]) -> String {
     let user = kafka.properties.get("sasl.username");
     let user = user.map_or("USER", String::as_str);
@@ -239,14 +241,14 @@ fn grant(kafka: &KafkaConfig, resource: &str, operations: &[&str]) -> String {
     )
 }
 
-/// Kafka tells nobody its time. Nothing of a ride's or a reward's fate hangs on it, but a topic's
-/// retention does.
+/// Kafka has no request for its time. The time decides nothing about rides and rewards, but it does
+/// about a topic's retention.
 async fn clock(report: &mut Report<'_>, kafka: &KafkaConfig, asked: bool) -> io::Result<()> {
     const SUBJECT: &str = "kafka clock";
     if !asked {
         return report.ok(
             SUBJECT,
-            "not read: that takes a record, which doctor --broker-clock writes to a topic it makes and deletes",
+            "not read: doctor --broker-clock reads it by a record in a topic that it creates and deletes",
         );
     }
     let time = match broker_time(kafka).await {
@@ -269,7 +271,7 @@ async fn clock(report: &mut Report<'_>, kafka: &KafkaConfig, asked: bool) -> io:
     }
 }
 
-/// Answers whether the topic is there.
+/// Returns whether the topic exists.
 async fn ride_topic(
     report: &mut Report<'_>,
     cluster: &Cluster,
@@ -296,7 +298,7 @@ async fn ride_topic(
     Ok(true)
 }
 
-/// Answers whether the topic is there.
+/// Returns whether the topic exists.
 async fn status_topic(
     report: &mut Report<'_>,
     cluster: &Cluster,
@@ -413,7 +415,7 @@ async fn topic_facts(
     }
 }
 
-/// Whether the relay could publish: its transactions need a coordinator and a permission.
+/// Whether the relay could publish: its transactions need a coordinator and a right.
 async fn transactions(report: &mut Report<'_>, config: &Config) -> io::Result<()> {
     let topic = &config.kafka.status_topic;
     let id = relay_transactional_id(topic, "doctor");

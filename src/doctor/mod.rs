@@ -1,4 +1,4 @@
-//! `doctor`: one line for everything the service needs, with what to do where it is not so.
+//! `doctor`: one line for everything that the service needs, with the cure if something is wrong.
 
 mod kafka;
 mod names;
@@ -18,7 +18,7 @@ use crate::config::{AuthConfig, Config, ConfigError};
 use crate::domain::time_zone::Database;
 use crate::readiness::Role;
 
-/// How long any one thing may take.
+/// The timeout of one check.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the examination found.
@@ -32,11 +32,12 @@ pub enum Outcome {
     Misconfigured,
 }
 
-/// Examines everything and writes a line each to `out`. `schema` says how the database's schema
-/// stands to what this program knows: what is fine, or what to do.
+/// Examines everything and writes one line each to `out`. `schema` says how the database's schema
+/// compares with this program: what is fine, or what to do.
 ///
-/// Bounded: with nothing reachable it takes about half a minute. Changes nothing; the only trace
-/// is the transactional id `ride-promo-relay-<status topic>-doctor`. With `broker_clock` a topic is made for a moment, since
+/// It is bounded: if nothing can be reached, it takes about half a minute. It changes nothing,
+/// except that the transactional id `ride-promo-relay-<status topic>-doctor` remains. With
+/// `broker_clock` it creates a topic for a moment, because Kafka has no request for its time.
 /// Kafka tells its time in no other way.
 pub async fn run(
     config: &Result<Config, ConfigError>,
@@ -89,7 +90,7 @@ impl Report<'_> {
         writeln!(self.out, "ok    {subject}: {finding}")
     }
 
-    /// `cure` says what to do, if `finding` does not.
+    /// `cure` says what to do, if `finding` does not say it.
     fn fail(&mut self, subject: &str, finding: &str, cure: &str) -> io::Result<()> {
         self.failed = true;
         let arrow = if cure.is_empty() { "" } else { " -> " };
@@ -97,11 +98,12 @@ impl Report<'_> {
     }
 }
 
-/// A clock that is this far off is wrong: tokens would be taken or refused at the wrong time.
+/// A clock that differs by this much is wrong: tokens would be accepted or refused at the wrong
+/// time.
 const LARGEST_CLOCK_DIFFERENCE_MS: i64 = 2_000;
 
-/// Which rules of time zones are used: those of the operating system's tz database, or the ones in
-/// this program (contract 2).
+/// Which time zone rules are used: those of the operating system's tz database, or those in this
+/// program (contract 2).
 fn time_zones(report: &mut Report<'_>, database: &Database) -> io::Result<()> {
     const SUBJECT: &str = "time zones";
     let built_in = Database::BUILT_IN_VERSION;
@@ -142,7 +144,7 @@ fn compare_clocks(
     before: DateTime<Utc>,
     after: DateTime<Utc>,
 ) -> io::Result<()> {
-    // It was read there somewhere between our two readings.
+    // It was read at some moment between our two readings.
     let half = (after - before) / 2;
     let difference = (there - (before + half)).num_milliseconds();
     let uncertainty = half.num_milliseconds() + 1;
@@ -167,7 +169,7 @@ async fn auth(report: &mut Report<'_>, section: &str, auth: &AuthConfig) -> io::
         Err(error) => report.fail(
             section,
             &format!(
-                "{location} is no JSON Web Key Set: {}",
+                "{location} is not a JSON Web Key Set: {}",
                 causes::in_words(&error)
             ),
             &format!("check {section}.jwks and whether it can be reached from here"),
@@ -175,7 +177,7 @@ async fn auth(report: &mut Report<'_>, section: &str, auth: &AuthConfig) -> io::
     }
 }
 
-/// The number of keys there; none is an error.
+/// The number of keys there; no key is an error.
 async fn jwks(location: &str) -> anyhow::Result<usize> {
     let text = if location.starts_with("http://") || location.starts_with("https://") {
         let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;

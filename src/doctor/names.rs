@@ -1,4 +1,5 @@
-//! Whether the hosts that are configured, and those that brokers advertise, have addresses here.
+//! Checks that the configured hosts, and those that brokers advertise, have addresses on this
+//! machine.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,7 +15,7 @@ use crate::postgres::DatabaseUrl;
 /// The hosts of the configuration. Addresses need no look-up and are left out.
 pub(super) async fn examine(report: &mut Report<'_>, config: &Config) -> io::Result<()> {
     let mut hosts = BTreeMap::new();
-    // The first place of each name is said.
+    // Only the first place of each name is reported.
     let mut host = |host: String, from| {
         hosts.entry(host).or_insert(from);
     };
@@ -42,8 +43,8 @@ pub(super) async fn examine(report: &mut Report<'_>, config: &Config) -> io::Res
     look_up(report, hosts).await
 }
 
-/// The hosts under which brokers want to be reached: every client connects to these, whatever
-/// address it asked first.
+/// The hosts that brokers advertise. Every client connects to these, whatever address it asked
+/// first.
 pub(super) async fn advertised(
     report: &mut Report<'_>,
     brokers: &[BrokerAddress],
@@ -60,14 +61,14 @@ async fn look_up(report: &mut Report<'_>, hosts: BTreeMap<String, &'static str>)
             .into_iter()
             .filter(|(host, _)| !is_address(host))
             .map(async |(host, from)| {
-                // Of any port: the look-up wants one.
+                // The look-up needs a port; any will do.
                 let look_up = async {
                     let found = tokio::net::lookup_host((&*host, 0)).await;
                     found.map(|found| found.map(|address| address.ip()).collect::<Vec<_>>())
                 };
                 let found = match tokio::time::timeout(TIMEOUT, look_up).await {
                     Ok(found) => found.map_err(|error| error.to_string()),
-                    Err(_) => Err("no answer in time".to_owned()),
+                    Err(_) => Err("no response in time".to_owned()),
                 };
                 (host, from, found)
             });

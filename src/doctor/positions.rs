@@ -1,4 +1,4 @@
-//! Whether ingest and expiry may go on from where they are recorded to stand.
+//! Checks whether ingest and expiry may continue from the recorded positions.
 
 use std::io;
 use std::time::Duration;
@@ -45,17 +45,18 @@ pub(super) async fn examine(report: &mut Report<'_>, config: &Config) -> io::Res
     Ok(())
 }
 
-/// How long Postgres may take here: the hosts before the primary are tried first, seconds each.
+/// The timeout of Postgres here: the hosts before the primary are tried first, for seconds each.
 const HOSTS_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The partitions at which ingest and expiry stop, and why; `None` where the schema this program needs
-/// or the topic is not there yet.
+/// The partitions at which ingest and expiry stop, with the reason; `None` if the topic or the
+/// schema of this program does not exist yet.
 async fn stops(config: &Config) -> anyhow::Result<Option<Vec<(i32, String)>>> {
     let topic = &config.kafka.ride_topic;
     let (url, file) = (&config.database.url, &config.database.url_file);
     let store = Store::with_url_file(url.expose(), file.clone(), 2)?;
     let cluster = Cluster::new(&config.kafka)?;
-    // Positions before the logs' ends, or one that moves on meanwhile would seem to be past its end.
+    // Positions are read before the ends of the logs. Otherwise a position that moves meanwhile
+    // would seem to be after its log's end.
     let positions = async {
         if store.schema_status().await?.is_usable() {
             return Ok::<_, StoreError>(Some(store.positions(topic).await?));
@@ -64,7 +65,7 @@ async fn stops(config: &Config) -> anyhow::Result<Option<Vec<(i32, String)>>> {
     };
     let Some(positions) = tokio::time::timeout(HOSTS_TIMEOUT, positions)
         .await
-        .context("Postgres does not answer")??
+        .context("Postgres does not respond")??
     else {
         return Ok(None);
     };

@@ -1,4 +1,4 @@
-//! What `doctor` asks Postgres: the connection, rights, durability, schema, the clock.
+//! The checks of `doctor` on Postgres: the connection, rights, durability, schema, the clock.
 
 use std::io;
 
@@ -18,17 +18,17 @@ use crate::store::schema::{
 };
 use crate::store::upgrade::{GATED_RELEASE, upgrade_is_finished};
 
-/// The oldest Postgres with what the schema uses (`xid8`, `pg_current_snapshot`).
+/// The oldest Postgres that has what the schema uses (`xid8`, `pg_current_snapshot`).
 const OLDEST_POSTGRES: i32 = 130_000;
 
-/// A transaction of this age holds back too much: rows that were deleted since stay, and are passed
-/// over again and again.
+/// The age at which a transaction holds back too much: dead rows since then stay, and are skipped
+/// again and again.
 const OLD_SECONDS: f64 = 3_600.0;
 const OLD_TRANSACTIONS: i64 = 10_000_000;
 
 const STRAY_CURE: &str = "run ride-promo receipts move-month, see the operator guide";
 
-/// Everything about Postgres.
+/// All checks on Postgres.
 pub(super) async fn examine(
     report: &mut Report<'_>,
     config: &Config,
@@ -45,7 +45,7 @@ pub(super) async fn examine(
     };
     let settings = Settings::new("doctor");
     let connected = match connector.connect(&settings).await {
-        // What takes no writes is examined all the same, and says so.
+        // A server that accepts no writes is examined too, and reported.
         Err(error) if matches!(error.why, Why::Standby | Why::ReadOnly) => {
             connector.connect_any(&settings).await
         }
@@ -73,7 +73,7 @@ pub(super) async fn examine(
     match tokio::time::timeout(TIMEOUT, schema(&mut connection)).await {
         Ok(Ok(finding)) => {
             report.ok("schema", &finding)?;
-            // Only a schema that is ours can be asked.
+            // Only a schema of this service can be examined.
             upgrade(report, &mut connection).await?;
             if roles.iter().any(|role| *role != Role::Relay) {
                 xids(report, &mut connection).await?;
@@ -87,14 +87,14 @@ pub(super) async fn examine(
         Ok(Err(finding)) => report.fail("schema", &finding, "")?,
         Err(_) => report.fail(
             "schema",
-            "no answer in time",
+            "no response in time",
             "look for locks in pg_stat_activity",
         )?,
     }
     Ok(())
 }
 
-/// What to do where there is no session.
+/// The cure if there is no session.
 fn cure(error: &NoServer) -> &'static str {
     match (error.why, error.cause.as_deref()) {
         (Why::Proxy, _) => "",
@@ -102,7 +102,7 @@ fn cure(error: &NoServer) -> &'static str {
         (_, Some(sqlx::Error::Tls(_))) => {
             "check sslmode and sslrootcert in DATABASE_URL against the server's certificate and name"
         }
-        // How rustls says that it does not believe the server.
+        // The text with which rustls reports an untrusted certificate.
         (_, Some(sqlx::Error::Io(error))) if error.kind() == io::ErrorKind::InvalidData => {
             "check sslrootcert in DATABASE_URL against the authority that signed the server's certificate, and that this names the host"
         }
@@ -129,7 +129,7 @@ async fn sessions(
         Ok(Err(error)) => {
             return report.fail(SUBJECT, &error.to_string(), "check DATABASE_URL");
         }
-        Err(_elapsed) => return report.fail(SUBJECT, "no answer in time", "check DATABASE_URL"),
+        Err(_elapsed) => return report.fail(SUBJECT, "no response in time", "check DATABASE_URL"),
     }
     let (_, options) = connector.current();
     match lost_options(one, options.get_options()).await {
@@ -146,8 +146,8 @@ async fn sessions(
     }
 }
 
-/// Whether the last upgrade is finished. Not being so is no fault while processes are replaced, but
-/// it must not be forgotten.
+/// Whether the last upgrade is finished. An unfinished upgrade is not a fault while processes are
+/// being replaced, but it must not be forgotten.
 async fn upgrade(report: &mut Report<'_>, connection: &mut PgConnection) -> io::Result<()> {
     const SUBJECT: &str = "upgrade";
     match tokio::time::timeout(TIMEOUT, upgrade_is_finished(connection)).await {
@@ -166,18 +166,18 @@ async fn upgrade(report: &mut Report<'_>, connection: &mut PgConnection) -> io::
         ),
         Err(_) => report.fail(
             SUBJECT,
-            "no answer in time",
+            "no response in time",
             "look for locks in pg_stat_activity",
         ),
     }
 }
 
-/// Whether the participations were written by this server: a dump brings another one's transaction
-/// ids along.
+/// Whether the participations have transaction ids of this server. A dump brings those of another
+/// one.
 async fn xids(report: &mut Report<'_>, connection: &mut PgConnection) -> io::Result<()> {
     const SUBJECT: &str = "participations";
     match tokio::time::timeout(TIMEOUT, foreign_xids(connection)).await {
-        Ok(Ok(0)) => report.ok(SUBJECT, "all transaction ids are this server's"),
+        Ok(Ok(0)) => report.ok(SUBJECT, "all transaction ids are from this server"),
         Ok(Ok(count)) => report.fail(
             SUBJECT,
             &format!(
@@ -192,7 +192,7 @@ async fn xids(report: &mut Report<'_>, connection: &mut PgConnection) -> io::Res
         ),
         Err(_) => report.fail(
             SUBJECT,
-            "no answer in time",
+            "no response in time",
             "look for locks in pg_stat_activity",
         ),
     }
@@ -205,7 +205,7 @@ async fn server(report: &mut Report<'_>, connection: &mut PgConnection) -> io::R
         Ok(Ok(Standing::Accepted(now))) => report.ok(SUBJECT, &format!("{now}, as accepted")),
         Ok(Ok(Standing::Unknown)) => report.ok(
             SUBJECT,
-            "note: it does not tell its identity, so a fail-over that lost something is not noticed",
+            "note: it does not show its identity, so a fail-over with loss is not noticed",
         ),
         Ok(Ok(Standing::Other(other))) => report.fail(
             SUBJECT,
@@ -222,7 +222,7 @@ async fn server(report: &mut Report<'_>, connection: &mut PgConnection) -> io::R
         ),
         Err(_elapsed) => report.fail(
             SUBJECT,
-            "no answer in time",
+            "no response in time",
             "look for locks in pg_stat_activity",
         ),
     }
@@ -234,7 +234,7 @@ async fn horizons(report: &mut Report<'_>, connection: &mut PgConnection) -> io:
     let holders = match tokio::time::timeout(TIMEOUT, horizon(connection)).await {
         Ok(Ok(holders)) => holders,
         Ok(Err(error)) => return report.fail(SUBJECT, &error.to_string(), ""),
-        Err(_) => return report.fail(SUBJECT, "no answer in time", "run doctor again"),
+        Err(_) => return report.fail(SUBJECT, "no response in time", "run doctor again"),
     };
     let old = holders.iter().find(|holder| {
         holder.transactions > OLD_TRANSACTIONS
@@ -268,7 +268,7 @@ async fn receipts(report: &mut Report<'_>, connection: &mut PgConnection) -> io:
     };
     match tokio::time::timeout(TIMEOUT, asked).await {
         Ok(Ok((0, missing))) if missing.is_empty() => {
-            report.ok(SUBJECT, "of the coming twelve months")
+            report.ok(SUBJECT, "all of the coming twelve months exist")
         }
         Ok(Ok((0, missing))) => {
             let months: Vec<String> = missing
@@ -277,7 +277,7 @@ async fn receipts(report: &mut Report<'_>, connection: &mut PgConnection) -> io:
                 .collect();
             report.fail(
                 SUBJECT,
-                &format!("none of {}", months.join(", ")),
+                &format!("missing: {}", months.join(", ")),
                 "run ride-promo migrate as the owner while no pg_dump runs",
             )
         }
@@ -289,7 +289,7 @@ async fn receipts(report: &mut Report<'_>, connection: &mut PgConnection) -> io:
         Ok(Err(error)) => report.fail(SUBJECT, &error.to_string(), ""),
         Err(_) => report.fail(
             SUBJECT,
-            "no answer in time",
+            "no response in time",
             "look for locks in pg_stat_activity",
         ),
     }
@@ -370,7 +370,7 @@ async fn examine_server(
         report.fail(
             "postgres durability",
             &format!(
-                "fsync is {}, synchronous_commit {}: what was answered can get lost",
+                "fsync is {}, synchronous_commit {}: confirmed changes can be lost",
                 server.fsync, server.synchronous_commit
             ),
             "switch both on",
@@ -383,7 +383,7 @@ async fn examine_server(
         report.fail(
             "postgres connections",
             &format!(
-                "one process may open {needed} and the server takes {}",
+                "one process may open {needed} and the server accepts {}",
                 server.max_connections
             ),
             "lower database.max_connections or raise the server's max_connections",
@@ -407,7 +407,7 @@ async fn clock(
     Ok(Ok(()))
 }
 
-/// How well the connection keeps secrets and tells impostors.
+/// How the connection is encrypted, and whether the server's identity is checked.
 fn security(report: &mut Report<'_>, mode: PgSslMode, tls: Option<&str>) -> io::Result<()> {
     const SUBJECT: &str = "postgres tls";
     const CURE: &str = "add sslmode=verify-full&sslrootcert=FILE to DATABASE_URL";
@@ -419,7 +419,7 @@ fn security(report: &mut Report<'_>, mode: PgSslMode, tls: Option<&str>) -> io::
             "note: {version}, the server's certificate is checked but not its host: use sslmode=verify-full in DATABASE_URL"
         ),
         (Some(version), _) => {
-            format!("note: {version}, but anybody could be the server: {CURE}")
+            format!("note: {version}, but the server's certificate is not checked: {CURE}")
         }
         (None, _) => format!(
             "note: not encrypted, which is fine within a network you trust; otherwise {CURE}"

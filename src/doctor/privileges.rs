@@ -1,5 +1,5 @@
-//! What each role needs to do in the database: what `doctor` asks for, and what
-//! `deploy/postgres/roles.sql` grants.
+//! The rights that each role needs in the database: `doctor` checks them, and
+//! `deploy/postgres/roles.sql` grants them.
 
 use std::io;
 
@@ -10,8 +10,8 @@ use crate::readiness::Role;
 
 const SUBJECT: &str = "postgres privileges";
 
-/// The rights of a role on a table. Of what is read `for update` or `for share`, Postgres wants
-/// `update` as well.
+/// The rights of a role on a table. Reading `for update` or `for share` needs `update` in Postgres
+/// as well.
 const NEEDED: &[(Role, &str, &str)] = &[
     (Role::Api, "select, insert, update", "active_pre_offer"),
     (Role::Api, "select, insert", "admin_audit"),
@@ -80,13 +80,13 @@ const NEEDED: &[(Role, &str, &str)] = &[
     (Role::Sweep, "select", "server_identity"),
 ];
 
-/// A sequence that is no identity column's, which needs a right of its own.
+/// A sequence that does not belong to an identity column, and so needs a right of its own.
 const SEQUENCE: (Role, &str) = (Role::Api, "pre_offer_import_seq");
 
-/// What makes the coming months' receipt partitions, with the owner's rights.
+/// The function that creates the coming months' receipt partitions, with the owner's rights.
 const FUNCTION: (Role, &str) = (Role::Sweep, "ensure_receipt_partitions(date, integer)");
 
-/// Whether this user may do what the roles do.
+/// Whether this user has the rights of the roles.
 pub(super) async fn examine(
     report: &mut Report<'_>,
     connection: &mut PgConnection,
@@ -124,22 +124,22 @@ pub(super) async fn examine(
     let roles: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
     let roles = roles.join(", ");
     let finding = if can_create {
-        format!("may do what {roles} do, and create tables")
+        format!("has the rights of {roles}, and may create tables")
     } else {
-        format!("may do what {roles} do; may not create tables, so migrate as the owner")
+        format!("has the rights of {roles}; may not create tables, so migrate as the owner")
     };
     report.ok(SUBJECT, &finding)?;
     Ok(Ok(()))
 }
 
-/// The rights that are missing, each as it stands in a `grant`, with what it is on.
+/// The missing rights, each as in a `grant`, with the object.
 async fn missing(
     connection: &mut PgConnection,
     roles: &[Role],
 ) -> Result<Vec<(String, String)>, sqlx::Error> {
     let mut missing = Vec::new();
     for (_, rights, table) in NEEDED.iter().filter(|(role, ..)| roles.contains(role)) {
-        // What is not there is the schema's line to tell.
+        // A missing object is reported in the line about the schema.
         let lacks: Option<String> = sqlx::query_scalar(
             "select string_agg(right_, ', ')
                from unnest(string_to_array($2, ', ')) right_

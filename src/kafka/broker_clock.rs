@@ -1,5 +1,5 @@
-//! A broker's clock. Kafka has no request for it; only a record in a topic whose records are stamped
-//! by the broker shows it, so this writes one, into a topic made for it and deleted again.
+//! Reads a broker's clock. Kafka has no request for it. Only a record in a topic whose records the
+//! broker stamps shows it, so this writes one into a topic that it creates and deletes.
 
 use std::time::Duration;
 
@@ -15,22 +15,22 @@ use super::topics::{admin, failed, refused};
 use crate::clock::Clock;
 use crate::config::KafkaConfig;
 
-/// How long one request may take.
+/// The timeout of one request.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a broker's clock said, between two looks at this machine's.
+/// A reading of a broker's clock, between two readings of this machine's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BrokerTime {
     /// This machine's clock before the record was sent.
     pub before: DateTime<Utc>,
     /// The broker's, in milliseconds since 1970, when it stored the record.
     pub there_ms: i64,
-    /// This machine's clock when the answer was there.
+    /// This machine's clock when the response arrived.
     pub after: DateTime<Utc>,
 }
 
-/// Reads the clock of the broker that leads a topic of one partition, made for this and deleted
-/// afterwards. Takes the rights to create, write and delete a topic `ride-promo-doctor-…`.
+/// Reads the clock of the broker that leads a topic of one partition, which is created for this and
+/// deleted afterwards. Needs the rights to create, write and delete a topic `ride-promo-doctor-…`.
 pub async fn broker_time(kafka: &KafkaConfig) -> Result<BrokerTime, ClusterError> {
     let topic = format!("ride-promo-doctor-{}", Uuid::new_v4().simple());
     let admin = admin(kafka)?;
@@ -48,7 +48,7 @@ pub async fn broker_time(kafka: &KafkaConfig) -> Result<BrokerTime, ClusterError
         })?;
     }
     let time = stamped(kafka, &topic).await;
-    // Whatever came of it; the answer for the user is the record's, not the clean-up's.
+    // A failed clean-up does not change the result, which is the record's.
     if let Err(error) = admin.delete_topics(&[&topic], &options).await {
         tracing::warn!(%error, topic, "the topic is left behind");
     }
@@ -76,7 +76,7 @@ async fn stamped(kafka: &KafkaConfig, topic: &str) -> Result<BrokerTime, Cluster
             other => Err(refused(kafka, &format!("a record stamped {other:?}"))),
         }
     };
-    // The first also finds the leader and connects, which takes its time.
+    // The first record also finds the leader and connects, which takes time.
     send().await?;
     send().await
 }

@@ -1,5 +1,5 @@
-//! The settings of every client. What an operator set in `[kafka.properties]` comes over our
-//! preferences and under what our promises need.
+//! The settings of every client, in three layers: our preferences, over them the operator's
+//! `[kafka.properties]`, over these the settings that our promises need.
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
@@ -9,15 +9,15 @@ use rdkafka::{ClientConfig, ClientContext};
 
 use crate::config::KafkaConfig;
 
-/// The common part: `preferences` that an operator may override, then the operator's properties,
-/// then what the service itself needs.
+/// The common settings: `preferences`, then the operator's properties, then what the service itself
+/// needs.
 fn client(kafka: &KafkaConfig, preferences: &[(&str, &str)]) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
         .set("client.id", "ride-promo")
-        // The default backs off to 10 s, which a broker's restart would then cost every time.
+        // The default backs off to 10 s, which would delay recovery after each broker restart.
         .set("reconnect.backoff.max.ms", "1000")
-        // Client metrics are pushed to the broker for nobody here.
+        // Client metrics would be pushed to the broker, and are not used here.
         .set("enable.metrics.push", "false");
     for (name, value) in preferences {
         config.set(*name, *value);
@@ -25,8 +25,8 @@ fn client(kafka: &KafkaConfig, preferences: &[(&str, &str)]) -> ClientConfig {
     for (name, value) in &kafka.properties {
         config.set(name, value);
     }
-    // A password may have been changed since the process started. A client that exists goes on with
-    // the one it was made with.
+    // The password may have changed since the process started. An existing client keeps the one it
+    // was made with.
     for (name, file) in &kafka.property_files {
         match std::fs::read_to_string(file) {
             Ok(text) => {
@@ -36,7 +36,7 @@ fn client(kafka: &KafkaConfig, preferences: &[(&str, &str)]) -> ClientConfig {
                 property = name,
                 file = %file.display(),
                 %error,
-                "cannot be read again; the value of before is used"
+                "cannot be read again; the earlier value is used"
             ),
         }
     }
@@ -46,8 +46,8 @@ fn client(kafka: &KafkaConfig, preferences: &[(&str, &str)]) -> ClientConfig {
     config
 }
 
-/// The part of every reader. Group offsets are advisory: nothing is committed or stored by itself,
-/// and a position that is out of range is an error, never a silent jump to either end.
+/// The settings of every consumer. Group offsets are advisory: nothing is committed or stored
+/// automatically. A position out of range is an error, never a silent jump to either end.
 fn reader(kafka: &KafkaConfig, preferences: &[(&str, &str)]) -> ClientConfig {
     let mut config = client(kafka, preferences);
     config
@@ -55,26 +55,26 @@ fn reader(kafka: &KafkaConfig, preferences: &[(&str, &str)]) -> ClientConfig {
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
         .set("isolation.level", "read_committed")
-        // A log may end in a transaction marker; only this event says that its end is reached.
+        // A log may end in a transaction marker; only this event shows that its end is reached.
         .set("enable.partition.eof", "true");
     config
 }
 
-/// The group consumer of rides, `queue_kbytes` KiB of fetched records at most. The protocol is
-/// eager: each rebalance revokes everything, and `assign` may come later than its callback.
+/// The group consumer of rides, with at most `queue_kbytes` KiB of fetched records. The protocol is
+/// eager: each rebalance revokes all partitions, and `assign` may come later than its callback.
 pub fn consumer(kafka: &KafkaConfig, queue_kbytes: u32) -> ClientConfig {
     let mut config = reader(
         kafka,
         &[
             ("queued.max.messages.kbytes", &queue_kbytes.to_string()),
-            // The default of a second makes a small queue run dry between fetches.
+            // With the default of a second a small queue runs dry between fetches.
             ("fetch.queue.backoff.ms", "5"),
-            // An empty fetch tells that an end is reached when it returns, not before.
+            // An empty fetch reports the end of a partition only when it returns.
             ("fetch.wait.max.ms", "100"),
-            // How long the rides of a worker that died wait for another: not 45 s.
+            // How long the partitions of a dead worker wait for another one; the default is 45 s.
             ("session.timeout.ms", "10000"),
             ("heartbeat.interval.ms", "1000"),
-            // How soon partitions added to the topic are noticed.
+            // How soon new partitions of the topic are noticed.
             ("topic.metadata.refresh.interval.ms", "30000"),
         ],
     );
@@ -85,7 +85,7 @@ pub fn consumer(kafka: &KafkaConfig, queue_kbytes: u32) -> ClientConfig {
 }
 
 /// A consumer that is assigned its partitions by hand and never commits, such as the read model's
-/// tail. librdkafka assigns nothing without a group id, so it has one that nobody ever joins.
+/// tail. librdkafka needs a group id for an assignment, so it has one, but no group is joined.
 pub fn tail_consumer(kafka: &KafkaConfig) -> ClientConfig {
     let mut config = reader(
         kafka,
@@ -99,16 +99,17 @@ pub fn tail_consumer(kafka: &KafkaConfig) -> ClientConfig {
     config
 }
 
-/// The consumer that looks at a few records before the positions. Like every consumer that is
-/// assigned its partitions by hand it has a group id, and joins no group.
+/// The consumer that reads a few records before the positions. Like every consumer with an
+/// assignment by hand it has a group id, and joins no group.
 pub(super) fn history(kafka: &KafkaConfig) -> ClientConfig {
     let mut config = reader(
         kafka,
         &[
             ("queued.max.messages.kbytes", "1024"),
-            // All partitions share the queue: one must not wait a second because it is not empty.
+            // All partitions share the queue: a partition must not wait a second because the queue
+            // is not empty.
             ("fetch.queue.backoff.ms", "5"),
-            // The first record of each partition is all that is needed; a batch always comes whole.
+            // Only the first record of each partition is needed; a batch always arrives whole.
             ("fetch.message.max.bytes", "1024"),
             ("fetch.wait.max.ms", "10"),
         ],
@@ -120,23 +121,24 @@ pub(super) fn history(kafka: &KafkaConfig) -> ClientConfig {
     config
 }
 
-/// A producer that loses and repeats nothing within its session and places keys as Java clients
-/// do, which librdkafka's default does not.
+/// A producer that loses and repeats nothing within its session, and that places keys as Java
+/// clients do, which librdkafka's default does not.
 pub fn producer(kafka: &KafkaConfig) -> ClientConfig {
     idempotent(kafka, &[("linger.ms", "20")])
 }
 
-/// A producer of Kafka transactions; `init_transactions` fences every other one of that id.
+/// A producer of Kafka transactions. `init_transactions` fences every other producer with that id.
 ///
-/// Its `begin_transaction` and `send` answer `Ok` after it was fenced, only the commit tells. And
-/// `commit_transaction` polls in slices of 100 ms while messages are in flight: poll them out
-/// (`in_flight_count() > 0`) before.
+/// After it was fenced, its `begin_transaction` and `send` still return `Ok`; only the commit
+/// fails. While messages are in flight, `commit_transaction` polls in slices of 100 ms, so drain
+/// them before (`in_flight_count() > 0`).
 pub fn transactional_producer(kafka: &KafkaConfig, transactional_id: &str) -> ClientConfig {
     let mut config = idempotent(
         kafka,
         &[
             ("linger.ms", "0"),
-            // A relay that died in a transaction keeps read-committed subscribers waiting so
+            // How long a relay that died in a transaction blocks read-committed subscribers, unless
+            // its successor comes first.
             // long, unless its successor comes first.
             ("transaction.timeout.ms", "15000"),
         ],
@@ -145,8 +147,8 @@ pub fn transactional_producer(kafka: &KafkaConfig, transactional_id: &str) -> Cl
     config
 }
 
-/// The transactional id under which a shard's events are published: of the topic, since services that
-/// publish elsewhere must not fence each other.
+/// The transactional id under which a shard's events are published. It contains the topic, because
+/// services that publish to other topics must not fence each other.
 pub fn relay_transactional_id(status_topic: &str, shard: impl std::fmt::Display) -> String {
     format!("ride-promo-relay-{status_topic}-{shard}")
 }
@@ -159,20 +161,20 @@ fn idempotent(kafka: &KafkaConfig, preferences: &[(&str, &str)]) -> ClientConfig
     config
 }
 
-/// The client that asks about the cluster. It belongs to no group and reads no records.
+/// The client for requests about the cluster. It belongs to no group and reads no records.
 ///
-/// Offsets are listed by the isolation level of the client that asks, and librdkafka's default is
-/// `read_committed`: only a `read_uncommitted` client is told the high watermark, so only its
-/// answer is a barrier that covers records of transactions still open.
+/// Brokers list offsets by the isolation level of the client, and librdkafka's default is
+/// `read_committed`. Only a `read_uncommitted` client gets the high watermark, so only its result
+/// is a barrier that covers records of open transactions.
 pub(super) fn metadata(kafka: &KafkaConfig) -> ClientConfig {
     let mut config = client(kafka, &[]);
     config.set("isolation.level", "read_uncommitted");
     config
 }
 
-/// Which of the operator's properties librdkafka does not take although it takes each alone, and
-/// what it says: `security.protocol=SASL_SSL` without a mechanism, a file of certificates that is
-/// not there. Makes clients of every kind, which know no broker and so contact nobody.
+/// The operator's property that librdkafka rejects in combination though it accepts it alone, with
+/// librdkafka's text: `security.protocol=SASL_SSL` without a mechanism, or a missing file of
+/// certificates. It creates clients of every kind without brokers, which connect nowhere.
 pub fn check_properties(kafka: &KafkaConfig) -> Result<(), (String, String)> {
     let clients = [
         (consumer(kafka, 1_024), true),
@@ -199,7 +201,7 @@ pub fn check_properties(kafka: &KafkaConfig) -> Result<(), (String, String)> {
     Ok(())
 }
 
-/// The property that an error is about, and the error's text without what may be secret.
+/// The property that an error is about, and the error's text without parts that may be secret.
 fn at_fault(kafka: &KafkaConfig, error: &KafkaError) -> (String, String) {
     let text = match error {
         KafkaError::ClientCreation(text) => text.clone(),
@@ -207,7 +209,7 @@ fn at_fault(kafka: &KafkaConfig, error: &KafkaError) -> (String, String) {
         other => other.to_string(),
     };
     let is_set = |name: &str| kafka.properties.contains_key(name);
-    // It names properties in its text, mostly; a mechanism it only calls so.
+    // The text mostly names the property, but it calls a mechanism only that.
     let named = text
         .split(|c: char| !(c.is_ascii_alphanumeric() || "._".contains(c)))
         .map(|word| word.trim_matches('.'))
@@ -227,14 +229,14 @@ fn at_fault(kafka: &KafkaConfig, error: &KafkaError) -> (String, String) {
         may_be.iter().any(|word| name.contains(word)) && text.contains(value.as_str())
     });
     let text = if secret {
-        "librdkafka's words are not shown because a secret is among them".to_owned()
+        "librdkafka's message is not shown because it contains a secret".to_owned()
     } else {
         text
     };
     (name, text)
 }
 
-/// Says nothing: what is wrong comes as an error.
+/// Logs nothing: the fault comes as an error.
 struct Silent;
 
 impl ClientContext for Silent {

@@ -1,4 +1,4 @@
-//! Questions to the cluster beside its records, each asked afresh and answered in bounded time.
+//! Requests about the cluster. Each asks the brokers at that moment, and has a timeout.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,20 +20,21 @@ use super::log::{log_error, log_line};
 use crate::config::KafkaConfig;
 use crate::domain::source::Source;
 
-/// How long one request may take.
+/// The timeout of one request.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A client that nobody has answered for so long is replaced by a new one.
+/// A client without any response for this long is replaced by a new one.
 const RENEW_AFTER: Duration = Duration::from_secs(10);
 
-/// The ids of librdkafka's in-process cluster begin with it. It has no controller, so a question
-/// for a topic's description waits for one in vain; nor can a topic of it be created anew.
+/// The prefix of the ids of librdkafka's in-process cluster. It has no controller, so a request for
+/// a topic's description would wait for one in vain; its topics cannot be deleted and created again
+/// either.
 const MOCK_CLUSTER: &str = "mockCluster";
 
-/// Why the cluster did not answer as hoped.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    /// There is no topic of that name, at least not for us.
+    /// There is no topic of that name, or this user may not see it.
     #[error("the topic {topic} does not exist")]
     NoSuchTopic {
         /// Its name.
@@ -48,7 +49,7 @@ pub enum ClusterError {
         /// Their names.
         topics: Vec<String>,
     },
-    /// No answer in time, or no leader at the moment: worth trying again.
+    /// No response in time, or no leader at the moment: a repeat may succeed.
     #[error("Kafka at {brokers} does not answer: {reason}")]
     Unreachable {
         /// The configured addresses.
@@ -56,7 +57,7 @@ pub enum ClusterError {
         /// What librdkafka says.
         reason: String,
     },
-    /// An answer that will not become another one by asking again.
+    /// An error that a repeat does not change.
     #[error("Kafka at {brokers} refused: {reason}")]
     Refused {
         /// The configured addresses.
@@ -64,13 +65,13 @@ pub enum ClusterError {
         /// What the broker or librdkafka says.
         reason: String,
     },
-    /// The task that asked was cut off, at the end of the process.
-    #[error("the question to Kafka was cut off: {0}")]
+    /// The task of the request was aborted, at the end of the process.
+    #[error("the request to Kafka was aborted: {0}")]
     Task(#[from] tokio::task::JoinError),
 }
 
 impl ClusterError {
-    /// Whether asking again may be answered otherwise without anybody doing something.
+    /// Whether a repeat may succeed without anyone's action.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
     }
@@ -79,22 +80,22 @@ impl ClusterError {
 /// The ends of one partition's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermarks {
-    /// The first offset that is still there.
+    /// The first offset that still exists.
     pub low: i64,
-    /// The offset the next record will have, those of open transactions counted.
+    /// The offset of the next record, records of open transactions included.
     pub high: i64,
 }
 
-/// A topic as it is at one moment.
+/// A topic at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicNow {
     /// Which incarnation of its name it is.
     pub source: Source,
-    /// Both ends of every partition there is.
+    /// Both ends of every partition.
     pub logs: BTreeMap<i32, Watermarks>,
 }
 
-/// Where a broker of the cluster is.
+/// The address of a broker of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerAddress {
     /// Its node id.
@@ -121,33 +122,33 @@ pub struct ClusterInfo {
 }
 
 impl ClusterInfo {
-    /// Whether this is the in-process cluster of `ride-promo demo`, which is librdkafka's. It answers
-    /// no admin requests.
+    /// Whether this is librdkafka's in-process cluster of `ride-promo demo`. It serves no admin
+    /// requests.
     pub fn is_in_process(&self) -> bool {
         self.cluster_id.starts_with(MOCK_CLUSTER)
     }
 }
 
-/// A client that asks. Cheap to clone; connects with the first question, and again by itself.
-/// librdkafka alone would not always: where a broker answers that there are none, as one may that was
-/// fenced and is only just coming back, it may forget them all and never ask again
+/// A client for requests. It is cheap to clone. It connects with the first request, and reconnects.
+/// librdkafka alone would not always reconnect: if a broker reports that there are no brokers, as
+/// one may that was fenced and is just coming back, it may forget them all and never ask again
 /// (librdkafka#5301).
 ///
-/// Every answer comes from a broker at the moment of asking. The calls of librdkafka block, so
+/// Every result comes from a broker at the moment of the request. The calls of librdkafka block, so
 /// they run on tokio's blocking threads; a plain thread uses `Handle::block_on`.
 #[derive(Clone)]
 pub struct Cluster {
     config: Arc<ClientConfig>,
-    /// Of the consumer that looks at records before the positions.
+    /// The settings of the consumer that reads records before the positions.
     history: Arc<ClientConfig>,
     brokers: String,
-    /// Who asks now, the same for all clones.
+    /// The present client, the same for all clones.
     asker: Arc<Mutex<Arc<Asker>>>,
 }
 
 impl Cluster {
-    /// A client for the configured brokers. Contacts nobody; an error means that librdkafka takes
-    /// the settings one by one but not together.
+    /// A client for the configured brokers. It does not connect yet. An error means that librdkafka
+    /// accepts the settings one by one but not together.
     pub fn new(kafka: &KafkaConfig) -> Result<Self, ClusterError> {
         let config = clients::metadata(kafka);
         let asker = Asker::new(&config, &kafka.brokers)?;
@@ -164,12 +165,12 @@ impl Cluster {
         Arc::clone(&asker)
     }
 
-    /// The settings of a consumer that looks at records before the positions, and the brokers.
+    /// The settings of a consumer that reads records before the positions, and the brokers.
     pub(super) fn history_client(&self) -> (Arc<ClientConfig>, String) {
         (Arc::clone(&self.history), self.brokers.clone())
     }
 
-    /// Takes a new client, unless somebody has already.
+    /// Replaces the client, unless a clone has done so already.
     fn renew(&self, given_up: &Arc<Asker>) {
         let mut asker = self.asker.lock().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&asker, given_up) {
@@ -177,7 +178,7 @@ impl Cluster {
         }
         match Asker::new(&self.config, &self.brokers) {
             Ok(new) => {
-                tracing::info!("Kafka has not answered for a while, asking with a new client");
+                tracing::info!("Kafka has not responded for a while, asking with a new client");
                 *asker = Arc::new(new);
             }
             Err(error) => tracing::warn!(%error, "no new client to ask Kafka with"),
@@ -212,7 +213,7 @@ impl Cluster {
         self.ask(move |asker| asker.partitions(&topic)).await
     }
 
-    /// Whether there is such a topic.
+    /// Whether the topic exists.
     pub async fn has_topic(&self, topic: &str) -> Result<bool, ClusterError> {
         match self.partitions(topic).await {
             Ok(_) => Ok(true),
@@ -221,8 +222,8 @@ impl Cluster {
         }
     }
 
-    /// The high watermark of every partition there is: what was published before this call has a
-    /// smaller offset. All or nothing, so a partition without a leader fails the whole.
+    /// The high watermark of every partition: a record published before this call has a smaller
+    /// offset. All or nothing: a partition without a leader fails the whole call.
     pub async fn end_offsets(&self, topic: &str) -> Result<BTreeMap<i32, i64>, ClusterError> {
         let topic = topic.to_owned();
         self.ask(move |asker| {
@@ -232,8 +233,8 @@ impl Cluster {
         .await
     }
 
-    /// The topic of this name as it is now, with both ends of every partition there is. What it is and
-    /// which partitions it has come from one answer, so that neither is of another moment.
+    /// The topic of this name now, with both ends of every partition. Its identity and its
+    /// partitions come from one response, so that they belong to the same moment.
     pub async fn topic_now(&self, topic: &str) -> Result<TopicNow, ClusterError> {
         let topic = topic.to_owned();
         self.ask(move |asker| {
@@ -244,7 +245,7 @@ impl Cluster {
         .await
     }
 
-    /// Both ends of every partition there is; all or nothing.
+    /// Both ends of every partition; all or nothing.
     pub async fn watermarks(&self, topic: &str) -> Result<BTreeMap<i32, Watermarks>, ClusterError> {
         let topic = topic.to_owned();
         self.ask(move |asker| {
@@ -255,7 +256,7 @@ impl Cluster {
     }
 
     /// The partitions of a topic that are assigned to a live member of a consumer group. While the
-    /// group is changing nobody can tell, which is [`ClusterError::Unreachable`].
+    /// group is rebalancing they are unknown, which is [`ClusterError::Unreachable`].
     pub async fn group_owned_partitions(
         &self,
         group: &str,
@@ -266,7 +267,7 @@ impl Cluster {
             .await
     }
 
-    /// What this user may do with the topic; everything where the cluster has no rules.
+    /// What this user may do with the topic; everything if the cluster has no ACLs.
     pub async fn topic_operations(&self, topic: &str) -> Result<BTreeSet<Operation>, ClusterError> {
         let topic = topic.to_owned();
         self.ask(move |asker| {
@@ -276,8 +277,8 @@ impl Cluster {
         .await
     }
 
-    /// What this user may do with a consumer group, which need not be there; everything where the
-    /// cluster has no rules.
+    /// What this user may do with a consumer group, which need not exist; everything if the cluster
+    /// has no ACLs.
     pub async fn group_operations(&self, group: &str) -> Result<BTreeSet<Operation>, ClusterError> {
         let group = group.to_owned();
         self.ask(move |asker| {
@@ -287,20 +288,20 @@ impl Cluster {
         .await
     }
 
-    /// Why the last connection failed that did, in librdkafka's words: what a question that was not
-    /// answered does not tell.
+    /// Why the last failed connection failed, in librdkafka's words. A request without a response
+    /// does not tell.
     pub fn last_failure(&self) -> Option<String> {
         self.asker().client.context().last_failure()
     }
 
-    /// The topic of this name as it is now.
+    /// The topic of this name now.
     pub async fn source(&self, topic: &str) -> Result<Source, ClusterError> {
         let topic = topic.to_owned();
         self.ask(move |asker| asker.source(&topic)).await
     }
 
-    /// Whether the topic of this name is still that one. One question where its id is known, which
-    /// no topic of any cluster has again; a topic that is gone is not.
+    /// Whether the topic of this name is still that one. It takes one request if the id is known,
+    /// because no topic of any cluster has the same id again. A deleted topic is not that one.
     pub async fn is_still(&self, source: &Source) -> Result<bool, ClusterError> {
         let source = source.clone();
         let now = self.ask(move |asker| {
@@ -341,7 +342,7 @@ impl ClientContext for AskerContext {
 
     fn error(&self, error: KafkaError, reason: &str) {
         log_error(Self::ROLE, &error, reason);
-        // That all are down is no reason; the one for the last of them came before.
+        // "All brokers are down" is not a reason; the reason for the last of them came before.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
             let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
             *failure = Some(reason.to_owned());
@@ -355,7 +356,7 @@ impl ConsumerContext for AskerContext {}
 struct Asker {
     client: BaseConsumer<AskerContext>,
     brokers: String,
-    /// When the first of the questions was asked that were not answered, and none since.
+    /// When the first request without a response was sent since the last response.
     unanswered_since: Mutex<Option<Monotonic>>,
 }
 
@@ -374,7 +375,7 @@ impl Asker {
         })
     }
 
-    /// Takes note of a question's outcome; whether nobody has answered for too long now.
+    /// Records a request's outcome; returns whether there has been no response for too long.
     fn is_given_up(&self, answered: bool) -> bool {
         let mut since = self
             .unanswered_since
@@ -390,10 +391,10 @@ impl Asker {
         self.client.client()
     }
 
-    /// Log lines and errors wait in the client's queue until somebody polls, for ever if need be.
+    /// Log lines and errors wait in the client's queue until it is polled, for ever if it is not.
     fn serve_events(&self) {
         for _ in 0..64 {
-            // An error was logged by the context already.
+            // The context has already logged an error.
             let _ = self.client.poll(Duration::ZERO);
         }
     }
@@ -432,7 +433,7 @@ impl Asker {
                 | Code::UnsupportedSASLMechanism
                 | Code::UnsupportedVersion,
             ) => ClusterError::Refused { brokers, reason },
-            // A broker that restarts answers a dozen other codes on its way up.
+            // A broker that restarts returns a dozen other codes on its way up.
             _ => ClusterError::Unreachable { brokers, reason },
         }
     }
@@ -444,8 +445,8 @@ impl Asker {
     }
 
     fn info(&self) -> Result<ClusterInfo, ClusterError> {
-        // Asks all topics of the cluster, which is only done by `doctor`: with a topic's name the
-        // topic would have to exist.
+        // Asks for all topics of the cluster, which only `doctor` does: a request with a name would
+        // need that topic to exist.
         let metadata = self
             .client()
             .fetch_metadata(None, TIMEOUT)
@@ -519,7 +520,8 @@ impl Asker {
                     .map_err(|error| self.failed(topic, &error))?;
                 match element.offset() {
                     Offset::Offset(offset) => Ok((element.partition(), offset)),
-                    // What was asked is still there: no answer for this partition.
+                    // The offset is still the one of the request: there is no result for this
+                    // partition.
                     _ => Err(ClusterError::Unreachable {
                         brokers: self.brokers.clone(),
                         reason: format!("no offset of {topic} partition {}", element.partition()),
@@ -568,7 +570,7 @@ impl Asker {
             .map_err(|error| self.failed(topic, &error))?;
         let mut owned = BTreeSet::new();
         for group in list.groups().iter().filter(|group| group.name() == name) {
-            // Members of a group that is changing have their old assignment, a new one or none.
+            // Members of a rebalancing group have their old assignment, a new one or none.
             if !group.members().is_empty() && group.state() != "Stable" {
                 return Err(ClusterError::Unreachable {
                     brokers: self.brokers.clone(),
@@ -594,7 +596,7 @@ impl Asker {
     }
 
     fn source(&self, topic: &str) -> Result<Source, ClusterError> {
-        // The cluster's id is the one of the latest metadata: have some that is new.
+        // The cluster's id is that of the latest metadata, so fetch new metadata first.
         self.metadata(topic)?;
         let cluster_id = describe::cluster_id(self.client(), TIMEOUT).unwrap_or_default();
         let topic_id = if cluster_id.starts_with(MOCK_CLUSTER) {
@@ -609,9 +611,10 @@ impl Asker {
         })
     }
 
-    /// Which topic it is and its partitions. librdkafka's in-process cluster describes no topics.
+    /// The topic's identity and its partitions. librdkafka's in-process cluster describes no
+    /// topics.
     fn source_and_partitions(&self, topic: &str) -> Result<(Source, Vec<i32>), ClusterError> {
-        // The cluster's id is the one of the latest metadata: have some that is new.
+        // The cluster's id is that of the latest metadata, so fetch new metadata first.
         let partitions = self.partitions(topic)?;
         let cluster_id = describe::cluster_id(self.client(), TIMEOUT).unwrap_or_default();
         let (topic_id, partitions) = if cluster_id.starts_with(MOCK_CLUSTER) {

@@ -1,11 +1,11 @@
-//! What brokers tell of a topic or a group and the crate has no call for: which topic it really is,
+//! Descriptions of a topic or a group for which the crate has no call: which topic it really is,
 //! and what this user may do with it.
 //!
-//! A topic that was deleted and created again, or another cluster, has the same name and smaller
-//! offsets; positions belong to the identity.
+//! A topic that was deleted and created again, or one of another cluster, has the same name and
+//! smaller offsets; positions belong to the identity.
 //!
-//! Beside `epoch.rs` the only module that uses `unsafe`: librdkafka is asked directly. Every object of
-//! the library is owned by a guard that frees it on all paths.
+//! Beside `epoch.rs` this is the only module that uses `unsafe`, because it calls librdkafka
+//! directly. A guard owns every object of the library and frees it on all paths.
 #![expect(unsafe_code, reason = "the calls without a safe binding")]
 
 use std::collections::BTreeSet;
@@ -19,7 +19,7 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka_sys as sys;
 
-/// Why librdkafka did not tell.
+/// Why librdkafka returned no description.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum DescribeError {
     NoSuchTopic,
@@ -52,28 +52,28 @@ fn millis(timeout: Duration) -> c_int {
     c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX)
 }
 
-/// The cluster's id as the latest metadata said; waits for the first metadata, at most `timeout`.
-/// `None` when there was none in time or the brokers have no cluster id.
+/// The cluster's id from the latest metadata; waits at most `timeout` for the first metadata.
+/// `None` if there was none in time, or if the brokers have no cluster id.
 pub(super) fn cluster_id<C: ClientContext>(
     client: &Client<C>,
     timeout: Duration,
 ) -> Option<String> {
     let client = client.native_ptr();
-    // SAFETY: `client` is alive for this function, borrowed from its owner. The answer is null or
-    // a string of ours to free.
+    // SAFETY: `client` is alive for this function, borrowed from its owner. The result is null or a
+    // string that this function must free.
     let id = unsafe { sys::rd_kafka_clusterid(client, millis(timeout)) };
     if id.is_null() {
         return None;
     }
-    // SAFETY: not null, NUL-terminated, and nobody else has it.
+    // SAFETY: not null, NUL-terminated, and not shared.
     let text = unsafe { CStr::from_ptr(id) }.to_string_lossy().into_owned();
-    // SAFETY: allocated by the library for us, freed once, not used again. (The crate's own call
-    // leaks it.)
+    // SAFETY: allocated by the library for the caller, freed once, not used again. (The crate's own
+    // call leaks it.)
     unsafe { sys::rd_kafka_mem_free(client, id.cast::<c_void>()) };
     Some(text)
 }
 
-/// What a broker lets a user do with a topic or a group; of Kafka's operations those that matter
+/// What a broker lets a user do with a topic or a group; only the operations of Kafka that matter
 /// here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
@@ -81,14 +81,14 @@ pub enum Operation {
     Read,
     /// Publish records.
     Write,
-    /// Ask about partitions and offsets.
+    /// Ask for partitions and offsets.
     Describe,
-    /// Ask about settings.
+    /// Ask for settings.
     DescribeConfigs,
 }
 
 impl Operation {
-    /// Its name, as Kafka's tools take it.
+    /// Its name in Kafka's tools.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Read => "Read",
@@ -109,8 +109,8 @@ pub(super) fn topic_id<C: ClientContext>(
     Ok(id_of(topic_description(&event)?, &event))
 }
 
-/// Asks a broker for the topic's id and its partitions, ascending: of one answer, so that they belong
-/// together. Blocks, at most about `timeout`.
+/// Asks a broker for the topic's id and its partitions, ascending. Both are from one response, so
+/// that they belong together. Blocks, at most about `timeout`.
 pub(super) fn topic_and_partitions<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
@@ -155,8 +155,8 @@ fn id_of(
     as_kafka_writes(high, low)
 }
 
-/// Asks a broker what this user may do with the topic; everything where nobody is held to any
-/// rules. Blocks, at most about `timeout`.
+/// Asks a broker what this user may do with the topic; everything if the cluster has no ACLs.
+/// Blocks, at most about `timeout`.
 pub(super) fn topic_operations<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
@@ -171,8 +171,8 @@ pub(super) fn topic_operations<C: ClientContext>(
     Ok(known(operations, count, &event))
 }
 
-/// Asks the group's coordinator what this user may do with the group, which need not be there.
-/// Blocks, at most about `timeout`.
+/// Asks the group's coordinator what this user may do with the group, which need not exist. Blocks,
+/// at most about `timeout`.
 pub(super) fn group_operations<C: ClientContext>(
     client: &Client<C>,
     group: &str,
@@ -253,7 +253,7 @@ fn known(
         .collect()
 }
 
-/// What the library answers where it has no memory left, or against its own documentation.
+/// The error if the library has no memory left, or breaks its own documentation.
 const OUT_OF_MEMORY: DescribeError = DescribeError::Refused(RDKafkaErrorCode::Fail);
 
 /// Asks for the description of one topic.
@@ -263,7 +263,7 @@ fn describe_topic<C: ClientContext>(
     timeout: Duration,
     with_operations: bool,
 ) -> Result<Owned<sys::rd_kafka_event_t>, DescribeError> {
-    // A name with a NUL in it is none that a topic could have.
+    // No topic has a name with a NUL.
     let name = CString::new(topic).map_err(|_| DescribeError::NoSuchTopic)?;
     let mut names: [*const c_char; 1] = [name.as_ptr()];
     // SAFETY: one valid C string, which the library copies; ours to free.
@@ -309,7 +309,7 @@ fn topic_description(
     Ok(description)
 }
 
-/// Sends an admin request and waits for its answer, at most about `timeout`.
+/// Sends an admin request and waits for its result, at most about `timeout`.
 fn ask<C: ClientContext>(
     client: &Client<C>,
     operation: sys::rd_kafka_admin_op_t,
@@ -325,7 +325,7 @@ fn ask<C: ClientContext>(
     // SAFETY: `client` is alive for this function; ours to free.
     let options = unsafe { sys::rd_kafka_AdminOptions_new(client, operation) };
     let options = Owned::new(options, sys::rd_kafka_AdminOptions_destroy).ok_or(OUT_OF_MEMORY)?;
-    // Without room for a message the library only answers the code.
+    // Without room for a message the library returns only the code.
     // SAFETY: `options` is alive and of this client; a null buffer of size 0 is not written to.
     let code = unsafe {
         sys::rd_kafka_AdminOptions_set_request_timeout(
@@ -348,12 +348,13 @@ fn ask<C: ClientContext>(
         }
     }
 
-    // SAFETY: `client` is alive for this function; ours to free. An answer that comes after we
-    // gave up finds the queue closed and is freed by the library.
+    // SAFETY: `client` is alive for this function, which must free the queue. The library frees a
+    // result that arrives after the timeout, because the queue is closed.
     let queue = unsafe { sys::rd_kafka_queue_new(client) };
     let queue = Owned::new(queue, sys::rd_kafka_queue_destroy).ok_or(OUT_OF_MEMORY)?;
     send(client, options.object, queue.object);
-    // The request's own timeout comes first and as an event; the margin is for the event's way.
+    // The request's own timeout fires first, as an event; the margin is for the delivery of that
+    // event.
     let patience = timeout.saturating_add(Duration::from_millis(500));
     // SAFETY: `queue` is alive; the answer is null or an event of ours to free.
     let event = unsafe { sys::rd_kafka_queue_poll(queue.object, millis(patience)) };
@@ -363,7 +364,7 @@ fn ask<C: ClientContext>(
     Ok(event)
 }
 
-/// The library's own text form is of another base64 alphabet than that of Kafka's tools.
+/// The library's own text form has another base64 alphabet than Kafka's tools.
 fn as_kafka_writes(high: i64, low: i64) -> String {
     if (high, low) == (0, 0) {
         return String::new();

@@ -1,7 +1,8 @@
-//! Leader epochs, for which the crate has no call. With the epoch of what was read last, a broker can
-//! tell whether the log up to there is still its own (KIP-320).
+//! Leader epochs, for which the crate has no call. With the epoch of the last record read, a broker
+//! can say whether the log up to there is still its own (KIP-320).
 //!
-//! Beside `describe.rs` the only module that uses `unsafe`: librdkafka is asked directly.
+//! Beside `describe.rs` this is the only module that uses `unsafe`, because it calls librdkafka
+//! directly.
 #![expect(unsafe_code, reason = "the calls without a safe binding")]
 
 use std::ffi::CString;
@@ -10,7 +11,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::message::BorrowedMessage;
 use rdkafka_sys as sys;
 
-/// The leader epoch in which a record was written; `None` where the broker does not tell.
+/// The leader epoch in which a record was written; `None` if the broker does not report it.
 pub fn leader_epoch(message: &BorrowedMessage<'_>) -> Option<i32> {
     // SAFETY: the message is alive for this function, borrowed from its owner.
     known(unsafe { sys::rd_kafka_message_leader_epoch(message.ptr()) })
@@ -23,8 +24,8 @@ pub fn epoch_in_list(list: &TopicPartitionList, topic: &str, partition: i32) -> 
     known(unsafe { sys::rd_kafka_topic_partition_get_leader_epoch(element) })
 }
 
-/// Sets the leader epoch that a list has with a partition's offset. A partition that is not in the
-/// list is left alone.
+/// Sets the leader epoch of a partition's offset in a list. Nothing is changed if the partition is
+/// not in the list.
 pub fn set_epoch_in_list(
     list: &mut TopicPartitionList,
     topic: &str,

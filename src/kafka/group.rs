@@ -1,15 +1,16 @@
-//! Who owns which partition: the assignment of a group's member, as the consumer protocol writes it.
+//! Which member owns which partition: parses a member's assignment in the format of the consumer
+//! protocol.
 
 use std::collections::BTreeSet;
 
 /// The partitions of `topic` in a member's assignment: `i16` version, an array of (string topic,
-/// array of `i32` partitions), user data; all big-endian. `None` if it is of another form. A member
-/// that has been assigned nothing may have no bytes at all.
+/// array of `i32` partitions), user data; all big-endian. `None` if it has another form. A member
+/// without partitions may have no bytes at all.
 pub(super) fn assigned_partitions(assignment: &[u8], topic: &str) -> Option<BTreeSet<i32>> {
     if assignment.is_empty() {
         return Some(BTreeSet::new());
     }
-    // Later versions only add behind what is read here.
+    // Later versions only add fields at the end.
     let (_version, mut rest) = assignment.split_first_chunk::<2>()?;
     let mut partitions = BTreeSet::new();
     for _ in 0..count(&mut rest)? {

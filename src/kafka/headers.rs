@@ -2,7 +2,7 @@
 
 use rdkafka::message::Headers;
 
-/// The values of a record's headers of this name, in order; one without a value is passed over.
+/// The values of a record's headers of this name, in order. A header without a value is skipped.
 pub fn header_values<'h, H: Headers>(
     headers: &'h H,
     name: &'h str,

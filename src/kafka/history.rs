@@ -1,8 +1,8 @@
-//! Whether the log before a position is still the one that was read.
+//! Checks whether the log before a position is still the one that was read.
 //!
-//! Two questions, because each alone misses something: a broker knows how far the log of a leader
-//! epoch goes, unless the log was lost together with the epochs (a restored disk); and the record
-//! before the position is fetched and compared, unless it is no longer there.
+//! There are two checks, because each alone misses something. A broker knows the end of a leader
+//! epoch's log, unless the log was lost together with the epochs (a restored disk). The record
+//! before the position is fetched and compared, unless it no longer exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,27 +19,27 @@ use super::epoch::set_epoch_in_list;
 use super::log::LogContext;
 use crate::domain::anchor::{Anchor, RecordMark};
 
-/// How long all the questions of one call may take.
+/// The timeout of all requests of one call together.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How soon it is noticed that the time is up.
+/// How often the timeout is checked.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Between two attempts to seek in a partition that is only just being assigned.
+/// The pause between two attempts to seek in a partition whose assignment has just begun.
 const SEEK_RETRY: Duration = Duration::from_millis(10);
 
-/// A position, and what is known of the log before it.
+/// A position, and what is known about the log before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Anchored {
     /// The partition.
     pub partition: i32,
     /// The offset of the next record to read.
     pub next_offset: i64,
-    /// What is known of the log before that offset.
+    /// What is known about the log before that offset.
     pub anchor: Anchor,
 }
 
-/// How it shows that a log is no longer the one that was read.
+/// How a log shows that it is no longer the one that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LostEnd {
     /// The log of this leader epoch ends before the position.
@@ -73,9 +73,9 @@ impl fmt::Display for LostEnd {
 }
 
 impl Cluster {
-    /// Those of the positions, by partition, before which the log is no longer the one that was read.
-    /// The positions must be within their logs. Takes a client of its own, which reads one record of
-    /// each partition, and a few more of what is fetched with it.
+    /// Those of the positions, by partition, before which the log is no longer the one that was
+    /// read. The positions must be within their logs. It uses a client of its own, which reads one
+    /// record of each partition, and the few more that are fetched with it.
     pub async fn lost_ends(
         &self,
         topic: &str,
@@ -114,9 +114,9 @@ struct Examination<'a> {
 }
 
 impl Examination<'_> {
-    /// Where the log of the position's leader epoch ends before the position. librdkafka asks the
-    /// broker when it seeks to an offset with an epoch, and reports that only as an error without a
-    /// partition; so those that it may be about are asked once more, one by one.
+    /// The positions that lie after the end of their leader epoch's log. librdkafka asks the broker
+    /// when it seeks to an offset with an epoch, and reports the result only as an error without a
+    /// partition. So the possible partitions are asked once more, one by one.
     fn shorter_epochs(
         &self,
         positions: &[Anchored],
@@ -141,7 +141,8 @@ impl Examination<'_> {
         Ok(lost)
     }
 
-    /// The partitions that answered with neither a record nor their end; as many errors came instead.
+    /// The partitions that returned neither a record nor their end; the same number of errors came
+    /// instead.
     fn not_validated(&self, positions: &[(&Anchored, i32)]) -> Result<BTreeSet<i32>, ClusterError> {
         let mut list = TopicPartitionList::with_capacity(positions.len());
         let mut waiting = BTreeSet::new();
@@ -160,8 +161,8 @@ impl Examination<'_> {
         Ok(waiting)
     }
 
-    /// Where the last record that was applied is another one now. One that is no longer there
-    /// (removed by retention or compaction) tells nothing.
+    /// The positions whose last applied record is another one now. A record that no longer exists
+    /// (removed by retention or compaction) proves nothing.
     fn other_records(
         &self,
         positions: &[Anchored],
@@ -192,8 +193,8 @@ impl Examination<'_> {
         Ok(lost)
     }
 
-    /// Reads until each partition has shown a record or its end, or has been given up as out of
-    /// range: those are left in `waiting`.
+    /// Reads until each partition has returned a record or its end, or was out of range; those out
+    /// of range stay in `waiting`.
     fn first_records(
         &self,
         client: &Client,
@@ -219,7 +220,7 @@ impl Examination<'_> {
                 Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
                     return Err(self.failed(&error));
                 }
-                // librdkafka tries again, as long as there is time.
+                // librdkafka retries until the timeout.
                 Some(Err(error)) => tracing::debug!(%error, "looking at the log before a position"),
             }
         }
@@ -246,7 +247,7 @@ impl Examination<'_> {
         client.assign(list).map_err(|error| self.failed(&error))
     }
 
-    /// Fetches no more of a partition that has answered.
+    /// Stops fetching a partition that has returned its record or its end.
     fn pause(&self, client: &Client, partition: i32) -> Result<(), ClusterError> {
         let mut list = TopicPartitionList::with_capacity(1);
         list.add_partition(self.topic, partition);
@@ -288,7 +289,7 @@ impl Examination<'_> {
     }
 }
 
-/// The mark of a record as it is now.
+/// The fingerprint of a record as it is now.
 fn mark_of(message: &BorrowedMessage<'_>) -> RecordMark {
     RecordMark::new(
         message.offset(),

@@ -1,4 +1,4 @@
-//! librdkafka's log lines become ours.
+//! Passes librdkafka's log lines to our log.
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -6,8 +6,8 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
-/// The context of a client that has nothing else to say than its log lines. A context of another
-/// kind delegates its `log` and `error` to [`log_line`] and [`log_error`].
+/// The context of a client that reports nothing but its log lines. Contexts of other kinds delegate
+/// their `log` and `error` to [`log_line`] and [`log_error`].
 #[derive(Clone, Copy, Debug)]
 pub struct LogContext {
     /// Which of the process' clients it is, such as `relay`.
@@ -26,8 +26,8 @@ impl ClientContext for LogContext {
 
 impl ConsumerContext for LogContext {}
 
-/// Writes one of librdkafka's log lines, at its level. A connection that failed is a warning: the
-/// library tries again by itself.
+/// Writes one of librdkafka's log lines, at its level. A failed connection is a warning, because
+/// the library tries again.
 pub fn log_line(role: &'static str, level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
@@ -45,9 +45,9 @@ pub fn log_line(role: &'static str, level: RDKafkaLogLevel, facility: &str, mess
     }
 }
 
-/// Writes an error of a client as a whole. What a call was answered is its caller's to handle, so
-/// this is a warning; that connections fail is a log line already, and comes here once more for
-/// every connection and every attempt.
+/// Writes an error of a client as a whole. The caller of a call handles its result, so this is a
+/// warning. Failed connections are log lines already, and come here once more for every connection
+/// and every attempt.
 pub fn log_error(role: &'static str, error: &KafkaError, reason: &str) {
     use RDKafkaErrorCode as Code;
 
@@ -55,7 +55,7 @@ pub fn log_error(role: &'static str, error: &KafkaError, reason: &str) {
         Some(Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve) => {
             tracing::debug!(target: "librdkafka", client = role, %error, "{reason}");
         }
-        // An event of a partition, and no error.
+        // An event of a partition, not an error.
         Some(Code::PartitionEOF) => {}
         _ => tracing::warn!(target: "librdkafka", client = role, %error, "{reason}"),
     }

@@ -1,9 +1,9 @@
-//! What everything that talks to Kafka shares: how clients are configured, what the cluster is
-//! asked beside records, and whose log lines librdkafka's are.
+//! Shared code for Kafka: the configuration of clients, requests about the cluster, and
+//! librdkafka's log lines.
 //!
-//! The promises that hang on a client's settings are kept here: rides are read committed, a lost
-//! position is an error instead of a jump, keys land where Java clients put them, and a barrier is
-//! taken from high watermarks rather than from what a transaction happens to hold back.
+//! It keeps the promises that depend on a client's settings: rides are read committed, a lost
+//! position is an error instead of a jump, keys are placed as Java clients place them, and a
+//! barrier uses high watermarks rather than the end of committed transactions.
 
 mod broker_clock;
 mod clients;

@@ -1,4 +1,4 @@
-//! Reading a whole topic once, from its beginning to its end, by commands that belong to no group.
+//! Reads a whole topic once, from its beginning to its end, for commands that belong to no group.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -15,18 +15,18 @@ use super::clients::tail_consumer;
 use super::log::LogContext;
 use crate::config::KafkaConfig;
 
-/// How long the broker may take for the list of partitions.
+/// The timeout of the request for the partitions.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A read that yields nothing for this long fails. Longer than a transaction that was left open
-/// keeps readers waiting.
+/// A read without a record for this long fails. It is longer than an abandoned transaction blocks
+/// readers.
 const STALLED_AFTER: Duration = Duration::from_secs(60);
 
-/// How often the loop looks whether it should stop.
+/// How often the loop checks whether it should stop.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Hands every record of the topic that is committed and there now to `each`, in offset order within
-/// a partition, tombstones too. Blocks; call it on a thread of its own.
+/// Passes every committed record that the topic has now to `each`, in offset order within a
+/// partition, tombstones too. It blocks; call it on a thread of its own.
 pub fn read_to_end(
     kafka: &KafkaConfig,
     topic: &str,
@@ -73,10 +73,10 @@ pub fn read_to_end(
             Some(Err(error)) if is_lasting(&error) => {
                 return Err(error).with_context(|| format!("reading the topic {topic}"));
             }
-            // Brokers that are away come back, and librdkafka finds them.
+            // librdkafka reconnects when unavailable brokers come back.
             Some(Err(error)) => tracing::debug!(%error, topic, "reading a topic"),
             None if progress_at.elapsed() > STALLED_AFTER => {
-                bail!("the topic {topic} yielded nothing for {STALLED_AFTER:?}");
+                bail!("the topic {topic} returned no record for {STALLED_AFTER:?}");
             }
             None => {}
         }
@@ -84,7 +84,7 @@ pub fn read_to_end(
     Ok(())
 }
 
-/// Errors that do not pass by themselves.
+/// Errors that do not pass without action.
 fn is_lasting(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),

@@ -21,10 +21,10 @@ pub const REMINDER_RETENTION_MS: i64 = 7 * 86_400_000;
 /// How long all attempts together may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long one request may take.
+/// The timeout of one request.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What was there, or is now.
+/// The topics after the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnsuredTopics {
     /// Topics this call created.
@@ -36,9 +36,9 @@ pub struct EnsuredTopics {
 }
 
 impl Cluster {
-    /// Makes the topics that are missing, where `kafka.create_topics` allows it, and waits until
-    /// they can be used. Several processes may do so at once. Takes at most about 20 s; what is
-    /// transient then is still so and may be tried again.
+    /// Creates the missing topics, if `kafka.create_topics` allows it, and waits until they can be
+    /// used. Several processes may do so at once. It takes at most about 20 s; a transient error
+    /// after that time can be tried again.
     pub async fn ensure_topics(&self, kafka: &KafkaConfig) -> Result<EnsuredTopics, ClusterError> {
         let give_up = Instant::now() + PATIENCE;
         let mut created = Vec::new();
@@ -80,9 +80,9 @@ impl Cluster {
             }
             created.extend(create(kafka, &missing, Creation::Real).await?);
         }
-        // Their leaders answer: only now can they be read and written.
+        // Their leaders respond: only now can they be read and written.
         let usable = async |topic: &str| match self.end_offsets(topic).await {
-            // Just created; this broker has not heard of it yet.
+            // Just created; this broker does not know it yet.
             Err(ClusterError::NoSuchTopic { topic }) => Err(ClusterError::Unreachable {
                 brokers: kafka.brokers.clone(),
                 reason: format!("the topic {topic} was created and is not there yet"),
@@ -96,8 +96,8 @@ impl Cluster {
         ))
     }
 
-    /// Makes the topic of the erasure ledger where it is missing and `kafka.create_topics` allows it:
-    /// one partition, compacted.
+    /// Creates the topic of the erasure ledger if it is missing and `kafka.create_topics` allows
+    /// it: one partition, compacted.
     pub async fn ensure_ledger_topic(
         &self,
         kafka: &KafkaConfig,
@@ -211,22 +211,22 @@ pub(super) fn failed(kafka: &KafkaConfig, error: &KafkaError) -> ClusterError {
     }
 }
 
-/// Asks the cluster whether a topic that is missing could be created as [`Cluster::ensure_topics`]
-/// would: the right to it, the number of replicas. Creates nothing.
+/// Asks the cluster whether a missing topic could be created as [`Cluster::ensure_topics`] would:
+/// the right to it, and the number of replicas. It creates nothing.
 pub async fn could_create(kafka: &KafkaConfig, topic: &str) -> Result<(), ClusterError> {
     create(kafka, &[topic.to_owned()], Creation::Tried)
         .await
         .map(drop)
 }
 
-/// Whether it is meant.
+/// Whether to create topics, or only to check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Creation {
     Real,
     Tried,
 }
 
-/// Creates them; those that another process created first are not among the answered.
+/// Creates them; topics that another process created first are not in the result.
 async fn create(
     kafka: &KafkaConfig,
     missing: &[String],
@@ -243,7 +243,7 @@ async fn create(
                 TopicReplication::Fixed(kafka.replication_factor),
             );
             if kafka.replication_factor >= 3 {
-                // An acknowledged record then survives the loss of one broker.
+                // Then an acknowledged record survives the loss of one broker.
                 topic = topic.set("min.insync.replicas", "2");
             }
             if *name == kafka.status_topic {

@@ -14,41 +14,41 @@ use super::url::{DatabaseUrl, UrlError};
 /// How long one host may take to accept a session.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long the answer of [`Connector::look`] is good for those who ask next.
+/// How long a result of [`Connector::look`] is reused for later callers.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Why there is no session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// No answer, or one that passes by itself: starting up, no connection to spare.
+    /// It does not respond, or its error passes without action: starting up, no free connection.
     Away,
     /// The user or the password is not accepted, or the database does not exist.
     Login,
-    /// Every server that answers is in recovery.
+    /// Every server that responds is in recovery.
     Standby,
     /// The primary's transactions are read-only.
     ReadOnly,
-    /// A proxy does not accept what a session begins with; only its operator can change that.
+    /// A proxy rejects the session's startup parameters; only its operator can change that.
     Proxy,
 }
 
-/// No host of `DATABASE_URL` takes a session that can write.
+/// No host of `DATABASE_URL` accepts a session that can write.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{text}")]
 pub struct NoServer {
     /// The kind of reason.
     pub why: Why,
-    /// Each host with its reason. Nothing of it is secret.
+    /// Each host with its reason. It contains nothing secret.
     pub text: String,
-    /// The error itself, where there is one host and it gave one.
+    /// The error itself, if there is one host and it gave one.
     pub cause: Option<Arc<sqlx::Error>>,
 }
 
-/// Reaches the database. The URL is read again from its file whenever no host takes a session: the
-/// password may be another one by now.
+/// Connects to the database. The URL is read again from its file whenever no host accepts a
+/// session, because the password may have changed.
 #[derive(Debug)]
 pub struct Connector {
-    /// Where the URL comes from, if not from a value.
+    /// The file that the URL is read from; `None` if the URL came as a value.
     file: Option<PathBuf>,
     hosts: Mutex<Hosts>,
     last_look: tokio::sync::Mutex<Option<(Instant, Result<(), NoServer>)>>,
@@ -58,17 +58,17 @@ pub struct Connector {
 struct Hosts {
     text: String,
     options: Vec<PgConnectOptions>,
-    /// The one that took a session last.
+    /// The host that accepted the last session.
     current: usize,
-    /// Grows with every change of the above.
+    /// Grows with every change of the fields above.
     generation: u64,
 }
 
 impl Hosts {
     fn new(text: &str, generation: u64) -> Result<Self, UrlError> {
         let url = DatabaseUrl::parse(text)?;
-        // Postgres 12 and newer write a float so that it reads back the same; PgBouncer refuses the
-        // parameter.
+        // Postgres 12 and newer write floats in a form that reads back exactly, and PgBouncer
+        // refuses this parameter.
         let options = url.hosts().iter().cloned();
         Ok(Self {
             text: text.to_owned(),
@@ -82,7 +82,8 @@ impl Hosts {
 }
 
 impl Connector {
-    /// For this URL; connects when first asked to. `file` is where it was read from, if it was.
+    /// A connector for this URL; it connects at the first call. `file` is the file that it was read
+    /// from.
     pub fn new(url: &str, file: Option<PathBuf>) -> Result<Self, UrlError> {
         Ok(Self {
             file,
@@ -91,25 +92,26 @@ impl Connector {
         })
     }
 
-    /// The host that took a session last, or the first one, and a number that changes with it and
-    /// with user, password and database.
+    /// The host that accepted the last session, or the first one, and a number that changes with it
+    /// and with user, password and database.
     pub fn current(&self) -> (u64, PgConnectOptions) {
         let hosts = self.lock();
         (hosts.generation, hosts.options[hosts.current].clone())
     }
 
-    /// Every host with its database, for messages, with commas between.
+    /// Every host with its database, separated by commas, for messages.
     pub fn places(&self) -> String {
         let places: Vec<String> = self.lock().options.iter().map(place).collect();
         places.join(", ")
     }
 
-    /// A session on the primary: the host that was it last is tried first, then the others.
+    /// A session on the primary. The host that was the primary last is tried first, then the
+    /// others.
     pub async fn connect(&self, settings: &Settings) -> Result<PgConnection, NoServer> {
         self.connect_to(settings, false).await
     }
 
-    /// A session on whatever answers, a standby too, and what it is: to examine the server.
+    /// A session on any server that responds, a standby too, to examine that server.
     pub async fn connect_any(&self, settings: &Settings) -> Result<PgConnection, NoServer> {
         self.connect_to(settings, true).await
     }
@@ -123,15 +125,15 @@ impl Connector {
         if let Err(error) = self.read_again() {
             failed.text = format!("{}; {error}", failed.text);
         }
-        // Whoever else was refused may have read it, or found the primary.
+        // A concurrent caller may have read the file again, or found the primary.
         if self.current().0 == before {
             return Err(failed);
         }
         self.try_hosts(settings, any).await
     }
 
-    /// Whether the primary takes sessions, and which host it is now. Many who ask at once share one
-    /// answer.
+    /// Whether the primary accepts sessions, and which host it is now. Concurrent callers share one
+    /// result.
     pub async fn look(&self) -> Result<(), NoServer> {
         let mut last = self.last_look.lock().await;
         if let Some((at, answer)) = &*last
@@ -141,7 +143,7 @@ impl Connector {
         }
         let answer = match self.connect(&Settings::new("")).await {
             Ok(connection) => {
-                // It is only a look.
+                // A failure to close the session does not matter here.
                 let _ = tokio::time::timeout(CONNECT_TIMEOUT, connection.close()).await;
                 Ok(())
             }
@@ -204,19 +206,19 @@ impl Connector {
     }
 
     fn lock(&self) -> MutexGuard<'_, Hosts> {
-        // Whoever panicked left whole hosts behind.
+        // A panic under this lock leaves the hosts in a consistent state.
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Where the server is and which database is meant: `host:port/database`, or the socket's file.
+/// The server and the database: `host:port/database`, or the socket's file.
 pub fn place(options: &PgConnectOptions) -> String {
     let port = options.get_port();
     let database = options
         .get_database()
         .unwrap_or_else(|| options.get_username());
     let host = options.get_host();
-    // As sqlx decides: a host that is a path is a socket's directory too.
+    // Like sqlx: a host that is a path is a socket's directory too.
     let socket = options.get_socket().map(PathBuf::as_path);
     match socket.or_else(|| host.starts_with('/').then(|| Path::new(host))) {
         Some(directory) => {
@@ -290,7 +292,7 @@ fn in_words(error: &sqlx::Error) -> String {
             "{}: a proxy such as PgBouncer does not accept what DATABASE_URL sets with `options`: take it out",
             error.message()
         ),
-        // Its message alone; the place in the server's source helps nobody here.
+        // Only the message: the place in the server's source code would not help an operator.
         Some(error) => error.message().to_owned(),
         None => error.to_string(),
     }
@@ -303,8 +305,8 @@ fn is_startup_parameter(error: &dyn DatabaseError) -> bool {
 }
 
 impl NoServer {
-    /// The most telling reason first: a primary that is read-only says more than a standby, and
-    /// that more than a host that is away.
+    /// The most specific reason first: a read-only primary says more than a standby, and a standby
+    /// more than an unavailable host.
     fn of(mut failures: Vec<Failure>) -> Self {
         let rank = |why: Why| match why {
             Why::Proxy => 0,

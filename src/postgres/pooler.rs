@@ -1,23 +1,23 @@
-//! Recognises a proxy that gives each transaction another session, such as PgBouncer with
-//! `pool_mode=transaction`, or that drops settings. Locks and settings live in a session, so the
-//! service does not work behind the first kind.
+//! Detects two kinds of proxies: those that give each transaction another session, such as
+//! PgBouncer with `pool_mode=transaction`, and those that drop settings. Locks and settings belong
+//! to a session, so the service does not work behind the first kind.
 
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
-/// What is said of such a proxy.
+/// The error message about such a proxy.
 pub const SHARED_SESSIONS: &str = "a proxy gives each transaction another session (PgBouncer with \
     pool_mode=transaction or statement): the service's locks need sessions of its own. Use pool_mode=session, \
     or no proxy";
 
-/// How often the two sessions change places.
+/// How many rounds [`shares_sessions`] makes.
 const ROUNDS: usize = 4;
 
-/// Whether one of these two sessions is on another server process from one transaction to the next.
+/// Whether one of these two sessions changes its server process from one transaction to the next.
 ///
-/// Each round keeps both server processes busy at once, and then gives the second session's next
-/// transaction the choice between the two: a proxy that pools transactions hands out the process that
-/// became free last (PgBouncer's default) or first.
+/// Each round keeps both server processes busy at once, and then lets the proxy choose one of them
+/// for the second session's next transaction. A proxy that pools transactions takes the process
+/// that became free last (PgBouncer's default) or first.
 pub async fn shares_sessions(
     one: &mut PgConnection,
     other: &mut PgConnection,
@@ -31,12 +31,12 @@ pub async fn shares_sessions(
             return Ok(true);
         }
     }
-    // It may also give a session back as it was before.
+    // The proxy may also reset a session when it gives it back.
     let kept = is_set(one, "lock_timeout").await? && is_set(other, "lock_timeout").await?;
     Ok(!kept)
 }
 
-/// Whether one of them has another process than it had before.
+/// Whether a session has another server process than before.
 async fn moves(
     holding: &mut PgConnection,
     moving: &mut PgConnection,
@@ -51,15 +51,16 @@ async fn moves(
 }
 
 async fn process(connection: &mut PgConnection) -> sqlx::Result<i32> {
-    // Not prepared: that would fail behind such a proxy before anything could be told.
+    // Not prepared: behind such a proxy a prepared statement would fail before the check has a
+    // result.
     let row = sqlx::raw_sql("select pg_backend_pid()")
         .fetch_one(connection)
         .await?;
     row.try_get(0)
 }
 
-/// The settings of the URL's `options` that did not arrive: PgBouncer drops them where its
-/// `ignore_startup_parameters` says `options`.
+/// The settings of the URL's `options` that did not arrive. PgBouncer drops them if `options` is in
+/// its `ignore_startup_parameters`.
 pub async fn lost_options(
     connection: &mut PgConnection,
     options: Option<&str>,
@@ -73,7 +74,7 @@ pub async fn lost_options(
     Ok(lost)
 }
 
-/// Whether this session has set it: at its start, or by `SET`.
+/// Whether this session has the setting, from its start or by `SET`.
 async fn is_set(connection: &mut PgConnection, name: &str) -> sqlx::Result<bool> {
     sqlx::query_scalar(
         "select exists (select from pg_settings where name = lower($1) and source in ('client', 'session'))",

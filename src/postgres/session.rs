@@ -1,16 +1,16 @@
-//! How a session begins: its settings, and what kind of server it is on.
+//! The start of a session: its settings, and what kind of server it is on.
 
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
-/// What every session of the service is set to.
+/// The settings of every session of the service.
 const EVERYWHERE: [(&str, &str); 8] = [
-    // A session that died with a transaction open must not hold its locks for long.
+    // A session that died with an open transaction must not hold its locks for long.
     ("idle_in_transaction_session_timeout", "15s"),
     ("lock_timeout", "10s"),
     ("statement_timeout", "20s"),
-    // Postgres notices a client that is cut without a word; that it does not answer any more is for
-    // the store's time limits to notice.
+    // With keepalives Postgres notices a client whose connection is cut. The store's timeouts
+    // notice a Postgres that does not respond.
     ("tcp_keepalives_idle", "10"),
     ("tcp_keepalives_interval", "5"),
     ("tcp_keepalives_count", "3"),
@@ -19,11 +19,12 @@ const EVERYWHERE: [(&str, &str); 8] = [
     ("default_transaction_isolation", "read committed"),
 ];
 
-/// What every session of this service is called in `pg_stat_activity`: `ride-promo/0.2.0`, followed
-/// by a space and the session's purpose where it has one. Releases before 0.2.0 gave no release.
+/// The name of the service's sessions in `pg_stat_activity`: `ride-promo/0.2.0`, followed by a
+/// space and the session's purpose if it has one. Releases before 0.2.0 did not write their
+/// release.
 pub const SESSION_NAME: &str = concat!("ride-promo/", env!("CARGO_PKG_VERSION"));
 
-/// A session's name in `pg_stat_activity`, and what it is set to beyond every other.
+/// A session's name in `pg_stat_activity`, and its settings beyond the common ones.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub(super) name: String,
@@ -32,7 +33,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Those of every session, for this purpose; a pooled session has none.
+    /// The settings of every session, with this purpose; a pooled session has an empty one.
     pub fn new(purpose: &str) -> Self {
         Self {
             name: format!("{SESSION_NAME} {purpose}").trim_end().to_owned(),
@@ -41,20 +42,20 @@ impl Settings {
         }
     }
 
-    /// Its statements are not in the log, however slow they are.
+    /// Does not log the session's statements, not even slow ones.
     pub fn without_statement_logging(mut self) -> Self {
         self.logs_statements = false;
         self
     }
 
-    /// One more setting, or another value. Names and values are ours: they are not escaped.
+    /// One more setting, or another value. Names and values are constants, and are not escaped.
     pub fn with(mut self, name: &'static str, value: &'static str) -> Self {
         self.set.push((name, value));
         self
     }
 
-    /// By `SET`, not by the startup parameter `options`: PgBouncer refuses that one, or is told to
-    /// ignore it and drops it without a word.
+    /// Uses `SET`, not the startup parameter `options`: PgBouncer refuses that parameter, or is
+    /// configured to ignore it and silently drops it.
     fn statements(&self) -> String {
         let set = self.set.iter();
         set.map(|(name, value)| format!("set {name} = '{value}';"))
@@ -67,9 +68,9 @@ impl Settings {
 pub enum State {
     /// It takes writes.
     Primary,
-    /// It is in recovery: a standby, or a server that is just being restored.
+    /// It is in recovery: a standby, or a server that is being restored.
     Standby,
-    /// It is a primary, and this session's transactions are read-only by default.
+    /// It is a primary, but this session's transactions are read-only by default.
     ReadOnly,
 }
 
@@ -84,7 +85,7 @@ fn from_number(number: i32) -> State {
     }
 }
 
-/// Sets a new session up and says what it is on, in one round trip.
+/// Sets a new session up and returns what it is on, in one round trip.
 pub(super) async fn begin(
     connection: &mut PgConnection,
     settings: &Settings,
@@ -101,7 +102,7 @@ pub async fn set_up(connection: &mut PgConnection, settings: &Settings) -> sqlx:
     begin(connection, settings).await.map(drop)
 }
 
-/// What a session is on now. One round trip, as a test whether it is alive would be.
+/// What a session is on now. It takes one round trip, as much as a liveness test.
 pub async fn state(connection: &mut PgConnection) -> sqlx::Result<State> {
     let number: i32 = sqlx::query_scalar(STATE).fetch_one(connection).await?;
     Ok(from_number(number))

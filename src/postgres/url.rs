@@ -1,5 +1,5 @@
-//! `DATABASE_URL`: one database on one or several hosts. What is not understood is an error, because a
-//! misspelled `sslmode` would connect without encryption.
+//! `DATABASE_URL`: one database on one or several hosts. An unknown parameter is an error, because
+//! a misspelled `sslmode` would connect without encryption.
 
 use sqlx::postgres::PgConnectOptions;
 
@@ -26,10 +26,10 @@ const PARAMETERS: [&str; 19] = [
     "ssl-key",
 ];
 
-/// Why a URL cannot be used. Repeats nothing that may be secret.
+/// Why a URL cannot be used. The texts repeat nothing that may be secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    /// It does not have the form.
+    /// It does not have the form of a URL.
     #[error(
         "is not a URL of the form postgres://user:password@host:port/database, or host1:port1,host2:port2 for several hosts"
     )]
@@ -39,7 +39,7 @@ pub enum UrlError {
     Parameter {
         /// Its name.
         name: String,
-        /// What may have been meant.
+        /// A parameter that may have been meant.
         hint: String,
     },
     /// A kind of server that the service cannot work on.
@@ -47,21 +47,21 @@ pub enum UrlError {
         "has target_session_attrs={0:?}; the service works on the primary only: read-write, primary or any"
     )]
     Target(String),
-    /// Several hosts, where only one may be.
+    /// Several hosts in a parameter that allows one only.
     #[error(
         "names several hosts or ports in the parameter {0:?}; write them before the database: host1:port1,host2:port2"
     )]
     SeveralIn(String),
 }
 
-/// A URL that was understood: the same database on each host, in the order in which they are tried.
+/// A parsed URL: the same database on each host, in the order in which they are tried.
 #[derive(Clone, Debug)]
 pub struct DatabaseUrl {
     hosts: Vec<PgConnectOptions>,
 }
 
 impl DatabaseUrl {
-    /// Reads a URL.
+    /// Parses a URL.
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         let (scheme, rest) = text.split_once("://").ok_or(UrlError::Form)?;
         if !["postgres", "postgresql"].contains(&scheme) {
@@ -73,7 +73,7 @@ impl DatabaseUrl {
             Some((authority, database)) => (authority, format!("/{database}")),
             None => (address, String::new()),
         };
-        // An `@` or a comma in a password is written as %40 or %2C, or at least before the last `@`.
+        // An `@` or a comma in a password is written as %40 or %2C, or stands before the last `@`.
         let (user, hosts) = match authority.rsplit_once('@') {
             Some((user, hosts)) => (format!("{user}@"), hosts),
             None => (String::new(), authority),
@@ -99,7 +99,7 @@ impl DatabaseUrl {
     }
 }
 
-/// The query without what only this service reads, with its `?`.
+/// Returns the query for sqlx with its `?`, without the parameters that only this service reads.
 fn check_parameters(query: &str) -> Result<String, UrlError> {
     let mut kept = String::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {

@@ -1,4 +1,4 @@
-//! `erase`: removes everything of a client, and `erase --replay`: does so again after a restore.
+//! `erase` removes everything of a client; `erase --replay` does so again after a restore.
 
 use std::collections::BTreeSet;
 
@@ -15,17 +15,17 @@ use crate::store::audit::Author;
 use crate::store::erasure::{Erased, ErasureKey, Order, Removed};
 use crate::wire::erasure::{ErasedLoan, Erasure};
 
-/// How often a client is ordered to be erased while they are being rewarded.
+/// How often erasing a client is tried again while they are being rewarded.
 const MAX_TRIES: u32 = 5;
 
-/// The reason in the audit of what `--replay` erases.
+/// The reason in the audit for clients that `--replay` erases.
 const REPLAYED: &str = "erased before, and back with a restored backup";
 
 const LOAN_UNDECIDED: &str = "the client was rewarded: say --keep-loan (the participation and the origination stay, as long \
                               as the loan's records must be kept) or --forget-loan";
 
-/// Erases a client. The ledger's entry is published first: what is then erased stays erased,
-/// whatever is restored.
+/// Erases a client. The ledger's entry is published first, so that the client stays erased after
+/// any restore.
 pub async fn erase(
     config: &Config,
     store: &Store,
@@ -69,22 +69,22 @@ pub async fn erase(
             Erased::RewardedMeanwhile => {}
         }
     }
-    bail!("the client was being rewarded all the while; try again");
+    bail!("the client was being rewarded during every attempt; try again");
 }
 
-/// What `--replay` did.
+/// The result of `--replay`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
     /// Entries of the ledger.
     pub entries: usize,
-    /// Those that this database did not have.
+    /// Entries that this database did not have.
     pub missing: usize,
-    /// Clients among them who were here and are erased now.
+    /// Clients among them who existed here and are erased now.
     pub erased: usize,
 }
 
-/// Erases again, after a restore, whom the ledger's topic has and the restored database's ledger has
-/// not. Running it again changes nothing.
+/// After a restore, erases again the clients that are in the ledger's topic and not in the restored
+/// database's ledger. Running it again changes nothing.
 pub async fn replay(
     config: &Config,
     store: &Store,
@@ -141,7 +141,7 @@ pub async fn replay(
             ),
         }
     }
-    // Who is not here may still have been rewarded.
+    // A client who is not in this database may still have been rewarded.
     store.enter_erasures(elsewhere).await?;
     Ok(replayed)
 }

@@ -1,4 +1,4 @@
-//! The erasure ledger as a topic: one partition, compacted, kept for good. A backup of the database
+//! The erasure ledger as a topic: one partition, compacted, kept for ever. A backup of the database
 //! may be older than an erasure; the topic is not.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use crate::wire::erasure::Erasure;
 /// How long publishing an entry may take.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Makes the topic where it is missing and publishes an entry; returns once it is stored.
+/// Creates the topic if it is missing, and publishes an entry; returns once it is stored.
 pub async fn publish(
     kafka: &KafkaConfig,
     cluster: &Cluster,
@@ -39,7 +39,7 @@ pub async fn publish(
     Ok(())
 }
 
-/// Every entry of the topic, the newest of each client; none where there is no such topic.
+/// Every entry of the topic, the newest of each client; empty if the topic does not exist.
 pub async fn read(
     kafka: &KafkaConfig,
     cluster: &Cluster,
@@ -56,7 +56,7 @@ pub async fn read(
             let (partition, offset) = (message.partition(), message.offset());
             let value = message.payload().unwrap_or_default();
             let entry: Erasure = serde_json::from_slice(value).with_context(|| {
-                format!("{topic} {partition}:{offset} is no entry of the ledger")
+                format!("{topic} {partition}:{offset} is not an entry of the ledger")
             })?;
             entries.insert(entry.client.clone(), entry);
             Ok(())

@@ -1,4 +1,4 @@
-//! After a disaster, and when a client is to be forgotten: `republish`, `erase`, `reconcile`
+//! Recovery after a disaster, and the erasure of a client: `republish`, `erase`, `reconcile`
 //! (contract 9).
 
 pub mod erase;

@@ -1,5 +1,5 @@
-//! `reconcile`: after a restore to an earlier moment, with everything else stopped, what the status
-//! topic knows and the database does not is found and put right.
+//! `reconcile`: after a restore to an earlier moment, with everything else stopped, finds what the
+//! status topic has and the database lacks, and repairs it.
 
 use std::io::Write;
 use std::time::Duration;
@@ -21,10 +21,10 @@ use crate::store::reconcile::{Difference, Published, Reconciliation, Side};
 use crate::wire::format_instant;
 use crate::wire::promotion_status::PromotionStatus;
 
-/// Records handed to Postgres at once.
+/// Records passed to Postgres at once.
 const BATCH: usize = 1_000;
 
-/// Batches read ahead.
+/// Batches that are read ahead.
 const BATCHES_AHEAD: usize = 4;
 
 /// The reason in the audit of accepting another server.
@@ -33,24 +33,24 @@ const RECONCILED: &str = "reconciled with the status topic";
 /// How long fencing a relay may take.
 const FENCE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How many of the rewards that are held are listed.
+/// How many held rewards are listed.
 const MAX_HELD_SHOWN: i64 = 10_000;
 
-/// What was found.
+/// The result of a comparison.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Records of the topic.
     pub records: u64,
-    /// Records that are no status events of this service.
+    /// Records that are not status events of this service.
     pub unreadable: u64,
-    /// Keys with something that differs, a reward that was lost counted by itself.
+    /// Keys that differ; a lost reward counts on its own.
     pub differences: u64,
-    /// Those among them that are left as they are: erased clients, and then another server too.
+    /// Keys among them that are left unchanged: erased clients, and then another server too.
     pub left: u64,
 }
 
-/// Compares, writes a line for everything that differs to `out`, and puts it right if `apply` says
-/// who does it.
+/// Compares, writes a line to `out` for everything that differs, and repairs it if `apply` names
+/// the actor.
 pub async fn reconcile(
     kafka: &KafkaConfig,
     store: &Store,
@@ -69,8 +69,8 @@ pub async fn reconcile(
     let Some(mut reconciliation) = store.begin_reconciliation().await? else {
         bail!("a relay holds its lock: stop every process first");
     };
-    // A relay that lost its lock and does not know it yet cannot publish any more, and what it left
-    // open is aborted.
+    // A relay that lost its lock and has not noticed yet cannot publish any more, and its open
+    // transaction is aborted.
     for shard in store.shards().await? {
         fence(kafka, shard).await?;
     }
@@ -90,7 +90,7 @@ pub async fn reconcile(
             }
             after = page.last;
             if stop.is_cancelled() {
-                bail!("interrupted; what was put right stays so, run it again");
+                bail!("interrupted; repairs made so far stay, run it again");
             }
         }
     }
@@ -99,7 +99,7 @@ pub async fn reconcile(
         summary.differences += 1;
         writeln!(out, "{other}")?;
         match apply {
-            // What it lacks is put right.
+            // Adds what the topic lacks.
             Some(author) if summary.left == 0 => {
                 store
                     .accept_server_identity(&author.actor, RECONCILED)
@@ -157,7 +157,7 @@ async fn load(
     Ok(())
 }
 
-/// Reads the topic in batches; returns how many records were not ours.
+/// Reads the topic in batches; returns the number of foreign records.
 fn read(
     kafka: &KafkaConfig,
     stop: &CancellationToken,
@@ -172,7 +172,7 @@ fn read(
             None => {
                 unreadable += 1;
                 let (partition, offset) = (message.partition(), message.offset());
-                tracing::warn!(topic, partition, offset, "not a status event; passed over");
+                tracing::warn!(topic, partition, offset, "not a status event; skipped");
             }
         }
         if batch.len() >= BATCH {
@@ -187,7 +187,7 @@ fn read(
     Ok(unreadable)
 }
 
-/// A record of ours, by its key and value.
+/// A status event of this service, from its key and value.
 fn published(partition: i32, key: Option<&[u8]>, value: Option<&[u8]>) -> Option<Published> {
     let (user_id, promotion_id) = std::str::from_utf8(key?).ok()?.split_once(':')?;
     let key = (user_id.parse().ok()?, promotion_id.parse().ok()?);

@@ -1,5 +1,5 @@
 //! `republish`: publishes the present state of participations again, for subscribers that lost
-//! theirs. It runs beside everything else.
+//! their state. It runs while everything else runs.
 
 use std::time::{Duration, Instant};
 
@@ -11,20 +11,20 @@ use crate::store::Store;
 use crate::store::audit::Author;
 use crate::store::republish::Selection;
 
-/// Participations of one transaction.
+/// Participations per transaction.
 const PAGE: i64 = 500;
 
-/// It pauses while more events than this wait to be published, so that changes do not wait behind
-/// very many repetitions.
+/// It pauses while more events than this wait to be published, so that new changes do not wait
+/// behind a large number of repeats.
 const MAX_WAITING: i64 = 10_000;
 
-/// How often the outbox is looked at during a pause.
+/// How often the outbox is checked during a pause.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// A pause that takes longer means that nobody publishes.
+/// After a pause of this length, it is assumed that no relay publishes.
 const PAUSE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// What was published.
+/// The result of a republication.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Participations put into the outbox.
@@ -33,8 +33,8 @@ pub struct Summary {
     pub lifted: u64,
 }
 
-/// Puts the present state of the selected participations into the outbox, in pages. Interrupted, it
-/// fails; what was put there is published.
+/// Puts the present state of the selected participations into the outbox, in pages. If interrupted,
+/// it fails; the events that are already in the outbox are published.
 pub async fn republish(
     store: &Store,
     selection: Selection,

@@ -10,13 +10,13 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::{LogConfig, LogFormat};
 
-/// Sends log lines to stderr, as configured; those of the `log` crate as well. A second call
+/// Writes log lines to stderr, as configured, including those of the `log` crate. A second call
 /// changes nothing (tests start several services in one process).
 pub fn init_logs(config: &LogConfig) {
     init_logs_to(config, Stderr::find());
 }
 
-/// As [`init_logs`], past whatever else is drawn on the terminal.
+/// Like [`init_logs`], but writes past other output on the terminal.
 pub fn init_logs_to<W>(config: &LogConfig, writer: W)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
@@ -26,7 +26,7 @@ where
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer);
-    // An error means that somebody was here before.
+    // An error means that a subscriber is installed already.
     let _ = match config.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
         LogFormat::Pretty => {
@@ -36,15 +36,15 @@ where
     };
 }
 
-/// Says on stderr why a command failed; there may be no log yet.
+/// Writes on stderr why a command failed; the log may not exist yet.
 pub fn say_failure(text: &str) {
     let mut stderr = Stderr::find().at(Level::ERROR);
-    // Nobody is left to tell when stderr is closed.
+    // If stderr is closed, the error cannot be reported.
     let _ = stderr.write_all(format!("{text}\n").as_bytes());
 }
 
-/// Stderr, and whether it is systemd's journal. That reads a line's priority from its beginning
-/// (`sd-daemon(3)`) and takes it off, so that `journalctl -p warning` finds what is one.
+/// Stderr, and whether it is systemd's journal. The journal reads a line's priority from its
+/// beginning (`sd-daemon(3)`) and removes it, so that `journalctl -p warning` finds warnings.
 #[derive(Clone, Copy, Debug)]
 struct Stderr {
     journal: bool,
@@ -52,7 +52,8 @@ struct Stderr {
 
 impl Stderr {
     fn find() -> Self {
-        // The journal's socket by device and inode: the variable outlives a redirection.
+        // Compares the journal's socket by device and inode, because the variable survives a
+        // redirection.
         let journal = std::env::var("JOURNAL_STREAM").is_ok_and(|stream| {
             let stderr = io::stderr().as_fd().try_clone_to_owned();
             let found = stderr.and_then(|stderr| std::fs::File::from(stderr).metadata());
@@ -86,7 +87,7 @@ impl MakeWriter<'_> for Stderr {
     }
 }
 
-/// What is written at once: whole lines of one priority.
+/// The text of one write: whole lines of one priority.
 struct Lines {
     priority: &'static str,
 }
@@ -96,7 +97,7 @@ impl Write for Lines {
         if self.priority.is_empty() {
             io::stderr().write_all(lines)?;
         } else {
-            // In one piece, or those of several threads would mix.
+            // In one write, because lines of several threads would mix otherwise.
             let mut prefixed = Vec::with_capacity(self.priority.len() + lines.len());
             for line in lines.split_inclusive(|byte| *byte == b'\n') {
                 prefixed.extend_from_slice(self.priority.as_bytes());

@@ -1,7 +1,7 @@
 //! Metrics, in Prometheus' text format; docs/metrics.md lists them.
 //!
-//! They are handles that are resolved once, so counting costs an atomic add: never build a
-//! label per message. Names start with `ride_promo_`, times are in seconds.
+//! They are handles that are resolved once, so counting costs an atomic add. Never build a label
+//! per message. Names start with `ride_promo_`; times are in seconds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,26 +18,26 @@ use crate::domain::reminder::ReminderOf;
 use crate::wire::promotion_status::EventType;
 use crate::wire::ride_completed::QuarantineReason;
 
-/// What holds expiry back, as labels.
+/// Labels: what holds expiry back.
 const HELD_BACK_CAUSES: [&str; 2] = ["lag", "quarantine"];
 
-/// What keeps Postgres from removing dead rows, as labels.
+/// Labels: what keeps Postgres from removing dead rows.
 const HORIZON_HOLDERS: [&str; 4] = ["session", "prepared", "slot", "standby"];
 
-/// What became of spans that left the queue, as labels.
+/// Labels: the outcome of spans that left the queue.
 const SPAN_RESULTS: [&str; 2] = ["exported", "failed"];
 
-/// How the check of a token can end, as labels.
+/// Labels: the outcomes of checking a token.
 const TOKEN_RESULTS: [&str; 4] = ["cached", "verified", "refused", "unavailable"];
 
-/// The APIs whose tokens are checked, as labels.
+/// Labels: the APIs whose tokens are checked.
 const APIS: [&str; 2] = ["client", "admin"];
 
-/// How an accept can end, as labels.
+/// Labels: the outcomes of an accept.
 const ACCEPT_RESULTS: [&str; 5] = ["rewarded", "repeated", "refused", "unavailable", "failed"];
 
-/// Metrics of one name and one label whose values are known beforehand. There from the start at
-/// zero, so that a rate over the first one is right.
+/// Metrics of one name and one label with known values. They exist from the start at zero, so that
+/// a rate over the first event is right.
 #[derive(Debug)]
 pub struct Family<M> {
     handles: Vec<(&'static str, M)>,
@@ -50,9 +50,9 @@ impl<M> Family<M> {
         }
     }
 
-    /// The metric of a label, `None` where there is no such label.
+    /// The metric of a label value; `None` if there is no such value.
     pub fn get(&self, label: &str) -> Option<&M> {
-        // A handful of labels: a scan is quicker than a hash.
+        // There are only a few labels: a scan is faster than a hash.
         self.handles
             .iter()
             .find_map(|(known, handle)| (*known == label).then_some(handle))
@@ -60,7 +60,7 @@ impl<M> Family<M> {
 }
 
 impl Family<IntCounter> {
-    /// Adds to the counter of a label. A label that is none is a bug, and counted nowhere.
+    /// Adds to the counter of a label. An unknown label is a bug, and is not counted.
     pub fn add(&self, label: &str, count: u64) {
         debug_assert!(self.get(label).is_some(), "{label} is no label");
         if let Some(counter) = self.get(label) {
@@ -70,7 +70,7 @@ impl Family<IntCounter> {
 }
 
 impl Family<IntGauge> {
-    /// Sets the gauge of a label. A label that is none is a bug, and shown nowhere.
+    /// Sets the gauge of a label. An unknown label is a bug, and is not shown.
     pub fn set(&self, label: &str, value: i64) {
         debug_assert!(self.get(label).is_some(), "{label} is no label");
         if let Some(gauge) = self.get(label) {
@@ -104,18 +104,17 @@ pub struct Metrics {
     ready: IntGaugeVec,
 }
 
-/// Reading and applying rides. Every record consumed is judged, a duplicate, of nobody who
-/// participates, quarantined or a tombstone: those five add up to `consumed`.
+/// Reading and applying rides. Every consumed record is judged, a duplicate, of no participant,
+/// quarantined or a tombstone: these five add up to `consumed`.
 #[derive(Debug)]
 pub struct IngestMetrics {
     /// Records whose position was committed.
     pub consumed: IntCounter,
     /// Rides judged, by verdict.
     pub judged: Family<IntCounter>,
-    /// Rides that were recorded before.
+    /// Rides that were already recorded.
     pub duplicate: IntCounter,
-    /// Of these, the ones that say something else than the recorded ride; counted in `duplicate`
-    /// too.
+    /// Duplicates that differ from the recorded ride; counted in `duplicate` too.
     pub duplicate_differing: IntCounter,
     /// Rides of clients without a live participation.
     pub no_participation: IntCounter,
@@ -139,14 +138,14 @@ pub struct IngestMetrics {
 }
 
 /// One partition of the ride topic. Drop it with [`IngestMetrics::forget_partition`] when it is
-/// revoked, or its last values stay in the exposition.
+/// revoked, otherwise its last values stay in the output.
 #[derive(Clone, Debug)]
 pub struct PartitionMetrics {
     /// Records between the recorded position and the end.
     pub lag: IntGauge,
     /// The offset recorded as next.
     pub position: IntGauge,
-    /// For how long there has been something to read and the position has not moved, in seconds.
+    /// Seconds for which there has been something to read while the position has not moved.
     pub stalled_seconds: Gauge,
 }
 
@@ -161,7 +160,7 @@ impl IngestMetrics {
         }
     }
 
-    /// Stops showing a partition that is another process' now.
+    /// Stops showing a partition that another process reads now.
     pub fn forget_partition(&self, partition: i32) {
         let label = partition.to_string();
         // An error means that it was not shown.
@@ -176,8 +175,7 @@ impl IngestMetrics {
 pub struct RelayMetrics {
     /// Events published, each counted when its Kafka transaction committed.
     pub published: IntCounter,
-    /// The same by type: which transitions there were. One that is published again after a failure
-    /// is counted again.
+    /// The same by type. An event that is published again after a failure is counted again.
     pub transitions: Family<IntCounter>,
     /// Kafka transactions committed.
     pub transactions: IntCounter,
@@ -208,7 +206,7 @@ pub struct RelayMetrics {
 pub struct SweepMetrics {
     /// Seconds since the time up to which all rides are proven processed.
     pub barrier_age_seconds: Gauge,
-    /// Participations past their deadline that may not be expired yet, by cause.
+    /// Participations past their deadline that cannot expire yet, by cause.
     pub held_back: Family<IntGauge>,
     /// Participations expired, by reason.
     pub expired: Family<IntCounter>,
@@ -222,15 +220,15 @@ pub struct SweepMetrics {
 pub struct ApiMetrics {
     requests: IntCounterVec,
     seconds: HistogramVec,
-    /// Long polls and streams being held.
+    /// Long polls and streams held now.
     pub waits_in_flight: IntGauge,
-    /// How many there may be; 0 where the role `api` does not run.
+    /// Most long polls and streams that may be held; 0 if the role `api` does not run.
     pub waits_max: IntGauge,
     /// Requests refused by the rate limit.
     pub rate_limited: IntCounter,
-    /// Accepts, by how they ended.
+    /// Accepts, by outcome.
     pub accepts: Family<IntCounter>,
-    /// Tokens checked, by how that ended.
+    /// Tokens checked, by outcome.
     pub tokens: Family<IntCounter>,
     key_set_age: GaugeVec,
     connections: IntGaugeVec,
@@ -238,8 +236,8 @@ pub struct ApiMetrics {
 }
 
 impl ApiMetrics {
-    /// The connections of a listener: those that are open, and how many were closed at once because
-    /// their address had too many.
+    /// The connections of a listener: open ones, and those closed at once because their address had
+    /// too many.
     pub fn connections(&self, listener: &'static str) -> (IntGauge, IntCounter) {
         (
             self.connections.with_label_values(&[listener]),
@@ -247,8 +245,8 @@ impl ApiMetrics {
         )
     }
 
-    /// Shows how long ago the issuer last confirmed the key set of an API's tokens. Without a key set
-    /// there is nothing to show.
+    /// Shows how long ago the issuer last confirmed the key set of an API's tokens. Without a key
+    /// set it shows nothing.
     pub fn key_set_age(&self, api: &str, age: Duration) {
         debug_assert!(APIS.contains(&api), "{api} is not an API");
         self.key_set_age
@@ -256,8 +254,8 @@ impl ApiMetrics {
             .set(age.as_secs_f64());
     }
 
-    /// Counts an answered request. `route` is the route's template, never the path: the number of
-    /// series must not depend on clients.
+    /// Counts a request with a response. `route` is the route's template, never the path, because
+    /// the number of series must not depend on clients.
     pub fn observe(
         &self,
         listener: &'static str,
@@ -266,7 +264,7 @@ impl ApiMetrics {
         status: StatusCode,
         elapsed: Duration,
     ) {
-        // Any other method a client makes up is one series.
+        // All other methods share one series.
         let method = match method.as_str() {
             known @ ("GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "HEAD" | "OPTIONS") => known,
             _ => "other",
@@ -296,18 +294,18 @@ pub struct ModelMetrics {
 pub struct PoolMetrics {
     /// Open connections.
     pub size: IntGauge,
-    /// Those not in use.
+    /// Open connections that are not in use.
     pub idle: IntGauge,
-    /// How many there may be.
+    /// Most connections that may be open.
     pub max: IntGauge,
 }
 
-/// What operators must know of the database; kept by the role `sweep`.
+/// What operators must know of the database; set by the role `sweep`.
 #[derive(Debug)]
 pub struct DatabaseMetrics {
-    /// Seconds for which dead rows are kept, by what keeps them.
+    /// Seconds for which dead rows have been kept, by what keeps them.
     pub horizon_seconds: Family<IntGauge>,
-    /// Transaction ids given out meanwhile.
+    /// Transaction ids assigned meanwhile.
     pub horizon_transactions: Family<IntGauge>,
     /// Receipts in the default partition; counted up to 10,000.
     pub receipts_in_default_partition: IntGauge,
@@ -367,7 +365,7 @@ impl BudgetMetrics {
 pub struct TraceMetrics {
     /// Spans that ended.
     pub ended: IntCounter,
-    /// Spans sent to the collector, by whether it took them.
+    /// Spans sent to the collector, by outcome.
     pub sent: Family<IntCounter>,
 }
 
@@ -628,7 +626,7 @@ impl Metrics {
         })
     }
 
-    /// Shows whether a role that runs in this process can do its work; the others are not shown.
+    /// Shows whether a role of this process can do its work; other roles are not shown.
     pub fn role_ready(&self, role: &'static str, ready: bool) {
         self.ready.with_label_values(&[role]).set(i64::from(ready));
     }
@@ -653,8 +651,8 @@ fn opts(name: &str, help: &str) -> Opts {
     Opts::new(name, help).namespace("ride_promo")
 }
 
-/// Creating and registering fails only for names that are malformed or taken, and all of them
-/// are constants of this file.
+/// Creating and registering fails only for names that are malformed or taken, and all of them are
+/// constants of this file.
 fn unwrap<T>(result: prometheus::Result<T>) -> T {
     result.expect("metric names are constant, well-formed and distinct")
 }

@@ -1,4 +1,4 @@
-//! What the process tells of itself: logs, metrics, traces.
+//! Logs, metrics and traces of the process.
 
 mod logs;
 mod metrics;

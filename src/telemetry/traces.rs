@@ -1,13 +1,14 @@
-//! Traces: spans to an OpenTelemetry collector, over OTLP/HTTP. Off unless an endpoint is
-//! configured; then nothing here costs more than a look at a static.
+//! Traces: spans to an OpenTelemetry collector, over OTLP/HTTP. They are off unless an endpoint is
+//! configured; then every call here costs one look at a static.
 //!
-//! One trace leads from the `traceparent` of a ride or of a request to that of the status change
-//! it causes. A batch joins rides of many traces, so it has a span of its own, and a ride that
-//! changes something has another one in its own trace; both are linked. How many of those a batch
-//! has is bounded: above it a `traceparent` is carried on as it came. docs/tracing.md has the spans.
+//! One trace leads from the `traceparent` of a ride or of a request to that of the status change it
+//! causes. A batch joins rides of many traces, so it has a span in a trace of its own. A ride that
+//! changes something has a span in its own trace, and links join the two. The number of such spans
+//! per batch is bounded; above it a `traceparent` is carried on unchanged. docs/tracing.md lists
+//! the spans.
 //!
-//! Names are those of the semantic conventions for HTTP, messaging and databases. Spans hold ids and
-//! counts; no bodies, no tokens, no query strings.
+//! Names are those of the semantic conventions for HTTP, messaging and databases. Spans hold ids
+//! and counts, but no bodies, tokens or query strings.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,7 +37,7 @@ use super::Metrics;
 use crate::config::TracesConfig;
 use crate::wire::traceparent::is_traceparent;
 
-/// Most messages of a batch that get a span of their own. The links of a batch are as many.
+/// Most messages of a batch that get a span of their own. A batch has as many links.
 pub const MOST_MESSAGES: usize = 128;
 
 /// How long spans wait for others to be sent with.
@@ -45,21 +46,21 @@ const EXPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the collector may take for one request, attempts and pauses together.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long the last spans may take at the end.
+/// How long the last spans may take at shutdown.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The service in traces, where `OTEL_SERVICE_NAME` does not name it.
+/// The service's name in traces, unless `OTEL_SERVICE_NAME` is set.
 const SERVICE_NAME: &str = "ride-promo";
 
-/// Set once traces are on, which they are for the whole process.
+/// Set once traces are on; they stay on for the whole process.
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
-/// The spans on their way to the collector.
+/// The provider, which sends the spans to the collector.
 #[derive(Debug)]
 #[must_use]
 pub struct Exporting(SdkTracerProvider);
 
-/// Turns traces on if an endpoint is configured. Nothing is contacted before there are spans.
+/// Turns traces on if an endpoint is configured. It connects only when there are spans.
 pub fn start(config: &TracesConfig, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Exporting>> {
     let Some(base) = &config.otlp_endpoint else {
         return Ok(None);
@@ -97,10 +98,12 @@ pub fn start(config: &TracesConfig, metrics: &Arc<Metrics>) -> anyhow::Result<Op
             metrics: Arc::clone(metrics),
         })
         .build();
-    // The store's transactions look for the provider there.
+    // The store's transactions use the global provider.
     global::set_tracer_provider(provider.clone());
     if TRACER.set(provider.tracer(SERVICE_NAME)).is_err() {
-        tracing::warn!("traces are exported as this process began to, not as configured later");
+        tracing::warn!(
+            "traces keep the first configuration of this process; the later one is ignored"
+        );
     }
     tracing::info!(
         endpoint = base,
@@ -111,7 +114,7 @@ pub fn start(config: &TracesConfig, metrics: &Arc<Metrics>) -> anyhow::Result<Op
 }
 
 impl Exporting {
-    /// Sends what is left, within a bound.
+    /// Sends the remaining spans, within a bound.
     pub async fn finish(self) {
         let flushed = tokio::task::spawn_blocking(move || {
             let result = self.0.shutdown_with_timeout(FLUSH_TIMEOUT);
@@ -125,7 +128,7 @@ impl Exporting {
     }
 }
 
-/// Who sends: what the standard variables say, and what they leave open.
+/// The resource: what the standard variables say, and our defaults for the rest.
 fn resource() -> Resource {
     let name = Key::from_static_str("service.name");
     let named = Resource::builder()
@@ -146,18 +149,18 @@ fn resource() -> Resource {
     }
 }
 
-/// What speaks HTTP to the collector: the blocking client, because spans leave on a thread of their
-/// own, where an asynchronous one would find no runtime, and send nothing without a word.
+/// The HTTP client for the collector. It is the blocking one, because spans are sent on a thread of
+/// their own, where an asynchronous client would find no runtime, and silently send nothing.
 #[derive(Debug)]
 struct Client {
     inner: reqwest::blocking::Client,
-    /// Why the last request was not answered; the exporter only says that it was not.
+    /// Why the last request failed; the exporter only says that it failed.
     failure: Arc<Mutex<Option<String>>>,
 }
 
 impl Client {
     fn new() -> anyhow::Result<Self> {
-        // It has a runtime of its own, which must not be made within another.
+        // It has a runtime of its own, which must not be created within another.
         let made = std::thread::spawn(|| {
             reqwest::blocking::Client::builder()
                 .timeout(EXPORT_TIMEOUT)
@@ -202,7 +205,7 @@ impl HttpClient for Client {
     }
 }
 
-/// Says when the collector does not take spans, and when it does again; counts both.
+/// Logs when the collector rejects spans, and when it accepts them again; counts both.
 #[derive(Debug)]
 struct Reporting {
     exporter: SpanExporter,
@@ -220,7 +223,7 @@ impl opentelemetry_sdk::trace::SpanExporter for Reporting {
             Ok(()) => {
                 self.metrics.traces.sent.add("exported", spans);
                 if failing {
-                    tracing::info!("spans are taken again");
+                    tracing::info!("the collector accepts spans again");
                 }
             }
             Err(error) => {
@@ -234,7 +237,7 @@ impl opentelemetry_sdk::trace::SpanExporter for Reporting {
                     let error = why.unwrap_or_else(|| error.to_string());
                     tracing::warn!(
                         error,
-                        "the collector takes no spans; they are dropped until it does"
+                        "the collector does not accept spans; they are dropped until it does"
                     );
                 }
             }
@@ -251,7 +254,7 @@ impl opentelemetry_sdk::trace::SpanExporter for Reporting {
     }
 }
 
-/// Counts the spans that end; those that are neither sent nor waiting did not fit into the queue.
+/// Counts the spans that end. Spans that are neither sent nor waiting did not fit into the queue.
 #[derive(Debug)]
 struct Counting {
     batches: BatchSpanProcessor,
@@ -281,7 +284,7 @@ impl SpanProcessor for Counting {
     }
 }
 
-/// The context that a `traceparent` names; `None` where it does not have the form.
+/// The context that a `traceparent` names; `None` if it does not have the form.
 fn parse(traceparent: &str) -> Option<SpanContext> {
     if !is_traceparent(traceparent) {
         return None;
@@ -305,8 +308,8 @@ fn traceparent(context: &SpanContext) -> String {
     )
 }
 
-/// The `traceparent` of the span that is current here (see [`request`]); `None` where there is none
-/// or it is not recorded.
+/// The `traceparent` of the current span (see [`request`]); `None` if there is none, or if it is
+/// not recorded.
 pub fn current() -> Option<String> {
     Context::map_current(|context| {
         let span = context.span();
@@ -315,12 +318,12 @@ pub fn current() -> Option<String> {
     })
 }
 
-/// Links the current span to the context that caused what it answers.
+/// Links the current span to the context that caused the change in the response.
 pub fn link_current(cause: &SpanContext) {
     Context::map_current(|context| context.span().add_link(cause.clone(), Vec::new()));
 }
 
-/// The span of a request, as the context to handle it in; `None` where traces are off.
+/// The span of a request, as the context to handle it in; `None` if traces are off.
 pub fn request(
     method: &Method,
     route: Option<&str>,
@@ -358,7 +361,7 @@ pub fn request(
     Some(parent.with_span(span))
 }
 
-/// Ends the span of a request that was answered.
+/// Ends the span of a request with its response.
 pub fn answered(context: &Context, status: StatusCode) {
     let span = context.span();
     span.set_attribute(KeyValue::new(
@@ -372,7 +375,7 @@ pub fn answered(context: &Context, status: StatusCode) {
     span.end();
 }
 
-/// The id of the trace that a request belongs to, for the log: of its span, or else of its header.
+/// The trace id of a request, for the log: from its span, or else from its header.
 pub fn trace_id(context: Option<&Context>, traceparent: Option<&str>) -> Option<TraceId> {
     context
         .map(|context| context.span().span_context().trace_id())
@@ -387,8 +390,8 @@ fn remote(parent: Option<SpanContext>) -> Context {
     )
 }
 
-/// A message that is being applied, in the trace of its `traceparent`; `None` where traces are off
-/// or that trace is not recorded. The span ends when it is dropped.
+/// A message that is being applied, in the trace of its `traceparent`; `None` if traces are off or
+/// that trace is not recorded. The span ends when it is dropped.
 pub fn received(topic: &str, partition: i32, offset: i64, traceparent: &str) -> Option<Received> {
     let tracer = TRACER.get()?;
     let parent = parse(traceparent).filter(SpanContext::is_sampled)?;
@@ -411,13 +414,13 @@ pub fn received(topic: &str, partition: i32, offset: i64, traceparent: &str) -> 
 pub struct Received(Span);
 
 impl Received {
-    /// Its context, to be linked to.
+    /// Its context, for links.
     pub fn context(&self) -> SpanContext {
         self.0.span_context().clone()
     }
 }
 
-/// What is done with many messages at once.
+/// Work on many messages at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Rides are applied.
@@ -426,7 +429,7 @@ pub enum Operation {
     Send,
 }
 
-/// A batch of messages: its span, and those of the messages that belong to recorded traces. All of
+/// A batch of messages: its span, and the spans of those messages whose traces are recorded. All of
 /// them end with [`Batch::end`].
 #[derive(Debug)]
 pub struct Batch {
@@ -438,7 +441,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Begins the span of a batch, in a trace of its own; `None` where traces are off.
+    /// Begins the span of a batch, in a trace of its own; `None` if traces are off.
     pub fn begin(
         operation: Operation,
         topic: &str,
@@ -448,7 +451,7 @@ impl Batch {
         let tracer = TRACER.get()?;
         let (name, kind) = match operation {
             Operation::Process => ("process", SpanKind::Consumer),
-            // Of the messages' own spans each is the producer's.
+            // Each message's own span has the kind of a producer.
             Operation::Send => ("send", SpanKind::Client),
         };
         let mut attributes = messaging(name, topic);
@@ -471,14 +474,14 @@ impl Batch {
         })
     }
 
-    /// Where the batch's own spans belong.
+    /// The parent of the batch's own spans.
     pub fn context(&self) -> Context {
         self.context.clone()
     }
 
-    /// Gives a message of this `traceparent` a span in its trace, and answers the `traceparent` to
-    /// carry on in its stead: of the same trace, with that span as the parent. `None` where the
-    /// trace is not recorded or the batch has enough of them: then it is carried on as it is.
+    /// Gives a message with this `traceparent` a span in its trace, and returns the `traceparent`
+    /// to carry on instead: the same trace, with that span as the parent. `None` if the trace is
+    /// not recorded or the batch has enough spans; then it is carried on unchanged.
     pub fn carry(
         &mut self,
         traceparent: &str,
@@ -493,7 +496,7 @@ impl Batch {
             Operation::Send => ("send", SpanKind::Producer),
         };
         let batch = self.context.span();
-        // What is not recorded is nowhere to be found.
+        // A span that is not recorded cannot be found.
         let links = if batch.span_context().is_sampled() {
             vec![Link::with_context(batch.span_context().clone())]
         } else {
@@ -509,7 +512,7 @@ impl Batch {
             .with_links(links)
             .start_with_context(self.tracer, &remote(Some(parent.clone())));
         let context = span.span_context().clone();
-        // What was received was created elsewhere; what is sent is created here.
+        // A received message was created elsewhere; a sent message is created here.
         batch.add_link(
             match self.operation {
                 Operation::Process => parent,
@@ -521,9 +524,9 @@ impl Batch {
         Some(self::traceparent(&context))
     }
 
-    /// Ends all of its spans; `failure` says why nothing came of them.
+    /// Ends all of its spans; `failure` says why the batch had no effect.
     pub fn end(self, failure: Option<String>) {
-        // The reason has no class of its own; its words are the status'.
+        // The reason has no error class of its own, so the status has its text.
         let error = KeyValue::new("error.type", "_OTHER");
         let status = failure.map(Status::error);
         for mut span in self.messages {
@@ -542,7 +545,7 @@ impl Batch {
     }
 }
 
-/// What every span about messages says. Operations are named as their types are.
+/// The attributes of every span about messages. Operations are named like their types.
 fn messaging(operation: &'static str, topic: &str) -> Vec<KeyValue> {
     vec![
         KeyValue::new("messaging.system", "kafka"),

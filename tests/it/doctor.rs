@@ -78,16 +78,19 @@ async fn everything_well_is_a_line_each() {
     found.ok("kafka clock", "ms ahead of this machine");
     found.ok("postgres", "version ");
     found.ok("postgres tls", "not encrypted");
-    found.ok("postgres privileges", "and create tables");
+    found.ok("postgres privileges", "and may create tables");
     found.ok("postgres durability", "on");
     found.ok("postgres clock", "ms ahead of this machine");
     found.ok("postgres sessions", "a session of its own");
     found.ok("postgres server", "timeline 1, as accepted");
     found.ok("schema", &format!("schema version {}", schema_version()));
     found.ok("upgrade", "finished, to 0.2.0");
-    found.ok("participations", "all transaction ids are this server's");
+    found.ok("participations", "all transaction ids are from this server");
     found.ok("postgres horizon", "no transaction is older than an hour");
-    found.ok("receipt partitions", "of the coming twelve months");
+    found.ok(
+        "receipt partitions",
+        "all of the coming twelve months exist",
+    );
     found.ok("positions", "no partition of the ride topic is stopped");
 
     // Nothing is left of the record that told the broker's clock, and without it there is none.
@@ -138,7 +141,7 @@ async fn names_without_an_address_are_named_with_where_they_are_from() {
     found.cure("dns", "kafka.invalid (KAFKA_BROKERS)");
     found.cure("dns", "database.invalid (DATABASE_URL)");
     found.cure("dns", "id.invalid (auth.jwks)");
-    let cure = found.cure("auth", "https://id.invalid/keys is no JSON Web Key Set");
+    let cure = found.cure("auth", "https://id.invalid/keys is not a JSON Web Key Set");
     assert!(cure.contains("auth.jwks"), "{cure}");
     assert_eq!(
         found.cure("kafka", "does not answer"),
@@ -477,7 +480,7 @@ async fn kafka_and_postgres_over_tls_with_a_password_and_no_more_rights_than_nee
     );
     let found = Findings::of(unchecked).await;
     found.all_well();
-    found.ok("postgres tls", "anybody could be the server");
+    found.ok("postgres tls", "the server's certificate is not checked");
 
     // And the service works so, end to end.
     let service = secured_environment(&kafka, &postgres, world.database(), &authority)

@@ -199,7 +199,7 @@ async fn making_a_months_partition_does_not_hold_rides_up_behind_a_dump() {
     assert_eq!(world.count(partitions).await, 11);
     let doctor = world.command(&["doctor"]).run().await.stdout;
     assert!(
-        doctor.contains("FAIL  receipt partitions: none of "),
+        doctor.contains("FAIL  receipt partitions: missing: "),
         "{doctor}"
     );
 

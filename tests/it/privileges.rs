@@ -41,7 +41,7 @@ async fn four_users_serve_together_and_none_may_do_what_is_not_its_work() {
         let doctor = doctor.env("DATABASE_URL", url(role)).run().await;
         let said = doctor.expect_success();
         let privileges =
-            format!("ok    postgres privileges: may do what {role} do; may not create tables");
+            format!("ok    postgres privileges: has the rights of {role}; may not create tables");
         assert!(said.contains(&privileges), "{said}");
         let others = world.command(&["doctor"]).env("DATABASE_URL", url(role));
         let said = others.run().await.stdout;

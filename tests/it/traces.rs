@@ -420,13 +420,15 @@ async fn a_collector_that_is_away_costs_one_line_and_is_counted() {
     }
     let said = service
         .log()
-        .matches("the collector takes no spans")
+        .matches("the collector does not accept spans")
         .count();
     assert_eq!(said, 1, "{}", service.log());
     collector.refuse(false);
     client.progress(1).await.problem(404, "not-participating");
     eventually(LIMIT, || async {
-        if sent("exported").await > 0.0 && service.log().contains("spans are taken again") {
+        if sent("exported").await > 0.0
+            && service.log().contains("the collector accepts spans again")
+        {
             Ok(())
         } else {
             Err(service.log())
@@ -452,7 +454,7 @@ async fn a_collector_that_is_away_costs_one_line_and_is_counted() {
         let log = service.log();
         let line = log
             .lines()
-            .find(|line| line.contains("the collector takes no spans"));
+            .find(|line| line.contains("the collector does not accept spans"));
         match line {
             Some(line) if line.contains("Connection refused") => Ok(()),
             Some(line) => Err(line.to_owned()),

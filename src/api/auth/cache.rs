@@ -1,4 +1,4 @@
-//! Tokens that were verified, so that a client's next request costs no second signature check.
+//! Verified tokens, so that a client's next request needs no second signature check.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,17 +10,18 @@ use std::hash::BuildHasher as _;
 
 use super::verifier::Verified;
 
-/// Parts with a lock each, so that requests seldom wait for one another.
+/// Shards, each with a lock, so that requests seldom wait for one another.
 const SHARDS: usize = 16;
 
-/// Tokens a part remembers; those that were used longest ago go first.
+/// Tokens per shard; the least recently used ones are removed first.
 const TOKENS_PER_SHARD: NonZeroUsize = NonZeroUsize::new(1_024).expect("not zero");
 
-/// A longer token is verified every time. With the numbers above it bounds the memory: 64 MiB at the
-/// very most, some 16 MiB of usual tokens.
+/// A longer token is verified every time. With the numbers above this bounds the memory: 64 MiB at
+/// most, about 16 MiB with usual tokens.
 const MAX_TOKEN_BYTES: usize = 4 * 1024;
 
-/// Only what was verified gets in, and it is found by the whole token: header, claims and signature.
+/// Only verified tokens are added, and a token is found by its whole text: header, claims and
+/// signature.
 pub struct TokenCache {
     hasher: DefaultHashBuilder,
     shards: [Mutex<LruCache<Box<str>, Entry>>; SHARDS],
@@ -29,12 +30,12 @@ pub struct TokenCache {
 #[derive(Clone)]
 struct Entry {
     verified: Arc<Verified>,
-    /// Of the keys that it was verified with.
+    /// The version of the keys that it was verified with.
     generation: u64,
 }
 
 impl TokenCache {
-    /// An empty one.
+    /// An empty cache.
     pub fn new() -> Self {
         Self {
             hasher: DefaultHashBuilder::default(),
@@ -42,7 +43,7 @@ impl TokenCache {
         }
     }
 
-    /// What the token says, where it was verified with these keys and has not ended.
+    /// The content of the token, if it was verified with these keys and has not expired.
     pub fn get(&self, token: &str, generation: u64, now: DateTime<Utc>) -> Option<Arc<Verified>> {
         let mut shard = self.shard(token);
         let entry = shard.get(token)?;
@@ -53,7 +54,7 @@ impl TokenCache {
         None
     }
 
-    /// Remembers a token that was just verified.
+    /// Adds a token that was just verified.
     pub fn put(&self, token: &str, generation: u64, verified: &Arc<Verified>) {
         if token.len() <= MAX_TOKEN_BYTES {
             let entry = Entry {
@@ -67,7 +68,7 @@ impl TokenCache {
     fn shard(&self, token: &str) -> std::sync::MutexGuard<'_, LruCache<Box<str>, Entry>> {
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "which bits of the hash choose the part does not matter"
+            reason = "any bits of the hash may choose the shard"
         )]
         let index = self.hasher.hash_one(token) as usize % SHARDS;
         self.shards[index]

@@ -1,4 +1,5 @@
-//! The public keys of an issuer: a JSON Web Key Set, fetched again and again by a task of its own.
+//! The public keys of an issuer: a JSON Web Key Set, which a task of its own fetches again and
+//! again.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -14,13 +15,13 @@ use tokio::time::Instant;
 use crate::causes;
 use crate::config::Algorithm;
 
-/// A URL is fetched at most this often, whatever tokens strangers make up.
+/// A URL is fetched at most this often, however many unknown keys the tokens name.
 const URL_FETCH_SPACING: Duration = Duration::from_secs(2);
 
 /// A file is read at most this often.
 const FILE_FETCH_SPACING: Duration = Duration::from_millis(200);
 
-/// A URL's key set is fetched again after this, so that a withdrawn key goes.
+/// A URL's key set is fetched again after this, so that a withdrawn key disappears.
 const URL_REFRESH_AFTER: Duration = Duration::from_secs(300);
 
 /// A file is read again after this.
@@ -38,23 +39,24 @@ const MAX_WAIT: Duration = Duration::from_secs(4);
 /// The largest key set, in bytes.
 const MAX_JWKS_BYTES: usize = 1 << 20;
 
-/// Keys of a set that are used: what one forged token without a `kid` can cost.
+/// Keys of a set that are used: this bounds the cost of a forged token without a `kid`.
 const MAX_KEYS: usize = 16;
 
 /// A key of the set.
 pub struct Key {
     /// Its `kid`, if it has one.
     pub id: Option<String>,
-    /// What signatures are checked with.
+    /// The key for checking signatures.
     pub decoding: DecodingKey,
 }
 
 /// The keys as they were fetched last.
 #[derive(Clone)]
 pub struct Keys {
-    /// Only those that can have signed with the configured algorithm.
+    /// Only keys for the configured algorithm.
     pub keys: Arc<[Key]>,
-    /// Grows when the keys change: what was verified with other keys must be verified again.
+    /// Grows when the keys change: tokens that were verified with other keys must be verified
+    /// again.
     pub generation: u64,
 }
 
@@ -75,7 +77,7 @@ impl Keys {
     }
 }
 
-/// Why there are no keys to check a token with: a matter of time.
+/// Why there are no keys to check a token with; a later fetch may bring them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unavailable;
 
@@ -100,9 +102,9 @@ enum Source {
 
 struct State {
     keys: Keys,
-    /// The set as it was fetched, to see whether it has changed.
+    /// The set as it was fetched, to detect changes.
     text: Vec<u8>,
-    /// When the last fetch that worked began.
+    /// When the last successful fetch began.
     fetched_at: Option<Instant>,
     /// Why the last fetch failed, if it did.
     failure: Option<String>,
@@ -146,7 +148,7 @@ impl KeySet {
         }))
     }
 
-    /// Fetches the set now, whenever it is due and when a token asks for it; never ends.
+    /// Fetches the set now, whenever it is due, and when a token asks for it; never ends.
     pub async fn keep(self: Arc<Self>) {
         loop {
             let began = Instant::now();
@@ -165,26 +167,26 @@ impl KeySet {
         }
     }
 
-    /// The keys, once the first fetch has finished; an error while none could be fetched, and when
-    /// those there are are too old.
+    /// The keys, once the first fetch has finished; an error if none could be fetched, or if those
+    /// known are too old.
     pub async fn keys(&self) -> Result<Keys, Unavailable> {
         if self.finished.borrow().is_none() {
             let mut finished = self.finished.subscribe();
-            // What the first fetch brought is looked at below, whatever it was.
+            // The result of the first fetch is checked below.
             let _ = tokio::time::timeout(MAX_WAIT, finished.wait_for(Option::is_some)).await;
         }
         self.known().ok_or(Unavailable)
     }
 
-    /// The keys as they are known now, `None` where there are none to be used.
+    /// The keys known now; `None` if none may be used.
     pub fn known(&self) -> Option<Keys> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         let age = state.fetched_at?.elapsed();
         (age <= self.max_age).then(|| state.keys.clone())
     }
 
-    /// The keys of a fetch that began at `since` or later; an error where there was none in time, or
-    /// it failed.
+    /// The keys of a fetch that began at `since` or later; an error if it failed, or if there was
+    /// none in time.
     pub async fn keys_since(&self, since: Instant) -> Result<Keys, Unavailable> {
         let mut finished = self.finished.subscribe();
         self.wanted.notify_one();
@@ -196,7 +198,7 @@ impl KeySet {
         self.known().ok_or(Unavailable)
     }
 
-    /// Whether a fetch that is asked for now begins at once.
+    /// Whether a fetch that is requested now begins at once.
     pub fn may_be_fetched_now(&self) -> bool {
         let spacing = self.spacing();
         self.finished
@@ -204,13 +206,13 @@ impl KeySet {
             .is_some_and(|began| began.elapsed() >= spacing)
     }
 
-    /// Time since the issuer last confirmed the keys, or since the start where it never did.
+    /// Time since the issuer last confirmed the keys, or since the start if it never did.
     pub fn age(&self) -> Duration {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         state.fetched_at.unwrap_or(self.made_at).elapsed()
     }
 
-    /// Why no token can be checked, where that is so.
+    /// Why no token can be checked; `None` if tokens can be checked.
     pub fn trouble(&self) -> Option<String> {
         if self.known().is_some() {
             return None;
@@ -233,8 +235,8 @@ impl KeySet {
         }
     }
 
-    /// How long after the last fetch the next one is due. Several fit into the longest age, so that
-    /// one that fails costs nothing.
+    /// How long after the last fetch the next one is due. Several fetches fit into the longest age,
+    /// so that one failure has no effect.
     fn pause(&self) -> Duration {
         let refresh = match self.source {
             Source::File(_) => FILE_REFRESH_AFTER,
@@ -315,8 +317,8 @@ impl KeySet {
     }
 }
 
-/// The keys of a set that can have signed with this algorithm. Others, and those of kinds that are
-/// not known here, are left out: a set may serve several services.
+/// The keys of a set for this algorithm. Other keys, and those of unknown types, are left out: a
+/// set may serve several services.
 pub fn parse_keys(text: &[u8], algorithm: Algorithm) -> anyhow::Result<Vec<Key>> {
     #[derive(Deserialize)]
     struct Set {
@@ -356,7 +358,8 @@ pub fn parse_keys(text: &[u8], algorithm: Algorithm) -> anyhow::Result<Vec<Key>>
         }
     }
     if keys.is_empty() {
-        // The issuer's word all the same: a key that was withdrawn must not be used any more.
+        // An empty set is a valid statement of the issuer: a withdrawn key must not be used any
+        // more.
         tracing::warn!(
             "there is no {} key in the key set of tokens",
             algorithm.as_str()

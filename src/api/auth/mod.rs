@@ -1,4 +1,4 @@
-//! Who is calling: the client or the operator of a request, by its bearer token.
+//! Authentication: the client or the operator of a request, by its bearer token.
 
 mod cache;
 mod keys;
@@ -24,7 +24,7 @@ pub use verifier::{KeySource, Verified, Verifier};
 /// The longest `sub` of an operator, in characters.
 const MAX_SUBJECT_CHARS: usize = 200;
 
-/// What guards the client API; part of its state.
+/// The state that guards the client API.
 #[derive(Clone, Debug)]
 pub struct ClientAuth {
     /// Checks tokens.
@@ -33,19 +33,20 @@ pub struct ClientAuth {
     pub rate_limit: Arc<RateLimit>,
 }
 
-/// What guards the admin API; part of its state.
+/// The state that guards the admin API.
 #[derive(Clone, Debug)]
 pub struct AdminAuth(pub Arc<Verifier>);
 
-/// The client who is calling, within their rate, and the call's query; a query parameter that is not
-/// of `Q` is refused. Name it first among a handler's extractors, so that a stranger learns nothing else.
+/// The client of a call, within their rate, and the call's query. A query parameter that is not in
+/// `Q` is refused. It must be the first of a handler's extractors, so that an unauthenticated
+/// caller learns nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client<Q = ()> {
-    /// Who.
+    /// The client's number.
     pub user_id: UserId,
-    /// When their token ends.
+    /// When their token expires.
     pub expires_at: DateTime<Utc>,
-    /// What the call's query says.
+    /// The call's query.
     pub query: Q,
 }
 
@@ -72,7 +73,7 @@ where
     }
 }
 
-/// A plain decimal from 1, the only way to write a client's number, so that nobody is two.
+/// A decimal number from 1, without sign or leading zeros, so that a client has only one spelling.
 fn user_id(subject: &str) -> Option<UserId> {
     let plain = subject.bytes().all(|byte| byte.is_ascii_digit()) && !subject.starts_with('0');
     subject.parse().ok().filter(|id| plain && *id >= 1)

@@ -1,4 +1,4 @@
-//! Checks bearer tokens against the one algorithm and key that are configured.
+//! Checks bearer tokens with the one configured algorithm and key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,33 +20,33 @@ use crate::clock::Clock;
 use crate::config::{Algorithm, AuthConfig};
 use crate::telemetry::Metrics;
 
-/// Longer than any token of ours; bounds the work on what cannot be one.
+/// Longer than any valid token; bounds the work on other input.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
-/// What a token must carry; anything else in it is ignored.
+/// The claims that a token must have; all others are ignored.
 #[derive(Debug, Deserialize)]
 struct Claims {
-    /// Seconds since 1970, with a fraction if the issuer likes.
+    /// Seconds since 1970, possibly with a fraction.
     exp: f64,
-    /// Only a text: a list of issuers would let a token choose.
+    /// Must be a text: with a list of issuers a token could choose one.
     #[serde(rename = "iss")]
     _iss: String,
     sub: String,
     nbf: Option<f64>,
     iat: Option<f64>,
-    /// Any JSON: what is not a text of scopes grants none.
+    /// Any JSON: a value that is not a text of scopes grants none.
     #[serde(default)]
     scope: Value,
 }
 
-/// A token that was checked.
+/// A verified token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verified {
-    /// Who it is for.
+    /// Its subject.
     pub subject: String,
-    /// When it ends.
+    /// When it expires.
     pub expires_at: DateTime<Utc>,
-    /// What it allows.
+    /// The scopes that it grants.
     pub scopes: Vec<String>,
 }
 
@@ -63,14 +63,14 @@ pub struct Verifier {
 
 impl std::fmt::Debug for Verifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Not the keys.
+        // Leaves out the keys.
         f.debug_struct("Verifier")
             .field("algorithms", &self.validation.algorithms)
             .finish_non_exhaustive()
     }
 }
 
-/// Where the keys come from.
+/// The source of the keys.
 #[derive(Clone)]
 pub enum KeySource {
     /// The shared secret of HS256.
@@ -104,17 +104,17 @@ impl KeySource {
     }
 }
 
-/// What came of trying the keys there are.
+/// The result of trying the known keys.
 enum Tried {
     Signed(Box<TokenData<Claims>>),
-    /// The signature is right and the claims are not, or it is no token at all.
+    /// The signature is right and the claims are not, or it is not a token at all.
     Invalid,
-    /// No key there is has made this signature.
+    /// No known key has made this signature.
     NotSigned,
 }
 
 impl Verifier {
-    /// A verifier for what is configured, with its keys.
+    /// A verifier for the configuration, with its keys.
     pub fn new(config: &AuthConfig, keys: KeySource, metrics: Arc<Metrics>) -> Self {
         let algorithm = match config.algorithm {
             Algorithm::Hs256 => jsonwebtoken::Algorithm::HS256,
@@ -136,7 +136,7 @@ impl Verifier {
         }
     }
 
-    /// Checks a token: signature, `exp`, `nbf`, `iat`, `iss`, `aud`, and that `sub` is there.
+    /// Checks a token: signature, `exp`, `nbf`, `iat`, `iss`, `aud`, and that it has a `sub`.
     pub async fn verify(&self, token: &str) -> Result<Arc<Verified>> {
         let verified = self.check(token).await;
         let result = match &verified {
@@ -149,7 +149,7 @@ impl Verifier {
         verified.map(|(verified, _)| verified)
     }
 
-    /// As [`Verifier::verify`], and whether it was known already.
+    /// Like [`Verifier::verify`]; also returns whether the token was in the cache.
     async fn check(&self, token: &str) -> Result<(Arc<Verified>, bool)> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(invalid());
@@ -177,8 +177,7 @@ impl Verifier {
         Ok((verified, false))
     }
 
-    /// The token's content, checked with the keys there are, or else with those that a new fetch
-    /// brings.
+    /// The token's content, checked with the known keys, or else with those of a new fetch.
     async fn check_with_set(
         &self,
         set: &KeySet,
@@ -196,8 +195,8 @@ impl Verifier {
             Tried::Invalid => return Err(invalid()),
             Tried::NotSigned => {}
         }
-        // The issuer may have new keys. Its word is waited for where the token can be of one of them;
-        // a bad signature of a key that is known is usually only a bad signature.
+        // The issuer may have new keys. A fetch is waited for if the token can be of one of them. A
+        // bad signature of a known key is usually only a bad signature.
         let known = keys.knows(kid);
         if known && !set.may_be_fetched_now() {
             return Err(invalid());
@@ -239,20 +238,21 @@ impl Verifier {
         }
     }
 
-    /// What a token of the issuer says, if it says so for this moment.
+    /// Whether the claims of a correctly signed token are valid now.
     fn judge(&self, data: TokenData<Claims>) -> Result<Verified> {
-        // An extension that must be understood, and none is understood here (RFC 7515, 4.1.11).
+        // The token has extensions that must be understood, and none is supported (RFC 7515,
+        // 4.1.11).
         if data.header.crit.is_some() {
             return Err(invalid());
         }
         let claims = data.claims;
         let now = self.clock.now();
-        // The library still takes a token in the very second it ends.
+        // The library still accepts a token in the second in which it expires.
         let expires_at = instant(claims.exp);
         if expires_at <= now {
             return Err(invalid());
         }
-        // An issuer whose clock is a little ahead signs tokens of the future.
+        // An issuer whose clock is a little ahead signs tokens with times in the future.
         let latest = now + self.leeway;
         for from in [claims.nbf, claims.iat].into_iter().flatten() {
             if instant(from) > latest {
@@ -267,7 +267,7 @@ impl Verifier {
         })
     }
 
-    /// Checks the token that a request carries.
+    /// Checks the token of a request.
     pub async fn verify_request(&self, parts: &Parts) -> Result<Arc<Verified>> {
         let missing = || Problem::unauthorized("A bearer token is required.");
         let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
@@ -286,7 +286,7 @@ impl Verifier {
         }
     }
 
-    /// Why no token can be checked, where that is so.
+    /// Why no token can be checked; `None` if tokens can be checked.
     pub fn trouble(&self) -> Option<String> {
         self.keys.set().and_then(|set| set.trouble())
     }
@@ -297,7 +297,7 @@ impl Verifier {
     }
 }
 
-/// A `NumericDate` (RFC 7519, 2). What is beyond the calendar is its end.
+/// A `NumericDate` (RFC 7519, 2). A value beyond the calendar is the calendar's end.
 fn instant(seconds: f64) -> DateTime<Utc> {
     #[expect(
         clippy::cast_possible_truncation,
