@@ -1,4 +1,4 @@
-//! Pauses between attempts, each twice as long as the one before, up to a longest.
+//! Pauses between attempts, each twice as long as the one before, up to a maximum.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Begins with `first` and ends with `longest`.
+    /// Begins with `first`, up to `longest`.
     pub const fn new(first: Duration, longest: Duration) -> Self {
         Self {
             first,
@@ -20,12 +20,12 @@ impl Backoff {
         }
     }
 
-    /// The next pause begins again with the first, after an attempt that went well.
+    /// The next pause is the first one again, after a successful attempt.
     pub const fn reset(&mut self) {
         self.next = self.first;
     }
 
-    /// Whether no pause was taken since the beginning or the last reset.
+    /// Whether there was no pause since the beginning or the last reset.
     pub fn is_first(&self) -> bool {
         self.next == self.first
     }
@@ -35,7 +35,7 @@ impl Backoff {
         self.longest
     }
 
-    /// The pause to take now; the next one is longer.
+    /// The pause to make now; the next one is longer.
     pub fn pause(&mut self) -> Duration {
         let pause = self.next;
         self.next = (pause * 2).min(self.longest);

@@ -1,7 +1,7 @@
-//! An error in words, with what caused it.
+//! An error as text, with its causes.
 
-/// The error and its causes, from the outside in. Many errors say their cause in their own words
-/// already, sqlx's among them: what was said is not said again.
+/// The error and its causes, from the outside in. Many errors repeat their cause in their own text,
+/// sqlx's among them; a repeated text is left out.
 pub fn in_words(error: &anyhow::Error) -> String {
     let mut said = error.to_string();
     for cause in error.chain().skip(1) {

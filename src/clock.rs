@@ -1,21 +1,21 @@
 //! The machine's own clock, for what Postgres' clock cannot decide (tokens, log lines, waits).
 //!
-//! What a ride or a reward is judged by is `clock_timestamp()`, in the statement that judges.
+//! Rides and rewards are judged by `clock_timestamp()`, in the statement that judges.
 
 use chrono::{DateTime, Utc};
 
-/// Where the present comes from.
+/// The source of the present time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Clock {
     /// The machine's clock.
     #[default]
     System,
-    /// One instant for ever, for tests.
+    /// Always the same instant, for tests.
     Fixed(DateTime<Utc>),
 }
 
 impl Clock {
-    /// The present, cut to milliseconds as every instant of the contract.
+    /// The present, cut to milliseconds like every instant of the contract.
     pub fn now(&self) -> DateTime<Utc> {
         match self {
             #[expect(
@@ -28,7 +28,7 @@ impl Clock {
     }
 }
 
-/// Cuts finer digits off.
+/// Cuts digits after the milliseconds off.
 pub fn truncate_to_millis(instant: DateTime<Utc>) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(instant.timestamp_millis()).unwrap_or(instant)
 }

@@ -1,18 +1,18 @@
-//! `healthcheck`: asks the process that serves here how it is, for a container's health check, which
-//! has no other program to ask with.
+//! `healthcheck`: checks the process that serves on this machine, for the health check of a
+//! container, which has no other program for that.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-/// How long the answer may take; shorter than a container's health check waits by default.
+/// The timeout; shorter than the default of a container's health check.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is asked.
+/// The check to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// `/livez`: the process answers. For whoever restarts what does not.
+    /// `/livez`: the process responds. For a supervisor that restarts a process that does not.
     Alive,
     /// `/readyz`: every role can do its work.
     Ready,
@@ -42,7 +42,8 @@ pub async fn ask((listen, name): (SocketAddr, &str), check: Check) -> anyhow::Re
     Ok(text.to_owned())
 }
 
-/// Where a listener can be reached from its own machine: one on all addresses, on the loopback's.
+/// The address of a listener on its own machine: the loopback interface, if it listens on all
+/// addresses.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -41,14 +41,14 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// How long blocking calls that are still under way at the end may take.
+/// The timeout of blocking calls at the end of the process.
 const BLOCKED_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Of how many malformed rows of a back-test the fault is shown; all are counted.
+/// How many malformed rows of a back-test are shown with their fault; all are counted.
 const MAX_FAULTS_SHOWN: usize = 20;
 
 fn main() -> ExitCode {
-    // Before anything that might use TLS. An error means that one is installed, which is as good.
+    // Before anything that might use TLS. An error means that a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = Cli::parse();
     match run(&cli) {
@@ -83,7 +83,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Reads the configuration and starts the log as it says.
+/// Reads the configuration and starts the log.
 fn configured(cli: &Cli, needs: Needs) -> anyhow::Result<Config> {
     let config = Config::load(cli.config_file(), needs)?;
     telemetry::init_logs(&config.log);
@@ -93,8 +93,8 @@ fn configured(cli: &Cli, needs: Needs) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// Runs a command's future to its end on a runtime of its own. A call of librdkafka that still
-/// blocks then is not waited for: whoever needs its answer is gone.
+/// Runs a command's future to its end on a runtime of its own. It does not wait for a call of
+/// librdkafka that still blocks then, because its result is not needed any more.
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -105,7 +105,7 @@ fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
     result
 }
 
-/// Writes a command's answer to stdout. A reader that went away (`| head`) is no failure.
+/// Writes a command's result to stdout. A reader that closed the pipe (`| head`) is not an error.
 fn answer(bytes: &[u8]) -> anyhow::Result<ExitCode> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
@@ -201,7 +201,7 @@ fn import_pre_offers(cli: &Cli, args: &ImportPreOffersArgs) -> anyhow::Result<Ex
         match report {
             Ok(report) => print_report(&report, args.output),
             Err(error) => {
-                // What was imported before is told as well.
+                // The report of the lines imported before is printed too.
                 if let ImportError::Unreadable { report, .. } = &error {
                     print_report(report, args.output)?;
                 }
@@ -239,7 +239,7 @@ fn replay_rides(cli: &Cli, args: &ReplayRidesArgs) -> anyhow::Result<ExitCode> {
         speed: match args.speed {
             Some(Speed::Times(factor)) => replay::Speed::Times(factor),
             None if args.retime => replay::Speed::Times(1.0),
-            // What happened long ago has nothing to wait for.
+            // Old rides need no waiting.
             Some(Speed::Max) | None => replay::Speed::Max,
         },
         retime: args.retime,
@@ -266,7 +266,8 @@ fn replay_rides(cli: &Cli, args: &ReplayRidesArgs) -> anyhow::Result<ExitCode> {
                 .await
                 .context("writing to the audit")
         };
-        // Before the first ride is published: what cannot be written down is not done.
+        // Before the first ride is published, because it must not be published without an entry in
+        // the audit.
         record(&replay::Summary::default(), "STARTED").await?;
         let mut progress = Progress::through(&file, "rides");
         let replayed =
@@ -298,7 +299,7 @@ fn replay_rides(cli: &Cli, args: &ReplayRidesArgs) -> anyhow::Result<ExitCode> {
         let recorded = record(&summary, state).await;
         answer(
             format!(
-                "{} read, {} published, {} malformed and skipped, {} not taken by Kafka\n",
+                "{} read, {} published, {} malformed and skipped, {} rejected by Kafka\n",
                 summary.read, summary.published, summary.malformed, summary.failed
             )
             .as_bytes(),
@@ -308,7 +309,7 @@ fn replay_rides(cli: &Cli, args: &ReplayRidesArgs) -> anyhow::Result<ExitCode> {
         }
         recorded?;
         if let Some(why) = summary.first_failure {
-            anyhow::bail!("Kafka did not take {} rides: {why}", summary.failed);
+            anyhow::bail!("Kafka rejected {} rides: {why}", summary.failed);
         }
         anyhow::ensure!(
             !summary.interrupted,
@@ -642,7 +643,7 @@ fn issue_token(cli: &Cli, args: &TokenArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn examine(cli: &Cli, args: &DoctorArgs) -> anyhow::Result<ExitCode> {
-    // No log: the findings say it all, and librdkafka would talk in between.
+    // No log: the findings are complete, and librdkafka's lines would come in between.
     let config = Config::load(cli.config_file(), Needs::ALL);
     let outcome = block_on(async {
         let schema = async |connection: &mut sqlx::PgConnection| match store::schema::schema_status(

@@ -1,5 +1,5 @@
-//! How far long work is: a bar on a terminal, a plain line every few seconds elsewhere. On standard
-//! error, because standard output is for what the work answers.
+//! The progress of long work: a bar on a terminal, a plain line every few seconds elsewhere. It is
+//! on standard error, because standard output is for the result.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal;
@@ -14,10 +14,10 @@ use crate::input::Opened;
 /// How often a plain line is written.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
 
-/// How often the bar is drawn anew.
+/// How often the bar is drawn.
 const BAR_EVERY: Duration = Duration::from_millis(200);
 
-/// The progress of one piece of work through a file.
+/// The progress of one pass through a file.
 #[derive(Debug)]
 pub struct Progress {
     unit: &'static str,
@@ -29,12 +29,12 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Of work through this file, counted in `unit` ("lines", "rides").
+    /// For work through this file, counted in `unit` ("lines", "rides").
     pub fn through(file: &Opened, unit: &'static str) -> Self {
         Self::new(unit, file.bytes_total, Arc::clone(&file.bytes_read))
     }
 
-    /// Of work whose length is not known beforehand.
+    /// For work of unknown length.
     pub fn of_unknown_length(unit: &'static str) -> Self {
         Self::new(unit, None, Arc::default())
     }
@@ -67,7 +67,7 @@ impl Progress {
         }
     }
 
-    /// So many are done. May be called for each: it only shows from time to time.
+    /// The number done so far. It may be called for each item; it draws only from time to time.
     pub fn set(&mut self, count: u64) {
         let every = if self.bar.is_some() {
             BAR_EVERY
@@ -100,7 +100,7 @@ impl Progress {
         }
     }
 
-    /// Writes a line without tearing the bar.
+    /// Writes a line without damaging the bar.
     pub fn note(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{line}")),
@@ -108,7 +108,7 @@ impl Progress {
         }
     }
 
-    /// The work has ended; what it came to is for the caller to say.
+    /// The work has ended; the caller reports the result.
     pub fn finish(self) {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();

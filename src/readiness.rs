@@ -1,4 +1,4 @@
-//! What each role of this process says of itself, for `/readyz`.
+//! What each role of this process reports for `/readyz`.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ pub enum Role {
     Ingest,
     /// Publishes status changes.
     Relay,
-    /// Expires what has run out.
+    /// Expires challenges and rewards.
     Sweep,
 }
 
@@ -43,7 +43,7 @@ impl Readiness {
         ))
     }
 
-    /// Takes note of what a role says. A role that does not run here stays unknown.
+    /// Records the report of a role. A role that does not run here stays unknown.
     pub fn set(&self, role: Role, state: Result<(), String>) {
         let mut roles = self.lock();
         if let Some(known) = roles.get_mut(&role) {
@@ -57,23 +57,24 @@ impl Readiness {
         }
     }
 
-    /// Whether a role has said last that it can do its work.
+    /// Whether a role's last report says that it can do its work.
     pub fn is_ready(&self, role: Role) -> bool {
         matches!(self.lock().get(&role), Some(Ok(())))
     }
 
-    /// Whether a role's reason for not being ready is one of these: for whoever gave it to take back.
+    /// Whether a role's reason for not being ready is one of these, so that its reporter can
+    /// withdraw it.
     pub fn says(&self, role: Role, reasons: &[&str]) -> bool {
         matches!(self.lock().get(&role), Some(Err(why)) if reasons.contains(&why.as_str()))
     }
 
-    /// What every role said last.
+    /// The last report of every role.
     pub fn snapshot(&self) -> BTreeMap<Role, Result<(), String>> {
         self.lock().clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Role, Result<(), String>>> {
-        // Whoever panicked left a whole map behind.
+        // A panic under this lock leaves a consistent map.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

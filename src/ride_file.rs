@@ -11,10 +11,10 @@ use crate::domain::ride::Ride;
 use crate::input::{self, Line, Lines, MAX_LINE_BYTES};
 use crate::wire::{debs2015, format_instant, ride_completed};
 
-/// How rides are written.
+/// The format of rides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// A ride-completed event (contract 4.1) a line.
+    /// One ride-completed event (contract 4.1) per line.
     Ndjson,
     /// Taxi trips of the DEBS 2015 Grand Challenge.
     Debs2015,
@@ -25,11 +25,11 @@ pub enum Format {
 pub struct Row {
     /// Counted from 1.
     pub line: u64,
-    /// The ride with its original instant, or what is wrong with the row.
+    /// The ride with its original instant, or the fault of the row.
     pub ride: Result<Ride, String>,
 }
 
-/// The rides of a text, plain or gzip, one after the other and in bounded memory.
+/// The rides of a text, plain or gzip, one after the other, in bounded memory.
 pub struct Rides<'a> {
     lines: Lines<input::Input<'a>>,
     format: Format,
@@ -68,7 +68,7 @@ impl Rides<'_> {
         }
     }
 
-    /// How many lines have been read.
+    /// The number of lines read.
     pub fn lines_read(&self) -> u64 {
         self.lines.number()
     }

@@ -1,5 +1,4 @@
-//! Development tokens: what the identity provider signs in production, signed here with the
-//! shared secret.
+//! Development tokens. In production the identity provider signs them; here the shared secret does.
 
 use std::time::Duration;
 
@@ -9,21 +8,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Algorithm, AuthConfig};
 
-/// For whom a token is.
+/// The subject of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject<'a> {
     /// A client, by `user_id`.
     User(i64),
     /// An operator.
     Operator {
-        /// What the audit calls them.
+        /// Their name in the audit.
         name: &'a str,
         /// What they may do, separated by spaces.
         scope: &'a str,
     },
 }
 
-/// What a token of ours says. `exp` and `iat` are seconds since 1970.
+/// The claims of a development token. `exp` and `iat` are seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     /// `user_id` in decimal, or an operator's name.
@@ -34,7 +33,7 @@ pub struct Claims {
     pub aud: String,
     /// When it was issued.
     pub iat: i64,
-    /// From when on it is refused.
+    /// When it expires.
     pub exp: i64,
     /// Space-separated; only an operator's token has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,7 +43,7 @@ pub struct Claims {
 /// Why no token was issued.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// Only who has the private key can sign, and that is the identity provider.
+    /// Only the holder of the private key can sign, and that is the identity provider.
     #[error(
         "tokens are signed here with HS256 only and the algorithm is {}: ask your identity provider for one",
         .0.as_str()
@@ -56,7 +55,7 @@ pub enum TokenError {
     /// A lifetime beyond the calendar.
     #[error("a token cannot live that long")]
     TooLong,
-    /// The library refused.
+    /// The library's error.
     #[error("the token cannot be signed: {0}")]
     Signing(#[from] jsonwebtoken::errors::Error),
 }

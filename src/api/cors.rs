@@ -1,5 +1,5 @@
-//! Calls from pages of other origins (Fetch standard, "CORS protocol"), where they are configured.
-//! Tokens travel in a header that a page sets itself, so no credentials are allowed.
+//! Calls from pages of other origins (Fetch standard, "CORS protocol"), if configured. Pages send
+//! tokens in a header that they set themselves, so credentials are not allowed.
 
 use axum::extract::Request;
 use axum::http::header::{
@@ -10,35 +10,35 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-/// What a page may send.
+/// The headers that a page may send.
 const ALLOWED_HEADERS: &str = "Authorization, Content-Type, If-None-Match, Idempotency-Key, \
      traceparent, X-Request-Id";
 
-/// What a page may read besides the usual headers.
+/// The headers that a page may read, besides the usual ones.
 const EXPOSED_HEADERS: &str = "ETag, Retry-After, WWW-Authenticate, X-Request-Id";
 
 /// The methods of the client API.
 const METHODS: &str = "GET, POST";
 
-/// How long a browser may remember this, in seconds; more is not believed anyway.
+/// How long a browser may cache this, in seconds; browsers cap longer times.
 const MAX_AGE: &str = "7200";
 
-/// Which origins may call.
+/// The origins that may call.
 #[derive(Clone, Debug)]
 pub struct Cors {
-    /// Empty for all.
+    /// Empty means all.
     origins: Vec<HeaderValue>,
 }
 
 impl Cors {
-    /// As configured; `None` where no origin is.
+    /// As configured; `None` if no origin is.
     pub fn new(origins: &[String]) -> Option<Self> {
         match origins {
             [] => None,
             [all] if all == "*" => Some(Self {
                 origins: Vec::new(),
             }),
-            // The configuration takes only what is a header's value.
+            // The configuration accepts only valid header values.
             origins => Some(Self {
                 origins: origins
                     .iter()
@@ -48,7 +48,7 @@ impl Cors {
         }
     }
 
-    /// The response to a browser that asks what it may send, if this is one.
+    /// The response to a preflight, if the request is one.
     pub fn preflight(&self, request: &Request) -> Option<Response> {
         let headers = request.headers();
         let asks = request.method() == Method::OPTIONS
@@ -65,7 +65,7 @@ impl Cors {
         .map(|response| (StatusCode::NO_CONTENT, response).into_response())
     }
 
-    /// What the response to a page of this origin carries; `None` where it may not read it.
+    /// The headers of the response to a page of this origin; `None` if it may not read it.
     pub fn allowed(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         let origin = headers.get(ORIGIN)?;
         if self.origins.is_empty() {
@@ -74,7 +74,7 @@ impl Cors {
         self.origins.contains(origin).then(|| origin.clone())
     }
 
-    /// Lets the page read a response, where it may.
+    /// Lets the page read a response, if it may.
     pub fn let_read(&self, allowed: Option<HeaderValue>, headers: &mut HeaderMap) {
         if !self.origins.is_empty() {
             headers.append(VARY, HeaderValue::from_static("Origin"));

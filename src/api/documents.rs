@@ -1,5 +1,5 @@
-//! What others build against, on the admin listener: the OpenAPI and AsyncAPI documents, and Swagger
-//! UI to read them with. All of it is in the binary; nothing is fetched from elsewhere.
+//! The API documents on the admin listener: OpenAPI, AsyncAPI, and Swagger UI to read them. All of
+//! it is in the binary; nothing is fetched from elsewhere.
 
 use std::io::Read as _;
 
@@ -23,7 +23,7 @@ const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const JSON: &str = "application/json";
 
-/// Only what this listener serves; Swagger UI writes styles into elements and draws from data URLs.
+/// Only files of this listener; Swagger UI writes styles into elements and draws from data URLs.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
@@ -33,8 +33,8 @@ const START: &str = include_str!("swagger-ui/start.js");
 const BUNDLE: &[u8] = include_bytes!("swagger-ui/swagger-ui-bundle.js.gz");
 const STYLE: &[u8] = include_bytes!("swagger-ui/swagger-ui.css.gz");
 
-/// `/docs`, `/openapi/client.json`, `/openapi/admin.json`, `/asyncapi.json`: the same for everybody,
-/// so without a token.
+/// `/docs`, `/openapi/client.json`, `/openapi/admin.json`, `/asyncapi.json`. They are public, so
+/// they need no token.
 pub fn router() -> Router {
     let fixed = |kind, text: String| {
         get(move || {
@@ -48,7 +48,7 @@ pub fn router() -> Router {
         fixed(HTML, page.replace("{calls}", calls))
     };
     let admin = page("admin API", "../openapi/admin.json", "here");
-    // The client API is another listener, which a page of this one may not call.
+    // The client API is on another listener, which a page of this one may not call.
     let client = page("client API", "../openapi/client.json", "elsewhere");
     Router::new()
         .route("/docs", get(async || Redirect::to("/docs/admin")))
@@ -89,7 +89,7 @@ fn answer(kind: &'static str, body: Vec<u8>) -> Response {
     (headers, body).into_response()
 }
 
-/// A file that is kept packed, unpacked for whoever does not take it so.
+/// A file that is stored compressed; it is decompressed for a caller that does not accept gzip.
 fn packed(kind: &'static str, bytes: &'static [u8], headers: &HeaderMap) -> Result<Response> {
     let mut response = if takes_gzip(headers) {
         let mut response = answer(kind, bytes.to_vec());

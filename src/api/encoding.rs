@@ -1,11 +1,11 @@
-//! Content encodings: which a response may have, and which a body has (RFC 9110, 8.4 and 12.5.3).
+//! Content encodings of responses and bodies (RFC 9110, 8.4 and 12.5.3).
 
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 
 use super::problem::{Problem, Result};
 
-/// Whether the caller takes gzip: by its name or by `*`, and not with the weight 0.
+/// Whether the caller accepts gzip, by its name or by `*`, and not with the weight 0.
 pub fn takes_gzip(headers: &HeaderMap) -> bool {
     let mut by_star = false;
     for value in headers.get_all(ACCEPT_ENCODING) {
@@ -34,7 +34,7 @@ fn is_gzip(coding: &str) -> bool {
     coding.eq_ignore_ascii_case("gzip") || coding.eq_ignore_ascii_case("x-gzip")
 }
 
-/// Refuses a body that is encoded: it would be read as what it is not.
+/// Refuses an encoded body, because it would be read wrongly.
 pub fn require_plain(headers: &HeaderMap) -> Result<()> {
     if codings(headers).next().is_none() {
         Ok(())
@@ -43,7 +43,7 @@ pub fn require_plain(headers: &HeaderMap) -> Result<()> {
     }
 }
 
-/// Refuses a body that is encoded otherwise than once by gzip.
+/// Refuses a body with any encoding but one gzip.
 pub fn require_plain_or_gzip(headers: &HeaderMap) -> Result<()> {
     let mut codings = codings(headers);
     match (codings.next(), codings.next()) {
@@ -53,7 +53,8 @@ pub fn require_plain_or_gzip(headers: &HeaderMap) -> Result<()> {
     }
 }
 
-/// What was done to a body, in this order; a value that is not ASCII is unknown.
+/// The encodings of a body, in the order in which they were applied; a value that is not ASCII is
+/// unknown.
 fn codings(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     headers
         .get_all(CONTENT_ENCODING)

@@ -13,10 +13,10 @@ use serde::Serialize;
 use crate::store::participations::Stored;
 use crate::wire::revision::{Precondition, Revision};
 
-/// What proxies that compress a response put after its tag, behind `-`, `--` or `;`.
+/// The suffixes that compressing proxies add to a tag, after `-`, `--` or `;`.
 const CODINGS: [&str; 5] = ["gzip", "br", "zstd", "deflate", "df"];
 
-/// Whether the condition is met by something whose tag is `"{opaque}"`: the client has it already.
+/// Whether the condition matches the tag `"{opaque}"`: the client has that version already.
 pub fn is_known(headers: &HeaderMap, opaque: &str) -> bool {
     headers.get_all(IF_NONE_MATCH).iter().any(|value| {
         let text = value.to_str().unwrap_or_default();
@@ -68,15 +68,15 @@ impl<T: Serialize> IntoResponse for Revised<T> {
     }
 }
 
-/// Whether the condition is `*`: whatever there is.
+/// Whether the condition is `*`, which matches any tag.
 fn is_any(text: &str) -> bool {
     text.trim() == "*"
 }
 
-/// The tags of a list, weak or not, without quotes, and without what a proxy put after them.
+/// The tags of a list, weak or not, without quotes, and without a proxy's suffix.
 fn each_tag<'a>(text: &'a str, mut take: impl FnMut(&'a str)) {
     let mut rest = text;
-    // A tag may hold a comma, so the quotes lead.
+    // A tag may contain a comma, so the quotes delimit.
     while let Some((_, after)) = rest.split_once('"') {
         let Some((opaque, after)) = after.split_once('"') else {
             return;
@@ -117,15 +117,15 @@ fn without_coding(opaque: &str) -> &str {
 pub struct Tag {
     /// The version.
     pub version: i32,
-    /// Past the deadline, and not expired.
+    /// The deadline has passed, and the participation has not expired.
     pub settling: bool,
 }
 
 /// How far two estimates of the database's clock may differ.
 const CLOCKS_DIFFER: TimeDelta = TimeDelta::seconds(2);
 
-/// Settling does not end because another process, or the next estimate, has the clock a little
-/// earlier: where the client was told so, the deadline stays passed.
+/// Settling must not end because another process, or the next estimate, has a slightly earlier
+/// clock. If the client was told that it is settling, the deadline stays passed.
 pub fn keep_settling(stored: Stored, was_settling: bool) -> Stored {
     let deadline = stored.state.challenge_deadline;
     if was_settling && stored.now < deadline && deadline - stored.now <= CLOCKS_DIFFER {
@@ -138,7 +138,7 @@ pub fn keep_settling(stored: Stored, was_settling: bool) -> Stored {
 }
 
 impl Tag {
-    /// Of what was just read.
+    /// Of a participation that was just read.
     pub fn of(stored: &Stored) -> Self {
         Self {
             version: stored.state.version,
@@ -146,7 +146,7 @@ impl Tag {
         }
     }
 
-    /// Reads an opaque tag (without quotes); `None` for one that is not of this form.
+    /// Parses an opaque tag (without quotes); `None` if it does not have this form.
     fn parse(opaque: &str) -> Option<Self> {
         let (version, settling) = match opaque.strip_suffix('s') {
             Some(version) => (version, true),
@@ -165,7 +165,7 @@ impl fmt::Display for Tag {
     }
 }
 
-/// What a request says about the tags its client has.
+/// What a request says about the tags that its client has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
     any: bool,
@@ -174,7 +174,7 @@ pub struct Condition {
 }
 
 impl Condition {
-    /// Reads `If-None-Match`: `*` or a list of tags, weak or not, which are compared weakly.
+    /// Parses `If-None-Match`: `*` or a list of tags, weak or not, which are compared weakly.
     pub fn of(headers: &HeaderMap) -> Self {
         let mut condition = Self::default();
         for value in headers.get_all(IF_NONE_MATCH) {
@@ -190,8 +190,8 @@ impl Condition {
         each_tag(text, |opaque| self.tags.extend(Tag::parse(opaque)));
     }
 
-    /// The condition of one who waits: `*` says "whatever you have", which is what was found first;
-    /// a change from it is what they wait for.
+    /// The condition of a long poll. `*` means the tag that was found first; the poll waits for a
+    /// change of it.
     pub fn pinned(self, found: Tag) -> Self {
         if !self.any {
             return self;
@@ -203,12 +203,12 @@ impl Condition {
         }
     }
 
-    /// Whether there is one at all.
+    /// Whether there is a condition.
     pub fn is_present(&self) -> bool {
         self.present
     }
 
-    /// Whether the client has this already.
+    /// Whether the client has this version already.
     pub fn matches(&self, tag: Tag) -> bool {
         self.any || self.tags.contains(&tag)
     }

@@ -1,5 +1,5 @@
-//! The examples of the OpenAPI documents: values that several share, and the bodies of requests and
-//! responses by operation.
+//! The examples of the OpenAPI documents: shared values, and the bodies of requests and responses
+//! by operation.
 
 use std::sync::LazyLock;
 
@@ -19,7 +19,7 @@ pub fn shared(name: &str) -> Value {
     with_shared(&EXAMPLES["values"][name])
 }
 
-/// `{"name": value}` as OpenAPI has it; a text `@name` stands for the shared value of that name.
+/// `{"name": value}` in OpenAPI's form; a text `@name` stands for the shared value of that name.
 pub fn named(examples: &Value) -> Value {
     let examples = examples.as_object().into_iter().flatten();
     examples

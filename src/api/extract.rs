@@ -1,4 +1,4 @@
-//! What handlers take from requests, each with the contract's response to what cannot be taken.
+//! The extractors of the handlers, each with the contract's error response for invalid input.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use super::encoding::require_plain;
 use super::problem::{Problem, Result};
 use crate::wire::document;
 
-/// How large a body may be and how long it may take. The server puts it into every request; a
-/// handler of larger bodies reads the request itself.
+/// The largest body and its timeout. The server puts these limits into every request; a handler of
+/// larger bodies reads the request itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyRules {
     /// Most bytes.
     pub limit_bytes: usize,
-    /// Longest time from the head to the body's end.
+    /// The timeout from the head to the body's end.
     pub timeout: Duration,
 }
 
@@ -32,7 +32,7 @@ impl Default for BodyRules {
     }
 }
 
-/// Reads a whole body within the rules.
+/// Reads a whole body within the limits.
 async fn body(request: Request) -> Result<Vec<u8>> {
     require_plain(request.headers())?;
     let rules: BodyRules = request.extensions().get().copied().unwrap_or_default();
@@ -59,8 +59,8 @@ async fn body(request: Request) -> Result<Vec<u8>> {
         .unwrap_or_else(|_| Err(Problem::request_timeout()))
 }
 
-/// A body that is a JSON object; its fields are the handler's to check, so that each can be named.
-/// The content type is not looked at: there is nothing else it could be.
+/// A body that is a JSON object. The handler checks the fields, so that each error names its field.
+/// The content type is ignored, because only JSON is possible.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct JsonObject(pub Map<String, Value>);
 
@@ -72,7 +72,8 @@ impl<S: Send + Sync> FromRequest<S> for JsonObject {
     }
 }
 
-/// As [`JsonObject`], of a call whose body may be left out: nothing is an object without fields.
+/// Like [`JsonObject`], for a call with an optional body: an empty body is an object without
+/// fields.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OptionalJsonObject(pub Map<String, Value>);
 
@@ -95,7 +96,7 @@ fn object(bytes: Vec<u8>) -> Result<JsonObject> {
             "The body must be a JSON object.",
         )),
         Err(error) => {
-            // Its text is JSON, but it says a thing twice.
+            // The text is JSON, but a field is there twice.
             let what = if error.is_data() {
                 "ambiguous"
             } else {
@@ -108,8 +109,8 @@ fn object(bytes: Vec<u8>) -> Result<JsonObject> {
     }
 }
 
-/// The one parameter of a path, such as `{promotion_id}`. What cannot be one names nothing, so it
-/// is not found.
+/// The one parameter of a path, such as `{promotion_id}`. An invalid value names nothing, so it is
+/// not found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathParam<T>(pub T);
 
@@ -124,7 +125,7 @@ where
         let Ok(Path(text)) = Path::<String>::from_request_parts(parts, state).await else {
             return Err(Problem::not_found());
         };
-        // Rust's integers may be written with a plus, ids may not.
+        // Rust's parser accepts a plus sign; ids have none.
         if text.starts_with('+') {
             return Err(Problem::not_found());
         }

@@ -1,4 +1,4 @@
-//! How many requests a client may send.
+//! The rate limit of each client.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -11,21 +11,21 @@ use super::problem::{Problem, Result};
 use crate::config::ApiConfig;
 use crate::domain::UserId;
 
-/// How often clients who have their whole burst again are forgotten, which bounds the memory by
-/// those who called within the last seconds.
+/// How often clients with a full bucket are forgotten. This bounds the memory by the clients who
+/// called within the last seconds.
 pub const FORGET_EVERY: Duration = Duration::from_secs(5);
 
-/// A bucket per client; refills while they are quiet.
+/// One token bucket per client, which refills over time.
 #[derive(Debug)]
 pub struct RateLimit {
-    /// `None` is no limit.
+    /// `None` means no limit.
     limiter: Option<DefaultKeyedRateLimiter<UserId>>,
     clock: DefaultClock,
     refused: IntCounter,
 }
 
 impl RateLimit {
-    /// As configured; `refused` counts.
+    /// As configured; `refused` counts refused requests.
     pub fn new(config: &ApiConfig, refused: IntCounter) -> Self {
         let quota = NonZeroU32::new(config.rate_limit_per_second).map(|rate| {
             let burst = NonZeroU32::new(config.rate_limit_burst).unwrap_or(NonZeroU32::MIN);
@@ -49,7 +49,7 @@ impl RateLimit {
         })
     }
 
-    /// Forgets who would be let in with a whole burst anyway.
+    /// Forgets the clients whose bucket is full.
     pub fn forget_quiet(&self) {
         if let Some(limiter) = &self.limiter {
             limiter.retain_recent();

@@ -17,10 +17,10 @@ use crate::readiness::{Readiness, Role};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
-/// What they report about.
+/// The state that the probes report.
 #[derive(Clone, Debug)]
 pub struct ProbeState {
-    /// What the roles say.
+    /// The reports of the roles.
     pub readiness: Arc<Readiness>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
@@ -39,7 +39,7 @@ pub fn router(state: ProbeState) -> Router {
 
 async fn ready(State(state): State<ProbeState>, uri: Uri) -> Result<Response> {
     let mut roles = state.readiness.snapshot();
-    // What else a prober writes there to be answered afresh does not matter.
+    // Other parameters, which a prober adds to bypass caches, are ignored.
     if let Some(asked) = Params::of(&uri).text("role") {
         let runs_here = |role: &Role| role.as_str() == asked;
         roles.retain(|role, _| runs_here(role));

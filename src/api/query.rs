@@ -1,5 +1,5 @@
-//! Query parameters: each call says which it has, and others are refused, as unknown fields of a body
-//! are. Also the pages of lists.
+//! Query parameters. Each call declares its parameters, and others are refused, as unknown fields
+//! of a body are. This file also has the pages of lists.
 
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -17,13 +17,13 @@ use crate::domain::fields::{FieldError, shown};
 use crate::domain::words::UnknownWord;
 use crate::domain::{Instant, parse_instant};
 
-/// What a call takes from its query.
+/// The query parameters of a call.
 pub trait FromQuery: Sized {
-    /// Takes every parameter that the call has.
+    /// Takes every parameter of the call.
     fn from_query(params: &mut Params) -> Result<Self>;
 
-    /// Reads the query of an address; a parameter that the call does not have, or one that is there
-    /// twice, is an invalid request that names it.
+    /// Parses the query of a URI. A parameter that the call does not have, or that is there twice,
+    /// is an invalid request that names it.
     fn of(uri: &Uri) -> Result<Self> {
         let mut params = Params::of(uri);
         let read = Self::from_query(&mut params)?;
@@ -32,14 +32,14 @@ pub trait FromQuery: Sized {
     }
 }
 
-/// Of a call without query parameters.
+/// A call without query parameters.
 impl FromQuery for () {
     fn from_query(_: &mut Params) -> Result<Self> {
         Ok(())
     }
 }
 
-/// A query's parameters, to be asked for one by one.
+/// The parameters of a query, to be taken one by one.
 #[derive(Clone, Debug, Default)]
 pub struct Params {
     pairs: Vec<(String, String)>,
@@ -47,11 +47,11 @@ pub struct Params {
 }
 
 impl Params {
-    /// Of an address.
+    /// Of a URI.
     pub fn of(uri: &Uri) -> Self {
         let pairs = match uri.query() {
             None => Vec::new(),
-            // Any text is a list of pairs.
+            // Any text parses as a list of pairs.
             Some(_) => Query::<Vec<(String, String)>>::try_from_uri(uri)
                 .map(|Query(pairs)| pairs)
                 .unwrap_or_default(),
@@ -73,12 +73,13 @@ impl Params {
             .map(|(_, value)| value.as_str())
     }
 
-    /// A parameter as it is written; an empty one counts as left out.
+    /// The raw value of a parameter; an empty one counts as missing.
     pub fn text(&mut self, name: &'static str) -> Option<&str> {
         self.value(name).filter(|value| !value.is_empty())
     }
 
-    /// An integer within a range; anything else, nothing too, is an invalid request that names it.
+    /// An integer within a range. Any other value, an empty one too, is an invalid request that
+    /// names the parameter.
     pub fn integer(
         &mut self,
         name: &'static str,
@@ -87,7 +88,7 @@ impl Params {
         let Some(text) = self.value(name) else {
             return Ok(None);
         };
-        // Rust's integers may be written with a plus, JSON's may not.
+        // Rust's parser accepts a plus sign; JSON's integers have none.
         let number = text.parse().ok().filter(|_| !text.starts_with('+'));
         match number {
             Some(number) if range.contains(&number) => Ok(Some(number)),
@@ -139,7 +140,7 @@ impl Params {
         })
     }
 
-    /// Refuses what was not asked for, and what is there twice.
+    /// Refuses parameters that were not taken, and repeated ones.
     fn finish(self) -> Result<()> {
         let mut errors = Vec::new();
         for (at, (name, _)) in self.pairs.iter().enumerate() {
@@ -160,10 +161,10 @@ impl Params {
     }
 }
 
-/// Items of a page where nothing is asked.
+/// The default page size.
 pub const DEFAULT_LIMIT: i64 = 50;
 
-/// Most items of a page.
+/// The largest page size.
 pub const MAX_LIMIT: i64 = 200;
 
 /// The parameters of every list.
@@ -179,12 +180,12 @@ pub struct PageParams {
     cursor: Option<String>,
 }
 
-/// Which page of a list is asked for; `C` is what the list's cursors hold.
+/// The requested page of a list; `C` is the content of the list's cursors.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Paging<C> {
-    /// Most items.
+    /// The page size.
     pub limit: i64,
-    /// The place after which it begins; `None` is the first page.
+    /// The place after which it begins; `None` for the first page.
     pub after: Option<C>,
 }
 
@@ -202,13 +203,13 @@ impl<C: DeserializeOwned> FromQuery for Paging<C> {
     }
 }
 
-/// A cursor that no page gave out.
+/// The error for a cursor that no page has returned.
 pub fn bad_cursor() -> Problem {
     Problem::invalid_field("cursor", "must be the next_cursor of a page")
 }
 
 impl<C> Paging<C> {
-    /// How many rows to read: one more than the page holds shows whether there is another.
+    /// How many rows to read: one more than the page holds, to see whether there is a next page.
     pub fn fetch(&self) -> i64 {
         self.limit + 1
     }
@@ -227,18 +228,18 @@ impl<C> Paging<C> {
     }
 }
 
-/// What every list returns.
+/// The response of every list.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Page<T> {
     /// This page's items.
     pub items: Vec<T>,
-    /// To be given as `cursor` for the next page; `null` on the last.
+    /// The `cursor` of the next page; `null` on the last page.
     #[schema(required)]
     pub next_cursor: Option<String>,
 }
 
 impl<T> Page<T> {
-    /// These rows, after which there are `more`.
+    /// These rows, and whether there are `more` after them.
     pub fn of<R, P: Serialize>(
         rows: Vec<R>,
         more: bool,
@@ -262,7 +263,7 @@ pub fn encode_cursor(place: &impl Serialize) -> String {
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(place).unwrap_or_default())
 }
 
-/// The place that [`encode_cursor`] wrote; `None` for what it did not write.
+/// The place of a text from [`encode_cursor`]; `None` for any other text.
 pub fn decode_cursor<C: DeserializeOwned>(cursor: &str) -> Option<C> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()
 }

@@ -1,4 +1,4 @@
-//! The picture of a back-test: completion rate and cost over `target_rides`, as SVG.
+//! The chart of a back-test: completion rate and cost over `target_rides`, as SVG.
 
 use std::fmt::Write as _;
 
@@ -14,14 +14,14 @@ const BOTTOM: f64 = 56.0;
 const RATE_COLOUR: &str = "#1f6feb";
 const COST_COLOUR: &str = "#b35900";
 
-/// How many intervals each axis has.
+/// The number of intervals on each axis.
 const INTERVALS: u32 = 5;
 
-/// At most this many targets are written below the axis.
+/// The most targets that are written below the axis.
 const MAX_LABELS: usize = 12;
 
-/// A chart of the report's targets: the completion rate by the left axis, and the cost by the right
-/// one where a reward's amount was given. It has a white background, so that it can be read on any
+/// A chart of the report's targets: the completion rate on the left axis, and the cost on the right
+/// one if a reward's amount is given. It has a white background, so that it is readable on any
 /// page.
 pub fn svg(report: &Report) -> String {
     let rows = &report.targets;
@@ -115,7 +115,7 @@ impl Chart {
         HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
     }
 
-    /// A line through every target, with a dot at each that says its value.
+    /// A line through every target, with a dot that shows the value of each.
     fn curve(&self, rows: &[Row], colour: &str, share: impl Fn(&Row) -> f64) -> String {
         let points: Vec<(f64, f64)> = rows
             .iter()
@@ -141,13 +141,13 @@ impl Chart {
 }
 
 fn text(x: f64, y: f64, anchor: &str, colour: &str, text: &str) -> String {
-    // Every text is a number, a currency code or a word of this file: nothing to escape.
+    // Every text is a number, a currency code or a word of this file, so nothing needs escaping.
     format!(
         "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"{colour}\">{text}</text>\n"
     )
 }
 
-/// The cost in the currency's unit; 0 where no amount was given.
+/// The cost in the currency's unit; 0 if no amount is given.
 fn units(row: &Row) -> f64 {
     row.cost_cents.map_or(0.0, |cents| cents as f64 / 100.0)
 }
@@ -165,7 +165,7 @@ fn round_up(number: f64) -> f64 {
         .unwrap_or(number)
 }
 
-/// Thousands and millions are shortened: `1.5M`.
+/// Shortens thousands and millions: `1.5M`.
 fn money(units: f64) -> String {
     if units >= 1e6 {
         format!("{:.1}M", units / 1e6)

@@ -1,5 +1,5 @@
-//! Every client's challenge, judged ride by ride as ingest judges it, and the tallies that answer
-//! for each target at once.
+//! Every client's challenge, judged ride by ride as ingest judges it, and the counts that give the
+//! result for all targets at once.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::RangeInclusive;
@@ -14,21 +14,21 @@ use crate::domain::promotion::{Conditions, Verdict};
 use crate::domain::ride::Ride;
 use crate::domain::{Instant, UserId};
 
-/// A repetition of a ride is recognised while the client's newest ride was completed at most this
-/// much later. Older ids are forgotten, so that memory does not grow with the rides.
+/// A repeated ride is recognised while the client's newest ride was completed at most this much
+/// later. Older ids are forgotten, so that memory does not grow with the rides.
 const DUPLICATES_WITHIN: TimeDelta = TimeDelta::days(7);
 
-/// How many rides short of the target still is a near miss.
+/// How many rides short of the target is still a near miss.
 const NEAR_MISS: u32 = 3;
 
-/// Which rides of the input are of the period, and of which clients.
+/// Which rides of the input are in the period, and of which clients.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
-    /// Rides completed before this are passed over.
+    /// Rides completed before this are skipped.
     pub from: Option<Instant>,
-    /// Rides completed at or after this are passed over.
+    /// Rides completed at or after this are skipped.
     pub to: Option<Instant>,
-    /// Only these clients, where given.
+    /// Only these clients, if given.
     pub users: Option<HashSet<UserId>>,
 }
 
@@ -43,9 +43,9 @@ impl Scope {
     }
 }
 
-/// All clients of a back-test. Feed it rides in the order in which they were published.
+/// All clients of a back-test. It needs the rides in the order in which they were published.
 pub struct Clients<'a> {
-    /// With the largest target that is asked about: a client who reached a smaller one rides on.
+    /// With the largest target: a client who reached a smaller one continues to ride.
     conditions: &'a Conditions,
     targets: RangeInclusive<u32>,
     scope: Scope,
@@ -69,7 +69,7 @@ struct Client<'a> {
 }
 
 impl<'a> Clients<'a> {
-    /// No client yet. `conditions` ask for the last of `targets`.
+    /// No client yet. `conditions` have the last of `targets`.
     pub fn new(conditions: &'a Conditions, targets: RangeInclusive<u32>, scope: Scope) -> Self {
         let counts = conditions.target_rides as usize + 1;
         Self {
@@ -86,12 +86,12 @@ impl<'a> Clients<'a> {
         }
     }
 
-    /// Rides that were recognised as repetitions.
+    /// Rides that were recognised as repeats.
     pub fn duplicates(&self) -> u64 {
         self.duplicates
     }
 
-    /// Rides outside of the period, or of other clients than those asked about.
+    /// Rides outside of the period, or of clients that are not selected.
     pub fn outside(&self) -> u64 {
         self.outside
     }

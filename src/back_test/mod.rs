@@ -1,5 +1,5 @@
-//! `back-test`: what a promotion would have come to, had every client started it with their first
-//! ride of a period. Judges rides by the code that ingest judges them with; writes nothing.
+//! `back-test`: what a promotion would have come to if every client had started it with their first
+//! ride of a period. It judges rides by the code of ingest, and writes nothing.
 
 mod chart;
 mod clients;
@@ -24,28 +24,28 @@ use crate::input::{Line, Lines, Opened};
 use crate::ride_file::{self, Format};
 use crate::wire::{document, ride_completed};
 
-/// How many rides are judged before other tasks get their turn.
+/// How many rides are judged before other tasks may run.
 const YIELD_EVERY: u64 = 1_024;
 
-/// What is asked.
+/// The parameters of a back-test.
 #[derive(Clone, Debug)]
 pub struct Question {
     /// The promotion's conditions.
     pub conditions: Conditions,
-    /// A row for each of these targets; none is the target of the conditions.
+    /// One row for each of these targets; empty means the target of the conditions.
     pub targets: Option<RangeInclusive<u32>>,
     /// What one completion costs, in cents.
     pub reward_cents: Option<i64>,
-    /// Whose rides, of which time.
+    /// Which rides: the period and the clients.
     pub scope: Scope,
 }
 
-/// A back-test was asked for in a way that has no answer.
+/// The parameters are invalid.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(pub String);
 
-/// Reads a conditions document; every fault is named with its field.
+/// Reads a conditions document. Every fault names its field.
 pub fn conditions(text: &str) -> Result<Conditions, UsageError> {
     let value = document::read(text.as_bytes().to_vec())
         .map_err(|error| UsageError(format!("the conditions cannot be read: {error}")))?;
@@ -58,7 +58,7 @@ pub fn conditions(text: &str) -> Result<Conditions, UsageError> {
     })
 }
 
-/// Reads a file of `user_id`s, one a line; blank lines are passed over.
+/// Reads a file with one `user_id` per line; blank lines are skipped.
 pub async fn users(file: Opened) -> anyhow::Result<HashSet<UserId>> {
     let mut lines = Lines::new(file.text);
     let mut users = HashSet::new();
@@ -87,8 +87,8 @@ pub async fn users(file: Opened) -> anyhow::Result<HashSet<UserId>> {
     Ok(users)
 }
 
-/// Back-tests on a file of rides. `watch` hears how many rows were read; `malformed` of each row
-/// that is not a ride, with its line and the fault.
+/// Back-tests on a file of rides. `watch` gets the number of rows read; `malformed` gets the line
+/// and the fault of each row that is not a valid ride.
 pub async fn on_file(
     question: &Question,
     file: Opened,
@@ -127,7 +127,8 @@ pub async fn on_file(
     Ok(test.report(question))
 }
 
-/// Back-tests on the ride topic's history from `from` on. Blocks until the topic's end is reached.
+/// Back-tests on the ride topic's history from `from` on. It blocks until the topic's end is
+/// reached.
 pub fn on_topic(
     question: &Question,
     kafka: &KafkaConfig,
@@ -155,7 +156,7 @@ impl Question {
         self.targets.clone().unwrap_or(target..=target)
     }
 
-    /// The conditions with the largest target: smaller ones are reached on the way.
+    /// The conditions with the largest target; smaller ones are reached on the way.
     fn widest(&self) -> Conditions {
         Conditions {
             target_rides: *self.targets().end(),
@@ -164,7 +165,7 @@ impl Question {
     }
 }
 
-/// A back-test under way.
+/// A back-test in progress.
 struct Test<'a> {
     clients: Clients<'a>,
     read: u64,

@@ -1,4 +1,4 @@
-//! What a back-test found, and its three forms: a table to read, JSON and CSV for programs.
+//! The report of a back-test in its three formats: a table for people, JSON and CSV for programs.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use serde::ser::{SerializeMap, Serializer};
 use crate::domain::Instant;
 use crate::domain::promotion::{Conditions, Verdict};
 
-/// The form of the report.
+/// The format of the report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Output {
     /// Aligned columns, for people.
@@ -17,7 +17,7 @@ pub enum Output {
     Table,
     /// One JSON object.
     Json,
-    /// RFC 4180 with a header, a row for each target.
+    /// RFC 4180 with a header, one row per target.
     Csv,
 }
 
@@ -28,7 +28,7 @@ pub struct Report {
     pub conditions: Conditions,
     /// The first and the last `completed_at` of the rides that were judged; null without any.
     pub period: Option<Period>,
-    /// What became of the input.
+    /// Counts of the input.
     pub rides: Rides,
     /// The outcome for each target, in order.
     pub targets: Vec<Row>,
@@ -45,7 +45,7 @@ pub struct Period {
     pub to: Instant,
 }
 
-/// Counts of the input; rides after a client's completion are in none but `read`.
+/// Counts of the input. Rides after a client's completion are only in `read`.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Rides {
     /// Rows or records that were read.
@@ -54,7 +54,7 @@ pub struct Rides {
     pub malformed: u64,
     /// Those of other clients, or completed outside of the period.
     pub outside: u64,
-    /// Repetitions of a ride.
+    /// Repeated rides.
     pub duplicates: u64,
 }
 
@@ -65,9 +65,9 @@ pub struct Row {
     pub target_rides: u32,
     /// Clients with a ride in the period: each started with their first one.
     pub clients: u64,
-    /// Those of them who reached the target in time.
+    /// Clients who reached the target in time.
     pub completed: u64,
-    /// Those who did not, and whose challenge was not over when the input ended.
+    /// Clients who did not, and whose challenge was not over when the input ended.
     pub still_open: u64,
     /// Days from the start to the completing ride; null where no client completed.
     pub days_to_completion: Option<DaysToCompletion>,
@@ -76,7 +76,7 @@ pub struct Row {
     /// Verdicts on the rides of challenges in progress.
     #[serde(serialize_with = "by_verdict")]
     pub verdicts: [(Verdict, u64); Verdict::ALL.len()],
-    /// The reward's amount times the completions; null where no amount was given.
+    /// The reward's amount times the completions; null if no amount was given.
     pub cost_cents: Option<i64>,
 }
 
@@ -163,7 +163,7 @@ const COLUMNS: [&str; 12] = [
 ];
 
 impl Report {
-    /// The report in this form, ended by a line end.
+    /// The report in this format, with a line end.
     pub fn render(&self, output: Output) -> anyhow::Result<String> {
         Ok(match output {
             Output::Table => self.table(),
@@ -172,7 +172,7 @@ impl Report {
         })
     }
 
-    /// The rate is derived, so it is put into the JSON here.
+    /// The rate is derived, so it is added to the JSON here.
     fn json(&self) -> anyhow::Result<serde_json::Value> {
         let mut json = serde_json::to_value(self)?;
         for (index, row) in self.targets.iter().enumerate() {

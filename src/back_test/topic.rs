@@ -1,4 +1,4 @@
-//! The ride topic's history as a source: read from a moment on to the ends as they are at the
+//! The ride topic's history as a source. It is read from a moment on, up to the ends at the
 //! beginning of the run. It joins no group and commits nothing.
 
 use std::collections::BTreeSet;
@@ -16,22 +16,22 @@ use crate::domain::Instant;
 use crate::kafka::{self, LogContext};
 use crate::wire::ride_completed::MAX_AHEAD;
 
-/// How long the broker may take for metadata and offsets.
+/// The timeout of metadata and offsets.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A read that yields nothing for this long fails.
+/// A read without a record for this long fails.
 const STALLED_AFTER: Duration = Duration::from_secs(60);
 
-/// How often the loop looks whether it should stop.
+/// How often the loop checks whether it should stop.
 const POLL: Duration = Duration::from_millis(100);
 
 type Consumer = BaseConsumer<LogContext>;
 
-/// Hands every record that was published from `from` on to `each`, in offset order within a
-/// partition; tombstones are passed over. Blocks; call it on a thread of its own.
+/// Passes every record that was published from `from` on to `each`, in offset order within a
+/// partition; tombstones are skipped. It blocks; call it on a thread of its own.
 ///
-/// Rides are published after they were completed, or at most [`MAX_AHEAD`] before; later records
-/// are all read, since a ride may arrive late.
+/// Rides are published after they were completed, or at most [`MAX_AHEAD`] before. All later
+/// records are read, because a ride may arrive late.
 pub fn read(
     config: &KafkaConfig,
     from: Instant,
@@ -65,7 +65,7 @@ pub fn read(
             }
             Some(Err(error)) => tracing::debug!(%error, "reading the ride topic"),
             None if progress_at.elapsed() > STALLED_AFTER => {
-                bail!("the topic {topic} yielded nothing for {STALLED_AFTER:?}");
+                bail!("the topic {topic} returned no record for {STALLED_AFTER:?}");
             }
             None => {}
         }
@@ -101,7 +101,7 @@ fn assign(consumer: &Consumer, topic: &str, from: Instant) -> anyhow::Result<BTr
         element
             .error()
             .with_context(|| format!("partition {} of {topic}", element.partition()))?;
-        // No record is that late: the end.
+        // There is no record that late: the end.
         if let Offset::Offset(_) = element.offset() {
             assignment.add_partition_offset(topic, element.partition(), element.offset())?;
             reading.insert(element.partition());
@@ -113,7 +113,7 @@ fn assign(consumer: &Consumer, topic: &str, from: Instant) -> anyhow::Result<BTr
     Ok(reading)
 }
 
-/// Errors that do not pass by themselves.
+/// Errors that do not pass without action.
 fn is_lasting(error: &KafkaError) -> bool {
     use rdkafka::types::RDKafkaErrorCode as Code;
 

@@ -1,4 +1,4 @@
-//! Filling a batch: decoding each record where it lies in librdkafka's buffer, within bounds.
+//! Fills a batch: decodes each record in place in librdkafka's buffer, within bounds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,24 +18,24 @@ use crate::store::rides::{Batch, IncomingRide, QuarantinedRecord, Range};
 use crate::wire::ride_completed::{QuarantineReason, Rejected, decode, user_id_of_key};
 use crate::wire::traceparent::{HEADER, Traceparent, first_of};
 
-/// Where one partition stands for the reader.
+/// The reader's position in one partition.
 #[derive(Debug)]
 struct Reading {
     generation: i64,
-    /// The end of the last batch handed over, which the next one follows on.
+    /// The end of the last batch handed over, where the next one begins.
     from: i64,
     /// The offset after the last record read.
     to: i64,
-    /// The leader epoch of what was read last.
+    /// The leader epoch of the last record read.
     leader_epoch: Option<i32>,
     /// The offset of the last record read for this batch.
     last: Option<i64>,
-    /// What that record's fingerprint is made of.
+    /// The data of that record's fingerprint.
     last_bytes: Vec<u8>,
 }
 
-/// A ride that seems to be from the future by the clock as it is carried here, which may be behind,
-/// as after a suspension: the database's own clock decides.
+/// A ride that seems to be from the future by the carried clock, which may be behind, as after a
+/// suspension. The database's own clock decides.
 #[derive(Debug)]
 struct Undecided {
     /// Its place among the rides of the batch.
@@ -50,16 +50,16 @@ struct Undecided {
 /// The first and the longest pause before a batch may be larger again than one that was too much.
 const GROW_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
 
-/// How many records a batch may have, learned from the batches before.
+/// The number of records that a batch may have, learned from earlier batches.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size {
     max_records: usize,
     max_applied: usize,
-    /// What holds as many rides of participants as a transaction may have.
+    /// Sized so that it holds as many participants' rides as a transaction may have.
     for_applied: usize,
-    /// What Postgres is known to take.
+    /// The number that Postgres is known to accept.
     taken: usize,
-    /// How long it stays so, longer after each attempt at more that failed.
+    /// How long it stays so; longer after each larger batch that was rejected.
     pause: Duration,
     grows_at: Monotonic,
     has_grown: bool,
@@ -82,11 +82,11 @@ impl Size {
         self.for_applied.min(self.taken)
     }
 
-    /// Learns from a durable batch of so many records, of whose `rides` that many were `applied`,
-    /// which is to say of participants: those are what a transaction's length depends on, so the
-    /// next batch is sized to hold a set number of them.
+    /// Learns from a durable batch of this many records, of whose `rides` this many were `applied`,
+    /// that is, of participants. A transaction's length depends on those, so the next batch is
+    /// sized to hold a fixed number of them.
     pub(super) fn learn(&mut self, records: usize, rides: usize, applied: u64) {
-        /// Fewer tell too little.
+        /// A smaller batch says too little.
         const LEAST_RIDES: usize = 100;
         if self.taken < self.max_records
             && records >= self.taken
@@ -106,7 +106,7 @@ impl Size {
             .clamp(self.max_applied.min(self.max_records), self.max_records);
     }
 
-    /// Learns from a batch of so many records that Postgres did not take.
+    /// Learns from a batch of this many records that Postgres rejected.
     pub(super) fn halve(&mut self, records: usize) {
         if std::mem::take(&mut self.has_grown) {
             self.pause = (self.pause * 2).min(GROW_AFTER.1);
@@ -116,7 +116,7 @@ impl Size {
     }
 }
 
-/// Collects records into the next batch, and knows where each partition stands.
+/// Collects records into the next batch, and knows the reader's position in each partition.
 #[derive(Debug)]
 pub(super) struct Builder {
     source: Arc<Source>,
@@ -164,10 +164,10 @@ impl Builder {
         }
     }
 
-    /// Takes a record in. `now` is the database's clock as it is carried here, `is_exact` says whether
-    /// that can tell a ride that is from the future; otherwise it stays
-    /// [undecided](Builder::has_undecided). A record of a partition that is not assigned (any more) is
-    /// left to its reader.
+    /// Adds a record. `now` is the database's clock as it is carried here. `is_exact` says whether
+    /// that is good enough to decide that a ride is from the future; otherwise the ride stays
+    /// [undecided](Builder::has_undecided). A record of a partition that is not assigned (any more)
+    /// is left to its reader.
     pub(super) fn push(
         &mut self,
         message: &BorrowedMessage<'_>,
@@ -231,14 +231,14 @@ impl Builder {
         }
     }
 
-    /// Whether rides wait for the database's clock; until they are [decided](Builder::decide) the
-    /// batch is not whole.
+    /// Whether rides wait for the database's clock. Until they are [decided](Builder::decide) the
+    /// batch is not complete.
     pub(super) fn has_undecided(&self) -> bool {
         !self.undecided.is_empty()
     }
 
-    /// Decides by the database's clock about the rides that seemed to be from the future. Those that
-    /// are not take their place among the others.
+    /// Decides by the database's clock about the rides that seemed to be from the future. Those
+    /// that are not take their place among the others.
     pub(super) fn decide(&mut self, now: Instant) {
         let undecided = std::mem::take(&mut self.undecided);
         let mut rides = Vec::with_capacity(self.rides.len() + undecided.len());
@@ -265,8 +265,8 @@ impl Builder {
         self.rides = rides;
     }
 
-    /// The end of a partition was reached at this position, which is past the last record where
-    /// that was followed by a transaction's marker, written in this leader epoch.
+    /// Records that the end of a partition was reached at this position, in this leader epoch. If a
+    /// transaction marker follows the last record, the position is after that marker.
     pub(super) fn reached(&mut self, partition: i32, position: i64, leader_epoch: Option<i32>) {
         if let Some(reading) = self.partitions.get_mut(&partition)
             && position > reading.to
@@ -277,12 +277,12 @@ impl Builder {
         }
     }
 
-    /// Nothing to hand over.
+    /// There is nothing to hand over.
     pub(super) fn is_empty(&self) -> bool {
         self.since.is_none()
     }
 
-    /// Has to be handed over before more is read.
+    /// It must be handed over before more is read.
     pub(super) fn is_full(&self, size: &Size) -> bool {
         // Tombstones too: otherwise a ride that stops everything would never be alone with some
         // before it.
@@ -292,13 +292,13 @@ impl Builder {
             || self.bytes >= self.limits.batch_max_bytes
     }
 
-    /// Has waited long enough for more.
+    /// It has waited long enough for more records.
     pub(super) fn is_old(&self) -> bool {
         self.since
             .is_some_and(|since| since.elapsed() >= self.limits.batch_max_age)
     }
 
-    /// The batch, leaving an empty one that follows on it.
+    /// Returns the batch, and leaves an empty one that begins at its end.
     pub(super) fn take(&mut self) -> Batch {
         let mut ranges = Vec::new();
         for (partition, reading) in &mut self.partitions {
@@ -332,7 +332,7 @@ impl Builder {
     }
 }
 
-/// The record as it is kept that is not a ride.
+/// The quarantined record.
 fn quarantined(
     partition: i32,
     offset: i64,
@@ -340,7 +340,7 @@ fn quarantined(
     value: Vec<u8>,
     rejected: Rejected,
 ) -> QuarantinedRecord {
-    // Never from a body that is too large to be looked into.
+    // Never from a body that is too large to be read.
     let of_body = rejected
         .user_id
         .filter(|_| rejected.reason != QuarantineReason::TooLarge);

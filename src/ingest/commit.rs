@@ -1,4 +1,4 @@
-//! Making batches durable, one after the other, however long Postgres is away.
+//! Makes batches durable, one after the other, however long Postgres is unavailable.
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -22,23 +22,23 @@ use crate::store::{Store, StoreError, TRANSACTION_TIMEOUT, within};
 use crate::telemetry::IngestMetrics;
 use crate::telemetry::traces::{self, Operation};
 
-/// How often the database is looked at while there is nothing to apply: its clock, and whether it
-/// takes writes.
+/// How often the database is checked while there is nothing to apply: its clock, and whether it
+/// accepts writes.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long that look may take.
+/// The timeout of that check.
 const CLOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The first and the longest pause between two attempts to reach Postgres.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
 
-/// How often a batch is tried that Postgres answers and does not take, before it is made smaller.
+/// How often a batch that Postgres rejects is tried before it is made smaller.
 const TRIES_OF_A_SIZE: u32 = 3;
 
-/// What the reader is told of a batch it handed over.
+/// The outcome of a batch, for the reader.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// It is durable: these ranges, that many rides, of which that many were of participants.
+    /// It is durable: these ranges, with this many rides, of which this many were of participants.
     Committed {
         /// What it covered.
         ranges: Vec<Range>,
@@ -49,12 +49,13 @@ pub(super) enum Outcome {
         /// How many of those were of participants.
         applied: u64,
     },
-    /// It was dropped without an effect, because somebody else has moved a position, or because it
-    /// cannot be shown to be of the topic that the positions belong to: read the positions again.
+    /// It was dropped without an effect: another process has moved a position, or the batch cannot be
+    /// shown to belong to the topic of the positions. Read the positions again.
     Dropped,
-    /// None was applied: the database is on a server that no operator has accepted. Tells of no batch.
+    /// Nothing was applied: the database is on a server that no operator has accepted. It is not
+    /// about one batch.
     OtherServer,
-    /// It was dropped without an effect, because Postgres does not take it: read fewer at once.
+    /// It was dropped without an effect, because Postgres rejects it: read fewer records at once.
     TooMuch {
         /// What it covered.
         ranges: Vec<Range>,
@@ -63,13 +64,13 @@ pub(super) enum Outcome {
     },
 }
 
-/// A batch on its way from the reader.
+/// A batch from the reader, to be committed.
 #[derive(Debug)]
 pub(super) struct PendingBatch {
     pub(super) batch: Batch,
-    /// Whether the topic is still the one that the positions belong to, asked after the last record
-    /// was read. librdkafka goes on reading a topic that was created anew at the old offset without
-    /// a word, and what lies before that offset would be skipped.
+    /// Whether the topic is still the one of the positions, asked after the last record was read.
+    /// librdkafka silently goes on at the old offset if a topic was deleted and created again, and
+    /// the records before that offset would be skipped.
     pub(super) of_our_topic: JoinHandle<Result<bool, ClusterError>>,
 }
 
@@ -81,9 +82,9 @@ pub(super) struct Committer {
     pub(super) clock: Arc<DbClock>,
     pub(super) metrics: Arc<crate::telemetry::Metrics>,
     pub(super) readiness: Arc<Readiness>,
-    /// Told after each commit that may have left events in the outbox.
+    /// Woken after each commit that may have left events in the outbox.
     pub(super) outbox_wake: watch::Sender<()>,
-    /// Cut, it gives up a batch that Postgres does not take; it will be read again.
+    /// When it is cancelled, a batch that Postgres rejects is given up; it will be read again.
     pub(super) hard_stop: CancellationToken,
 }
 
@@ -97,7 +98,8 @@ impl Committer {
         let mut applier = None;
         let mut given_up = Vec::new();
         let mut away = None;
-        // Loads the clients while the group is being joined; the first batch tries again.
+        // Loads the clients while the consumer joins the group; on failure the first batch tries
+        // again.
         if let Err(error) = self.session(&mut applier).await {
             tracing::debug!(%error, "no session yet");
         }
@@ -113,7 +115,7 @@ impl Committer {
                     continue;
                 }
             };
-            // One that was read behind a batch that was given up cannot be applied before that is.
+            // A batch after one that was given up cannot be applied before that one is.
             if follows(&pending.batch.ranges, &given_up) {
                 given_up.clear();
                 if outcomes.send(Outcome::Dropped).is_err() {
@@ -128,7 +130,7 @@ impl Committer {
                 Outcome::TooMuch { ranges, .. } => ranges.clone(),
                 _ => Vec::new(),
             };
-            // The reader takes outcomes in each of its rounds; if it is gone there is nobody to tell.
+            // The reader takes outcomes in each of its rounds; if it is gone, they are not needed.
             if outcomes.send(outcome).is_err() {
                 return;
             }
@@ -143,7 +145,7 @@ impl Committer {
         match pending.of_our_topic.await {
             Ok(Ok(true)) => self.make_durable(applier, pending.batch).await,
             Ok(Ok(false)) => Some(Outcome::Dropped),
-            // Kafka is away, or we are ending: it is read again.
+            // Kafka is unavailable, or the process stops: the batch is read again.
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the topic of a batch of rides could not be checked");
                 Some(Outcome::Dropped)
@@ -152,9 +154,9 @@ impl Committer {
         }
     }
 
-    /// Tries until the batch is durable or fenced, and a single record for ever, because to go past
-    /// it would lose a ride. A commit whose answer was lost shows as fenced: then the positions tell
-    /// that it went through. `None` when stopped.
+    /// Tries until the batch is durable or fenced. A single record is tried for ever, because
+    /// skipping it would lose a ride. If the result of a commit is lost, the repeat is fenced, and
+    /// the positions show that the commit succeeded. `None` when stopped.
     async fn make_durable(
         &self,
         applier: &mut Option<RideApplier>,
@@ -213,10 +215,10 @@ impl Committer {
                     return Some(Outcome::Dropped);
                 }
                 Err(error) => {
-                    // The set of live clients dies with the session.
+                    // The set of live clients ends with the session.
                     *applier = None;
                     failures += 1;
-                    // A session that cannot be had says nothing of the batch.
+                    // A session that cannot be opened says nothing about the batch.
                     failures_of_batch += u32::from(tried);
                     let records = records(&batch);
                     let alone = batch
@@ -286,7 +288,7 @@ impl Committer {
         applied
     }
 
-    /// The session there is, or a new one.
+    /// The present session, or a new one.
     async fn session<'a>(
         &self,
         applier: &'a mut Option<RideApplier>,
@@ -300,9 +302,9 @@ impl Committer {
         }
     }
 
-    /// Keeps the clock exact, and the session warm, while there is nothing to apply. `away` is what
-    /// readiness was told when the database did not take writes, to be taken back. Returns whether
-    /// the server is one that no operator has accepted.
+    /// Keeps the clock exact, and the session warm, while there is nothing to apply. `away` is the
+    /// reason given to readiness when the database accepted no writes, which is withdrawn later.
+    /// Returns whether the server is one that no operator has accepted.
     async fn observe_clock(
         &self,
         applier: &mut Option<RideApplier>,
@@ -323,9 +325,9 @@ impl Committer {
                 false
             }
             Err(error) => {
-                tracing::debug!(%error, "postgres did not tell its clock");
+                tracing::debug!(%error, "postgres' clock could not be read");
                 *applier = None;
-                // What the reader says about Kafka or the positions stays.
+                // The reader's reasons about Kafka or the positions stay.
                 if told(away) || self.readiness.is_ready(Role::Ingest) {
                     let said = error.to_string();
                     self.readiness.set(Role::Ingest, Err(said.clone()));
@@ -349,7 +351,7 @@ fn why(error: &StoreError, alone: Option<&IncomingRide>) -> String {
     }
 }
 
-/// Whether one of these ranges begins where one of those ends.
+/// Whether one of the first ranges begins where one of the second ones ends.
 fn follows(ranges: &[Range], those: &[Range]) -> bool {
     ranges.iter().any(|range| {
         those
@@ -365,7 +367,7 @@ fn records(batch: &Batch) -> usize {
         + usize::try_from(batch.tombstones).unwrap_or(usize::MAX)
 }
 
-/// Counts a durable batch; the parts add up to what was consumed.
+/// Counts a durable batch; the parts add up to the records consumed.
 fn count(metrics: &IngestMetrics, batch: &Batch, counts: &Counts) {
     let consumed = records(batch) as u64;
     metrics.consumed.inc_by(consumed);

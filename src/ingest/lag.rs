@@ -1,4 +1,5 @@
-//! How far reading is behind, by partition, and since when one that is behind has not moved.
+//! How far reading is behind, by partition, and since when a partition that is behind has not
+//! moved.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant as Monotonic};
@@ -6,44 +7,44 @@ use std::time::{Duration, Instant as Monotonic};
 use crate::kafka::Watermarks;
 use crate::telemetry::IngestMetrics;
 
-/// The partitions that are read here.
+/// The partitions that this process reads.
 #[derive(Debug, Default)]
 pub(super) struct Lags(BTreeMap<i32, Lag>);
 
 #[derive(Debug)]
 struct Lag {
-    /// The durable position at the last look.
+    /// The durable position at the last check.
     position: i64,
-    /// Since when there was something to read and the position has not moved.
+    /// Since when there has been something to read while the position has not moved.
     behind_since: Option<Monotonic>,
 }
 
-/// A partition that does not move although there is something to read.
+/// A partition that does not move although it has records to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stalled {
     pub(super) partition: i32,
     /// Records between the position and the end.
     pub(super) lag: i64,
-    /// For how long.
+    /// How long it has not moved.
     pub(super) since: Duration,
 }
 
 impl Lags {
-    /// These partitions are read from here on. What is known of one that was read before stays, also
-    /// over a new client.
+    /// These partitions are read from now on. The state of a partition that was read before stays,
+    /// also with a new client.
     pub(super) fn begin(&mut self, partitions: &BTreeSet<i32>) {
         self.0.retain(|partition, _| partitions.contains(partition));
     }
 
-    /// Kafka did not say where the logs end: time in which nothing could be read does not count.
+    /// Kafka did not report where the logs end: time in which nothing could be read does not count.
     pub(super) fn unknown(&mut self) {
         for lag in self.0.values_mut() {
             lag.behind_since = None;
         }
     }
 
-    /// Takes note of the logs' ends, and shows it in the metrics. Returns the partition that has
-    /// stood longest, where one has for `limit`.
+    /// Records the logs' ends, and sets the metrics. Returns the partition that has not moved for
+    /// the longest time, if that time is at least `limit`.
     pub(super) fn look(
         &mut self,
         metrics: &IngestMetrics,

@@ -5,9 +5,9 @@
 //!   polls, decodes, fills  ◄── Outcome ───────    applies, retries until durable or dropped
 //! ```
 //!
-//! Two batches may be under way: one commits while the next is decoded. Positions live in Postgres
-//! and move in the batch's transaction, so a batch is applied exactly once whoever reads it; the
-//! group only spreads partitions over processes.
+//! At most two batches are in flight: one commits while the next is decoded. Positions live in
+//! Postgres and move in the batch's transaction, so a batch is applied exactly once by any process.
+//! The group only spreads partitions over processes.
 
 mod batch;
 mod commit;
@@ -35,27 +35,27 @@ use crate::store::Store;
 use crate::store::clock::DbClock;
 use crate::telemetry::Metrics;
 
-/// What ingest needs of the process.
+/// The dependencies of ingest.
 pub struct Ingest {
     /// The ride topic and how to reach it.
     pub kafka: KafkaConfig,
-    /// Bounds of a batch.
+    /// The limits of a batch.
     pub limits: IngestConfig,
-    /// Where effects go.
+    /// The database.
     pub store: Store,
-    /// Questions to the broker.
+    /// Requests to the brokers.
     pub cluster: Cluster,
     /// Counts.
     pub metrics: Arc<Metrics>,
-    /// Told whether rides are being applied, or why not.
+    /// Set to whether rides are being applied, or why not.
     pub readiness: Arc<Readiness>,
-    /// Told after commits that may have left events in the outbox.
+    /// Woken after commits that may have left events in the outbox.
     pub outbox_wake: watch::Sender<()>,
 }
 
 impl Ingest {
-    /// Applies rides until `stop`: then drains what was read, and gives up what Postgres does not
-    /// take when `hard_stop` comes; that is read again by whoever is next.
+    /// Applies rides until `stop`, then drains the records read. At `hard_stop` it gives up batches
+    /// that Postgres rejects; the next reader reads them again.
     pub async fn run(
         self,
         stop: CancellationToken,
@@ -91,8 +91,8 @@ impl Ingest {
             .spawn(move || reader.run())
             .context("starting the poll thread")?;
         committer.run(incoming, outgoing).await;
-        // The committer ends when the reader is done, or at a hard stop, after which the reader
-        // has nobody to hand to and ends too.
+        // The committer ends when the reader is done, or at a hard stop. After a hard stop the
+        // reader cannot hand over a batch, and ends too.
         tokio::task::spawn_blocking(move || thread.join())
             .await?
             .map_err(|_| anyhow::anyhow!("the poll thread panicked"))

@@ -1,36 +1,36 @@
-//! A question that the poll thread asks and looks for the answer of in a later round: what needs
-//! Postgres or a request to the broker runs on the runtime.
+//! Requests of the poll thread to Postgres and to brokers. They run on the runtime, and the poll
+//! thread picks up each response in a later round.
 
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::{Duration, Instant as Monotonic};
 
 use tokio::runtime::Handle;
 
-/// Where a question stands. The answer comes out of [`Pending::advance`] once; from then on the
-/// question is due again, at once unless it is [put off](Pending::after).
+/// The state of a request. [`Pending::advance`] returns the response once. From then on the request
+/// is due again, at once unless it is [put off](Pending::after).
 #[derive(Debug)]
 pub(super) enum Pending<T> {
-    /// It is to be asked at this moment.
+    /// To be sent at this moment.
     Due(Monotonic),
-    /// It was asked; the answer comes here.
+    /// Sent; the response arrives here.
     Asked(Receiver<T>),
 }
 
-/// How long after the task that was to answer has died the question is asked again.
+/// How long after the responding task has died the request is sent again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 impl<T> Pending<T> {
-    /// To be asked in the next round.
+    /// To be sent in the next round.
     pub(super) fn now() -> Self {
         Self::Due(Monotonic::now())
     }
 
-    /// To be asked when so much time has passed.
+    /// To be sent after this pause.
     pub(super) fn after(pause: Duration) -> Self {
         Self::Due(Monotonic::now() + pause)
     }
 
-    /// Asks when it is due; returns the answer when it is there.
+    /// Sends the request when it is due; returns the response when it has arrived.
     pub(super) fn advance(&mut self, ask: impl FnOnce() -> Receiver<T>) -> Option<T> {
         match self {
             Self::Due(at) if Monotonic::now() < *at => None,
@@ -52,7 +52,7 @@ impl<T> Pending<T> {
         }
     }
 
-    /// Makes it due now, unless it was asked already.
+    /// Makes it due now, unless it was sent already.
     pub(super) fn hurry(&mut self) {
         if let Self::Due(at) = self {
             *at = Monotonic::now();
@@ -60,14 +60,14 @@ impl<T> Pending<T> {
     }
 }
 
-/// Has the runtime find the answer to a question.
+/// Runs a request on the runtime.
 pub(super) fn ask<T: Send + 'static>(
     runtime: &Handle,
     question: impl Future<Output = T> + Send + 'static,
 ) -> Receiver<T> {
     let (sender, receiver) = sync_channel(1);
     runtime.spawn(async move {
-        // It fails where the answer is no longer of interest.
+        // It fails if the response is not needed any more.
         let _ = sender.send(question.await);
     });
     receiver

@@ -1,4 +1,4 @@
-//! Where a consumer stands with its partitions.
+//! The state of a consumer and its partitions.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use super::pending::Pending;
 use super::start::{LogCheck, Start, StartError};
 use crate::domain::source::Source;
 
-/// The question where reading may begin.
+/// The request that finds where reading may begin.
 pub(super) type PendingStart = Pending<Result<Start, StartError>>;
 
-/// Where a consumer stands with its partitions.
+/// The state of a consumer and its partitions.
 pub(super) enum Phase {
-    /// The group has assigned nothing yet.
+    /// The group has not assigned anything yet.
     Unassigned,
-    /// These were assigned; their positions are being asked for.
+    /// These were assigned; their positions are being read.
     Starting {
         partitions: BTreeSet<i32>,
         start: PendingStart,
@@ -28,7 +28,7 @@ pub(super) enum Phase {
         builder: Box<Builder>,
         source: Arc<Source>,
     },
-    /// Out of the group, waiting for an operator; looks again whether reading may begin.
+    /// Out of the group, waiting for an operator; checks again and again whether reading may begin.
     Stopped {
         why: String,
         said: Monotonic,

@@ -1,10 +1,10 @@
-//! What the poll thread works with, and the questions it asks the runtime.
+//! The dependencies of the poll thread, and its requests to the runtime.
 //!
-//! Everything librdkafka wants is done on this one thread: polling serves its callbacks. What needs
-//! Postgres or a request to a broker is asked on the runtime, see [`Pending`](super::pending). What
-//! does block: librdkafka's own calls that wait for its main thread (`assign`, `unassign`, `pause`,
-//! `position`: milliseconds, no network), and at the end of a consumer's life the batches that are
-//! still under way and the last commit to the group.
+//! This one thread makes all calls of librdkafka, because polling serves its callbacks. Requests to
+//! Postgres and to brokers run on the runtime, see [`Pending`](super::pending). The thread blocks
+//! only in librdkafka's own calls that wait for its main thread (`assign`, `unassign`, `pause`,
+//! `position`: milliseconds, no network), and at the end of a consumer's life in the batches in
+//! flight and the last commit to the group.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,13 +33,13 @@ use crate::store::rides::Batch;
 use crate::store::{Store, TRANSACTION_TIMEOUT, within};
 use crate::telemetry::Metrics;
 
-/// How long the reader waits before it starts again with a new consumer.
+/// The pause before the reader starts again with a new consumer.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the database's clock is waited for.
+/// The timeout of reading the database's clock.
 const CLOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the periodic check waits for Postgres.
+/// The timeout of Postgres in the periodic check.
 const STOPS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The reading half of ingest.
@@ -57,19 +57,19 @@ pub(super) struct Reader {
     pub(super) stop: CancellationToken,
 }
 
-/// What the periodic check asks for.
+/// The results of the periodic check.
 #[derive(Debug)]
 pub(super) struct Check {
-    /// The ride topic as it is now.
+    /// The ride topic now.
     pub(super) topic: TopicNow,
-    /// Whether some process has recorded that a partition is stopped. `false` where Postgres did not
-    /// say: then nothing can be committed either.
+    /// Whether any process has recorded that a partition is stopped. `false` if Postgres did not
+    /// respond: then nothing can be committed either.
     pub(super) stopped: bool,
 }
 
 impl Reader {
-    /// Reads until stopped, with a new consumer whenever librdkafka gives one up for good, or one has
-    /// read nothing for too long.
+    /// Reads until stopped. It takes a new consumer when librdkafka gives one up for good, or when
+    /// one has made no progress for too long.
     pub(super) fn run(self) {
         let mut lags = Lags::default();
         while !self.stop.is_cancelled() {
@@ -106,7 +106,7 @@ impl Reader {
         result
     }
 
-    /// Asks where reading may begin in these partitions, or in all.
+    /// Finds where reading may begin in these partitions, or in all.
     pub(super) fn ask_start(
         &self,
         partitions: Option<BTreeSet<i32>>,
@@ -120,7 +120,7 @@ impl Reader {
         let topic = self.kafka.ride_topic.clone();
         ask(&self.runtime, async move {
             let start = async {
-                // Rides are held against the database's clock from the first one on.
+                // Rides are compared with the database's clock from the first one on.
                 clock.observe(store.now().await?);
                 find_start(&store, &cluster, &topic, partitions.as_ref(), logs).await
             };
@@ -128,7 +128,7 @@ impl Reader {
         })
     }
 
-    /// Asks for what the periodic check looks at.
+    /// Runs the periodic check.
     pub(super) fn ask_check(&self) -> Receiver<Result<Check, ClusterError>> {
         let (store, cluster) = (self.store.clone(), self.cluster.clone());
         let topic = self.kafka.ride_topic.clone();
@@ -144,7 +144,7 @@ impl Reader {
         })
     }
 
-    /// Asks for the database's clock; `None` where it is not told in time.
+    /// Reads the database's clock; `None` if it does not arrive in time.
     pub(super) fn ask_clock(&self) -> Receiver<Option<Instant>> {
         let store = self.store.clone();
         ask(&self.runtime, async move {
@@ -152,7 +152,8 @@ impl Reader {
         })
     }
 
-    /// The batch, and the question whether what was read is of the topic that it seems to be of.
+    /// Returns the batch, and the request whether its records are of the topic that they seem to be
+    /// of.
     pub(super) fn checked(&self, batch: Batch) -> PendingBatch {
         let (cluster, source) = (self.cluster.clone(), Arc::clone(&batch.source));
         let of_our_topic = self

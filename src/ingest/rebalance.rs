@@ -1,4 +1,5 @@
-//! What the consumer group decides: noted in librdkafka's callback, acted on by the poll loop.
+//! The decisions of the consumer group: recorded in librdkafka's callback, executed by the poll
+//! loop.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -14,13 +15,13 @@ use crate::kafka;
 /// A consumer that is a member of the group.
 pub(super) type GroupConsumer = BaseConsumer<GroupContext>;
 
-/// A decision of the group. The protocol is eager: an assignment is the whole of it, and a revocation
-/// takes everything.
+/// A decision of the group. The protocol is eager: an assignment is the whole one, and a revocation
+/// takes all partitions.
 #[derive(Debug)]
 pub(super) enum Rebalance {
-    /// These partitions are ours to read.
+    /// This process reads these partitions.
     Assigned(BTreeSet<i32>),
-    /// None is ours any more.
+    /// This process reads no partition any more.
     Revoked,
 }
 
@@ -60,8 +61,8 @@ impl ClientContext for GroupContext {
 }
 
 impl ConsumerContext for GroupContext {
-    /// Runs inside `poll`. An assignment is only noted: `assign` follows once the positions are
-    /// read, which librdkafka allows for as long as `max.poll.interval.ms`.
+    /// Runs inside `poll`. An assignment is only recorded: `assign` follows once the positions are
+    /// read, which librdkafka allows for up to `max.poll.interval.ms`.
     fn rebalance(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -79,7 +80,7 @@ impl ConsumerContext for GroupContext {
         }
         self.note(Rebalance::Revoked);
         if let Err(error) = consumer.unassign() {
-            tracing::error!(%error, "partitions could not be given back");
+            tracing::error!(%error, "partitions could not be released");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! One consumer's life: polls, fills batches, hands them over, follows the group's decisions.
+//! The life of one consumer: it polls, fills batches, hands them over, and follows the group's
+//! decisions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,49 +24,49 @@ use crate::domain::Instant;
 use crate::kafka::{self, ClusterError};
 use crate::readiness::Role;
 
-/// How many records are read between two looks at everything else.
+/// How many records are read before the loop does its other work.
 const RECORDS_PER_ROUND: usize = 256;
 
 /// How long a round waits for a record when there is nothing else to do.
 const IDLE_WAIT: Duration = Duration::from_millis(50);
 
-/// The same while records are at hand and a commit, or the database's clock, is on its way.
+/// The same while records are available, or a commit or the database's clock is pending.
 const BUSY_WAIT: Duration = Duration::from_millis(1);
 
 /// Batches handed over and not yet durable: one that commits and one that waits.
 pub(super) const MAX_IN_FLIGHT: usize = 2;
 
-/// How long a full batch waits before the partitions are paused, so that polling can go on
-/// serving rebalances without reading more.
+/// How long a full batch waits before the partitions are paused, so that polling can go on serving
+/// rebalances without reading more.
 const PAUSE_AFTER: Duration = Duration::from_secs(1);
 
-/// How often something that failed, or that an operator must decide, is tried again.
+/// How often an operation that failed, or that an operator must decide, is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A look at the database's clock that is no older tells whether a ride is from the future.
+/// The age up to which a reading of the database's clock can decide that a ride is from the future.
 const CLOCK_FRESH: Duration = Duration::from_secs(1);
 
 /// How often the group's offsets are written; they are for lag tools only.
 const GROUP_COMMIT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How many times `ingest.progress_timeout` a partition may stand before the client is replaced.
+/// After how many times `ingest.progress_timeout` without progress the client is replaced.
 const REPLACE_AFTER: u32 = 3;
 
-/// How often a stop is said again.
+/// How often a stop is logged again.
 const REMIND_INTERVAL: Duration = Duration::from_secs(60);
 
 const KAFKA_AWAY: &str = "kafka does not answer";
 
-/// Why a session ended, where nothing failed.
+/// Why a session ended without an error.
 #[derive(Debug)]
 pub(super) enum Ended {
-    /// It was told to.
+    /// It was stopped.
     Stopped,
-    /// A partition does not move: a new client may get further.
+    /// A partition makes no progress: a new client may help.
     Stalled(Stalled),
 }
 
-/// One consumer's life.
+/// The life of one consumer.
 pub(super) struct Session<'a> {
     reader: &'a Reader,
     consumer: GroupConsumer,
@@ -75,14 +76,14 @@ pub(super) struct Session<'a> {
     /// Since when a full batch cannot be handed over.
     blocked_since: Option<Monotonic>,
     paused: bool,
-    /// The database's clock, asked for while a ride may be from the future.
+    /// The database's clock, read while a ride may be from the future.
     clock: Pending<Option<Instant>>,
     /// The periodic check.
     check: Pending<Result<Check, ClusterError>>,
     lags: &'a mut Lags,
-    /// That a partition stands, as readiness was told.
+    /// The reason that readiness has for a stalled partition.
     stalled: Option<String>,
-    /// Durable positions that the group has not been told yet.
+    /// Durable positions that are not yet committed to the group.
     durable: BTreeMap<i32, i64>,
     group_commit_at: Monotonic,
     began: Monotonic,
@@ -129,8 +130,8 @@ impl<'a> Session<'a> {
         Ok(Ended::Stopped)
     }
 
-    /// Reads records until there are none at hand, the batch is full, or it is time to look at
-    /// everything else. Returns whether the input has paused.
+    /// Reads records until there are none available, the batch is full, or other work is due.
+    /// Returns whether the input has paused.
     fn poll(&mut self) -> anyhow::Result<bool> {
         let mut wait = match &self.phase {
             Phase::Reading { builder, .. } if self.paused || builder.is_empty() => IDLE_WAIT,
@@ -158,14 +159,15 @@ impl<'a> Session<'a> {
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => self.reached_end(partition)?,
                 Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => {
-                    // Out of range, or librdkafka has found that the log of our leader epoch ends
-                    // before what was read. Which of them, and where, the start finds out.
-                    tracing::error!("what was read is not within its partition's log");
+                    // The offset is out of range, or librdkafka has found that the log of our
+                    // leader epoch ends before the last record read. The start finds out which of
+                    // them, and where.
+                    tracing::error!("the position is not within its partition's log");
                     self.start_again(LogCheck::Compare);
                     return Ok(true);
                 }
                 Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AllBrokersDown))) => {
-                    // Whoever comes back may have lost the end of its log.
+                    // A broker that comes back may have lost the end of its log.
                     self.start_again(LogCheck::Compare);
                     return Ok(true);
                 }
@@ -173,7 +175,8 @@ impl<'a> Session<'a> {
                     return Err(error.into());
                 }
                 Some(Err(error)) => {
-                    // What concerns the topic itself shows in the check; the rest, librdkafka retries.
+                    // The periodic check finds faults of the topic; librdkafka retries after all
+                    // other errors.
                     tracing::warn!(%error, "reading rides");
                     self.check.hurry();
                     return Ok(true);
@@ -183,7 +186,7 @@ impl<'a> Session<'a> {
         Ok(false)
     }
 
-    /// Where a partition ends with a transaction's marker, the position is past its last record.
+    /// If a partition ends with a transaction marker, the position is after its last record.
     fn reached_end(&mut self, partition: i32) -> anyhow::Result<()> {
         let Some(builder) = self.phase.builder() else {
             return Ok(());
@@ -202,8 +205,9 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Asks for the database's clock while a ride may be from the future, and decides when it is
-    /// told: a producer whose clock is ahead must not cost a question a ride, nor hold up polling.
+    /// Reads the database's clock while a ride may be from the future, and decides when the result
+    /// arrives. A producer whose clock is ahead must not cost a request per ride, nor block
+    /// polling.
     fn decide_undecided(&mut self) {
         let Some(builder) = self.phase.builder() else {
             return;
@@ -218,14 +222,15 @@ impl<'a> Session<'a> {
         if let Some(now) = told {
             clock.observe(now);
         }
-        // Where it was not told in time, the clock as it is carried here decides.
+        // If it does not arrive in time, the carried clock decides.
         if let Some(now) = clock.now() {
             builder.decide(now);
         }
     }
 
-    /// Hands the batch over when the input pauses, or when it is full or old. With both places taken,
-    /// or a ride undecided, a full batch waits; after a while the input is paused instead of growing.
+    /// Hands the batch over when the input pauses, or when it is full or old. If two batches are in
+    /// flight, or a ride is undecided, a full batch waits. After a while the input is paused, so
+    /// that the batch does not grow.
     fn hand_over(&mut self, input_paused: bool) -> anyhow::Result<()> {
         let Some(builder) = self.phase.builder() else {
             return Ok(());
@@ -273,8 +278,8 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Lets everything that is assigned be read. librdkafka keeps a partition paused also while it is
-    /// not assigned, so this follows every assignment.
+    /// Resumes all assigned partitions. librdkafka keeps a partition paused even while it is not
+    /// assigned, so this follows every assignment.
     fn resume(&mut self) -> anyhow::Result<()> {
         self.consumer
             .resume(&self.consumer.assignment()?)
@@ -284,7 +289,7 @@ impl<'a> Session<'a> {
     }
 
     fn learn(&mut self, outcome: Outcome) {
-        // That one tells of no batch.
+        // This outcome is not about one batch.
         if !matches!(outcome, Outcome::OtherServer) {
             self.in_flight = self.in_flight.saturating_sub(1);
         }
@@ -296,7 +301,7 @@ impl<'a> Session<'a> {
                 applied,
             } => {
                 self.size.learn(records, rides, applied);
-                // A batch may become durable after its partitions were assigned to another.
+                // A batch may become durable after its partitions were assigned to another process.
                 for range in ranges
                     .into_iter()
                     .filter(|range| self.phase.has(range.partition))
@@ -307,7 +312,7 @@ impl<'a> Session<'a> {
                 }
             }
             Outcome::Dropped => self.start_again(LogCheck::Compare),
-            // Finding where to begin says what is wrong, and stops.
+            // The next start finds the reason, and stops.
             Outcome::OtherServer => self.start_again(LogCheck::BoundsOnly),
             Outcome::TooMuch { records, .. } => {
                 self.size.halve(records);
@@ -318,11 +323,11 @@ impl<'a> Session<'a> {
 
     fn rebalance(&mut self, rebalance: Rebalance) {
         if matches!(self.phase, Phase::Stopped { .. }) {
-            // The revocation that leaving the group brings; an operator's decision comes first.
+            // This is the revocation by leaving the group; an operator's decision comes first.
             return;
         }
-        // What was read and not handed over belongs to the next reader of these partitions; what
-        // was handed over either commits before that or is fenced.
+        // Records that were read and not handed over belong to the next reader of these partitions.
+        // Batches that were handed over commit before that, or are fenced.
         for partition in self.phase.partitions() {
             self.reader.metrics.ingest.forget_partition(partition);
         }
@@ -344,7 +349,8 @@ impl<'a> Session<'a> {
         };
     }
 
-    /// Reads the positions again and goes on from there, dropping what is not handed over.
+    /// Reads the positions again and continues from there, without the records that are not handed
+    /// over.
     fn start_again(&mut self, logs: LogCheck) {
         if let Phase::Reading { partitions, .. } = &self.phase {
             self.phase = Phase::Starting {
@@ -372,7 +378,7 @@ impl<'a> Session<'a> {
                     }
                     Some(Err(StartError::Stopped(why))) => self.stop(why),
                     Some(Err(error)) => {
-                        tracing::warn!(%error, "where to begin reading is not known yet, asking again");
+                        tracing::warn!(%error, "the positions cannot be read yet, trying again");
                         let why = error.to_string();
                         self.reader.readiness.set(Role::Ingest, Err(why));
                         *start = Pending::after(RETRY_INTERVAL);
@@ -383,7 +389,7 @@ impl<'a> Session<'a> {
                 match start.advance(|| self.reader.ask_start(None, LogCheck::Compare)) {
                     None => {}
                     Some(Ok(_)) => {
-                        tracing::info!("reading may go on");
+                        tracing::info!("reading continues");
                         self.reader.metrics.ingest.stopped.set(0);
                         self.reader
                             .readiness
@@ -394,8 +400,8 @@ impl<'a> Session<'a> {
                         self.phase = Phase::Unassigned;
                     }
                     Some(Err(error)) => {
-                        // What stands in the way may have changed: a topic that was gone is there
-                        // again, and is another one.
+                        // The obstacle may have changed: a topic that was missing exists again, and
+                        // is another one.
                         if let StartError::Stopped(now) = &error
                             && now != why
                         {
@@ -420,7 +426,7 @@ impl<'a> Session<'a> {
         for (partition, from) in &start.positions {
             let offset = Offset::Offset(from.next_offset);
             assignment.add_partition_offset(topic, *partition, offset)?;
-            // With it librdkafka has the broker validate what was read when the leader changes.
+            // With it librdkafka has the broker validate the position when the leader changes.
             if let Some(leader_epoch) = from.anchor.leader_epoch {
                 kafka::set_epoch_in_list(&mut assignment, topic, *partition, leader_epoch);
             }
@@ -443,7 +449,7 @@ impl<'a> Session<'a> {
             source: Arc::clone(&start.source),
         };
         self.reader.readiness.set(Role::Ingest, Ok(()));
-        // Also so that a partition that still stands is said so soon.
+        // Also reports soon that a partition still makes no progress.
         self.check.hurry();
         let positions: BTreeMap<i32, i64> = start
             .positions
@@ -454,7 +460,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Stops loudly and leaves the group, so that an operator finds the partitions free.
+    /// Stops with an error, and leaves the group, so that an operator finds the partitions free.
     fn stop(&mut self, why: String) {
         tracing::error!(why, "ingest is stopped until an operator decides");
         self.reader.metrics.ingest.stopped.set(1);
@@ -462,10 +468,10 @@ impl<'a> Session<'a> {
         for partition in self.phase.partitions() {
             self.reader.metrics.ingest.forget_partition(partition);
         }
-        // An assignment that is still to be answered would keep us in the group; `unassign` is no
-        // answer to it.
+        // An unanswered assignment would keep this process in the group, and `unassign` does not
+        // answer it.
         if let Err(error) = self.consumer.assign(&TopicPartitionList::new()) {
-            tracing::error!(%error, "partitions could not be given back");
+            tracing::error!(%error, "partitions could not be released");
         }
         self.consumer.unsubscribe();
         self.phase = Phase::Stopped {
@@ -475,9 +481,9 @@ impl<'a> Session<'a> {
         };
     }
 
-    /// Checks now and then that the topic is still the one whose positions we hold, that no log ends
-    /// before its position, that no process has recorded a stop, and that every partition moves.
-    /// Returns the one that has stood for so long that a new client is called for.
+    /// Checks periodically that the topic is still the one of the positions, that no log ends
+    /// before its position, that no process has recorded a stop, and that every partition makes
+    /// progress. Returns the partition that has made none for so long that a new client is needed.
     fn check(&mut self) -> Option<Stalled> {
         let checked = self.check.advance(|| self.reader.ask_check())?;
         self.check = Pending::after(self.reader.limits.identity_check_interval);
@@ -528,12 +534,12 @@ impl<'a> Session<'a> {
             stalled.partition,
             limit.as_secs()
         );
-        // Not over what the committer says of Postgres, which tells more.
+        // Keeps the committer's reason about Postgres, which says more.
         let said = self.stalled.replace(why.clone()).unwrap_or_default();
         if readiness.is_ready(Role::Ingest) || readiness.says(Role::Ingest, &[KAFKA_AWAY, &said]) {
             readiness.set(Role::Ingest, Err(why));
         }
-        // While a batch is under way it is Postgres that is waited for.
+        // While a batch is in flight, reading waits for Postgres.
         let replace = limit * REPLACE_AFTER;
         (self.in_flight == 0 && stalled.since >= replace && self.began.elapsed() >= replace)
             .then_some(stalled)
@@ -546,7 +552,7 @@ impl<'a> Session<'a> {
         self.group_commit_at = Monotonic::now();
         let mut offsets = TopicPartitionList::new();
         for (partition, offset) in std::mem::take(&mut self.durable) {
-            // An offset that comes from the log is one that can be written.
+            // An offset from the log is a valid offset.
             let _ = offsets.add_partition_offset(
                 &self.reader.kafka.ride_topic,
                 partition,
@@ -558,7 +564,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Hands over what was read and waits until it is durable, or given up.
+    /// Hands over the records read and waits until they are durable, or given up.
     pub(super) fn finish(&mut self) {
         if let Some(builder) = self.phase.builder()
             && !builder.is_empty()

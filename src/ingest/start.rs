@@ -1,4 +1,4 @@
-//! Where reading may begin: the stored positions, held against the topic as it is now.
+//! Where reading may begin: compares the stored positions with the topic as it is now.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::store::{Store, StoreError};
 /// The positions to read from, all of one incarnation of the topic.
 #[derive(Clone, Debug)]
 pub(super) struct Start {
-    /// The topic as it is now, and as the positions know it.
+    /// The topic as it is now, which is also the topic of the positions.
     pub(super) source: Arc<Source>,
     /// By partition.
     pub(super) positions: BTreeMap<i32, StartAt>,
@@ -27,34 +27,34 @@ pub(super) struct StartAt {
     pub(super) next_offset: i64,
     /// How often an operator has moved the position, plus one.
     pub(super) generation: i64,
-    /// What is known of the log before it.
+    /// What is known about the log before it.
     pub(super) anchor: Anchor,
 }
 
-/// How closely the logs are held against the positions.
+/// How thoroughly the logs are compared with the positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LogCheck {
-    /// Each position must be within its log, and the log before it the one that was read: where
-    /// reading begins, or its end may have been lost.
+    /// Each position must be within its log, and the log before it must be the one that was read.
+    /// For the beginning of reading, or if the end of the log may have been lost.
     Compare,
-    /// Each position must be within its log: where the same consumer reads on.
+    /// Each position must be within its log. For a consumer that reads on.
     BoundsOnly,
 }
 
 /// Why reading cannot begin.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StartError {
-    /// Nothing may be read until an operator has decided; going on could skip rides or read the
+    /// Nothing may be read until an operator has decided: to continue could skip rides or read the
     /// wrong ones.
     #[error("{0}")]
     Stopped(String),
-    /// Kafka or Postgres is away; try again.
+    /// Kafka or Postgres is unavailable; try again.
     #[error(transparent)]
     Kafka(ClusterError),
-    /// The broker that was asked has not heard of a new partition yet; ask again.
+    /// The broker does not know a new partition yet; ask again.
     #[error("partition {0} is not known to the broker yet")]
     UnknownPartition(i32),
-    /// Kafka or Postgres is away; try again.
+    /// Kafka or Postgres is unavailable; try again.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -70,15 +70,15 @@ impl From<ClusterError> for StartError {
     }
 }
 
-/// Reads the positions of these partitions, or of all where none are named. Where no partition of the
-/// topic has one, all begin at their logs' starts.
+/// Reads the positions of these partitions, or of all if none are named. If no partition of the
+/// topic has a position, all begin at the start of their logs.
 ///
-/// Stops where a position belongs to another incarnation of the topic or is not within its log, where
-/// the log before it is not the one that was read, where a process has recorded that for any
-/// partition, and where a partition has no position, others have, and its log no longer has its
-/// beginning: never a silent skip. That the end of a log was lost is recorded, because it cannot be
-/// seen for ever: the log grows. Stops also where the database is on a server that no operator has
-/// accepted.
+/// It stops in these cases, so that no record is ever skipped silently: a position belongs to
+/// another incarnation of the topic, or is not within its log; the log before it is not the one
+/// that was read; a process has recorded that for any partition; a partition has no position while
+/// others have, and its log has lost its beginning. A lost end of a log is recorded, because it
+/// cannot be detected for ever: the log grows. It also stops if the database is on a server that no
+/// operator has accepted.
 pub(super) async fn find_start(
     store: &Store,
     cluster: &Cluster,
@@ -89,14 +89,14 @@ pub(super) async fn find_start(
     if let Standing::Other(other) = store.server_standing().await? {
         return Err(StartError::Stopped(other.to_string()));
     }
-    // Positions before the logs' ends: another consumer may move them on meanwhile, and then they
-    // would seem to be past the end.
+    // Positions are read before the ends of the logs. Another consumer may move them meanwhile, and
+    // then they would seem to be after the end.
     let stored = store.positions(topic).await?;
     let now = cluster.topic_now(topic).await?;
     let wanted =
         |partition: &i32| partitions.is_none_or(|partitions| partitions.contains(partition));
-    // What belongs to another incarnation is an operator's to decide, before anything begins anew
-    // beside it.
+    // An operator must decide about positions of another incarnation, before new positions begin
+    // beside them.
     if let Some(foreign) = stored
         .values()
         .find(|position| position.source != now.source)
@@ -143,7 +143,7 @@ pub(super) async fn find_start(
     if logs == LogCheck::Compare {
         compare_logs(store, cluster, topic, &stored, &positions, &now.logs).await?;
     }
-    // Not one may be left out: no other process would read it.
+    // None may be left out: no other process would read it.
     let unknown = |wanted: &BTreeSet<i32>| {
         wanted
             .iter()
@@ -159,9 +159,9 @@ pub(super) async fn find_start(
     })
 }
 
-/// Begins positions for the wanted partitions that have none. Where the topic has none at all, for
-/// every partition at once: so that a process that comes a moment later does not take those that are
-/// still missing for partitions that were added.
+/// Begins positions for the wanted partitions that have none. If the topic has none at all, it does
+/// so for every partition at once, so that a process that starts a moment later does not take the
+/// missing ones for added partitions.
 async fn begin_new(
     store: &Store,
     source: &Source,
@@ -190,8 +190,8 @@ async fn begin_new(
     Ok(store.positions(&source.topic).await?)
 }
 
-/// Holds the logs before the positions against what is known of them, and records those that are not
-/// the ones that were read.
+/// Compares the logs before the positions with what is known about them, and records the logs that
+/// are not the ones that were read.
 async fn compare_logs(
     store: &Store,
     cluster: &Cluster,

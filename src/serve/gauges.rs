@@ -1,4 +1,4 @@
-//! The gauges that no role keeps by itself.
+//! The gauges that belong to no role.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::wire::admin::Used;
 /// How often they are set.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// In every so many of these rounds the database is asked about itself.
+/// The database is examined once in this many rounds.
 const DATABASE_ROUNDS: u64 = 6;
 
 /// Sets them until it is aborted.
@@ -48,7 +48,7 @@ pub(super) async fn keep(store: Store, metrics: Arc<Metrics>, roles: Vec<Role>) 
             && round.is_multiple_of(DATABASE_ROUNDS)
             && let Err(error) = keep_database(&store, &metrics.database).await
         {
-            tracing::debug!(%error, "the database was not asked about itself");
+            tracing::debug!(%error, "the database could not be examined");
         }
         if roles.contains(&Role::Sweep)
             && let Err(error) = keep_budgets(&store, &metrics.budget, &mut budgets).await

@@ -1,4 +1,4 @@
-//! Whether Postgres can be worked with, asked before anything else.
+//! Checks whether Postgres can be used, before anything else starts.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use sqlx::Connection as _;
 use crate::postgres::{NoServer, SHARED_SESSIONS, Settings, Why, lost_options, shares_sessions};
 use crate::store::Store;
 
-/// How long Postgres may take to answer whether its sessions are whole.
+/// The timeout of the check of sessions.
 const KNOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why serving cannot begin.
 pub(super) enum Knock {
-    /// That may pass: nothing answers, it is starting up, a standby or read-only, has no connection
-    /// to spare, or does not accept the password, which may be put right there as well.
+    /// It may pass: no response, starting up, a standby or read-only, no free connection, or a
+    /// password that is not accepted, which may be corrected on the server too.
     Away(String),
     /// Only another configuration helps.
     Unusable(String),
 }
 
-/// Whether Postgres takes sessions that are ours alone.
+/// Whether Postgres gives each connection a session of its own.
 pub(super) async fn knock(store: &Store) -> Result<(), Knock> {
     let settings = Settings::new("");
     let connector = store.connector();
@@ -46,7 +46,7 @@ pub(super) async fn knock(store: &Store) -> Result<(), Knock> {
     });
     match asked.await {
         Ok(Ok(None)) => {
-            // They were only for this.
+            // They were opened only for this check.
             let _ = tokio::join!(one.close(), other.close());
             Ok(())
         }

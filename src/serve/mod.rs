@@ -1,4 +1,4 @@
-//! The service as a process: the roles that run here, in what order they start and stop.
+//! The service as a process: the roles that run here, and in what order they start and stop.
 
 mod gauges;
 mod knock;
@@ -38,15 +38,16 @@ pub fn store_of(database: &DatabaseConfig) -> anyhow::Result<Store> {
     .context("database.url")
 }
 
-/// The database of a configuration for a command, whose sessions `pg_stat_activity` shows by its name.
+/// The database of a configuration for a command, whose sessions have its name in
+/// `pg_stat_activity`.
 pub fn store_for(database: &DatabaseConfig, command: &str) -> anyhow::Result<Store> {
     let url = database.url.expose();
     Store::for_purpose(url, database.url_file.clone(), COMMAND_SESSIONS, command)
         .context("database.url")
 }
 
-/// Serves these roles until `stop`, then drains within the configured time. Fails where the schema
-/// is not the one known here, or a role ends by itself.
+/// Serves these roles until `stop`, then drains within the configured time. Fails if the schema is
+/// not the one known here, or if a role ends unexpectedly.
 pub async fn serve(
     config: Config,
     roles: &[Role],
@@ -67,8 +68,8 @@ pub async fn serve(
         process.roles.clone(),
     ));
 
-    // What ends by itself takes the process down; its supervisor starts it again.
-    // The stop is looked at first: it also ends tasks.
+    // A task that ends unexpectedly ends the process; its supervisor restarts it. The stop is
+    // checked first, because it also ends tasks.
     let result = tokio::select! {
         biased;
         () = process.stop.cancelled() => Ok(()),
@@ -80,7 +81,7 @@ pub async fn serve(
     process.stop.cancel();
     running.drain(shutdown_timeout).await;
     gauges.abort();
-    // It ended with the stop, and only has to have said so.
+    // The stop ended it; only its result is missing.
     let _ = supervisor.await;
     if let Some(traces) = traces {
         traces.finish().await;
@@ -88,7 +89,7 @@ pub async fn serve(
     result
 }
 
-/// What the roles of a process share.
+/// State that the roles of a process share.
 #[derive(Clone)]
 struct Process {
     config: Config,
@@ -102,15 +103,15 @@ struct Process {
     stop: CancellationToken,
 }
 
-/// The tasks of a process, in the order in which they end: first nothing new comes in (inputs), then
-/// what they committed last is published (relay), and the listeners answer until then.
+/// The tasks of a process, in the order in which they end: first the inputs, so that nothing new
+/// comes in; then the relay, which publishes their last events; then the listeners.
 struct Running {
     inputs: Tasks,
     relay: Tasks,
     listeners: Tasks,
     stop_relay: CancellationToken,
     stop_listeners: CancellationToken,
-    /// What was not drained in time is given up.
+    /// Work that was not drained in time is given up.
     hard_stop: CancellationToken,
 }
 
@@ -149,8 +150,8 @@ impl Process {
         self.roles.contains(&role)
     }
 
-    /// Starts the listeners, which come first, so that probes and metrics answer while a server is
-    /// waited for.
+    /// Starts the listeners first, so that probes and metrics respond while the process waits for a
+    /// server.
     fn listen(&self) -> Running {
         let mut running = Running {
             inputs: Tasks::default(),
@@ -179,8 +180,8 @@ impl Process {
         running
     }
 
-    /// Whether clients who were erased after a reward can be told from strangers: otherwise they could
-    /// be rewarded once more.
+    /// Whether clients who were erased after a reward can be recognised. Otherwise they could be
+    /// rewarded once more.
     async fn recognises_the_erased(&self) -> anyhow::Result<()> {
         let unrecognised = self.store.unrecognised_erasures().await?;
         anyhow::ensure!(
@@ -190,7 +191,7 @@ impl Process {
         Ok(())
     }
 
-    /// Starts the roles, each as soon as the servers it needs are there, or until the stop.
+    /// Starts each role as soon as its servers are available, until the stop.
     async fn start(&self, running: &mut Running, apply_migrations: bool) -> anyhow::Result<()> {
         let sweep = Arc::new(self.sweep());
         tokio::select! {
@@ -202,7 +203,7 @@ impl Process {
         if self.has(Role::Api) {
             self.recognises_the_erased().await?;
         }
-        // What needs no Kafka does not wait for it.
+        // This part needs no Kafka, so it does not wait for it.
         if self.has(Role::Sweep) {
             let rewards = Arc::clone(&sweep).expire_rewards(self.stop.clone());
             running.inputs.spawn("the role sweep", rewards);
@@ -288,7 +289,7 @@ impl Running {
         .await;
         if drained.is_err() {
             tracing::warn!(
-                "not everything was drained in time; what was not committed is read or published again"
+                "not everything was drained in time; rides and events that were not committed are read or published again"
             );
             self.hard_stop.cancel();
         }

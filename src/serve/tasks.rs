@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::causes;
 
-/// Tasks that run until they are told to stop, each with a name for when it does not.
+/// Tasks that run until they are stopped, each with a name for the case that it ends otherwise.
 #[derive(Default)]
 pub(super) struct Tasks(JoinSet<(&'static str, anyhow::Result<()>)>);
 
@@ -18,7 +18,7 @@ impl Tasks {
         name: &'static str,
         task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
     ) {
-        // Whatever a task leaves behind when it panics is not looked at: the process ends.
+        // State that a panicking task leaves behind is never read, because the process ends.
         let caught = AssertUnwindSafe(task).catch_unwind();
         self.0.spawn(async move {
             let result = match caught.await {
@@ -30,27 +30,27 @@ impl Tasks {
         });
     }
 
-    /// Waits for one to end that nobody told to stop, and says which and why; `None` at once where
-    /// there is none.
+    /// Waits for a task that ends without being stopped, and returns its name and the reason;
+    /// `None` at once if there is no task.
     pub(super) async fn ended(&mut self) -> Option<anyhow::Error> {
         Some(match self.0.join_next().await? {
-            Ok((name, Ok(()))) => anyhow::anyhow!("{name} ended without being told to"),
+            Ok((name, Ok(()))) => anyhow::anyhow!("{name} stopped unexpectedly"),
             Ok((_, Err(error))) => error,
             Err(error) => error.into(),
         })
     }
 
-    /// Waits for all that are left, which were told to stop.
+    /// Waits for all remaining tasks, which were stopped.
     pub(super) async fn drain(&mut self) {
         while let Some(ended) = self.0.join_next().await {
             if let Err(error) = ended.map_err(Into::into).and_then(|(_, result)| result) {
-                tracing::error!(error = causes::in_words(&error), "not stopped well");
+                tracing::error!(error = causes::in_words(&error), "shutdown failed");
             }
         }
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
@@ -76,7 +76,7 @@ mod tests {
         );
         assert_eq!(
             message(async { Ok(()) }).await,
-            "the role sweep ended without being told to"
+            "the role sweep stopped unexpectedly"
         );
         assert_eq!(
             message(async { panic!("number {}", 7) }).await,

@@ -12,10 +12,11 @@ use crate::store::{Store, StoreError};
 
 use super::knock::{Knock, knock};
 
-/// The pauses between two attempts to reach a server that is unavailable at start.
+/// The pauses between two attempts to reach a server that is unavailable at the start.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
 
-/// Waits until Postgres answers with the schema known here; says that it is away, at what address.
+/// Waits until Postgres responds with the schema known here. Logs that it is unavailable, with its
+/// address.
 pub(super) async fn wait_for_postgres(
     store: &Store,
     readiness: &Readiness,
@@ -31,8 +32,8 @@ pub(super) async fn wait_for_postgres(
     };
     let mut migrated = !apply_migrations;
     loop {
-        // A connection of its own first: the pool goes on trying by itself for seconds, and then
-        // only says that time is up.
+        // Opens a connection of its own first: the pool retries for seconds, and then only reports
+        // a timeout.
         match knock(store).await {
             Ok(()) => {}
             Err(Knock::Away(why)) => {
@@ -65,7 +66,7 @@ pub(super) async fn wait_for_postgres(
     }
 }
 
-/// Waits until Kafka answers with the topics; says that it is away, at what address.
+/// Waits until Kafka responds with the topics. Logs that it is unavailable, with its address.
 pub(super) async fn wait_for_kafka(
     kafka: &KafkaConfig,
     roles: &[Role],
@@ -76,7 +77,7 @@ pub(super) async fn wait_for_kafka(
     // The client API works without Kafka, so it does not wait for it.
     readiness.set(Role::Api, Err("starting".to_owned()));
     loop {
-        // Whether anybody is there is known sooner than whether the topics can be made.
+        // Whether a broker responds is known sooner than whether the topics can be created.
         let ensured = match cluster.has_topic(&kafka.ride_topic).await {
             Ok(_) => cluster.ensure_topics(kafka).await.map(drop),
             Err(error) => Err(error),
@@ -88,7 +89,7 @@ pub(super) async fn wait_for_kafka(
                     .pause(&[Role::Ingest, Role::Relay, Role::Sweep], error.to_string())
                     .await;
             }
-            // The client API works without Kafka, whatever keeps it from us.
+            // The client API works without Kafka, whatever the reason for its absence.
             Err(error) if roles == [Role::Api] => {
                 tracing::error!(%error, "kafka cannot be used; clients are answered from postgres");
                 return Ok(());
@@ -98,7 +99,7 @@ pub(super) async fn wait_for_kafka(
     }
 }
 
-/// Says why the process waits, once as long as it is the same, and pauses longer every time.
+/// Logs why the process waits, once for each reason, and pauses longer every time.
 struct Waiting<'a> {
     readiness: &'a Readiness,
     said: String,
@@ -126,7 +127,7 @@ impl<'a> Waiting<'a> {
     }
 }
 
-/// Whether a migration failed because Postgres could not be reached, not because it refused.
+/// Whether a migration failed because Postgres is unavailable, not because it refused.
 fn is_away(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<std::io::Error>().is_some()

@@ -1,4 +1,4 @@
-//! Postgres' clock, carried forward by this machine's monotonic one between two looks at it.
+//! Postgres' clock, carried forward by this machine's monotonic clock between two readings.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant as Monotonic};
@@ -7,17 +7,17 @@ use chrono::DateTime;
 
 use crate::domain::Instant;
 
-/// Nothing observed yet.
+/// Not observed yet.
 const UNKNOWN: i64 = i64::MIN;
 
-/// An estimate of the database's clock for what cannot ask it each time: rides from the future,
-/// `settling`, `server_time`. What moves money asks Postgres itself.
+/// An estimate of the database's clock, for uses that cannot ask it each time: rides from the
+/// future, `settling`, `server_time`. Decisions about money ask Postgres itself.
 #[derive(Debug)]
 pub struct DbClock {
     origin: Monotonic,
     /// Milliseconds of the database's clock at `origin`.
     offset_ms: AtomicI64,
-    /// Milliseconds since `origin` when it was observed last.
+    /// Milliseconds since `origin` at the last observation.
     observed_ms: AtomicI64,
 }
 
@@ -32,12 +32,12 @@ impl Default for DbClock {
 }
 
 impl DbClock {
-    /// Takes note of what the database's clock has just said.
+    /// Records a reading of the database's clock, made just now.
     pub fn observe(&self, now: Instant) {
         self.observe_at(now, Monotonic::now());
     }
 
-    /// Takes note of what the database's clock said at that moment of ours.
+    /// Records a reading of the database's clock, made at that moment of our clock.
     pub fn observe_at(&self, now: Instant, at: Monotonic) {
         let elapsed = at.saturating_duration_since(self.origin).as_millis();
         let elapsed = i64::try_from(elapsed).unwrap_or(i64::MAX / 2);

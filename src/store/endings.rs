@@ -1,22 +1,22 @@
-//! Which participations ended since one last asked, through whatever process: exactly, by Postgres'
-//! own account of what became visible.
+//! Which participations ended since the last call, through any process. The result is exact,
+//! because it uses Postgres' own snapshots.
 
 use sqlx::postgres::PgConnection;
 
 use super::{Result, Store};
 use crate::domain::{PromotionId, UserId};
 
-/// A database session that tells of endings, to be given up at its first error. A new one knows
-/// nothing of what came before it.
+/// A database session that reports terminal transitions. It must be given up at its first error. A
+/// new one knows nothing of earlier transitions.
 #[derive(Debug)]
 pub struct EndingFeed {
     connection: PgConnection,
-    /// The `pg_snapshot` up to which everything was told.
+    /// The `pg_snapshot` up to which everything was reported.
     snapshot: String,
 }
 
 impl EndingFeed {
-    /// Opens a session that tells of what ends from now on.
+    /// Opens a session that reports the transitions from now on.
     pub async fn connect(store: &Store) -> Result<Self> {
         let (connection, snapshot) = store.session_from_now("endings").await?;
         Ok(Self {
@@ -25,14 +25,14 @@ impl EndingFeed {
         })
     }
 
-    /// The participations that were committed as `REWARDED` or `EXPIRED` since the last call.
-    /// Everything that was answered before this call is among them.
+    /// The participations that were committed as `REWARDED` or `EXPIRED` since the last call. It
+    /// contains every transition that was confirmed before this call.
     pub async fn next(&mut self) -> Result<Vec<(UserId, PromotionId)>> {
-        // A snapshot does not show exactly the transactions from its xmax on and those in its list.
-        // Asked for by these, and not by its xmin, one transaction that stays open does not have
-        // everything since read again and again. Ordered, and as ranges, so that the planner takes no
-        // other index whatever it thinks is in the table. In one statement, so that the new snapshot is the
-        // one the rows were read with.
+        // A snapshot hides exactly the transactions from its xmax on and those in its list. The
+        // query asks for these, and not from its xmin on, so that one open transaction does not
+        // cause all later ones to be read again and again. The ranges are ordered, so that the
+        // planner uses this index in any state of the table. It is one statement, so that the new
+        // snapshot is the one with which the rows were read.
         let news = sqlx::query!(
             r#"select pg_current_snapshot()::text as "snapshot!", array_agg(user_id) as users, array_agg(promotion_id) as promotions
                  from ((select user_id, promotion_id from promotion_user

@@ -1,4 +1,4 @@
-//! Transactions as spans, where whoever runs them is traced.
+//! Spans of transactions, if their caller is traced.
 
 use opentelemetry::trace::{
     FutureExt as _, Span as _, SpanKind, Status, TraceContextExt as _, Tracer as _,
@@ -8,8 +8,8 @@ use sqlx::postgres::PgConnectOptions;
 
 use super::{Result, StoreError};
 
-/// Runs a transaction of this name. It gets a span within the current one, if there is one and it
-/// is recorded.
+/// Runs a transaction of this name. It gets a span within the current one, if that exists and is
+/// recorded.
 pub(super) async fn traced<T>(
     name: &'static str,
     options: &PgConnectOptions,
