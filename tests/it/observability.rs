@@ -613,6 +613,28 @@ async fn the_last_import_the_delay_of_changes_and_the_limit_of_waits_are_shown()
     assert!(metrics.sum("ride_promo_status_delay_seconds_sum", &[]) < 30.0);
 }
 
+/// Two changes that add panels at the same place must not hide one another's.
+#[test]
+fn the_dashboards_panels_have_ids_and_places_of_their_own() {
+    let dashboard: Value =
+        serde_json::from_str(&read("deploy/grafana/ride-promo.json")).expect("a dashboard is JSON");
+    let panels = dashboard["panels"].as_array().expect("a list");
+    let mut ids = BTreeSet::new();
+    let mut taken = BTreeMap::new();
+    for panel in panels {
+        let title = panel["title"].as_str().expect("a text");
+        assert!(ids.insert(panel["id"].as_i64()), "the id of {title}");
+        let place = |name: &str| panel["gridPos"][name].as_i64().expect("a number");
+        for x in place("x")..place("x") + place("w") {
+            for y in place("y")..place("y") + place("h") {
+                let before = taken.insert((x, y), title);
+                assert_eq!(before, None, "{title} covers it");
+            }
+        }
+    }
+    assert!(ids.len() > 40, "{}", ids.len());
+}
+
 /// The first command of every runbook works as it is written, and shows what its page is about.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_runbooks_commands_show_what_they_are_about() {
