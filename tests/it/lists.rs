@@ -312,6 +312,9 @@ async fn a_funnel_counts_each_change_in_its_interval() {
     unknown.problem(404, "not-found");
 }
 
+/// Whether an entry belongs in a filtered list.
+type IsIn<'a> = Box<dyn Fn(&Value) -> bool + 'a>;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_audit_and_the_quarantine_are_filtered() {
     let world = World::new().await;
@@ -340,7 +343,7 @@ async fn the_audit_and_the_quarantine_are_filtered() {
         let actor = actor.to_owned();
         move |entry: &Value| entry["actor"] == *actor
     };
-    let checks: [(String, Box<dyn Fn(&Value) -> bool>); 8] = [
+    let checks: [(String, IsIn<'_>); 8] = [
         (
             "actor=ana@example.com".to_owned(),
             Box::new(by("ana@example.com")),
