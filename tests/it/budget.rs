@@ -39,27 +39,8 @@ impl Admin {
     }
 }
 
-/// Reserved and spent as the participations say, and in the same snapshot as the row says.
 async fn agrees(world: &World, promotion: &Promotion) -> (i64, i64) {
-    let (reserved, spent, counted, in_use): (i64, i64, Vec<i64>, Vec<i64>) = sqlx::query_as(
-        "select p.reserved, p.spent,
-                array[p.reserved, p.spent, p.reserved_cents, p.spent_cents],
-                array[u.participations_reserved, u.participations_spent, u.reward_cents_reserved, u.reward_cents_spent]
-           from budget_use u
-          cross join lateral (
-                select count(*) filter (where status in ('IN_PROGRESS', 'COMPLETED')) as reserved,
-                       count(*) filter (where status = 'REWARDED') as spent,
-                       coalesce(sum((reward ->> 'amount_cents')::bigint) filter (where status in ('IN_PROGRESS', 'COMPLETED')), 0)::bigint as reserved_cents,
-                       coalesce(sum((reward ->> 'amount_cents')::bigint) filter (where status = 'REWARDED'), 0)::bigint as spent_cents
-                  from promotion_user where promotion_id = u.promotion_id) p
-          where u.promotion_id = $1",
-    )
-    .bind(promotion.id)
-    .fetch_one(world.pool())
-    .await
-    .expect("its use is counted");
-    assert_eq!(counted, in_use, "participations and budget_use disagree");
-    (reserved, spent)
+    budget_in_use(world, promotion.id).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

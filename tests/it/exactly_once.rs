@@ -60,6 +60,8 @@ async fn real_rides_replayed_and_shuffled_count_once_while_workers_are_killed() 
         &world,
         &json!({ "target_rides": 2, "min_amount_cents": 700, "currency_code": "USD", "challenge_period": "P14D", "claim_period": "P7D" }),
     )
+    .await
+    .with_budget(windows.len() as i64)
     .await;
     for window in [early, late] {
         let users: Vec<i64> = windows
@@ -135,6 +137,31 @@ async fn real_rides_replayed_and_shuffled_count_once_while_workers_are_killed() 
         assert_eq!(last.event["rides_completed"], standing.rides_completed);
     }
     assert_contiguous(published);
+
+    // Those who missed the target expire, one sweeper being killed at it, and give their places back.
+    let all = standings.len() as i64;
+    let in_use = async || budget_in_use(&world, challenges.promotion_id).await;
+    assert_eq!(in_use().await, (all, 0));
+    let sweeper = || {
+        let service = world.service().roles("sweep").lateness("PT0S");
+        service.env("RIDE_PROMO__SWEEP__BATCH_MAX", 10).start()
+    };
+    let in_progress = "select count(*) from promotion_user where status = 'IN_PROGRESS'";
+    let before = world.count(in_progress).await;
+    let victim = sweeper().await;
+    eventually(Duration::from_secs(60), || async {
+        let has_begun = world.count(in_progress).await < before;
+        has_begun.then_some(()).ok_or("none yet")
+    })
+    .await;
+    victim.sigkill().await;
+    let _sweeper = sweeper().await;
+    eventually(Duration::from_secs(60), || async {
+        equal(world.count(in_progress).await, 0)
+    })
+    .await;
+    let completed = expected.values().filter(|count| **count == 2).count() as i64;
+    assert_eq!(in_use().await, (completed, 0));
     assert!(steady.sigterm_and_wait().await.success());
 }
 
@@ -142,6 +169,7 @@ async fn real_rides_replayed_and_shuffled_count_once_while_workers_are_killed() 
 async fn a_worker_that_slept_through_a_takeover_applies_nothing_twice() {
     let world = World::new().await;
     let challenges = Challenges::new(&world, &conditions(10_000)).await;
+    let challenges = challenges.with_budget(50).await;
     // Receipts would hide from the counts that a batch was applied again; the position would not.
     sqlx::raw_sql(
         "create table went_back (partition int, was bigint, became bigint);
@@ -216,6 +244,8 @@ async fn a_worker_that_slept_through_a_takeover_applies_nothing_twice() {
         );
     }
     assert_contiguous(world.read_status_topic().await);
+    let in_use = budget_in_use(&world, challenges.promotion_id).await;
+    assert_eq!(in_use, (50, 0));
     assert!(sleeper.sigterm_and_wait().await.success());
     assert!(successor.sigterm_and_wait().await.success());
 }

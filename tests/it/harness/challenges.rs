@@ -74,6 +74,31 @@ pub async fn end_by_force(world: &World, user_id: i64, promotion_id: i64, end: E
     }
 }
 
+/// What is reserved and what is spent of a promotion's budget, as its participations say; in the same
+/// snapshot `budget_use` must say the same.
+pub async fn budget_in_use(world: &World, promotion_id: i64) -> (i64, i64) {
+    let (reserved, spent, counted, in_use): (i64, i64, Vec<i64>, Vec<i64>) = sqlx::query_as(
+        "select p.reserved, p.spent,
+                array[p.reserved, p.spent, p.reserved_cents, p.spent_cents],
+                array[u.participations_reserved, u.participations_spent, u.reward_cents_reserved, u.reward_cents_spent]
+           from budget_use u
+          cross join lateral (
+                select count(*) filter (where is_live) as reserved, count(*) filter (where status = 'REWARDED') as spent,
+                       coalesce(sum(cents) filter (where is_live), 0)::bigint as reserved_cents,
+                       coalesce(sum(cents) filter (where status = 'REWARDED'), 0)::bigint as spent_cents
+                  from (select status, status in ('IN_PROGRESS', 'COMPLETED') as is_live,
+                               (reward ->> 'amount_cents')::bigint as cents
+                          from promotion_user where promotion_id = u.promotion_id) participations) p
+          where u.promotion_id = $1",
+    )
+    .bind(promotion_id)
+    .fetch_one(world.pool())
+    .await
+    .expect("its use is counted");
+    assert_eq!(counted, in_use, "participations and budget_use disagree");
+    (reserved, spent)
+}
+
 /// What a participation has come to.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct Standing {
@@ -111,6 +136,21 @@ impl Challenges {
         }
     }
 
+    /// Gives it a budget for so many participations, before anybody starts.
+    pub async fn with_budget(self, max_participations: i64) -> Self {
+        let budget = json!({ "max_participations": max_participations, "max_reward_cents": null, "currency_code": "MXN" });
+        sqlx::query(
+            "with budgeted as (update promotion set budget = $2, has_budget_use = true where promotion_id = $1)
+             insert into budget_use (promotion_id, currency_code) values ($1, 'MXN')",
+        )
+        .bind(self.promotion_id)
+        .bind(budget)
+        .execute(&self.pool)
+        .await
+        .expect("it has none");
+        self
+    }
+
     /// Starts these clients with a window of the test's choice, in milliseconds as the service cuts
     /// every instant, started event and all.
     pub async fn start(&self, users: &[i64], started_at: DateTime<Utc>, deadline: DateTime<Utc>) {
@@ -140,6 +180,10 @@ impl Challenges {
                         $5, $6, gen_random_uuid(), 'MX', date_trunc('month', $4 at time zone 'UTC')::date
                    from unnest($1) user_id
                  returning *),
+             reserved as (
+                 update budget_use set participations_reserved = participations_reserved + cardinality($1::bigint[]),
+                                       reward_cents_reserved = reward_cents_reserved + cardinality($1::bigint[]) * 100000
+                  where promotion_id = $2),
              reminders as (
                  insert into participation_reminder (user_id, promotion_id, next_at)
                  select user_id, promotion_id, clock_ms() from made join promotion_terms using (terms_id, promotion_id)

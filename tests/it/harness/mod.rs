@@ -40,7 +40,7 @@ mod world;
 pub use self::{
     authority::Authority,
     browser::{Journey, node},
-    challenges::{Challenges, End, Standing, end_by_force},
+    challenges::{Challenges, End, Standing, budget_in_use, end_by_force},
     collector::{Collector, Span},
     guide::{Shell, block, blocks},
     http::{
