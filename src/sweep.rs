@@ -7,6 +7,7 @@
 //! Rewards need no proof, only the database's clock. They are expired beside, so that neither Kafka
 //! nor very many challenges keep them waiting.
 
+mod extensions;
 mod reminders;
 
 use std::collections::BTreeMap;

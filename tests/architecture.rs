@@ -320,11 +320,15 @@ fn a_word_is_written_where_its_list_is_declared() {
 
 /// The words of every closed list.
 fn words() -> BTreeSet<&'static str> {
-    use ride_promo::domain::{eligibility, participation, promotion, reminder, ride, split};
+    use ride_promo::domain::{
+        eligibility, extension, participation, promotion, reminder, ride, split,
+    };
     use ride_promo::wire::{self, promotion_status, quarantine, ride_completed};
     [
         &eligibility::EligibilityRule::WORDS[..],
         &eligibility::Screen::WORDS,
+        &extension::DeadlineOf::WORDS,
+        &extension::ExtensionState::WORDS,
         &participation::StatusName::WORDS,
         &participation::ExpiredReason::WORDS,
         &promotion::Verdict::WORDS,

@@ -58,6 +58,9 @@ pub use openapi::{admin_openapi, client_openapi};
 /// How often Postgres is asked whether it is there.
 const PULSE_EVERY: Duration = Duration::from_secs(1);
 
+/// How often it is noted that Postgres is reached; the contract says at least every 10 s.
+const PRESENCE_EVERY: Duration = Duration::from_secs(5);
+
 /// A pulse that takes longer counts as none.
 const PULSE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -189,11 +192,12 @@ impl Api {
             Arc::clone(&self.metrics),
         );
         let endings = model::endings::listen(self.store.clone(), Arc::clone(&model));
+        let presence = presence(self.store.clone());
         let forget = forget(Arc::clone(&rate_limit));
         let until = stop.clone();
         tokio::spawn(async move {
             until
-                .run_until_cancelled(async { tokio::join!(pulse, ages, endings, forget) })
+                .run_until_cancelled(async { tokio::join!(pulse, ages, endings, presence, forget) })
                 .await
         });
         self.metrics
@@ -332,6 +336,20 @@ async fn pulse(
             Err(_) => Err(format!("postgres did not answer within {PULSE_TIMEOUT:?}")),
         };
         readiness.set(Role::Api, said);
+    }
+}
+
+/// Notes every few seconds that Postgres is reached, by which outages are found.
+async fn presence(store: Store) {
+    let mut tick = tokio::time::interval(PRESENCE_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        match tokio::time::timeout(PULSE_TIMEOUT, store.note_presence()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "postgres was not reached"),
+            Err(_) => tracing::debug!("postgres did not answer in time"),
+        }
     }
 }
 

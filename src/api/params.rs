@@ -60,3 +60,11 @@ pub struct QuarantinePath {
     /// The record
     quarantine_id: Uuid,
 }
+
+/// Of a call about one extension.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct ExtensionPath {
+    /// The extension
+    extension_id: Uuid,
+}

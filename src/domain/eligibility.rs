@@ -216,6 +216,12 @@ impl ClientFacts {
         }
     }
 
+    /// Whether the latest participation is completed and past its reward's deadline.
+    pub fn has_overdue_reward(&self) -> bool {
+        let status = self.latest.map(|latest| latest.status);
+        matches!(status, Some(Status::Completed(completion)) if self.now >= completion.reward_deadline)
+    }
+
     /// The screen that a participation claims for itself, if it does.
     fn screen_of(&self, latest: &Latest) -> Option<Screen> {
         let ended = match latest.status {

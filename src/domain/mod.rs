@@ -4,6 +4,7 @@
 pub mod anchor;
 pub mod budget;
 pub mod eligibility;
+pub mod extension;
 pub mod fields;
 pub mod participation;
 pub mod period;

@@ -86,6 +86,11 @@ impl Conditions {
         Ok((fields.finish_known(read)?, unknown))
     }
 
+    /// Whether a ride must say where it was or what kind it is to count.
+    pub const fn narrows_by_place_or_service(&self) -> bool {
+        self.country_codes.is_some() || self.city_ids.is_some() || self.service_types.is_some()
+    }
+
     fn fields(value: &Value) -> Result<Fields<'_>, Vec<FieldError>> {
         let Value::Object(object) = value else {
             return Err(vec![FieldError::wrong_type(

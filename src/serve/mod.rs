@@ -209,6 +209,8 @@ impl Process {
             running.inputs.spawn("the role sweep", rewards);
             let reminders = Arc::clone(&sweep).remind(self.stop.clone());
             running.inputs.spawn("the role sweep", reminders);
+            let extensions = Arc::clone(&sweep).extend_deadlines(self.stop.clone());
+            running.inputs.spawn("the role sweep", extensions);
         }
         tokio::select! {
             biased;

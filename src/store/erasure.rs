@@ -393,6 +393,21 @@ async fn remove_participations(
     keep: bool,
     removed: &mut Removed,
 ) -> Result<(Vec<PromotionId>, Option<Counted>)> {
+    sqlx::query!(
+        "delete from participation_extension a
+          where a.user_id = $1
+            and not ($2 and exists (select from promotion_user p
+                                     where p.user_id = a.user_id and p.promotion_id = a.promotion_id and p.status = $3))",
+        user_id,
+        keep,
+        StatusName::Rewarded as StatusName
+    )
+    .execute(&mut *connection)
+    .await?;
+    // An order that names the client; there is nothing left that it could extend.
+    sqlx::query!("delete from extension where user_id = $1", user_id)
+        .execute(&mut *connection)
+        .await?;
     removed.receipts = sqlx::query!("delete from ride_receipt where user_id = $1", user_id)
         .execute(&mut *connection)
         .await?

@@ -5,6 +5,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::budget::Released;
+use super::extensions::{self, Moment};
 use super::state::status_of;
 use super::{Result, Store, identity, must_be_all};
 use crate::domain::participation::{ExpiredReason, Status, StatusName};
@@ -131,17 +132,30 @@ pub(super) async fn expire_reward_of(
     expire(connection, StatusName::Completed, keys).await
 }
 
-/// Locks these participations in key order and expires those that still have this status and are due, by the status machine; a ride or an accept that was first wins. Returns how many
-/// expired, and what the caller has to give back of their budgets at the end of the transaction.
-async fn expire(
+/// A participation that may expire, its row locked.
+struct Due {
+    user_id: UserId,
+    promotion_id: PromotionId,
+    status: StatusName,
+    challenge_deadline: Instant,
+    completed_at: Option<Instant>,
+    reward_deadline: Option<Instant>,
+    rewarded_at: Option<Instant>,
+    expired_at: Option<Instant>,
+    expired_reason: Option<ExpiredReason>,
+    /// The reward, where the promotion counts what it spends.
+    counted_reward: Option<Json<Reward>>,
+}
+
+/// Those that still have this status, in key order.
+async fn lock(
     connection: &mut PgConnection,
     status: StatusName,
-    (users, promotions): (Vec<UserId>, Vec<PromotionId>),
-) -> Result<(u64, Released)> {
-    if users.is_empty() {
-        return Ok((0, Released::default()));
-    }
-    let locked = sqlx::query!(
+    users: &[UserId],
+    promotions: &[PromotionId],
+) -> Result<Vec<Due>> {
+    Ok(sqlx::query_as!(
+        Due,
         r#"select p.user_id, p.promotion_id, p.status as "status: StatusName", p.challenge_deadline, p.completed_at,
                   p.reward_deadline, p.rewarded_at, p.expired_at, p.expired_reason as "expired_reason: ExpiredReason",
                   case when m.has_budget_use then p.reward end as "counted_reward: Json<Reward>"
@@ -150,16 +164,42 @@ async fn expire(
             where (p.user_id, p.promotion_id) in (select * from unnest($1::bigint[], $2::bigint[])) and p.status = $3
             order by p.user_id, p.promotion_id
               for update of p"#,
-        &users,
-        &promotions,
+        users,
+        promotions,
         status as StatusName
     )
-    .fetch_all(&mut *connection)
-    .await?;
-    // After the locks, and as the statement before it cannot.
-    let now = sqlx::query_scalar!(r#"select clock_ms() as "now!""#)
-        .fetch_one(&mut *connection)
-        .await?;
+    .fetch_all(connection)
+    .await?)
+}
+
+/// Locks these participations in key order and expires those that still have this status and are due, by
+/// the status machine; a ride or an accept that was first wins. Returns how many expired, and what the
+/// caller has to give back of their budgets at the end of the transaction.
+async fn expire(
+    connection: &mut PgConnection,
+    status: StatusName,
+    (users, promotions): (Vec<UserId>, Vec<PromotionId>),
+) -> Result<(u64, Released)> {
+    if users.is_empty() {
+        return Ok((0, Released::default()));
+    }
+    let mut locked = lock(connection, status, &users, &promotions).await?;
+    // After the locks, and as the statement before it cannot. A deadline that an extension moves is
+    // moved before it is judged.
+    let Moment { now, is_extending } = extensions::moment(connection).await?;
+    if is_extending {
+        let keys: Vec<_> = locked
+            .iter()
+            .map(|row| (row.user_id, row.promotion_id))
+            .collect();
+        if extensions::apply_running(connection, &keys, now, None)
+            .await?
+            .all
+            > 0
+        {
+            locked = lock(connection, status, &users, &promotions).await?;
+        }
+    }
     let mut expired = Expired::default();
     let mut released = Released::default();
     for row in locked {

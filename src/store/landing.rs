@@ -2,6 +2,7 @@
 
 use sqlx::PgConnection;
 
+use super::extensions::apply_of_client;
 use super::participations::{PreOffer, Stored, ensure_active_split, load, newest_newbie};
 use super::users::eligibility_facts;
 use super::{Result, Store, StoreError, timed_out};
@@ -39,7 +40,15 @@ impl Store {
         let erased_name = self.erased_name(user_id)?;
         self.run_tx("landing", move |connection| {
             let erased_name = erased_name.clone();
-            Box::pin(async move { landing(connection, user_id, erased_name.as_deref()).await })
+            Box::pin(async move {
+                let found = landing(connection, user_id, erased_name.as_deref()).await?;
+                let settling = found.participation.as_ref().is_some_and(Stored::is_overdue);
+                // What an extension covers goes on.
+                if settling && apply_of_client(connection, user_id).await? {
+                    return landing(connection, user_id, erased_name.as_deref()).await;
+                }
+                Ok(found)
+            })
         })
         .await
     }
@@ -147,7 +156,11 @@ async fn locked_facts(
         )
         .fetch_all(&mut *connection)
         .await?;
-        let facts = eligibility_facts(connection, user_id, erased_name).await?;
+        let mut facts = eligibility_facts(connection, user_id, erased_name).await?;
+        // A reward that seems to be over may be none that is shown.
+        if facts.has_overdue_reward() && apply_of_client(connection, user_id).await? {
+            facts = eligibility_facts(connection, user_id, erased_name).await?;
+        }
         if facts.screen() != Screen::PromoOffer || is_locked(&facts, &promotions, &countries) {
             return Ok(facts);
         }

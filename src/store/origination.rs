@@ -6,6 +6,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::budget;
+use super::extensions::apply_of_client;
 use super::participations::{Stored, enqueue_event, load};
 use super::{Result, Store, StoreError, must_be_all};
 use crate::domain::participation::{ExpiredReason, MoveError, Status, StatusName};
@@ -83,7 +84,8 @@ impl Store {
     /// The reward as frozen at the start, with its product.
     pub async fn reward(&self, user_id: UserId, promotion_id: PromotionId) -> Result<ShownReward> {
         let mut connection = self.acquire().await?;
-        let Some(participation) = load(&mut connection, user_id, promotion_id).await? else {
+        let found = load(&mut connection, user_id, promotion_id).await?;
+        let Some(participation) = self.extended(found).await? else {
             return Ok(ShownReward::None(NoReward::NotParticipating));
         };
         if is_rewarded(&participation.state.status) {
@@ -142,6 +144,8 @@ impl Store {
         user_id: UserId,
         promotion_id: PromotionId,
     ) -> Result<Acknowledged> {
+        // What an extension covers is not over.
+        self.participation(user_id, promotion_id).await?;
         let row = sqlx::query!(
             r#"with over as (
                    update promotion_user set acknowledged_at = coalesce(acknowledged_at, clock_ms())
@@ -236,9 +240,13 @@ async fn accept_under_lock(
     };
     // Read after the lock, by the clock after the lock: the deadline's last millisecond is decided
     // once, here or in the sweeper.
-    let found = must_be_there(load(connection, user_id, promotion_id).await?)?;
+    let mut found = must_be_there(load(connection, user_id, promotion_id).await?)?;
     if let Some(earlier) = acceptance_of(connection, &found).await? {
         return Ok(earlier);
+    }
+    // Nobody is refused for a deadline that an extension moves.
+    if found.is_overdue() && apply_of_client(connection, user_id).await? {
+        found = must_be_there(load(connection, user_id, promotion_id).await?)?;
     }
     let rewarded = match rewardable(found.state.status, found.now) {
         Ok(rewarded) => rewarded.fields(),

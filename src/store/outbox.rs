@@ -14,6 +14,7 @@ use crate::domain::participation::{ExpiredReason, StatusName};
 use crate::domain::reward::Reward;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::postgres::Settings;
+use crate::wire::extension::DeadlineMove;
 use crate::wire::promotion_status::{EventType, PromotionStatus};
 use crate::wire::reminder::Reminder;
 
@@ -251,7 +252,7 @@ impl ShardLease {
                       e.rides_completed, e.rides_target, e.started_at, e.challenge_deadline, e.completed_at,
                       e.reward_deadline, e.rewarded_at, e.expired_at, e.expired_reason as "expired_reason: ExpiredReason",
                       e.reward as "reward: Json<Reward>", e.occurred_at, e.traceparent,
-                      e.reminder as "reminder: Json<Reminder>", e.reminder_due_at
+                      e.extension as "extension: Json<DeadlineMove>", e.reminder as "reminder: Json<Reminder>", e.reminder_due_at
                  from event_outbox e left join promotion m using (promotion_id)
                 where e.shard = $1 and e.id > $3
                 order by e.id
@@ -301,6 +302,7 @@ impl ShardLease {
                     state: state_of!(columns)?,
                     previous_status: row.previous_status,
                     occurred_at: row.occurred_at,
+                    extension: row.extension.map(|Json(moved)| moved),
                 }));
                 Ok(pending)
             })

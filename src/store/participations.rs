@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::budget::{self, Reservation};
 use super::erasure::rewarded_elsewhere;
 use super::expiry::expire_reward_of;
+use super::extensions::{apply_of_client, is_any_running};
 use super::reminders::Scheduled;
 use super::state::state_of;
 use super::{Result, Store, StoreError, timed_out};
@@ -47,6 +48,11 @@ pub struct Stored {
 }
 
 impl Stored {
+    /// Live, and past the deadline that its status has.
+    pub fn is_overdue(&self) -> bool {
+        self.state.is_overdue(self.now)
+    }
+
     /// As the client sees it.
     pub fn view(&self) -> Participation {
         Participation::at(
@@ -161,7 +167,23 @@ impl Store {
         user_id: UserId,
         promotion_id: PromotionId,
     ) -> Result<Option<Stored>> {
-        load(&mut *self.acquire().await?, user_id, promotion_id).await
+        let found = load(&mut *self.acquire().await?, user_id, promotion_id).await?;
+        self.extended(found).await
+    }
+
+    /// What was read, or what it is once the running extensions are applied: where its deadline has
+    /// passed, that is judged by whoever reads it.
+    pub(super) async fn extended(&self, found: Option<Stored>) -> Result<Option<Stored>> {
+        let stored = match found {
+            Some(stored) if stored.is_overdue() => stored,
+            found => return Ok(found),
+        };
+        let (user_id, promotion_id) = (stored.state.user_id, stored.state.promotion_id);
+        let is_extending = is_any_running(&mut *self.acquire().await?).await?;
+        if is_extending && self.apply_extensions(user_id).await? {
+            return load(&mut *self.acquire().await?, user_id, promotion_id).await;
+        }
+        Ok(Some(stored))
     }
 
     /// A page of a participation's receipts by completion, newest first: those after the place
@@ -327,18 +349,11 @@ async fn start(
             .unwrap_or(false),
         ),
     };
-    let standing = sqlx::query!(
-        r#"select coalesce(bool_or(status = $2), false) as "rewarded!",
-                  coalesce(bool_or(status = $3 or (status = $4 and reward_deadline > clock_timestamp())), false) as "live!",
-                  clock_ms() as "now!"
-             from promotion_user where user_id = $1"#,
-        user_id,
-        StatusName::Rewarded as StatusName,
-        StatusName::InProgress as StatusName,
-        StatusName::Completed as StatusName
-    )
-    .fetch_one(&mut *connection)
-    .await?;
+    let mut standing = standing(connection, user_id).await?;
+    // A reward that an extension covers is live again, whoever is the first to look.
+    if standing.overdue && apply_of_client(connection, user_id).await? {
+        standing = self::standing(connection, user_id).await?;
+    }
     // It may have run out while the locks were waited for; the later clock decides.
     let found = match &newest {
         None => PreOfferFound::No,
@@ -450,6 +465,38 @@ async fn start(
         participation,
         expired_rewards,
     })
+}
+
+/// What the client's participations say about another start.
+struct ClientStanding {
+    /// One was rewarded.
+    rewarded: bool,
+    /// One is live, and not past its reward's deadline.
+    live: bool,
+    /// One is past its reward's deadline, and not expired.
+    overdue: bool,
+    /// Always false: the gate is empty.
+    _gate: bool,
+    now: Instant,
+}
+
+/// The gate of extensions is entered with the clock that the start is recorded with: an extension
+/// that is ordered later waits for this transaction, and its instant is later.
+async fn standing(connection: &mut PgConnection, user_id: UserId) -> Result<ClientStanding> {
+    Ok(sqlx::query_as!(
+        ClientStanding,
+        r#"select coalesce(bool_or(status = $2), false) as "rewarded!",
+                  coalesce(bool_or(status = $3 or (status = $4 and reward_deadline > clock_timestamp())), false) as "live!",
+                  coalesce(bool_or(status = $4 and reward_deadline <= clock_timestamp()), false) as "overdue!",
+                  exists (select from extension_gate for key share) as "_gate!", clock_ms() as "now!"
+             from promotion_user where user_id = $1"#,
+        user_id,
+        StatusName::Rewarded as StatusName,
+        StatusName::InProgress as StatusName,
+        StatusName::Completed as StatusName
+    )
+    .fetch_one(connection)
+    .await?)
 }
 
 /// The most recently imported newbie pre-offer of the client for this promotion: a valid one where there

@@ -655,7 +655,8 @@ fn resolution_of(applied: &AppliedOne, actor: &str) -> Value {
     json!({ "actor": actor, "outcome": applied.outcome(), "receipt": applied.receipt().map(receipt_json) })
 }
 
-fn receipt_json(receipt: &Receipt) -> Value {
+/// What the audit says of a receipt.
+pub(super) fn receipt_json(receipt: &Receipt) -> Value {
     json!({ "ride_id": receipt.ride_id, "verdict": receipt.verdict, "details": receipt.details,
         "completed_at": format_instant(receipt.completed_at), "recorded_at": format_instant(receipt.recorded_at) })
 }

@@ -10,6 +10,7 @@ use sqlx::PgConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
 
+use super::extensions::{self, Moment};
 use super::state::status_of;
 use super::{Result, Store, StoreError, identity, must_be_all};
 use crate::domain::participation::{ExpiredReason, Status, StatusName};
@@ -162,12 +163,19 @@ impl Locked {
 }
 
 async fn remind(connection: &mut PgConnection, keys: Vec<Key>) -> Result<Reminded> {
-    let locked = lock(connection, keys).await?;
+    let mut locked = lock(connection, keys.clone()).await?;
+    // After the locks: who completed, accepted or expired meanwhile has a status that says so, and no
+    // one is reminded of a deadline that an extension moves.
+    let Moment { now, is_extending } = extensions::moment(connection).await?;
+    if is_extending
+        && extensions::apply_running(connection, &keys, now, None)
+            .await?
+            .all
+            > 0
+    {
+        locked = lock(connection, keys).await?;
+    }
     let mut done = marks(connection, &locked).await?;
-    // After the locks: who completed, accepted or expired meanwhile has a status that says so.
-    let now = sqlx::query_scalar!(r#"select clock_ms() as "now!""#)
-        .fetch_one(&mut *connection)
-        .await?;
     let mut looks = Looks::default();
     let mut waiting = Waiting::default();
     for row in &locked {

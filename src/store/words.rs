@@ -9,6 +9,7 @@ use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef};
 use sqlx::{Decode, Encode, Postgres, Type};
 
+use crate::domain::extension::DeadlineOf;
 use crate::domain::participation::{ExpiredReason, StatusName};
 use crate::domain::promotion::Verdict;
 use crate::domain::ride::RideSource;
@@ -52,6 +53,7 @@ macro_rules! as_text {
 }
 
 as_text!(
+    DeadlineOf,
     ErasedLoan,
     EventType,
     ExpiredReason,

@@ -213,6 +213,12 @@ pub struct SweepMetrics {
     /// Seconds for which the reminder that waits longest has been due and not recorded; 0 where none
     /// is.
     pub reminders_due_age_seconds: Gauge,
+    /// Extensions that are not done.
+    pub extensions_running: IntGauge,
+    /// Seconds since the oldest of them was ordered.
+    pub extension_oldest_age_seconds: Gauge,
+    /// Steps that took an extension further.
+    pub extension_steps: IntCounter,
 }
 
 /// HTTP, both listeners.
@@ -522,6 +528,15 @@ impl Metrics {
                 reminders_due_age_seconds: make.float(
                     "reminders_due_age_seconds",
                     "Time for which the oldest reminder that is due has not been recorded",
+                ),
+                extensions_running: make.gauge("extensions_running", "Extensions that are not done"),
+                extension_oldest_age_seconds: make.float(
+                    "extension_oldest_age_seconds",
+                    "Time since the oldest extension that is not done was ordered, 0 for none",
+                ),
+                extension_steps: make.counter(
+                    "extension_steps_total",
+                    "Steps that took an extension further",
                 ),
             },
             api: ApiMetrics {

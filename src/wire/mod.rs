@@ -1,9 +1,11 @@
 //! What travels: the JSON of topics, files and the API. Matches `schemas/`.
 
 pub mod admin;
+pub mod credit;
 pub mod debs2015;
 pub mod document;
 pub mod erasure;
+pub mod extension;
 pub mod landing;
 pub mod listing;
 pub mod participation;

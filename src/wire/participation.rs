@@ -202,6 +202,13 @@ impl Participation {
 }
 
 impl State {
+    /// Live, and past the deadline that its status has.
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        self.status
+            .expiry(self.challenge_deadline)
+            .is_some_and(|(_, deadline)| now >= deadline)
+    }
+
     /// Past the deadline but not expired: a ride completed before it may still arrive and count.
     pub fn is_settling(&self, now: Instant) -> bool {
         self.status == Status::InProgress && now >= self.challenge_deadline

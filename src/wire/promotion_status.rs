@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::extension::DeadlineMove;
 use super::participation::State;
-
 use crate::domain::participation::StatusName;
 use crate::domain::words::words;
 
@@ -25,6 +25,8 @@ words! {
         Rewarded = "promotion.rewarded",
         /// Time ran out; `expired_reason` says which.
         Expired = "promotion.expired",
+        /// A deadline was moved; `extension` says which, from when to when, and why.
+        Extended = "promotion.extended",
     }
 }
 
@@ -60,4 +62,7 @@ pub struct PromotionStatus {
     /// When it was recorded, by the database's clock.
     #[serde(with = "crate::wire::instant")]
     pub occurred_at: DateTime<Utc>,
+    /// Of a `promotion.extended`, how the deadline moved; `null` in other events.
+    #[schema(required)]
+    pub extension: Option<DeadlineMove>,
 }

@@ -36,7 +36,7 @@ pub fn example_status() -> Value {
         "reward_deadline": null, "rewarded_at": null, "expired_at": null, "expired_reason": null,
         "reward": { "product_id": 80, "amount_cents": 100_000, "currency_code": "MXN",
             "repayment_rate": "15" },
-        "occurred_at": "2026-11-22T18:04:05.456Z",
+        "occurred_at": "2026-11-22T18:04:05.456Z", "extension": null,
     })
 }
 

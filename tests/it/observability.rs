@@ -638,7 +638,7 @@ fn the_dashboards_panels_have_ids_and_places_of_their_own() {
 /// The first command of every runbook works as it is written, and shows what its page is about.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_runbooks_commands_show_what_they_are_about() {
-    const LOOKS: [(&str, &str); 29] = [
+    const LOOKS: [(&str, &str); 30] = [
         (
             "docs/runbooks/RidePromoAcceptsFailing.md",
             "ride_promo_accepts_total",
@@ -663,6 +663,10 @@ async fn the_runbooks_commands_show_what_they_are_about() {
         (
             "docs/runbooks/RidePromoExpiryHeldByQuarantine.md",
             "48151 | MISSING_FIELD",
+        ),
+        (
+            "docs/runbooks/RidePromoExtensionStalled.md",
+            "ride_promo_extensions_running 0",
         ),
         (
             "docs/runbooks/RidePromoHttpErrors.md",

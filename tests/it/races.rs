@@ -624,3 +624,195 @@ async fn an_accept_that_comes_to_the_completing_ride_being_applied_is_answered_a
     world.events_are_published().await;
     assert_contiguous(world.read_status_topic().await);
 }
+
+fn extend(service: &Service, body: &Value) -> Call {
+    let api = service.admin().api;
+    let request = api
+        .request(Method::POST, "/admin/v1/extensions")
+        .header("Idempotency-Key", Uuid::new_v4().to_string())
+        .json(body);
+    tokio::spawn(async move { api.send(request).await })
+}
+
+fn more_time(promotion: &Promotion, of: &str) -> Value {
+    json!({ "promotion_id": promotion.id, "of": of, "by": "PT1H", "reason": "a race" })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_that_comes_to_a_sweeper_at_work_waits_and_covers_nobody() {
+    let world = World::new().await;
+    let (service, promotion, client) = completed(&world).await;
+    let _sweeper = world.service().roles("sweep").start().await;
+    let held = Held::split_of(&world, 1).await;
+    set_reward_deadline(&world, "0 seconds").await;
+    waiting(&world, 1).await;
+    let ordered = extend(&service, &more_time(&promotion, "REWARD"));
+    waiting(&world, 2).await;
+    held.let_go().await;
+    assert_eq!(done(ordered).await.expect(202)["matched"], 0);
+    let path = format!("/v1/promotions/{}/get_reward", promotion.id);
+    client.api.get(&path).await.problem(410, "reward-expired");
+    assert_eq!(statuses(&world, 1).await, ["EXPIRED"]);
+    assert_eq!(
+        world
+            .count("select count(*) from participation_extension")
+            .await,
+        0
+    );
+}
+
+/// The order is under way when the deadline passes: what it covers is not expired, and not refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweeper_and_an_accept_that_come_to_an_extension_find_the_new_deadline() {
+    for sweeps in [true, false] {
+        let world = World::new().await;
+        let (service, promotion, client) = completed(&world).await;
+        let _sweeper = match sweeps {
+            true => Some(world.service().roles("sweep").start().await),
+            false => None,
+        };
+        let deadline = set_reward_deadline(&world, "6 seconds").await;
+        // The order has its instant, and is not committed.
+        let held = Held::audit(&world).await;
+        let ordered = extend(&service, &more_time(&promotion, "REWARD"));
+        waiting(&world, 1).await;
+        assert!(now() < deadline, "too slow a machine to tell anything");
+        tokio::time::sleep((deadline - now()).to_std().unwrap_or_default()).await;
+        let accept = (!sweeps).then(|| post(&client, &promotion, "accept_reward"));
+        waiting(&world, 2).await;
+        assert!(now() >= deadline);
+        held.let_go().await;
+        assert_eq!(done(ordered).await.expect(202)["matched"], 1);
+        let accepted = match accept {
+            Some(accept) => done(accept).await,
+            None => done(post(&client, &promotion, "accept_reward")).await,
+        };
+        let participation = accepted.expect(200)["participation"].clone();
+        assert_eq!(participation["status"], "REWARDED", "sweeps: {sweeps}");
+        let extended = instant(deadline + chrono::TimeDelta::hours(1));
+        assert_eq!(
+            participation["reward_deadline"], extended,
+            "sweeps: {sweeps}"
+        );
+        assert_eq!(
+            world
+                .count("select count(*) from participation_extension")
+                .await,
+            1
+        );
+        let expired = "select count(*) from event_outbox where type = 'promotion.expired'";
+        assert_eq!(world.count(expired).await, 0, "sweeps: {sweeps}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_that_comes_to_an_accept_leaves_it_as_it_is() {
+    let world = World::new().await;
+    let (service, promotion, client) = completed(&world).await;
+    let held = Held::split_of(&world, 1).await;
+    let accept = post(&client, &promotion, "accept_reward");
+    waiting(&world, 1).await;
+    // An accept in time is not about the deadline: the order does not wait for it.
+    let body = json!({ "user_id": 1, "of": "REWARD", "by": "PT1H", "reason": "a race" });
+    let ordered = done(extend(&service, &body)).await.expect(202);
+    assert_eq!(
+        (&ordered["matched"], &ordered["done"]),
+        (&json!(1), &json!(0))
+    );
+    held.let_go().await;
+    done(accept).await.expect(200);
+    let _sweeper = world.service().roles("sweep").start().await;
+    let id = ordered["extension_id"].as_str().expect("an id");
+    let path = format!("/admin/v1/extensions/{id}");
+    let extension = eventually(LIMIT, || async {
+        let extension = service.admin().api.get(&path).await.expect(200);
+        equal(extension["state"].clone(), json!("DONE")).map(|_| extension)
+    })
+    .await;
+    assert_eq!(
+        (&extension["done"], &extension["skipped"]),
+        (&json!(0), &json!(1))
+    );
+    assert_eq!(statuses(&world, 1).await, ["REWARDED"]);
+}
+
+/// A start has its instant and is not committed: the order waits for it, and covers it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_that_comes_to_a_start_covers_it() {
+    let world = World::new().await;
+    let service = world.service().roles("api,sweep").start().await;
+    let promotion = service.admin().open_promotion(&conditions(1)).await;
+    let client = service.eligible_client(1, &promotion).await;
+    let held = Held::place_of_split(&world, 1, &promotion).await;
+    let start = post(&client, &promotion, "start");
+    waiting(&world, 1).await;
+    let ordered = extend(&service, &more_time(&promotion, "CHALLENGE"));
+    waiting(&world, 2).await;
+    held.let_go().await;
+    let started = done(start).await.expect(201);
+    assert_eq!(done(ordered).await.expect(202)["matched"], 1);
+    eventually(LIMIT, || async {
+        let progress = client.progress(promotion.id).await.expect(200);
+        if progress["challenge_deadline"] == started["challenge_deadline"] {
+            return Err("not extended".to_owned());
+        }
+        equal(progress["version"].clone(), json!(2))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_ride_and_its_late_record_are_one_ride_whichever_is_first() {
+    let world = World::new().await;
+    let service = world.service().roles("api,ingest").start().await;
+    let promotion = service.admin().open_promotion(&conditions(9)).await;
+    for (user_id, operator_first) in [(1, true), (2, false)] {
+        let (client, _) = service.started_client(user_id, &promotion).await;
+        let lost = ride(user_id);
+        let path = format!("/admin/v1/users/{user_id}/rides");
+        let body = json!({ "ride": lost, "reason": "a race" });
+        let credit = || {
+            call(
+                &service.admin().api,
+                Method::POST,
+                &path,
+                Some(body.clone()),
+            )
+        };
+        let mut held = world.pool().begin().await.expect("a session");
+        sqlx::query("select from promotion_user where user_id = $1 for update")
+            .bind(user_id)
+            .execute(&mut *held)
+            .await
+            .expect("it is there");
+        // Who waits first for the participation has it first.
+        let credited = if operator_first {
+            let credited = credit();
+            waiting(&world, 1).await;
+            world.publish_ride(&lost).await;
+            waiting(&world, 2).await;
+            credited
+        } else {
+            world.publish_ride(&lost).await;
+            waiting(&world, 1).await;
+            let credited = credit();
+            waiting(&world, 2).await;
+            credited
+        };
+        held.rollback().await.expect("it was held");
+        let answer = done(credited).await.expect(200);
+        let (outcome, source) = match operator_first {
+            true => ("APPLIED", "OPERATOR"),
+            false => ("DUPLICATE", "TOPIC"),
+        };
+        assert_eq!(answer["outcome"], outcome);
+        assert_eq!(answer["receipt"]["source"], source);
+        world.rides_are_applied().await;
+        let progress = client.progress(promotion.id).await.expect(200);
+        assert_eq!(
+            (&progress["rides_completed"], &progress["version"]),
+            (&json!(1), &json!(2))
+        );
+    }
+    assert_eq!(world.count("select count(*) from ride_receipt").await, 2);
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use ride_promo::domain::extension::DeadlineOf;
 use ride_promo::domain::participation::{ExpiredReason, StatusName};
 use ride_promo::domain::promotion::Verdict;
 use ride_promo::domain::ride::RideSource;
@@ -21,6 +22,7 @@ async fn the_tables_checks_allow_what_the_enums_know() {
         ("ride_receipt", "verdict", &Verdict::WORDS),
         ("ride_receipt", "source", &RideSource::WORDS),
         ("event_outbox", "type", &EventType::WORDS),
+        ("extension", "deadline_of", &DeadlineOf::WORDS),
         ("quarantined_ride", "status", &QuarantineStatus::WORDS),
         ("quarantined_ride", "reason", &QuarantineReason::WORDS),
         ("cash_loan_account", "status", &SplitStatus::WORDS),

@@ -2,9 +2,11 @@
 
 mod audit;
 mod cancel;
+mod extensions;
 mod funnel;
 mod geo;
 mod me;
+mod outages;
 mod participations;
 mod pre_offers;
 mod products;
@@ -77,6 +79,10 @@ pub fn router() -> OpenApiRouter<AdminState> {
         .routes(routes!(pre_offers::import))
         .routes(routes!(users::get))
         .routes(routes!(rides::get))
+        .routes(routes!(users::credit_ride))
+        .routes(routes!(extensions::list, extensions::create))
+        .routes(routes!(extensions::get))
+        .routes(routes!(outages::list))
         .routes(routes!(quarantine::list))
         .routes(routes!(quarantine::replay))
         .routes(routes!(quarantine::dismiss))

@@ -170,7 +170,7 @@ pub async fn replay(
 }
 
 /// A record has no JSON types to be malformed by: whatever is wrong with a ride leaves it open.
-fn bad_ride(of: &str, faults: &[Fault]) -> Problem {
+pub(super) fn bad_ride(of: &str, faults: &[Fault]) -> Problem {
     let errors = faults.iter().map(|fault| {
         let field = match fault.field {
             "" => of.to_owned(),
@@ -194,7 +194,8 @@ fn other_client(user_id: UserId) -> Problem {
     Problem::invalid_field("ride.user_id", reason)
 }
 
-fn answer(applied: &AppliedOne) -> Replayed {
+/// What came of a ride.
+pub(super) fn answer(applied: &AppliedOne) -> Replayed {
     Replayed {
         outcome: applied.outcome(),
         receipt: applied

@@ -3,13 +3,17 @@
 use axum::Json;
 use axum::extract::State;
 
+use super::{AdminState, quarantine};
 use crate::api::auth::Admin;
-use crate::api::extract::PathParam;
+use crate::api::extract::{JsonObject, PathParam};
 use crate::api::params::UserPath;
 use crate::api::problem::{Problem, Result};
 use crate::api::refusals::refusals;
 use crate::domain::UserId;
 use crate::store::Store;
+use crate::store::credits::Credited;
+use crate::wire::credit::RideCredit;
+use crate::wire::quarantine::Replayed;
 use crate::wire::user::User;
 
 refusals!(GetUserRefusals = admin, path);
@@ -41,4 +45,51 @@ pub async fn get(
     // Whose data was read is in the log.
     tracing::Span::current().record("user_id", user_id);
     Ok(Json(store.user(user_id).await?))
+}
+
+refusals!(CreditRideRefusals = admin, path, body);
+
+/// Credits a ride
+///
+/// For a ride that the platform lost: it is judged now, by its own `completed_at`, like a ride from
+/// the topic. Where its record comes after all, or came before, both are one ride.
+#[utoipa::path(
+    post,
+    path = "/admin/v1/users/{user_id}/rides",
+    operation_id = "credit_ride",
+    tag = "users",
+    params(UserPath),
+    request_body = RideCredit,
+    responses(
+        CreditRideRefusals,
+        (status = 200, description = "What came of it", body = Replayed),
+    ),
+)]
+pub async fn credit_ride(
+    admin: Admin,
+    State(state): State<AdminState>,
+    PathParam(user_id): PathParam<UserId>,
+    JsonObject(body): JsonObject,
+) -> Result<Json<Replayed>> {
+    if user_id < 1 {
+        return Err(Problem::not_found());
+    }
+    let credit = RideCredit::from_json(&body).map_err(Problem::invalid_request)?;
+    let author = admin.author(format!("POST /users/{user_id}/rides"));
+    let ride = credit.ride.to_string().into_bytes();
+    let credited = state
+        .store
+        .credit_ride(user_id, ride, &credit.reason, &author)
+        .await?;
+    match credited {
+        Credited::Judged(applied) => {
+            state.outbox_wake.send_replace(());
+            Ok(Json(quarantine::answer(&applied)))
+        }
+        Credited::Bad(faults) => Err(quarantine::bad_ride("ride", &faults)),
+        Credited::OtherClient => Err(Problem::invalid_field(
+            "ride.user_id",
+            format!("must be {user_id}, the client of the address"),
+        )),
+    }
 }

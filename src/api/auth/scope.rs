@@ -164,6 +164,15 @@ pub const CALLS: &[(&str, &str, &[Scope])] = &[
     ("GET", "/users/{user_id}", &[Scope::Support]),
     ("POST", CANCEL_PATH, &[Scope::Support]),
     ("GET", "/rides/{ride_id}", &[Scope::Support]),
+    ("POST", "/users/{user_id}/rides", &[Scope::Support]),
+    ("GET", "/extensions", &[Scope::Edit, Scope::Support]),
+    ("POST", "/extensions", &[Scope::Edit, Scope::Support]),
+    (
+        "GET",
+        "/extensions/{extension_id}",
+        &[Scope::Edit, Scope::Support],
+    ),
+    ("GET", "/outages", &[Scope::Edit, Scope::Support]),
     ("GET", "/quarantine", &[Scope::Support]),
     (
         "POST",

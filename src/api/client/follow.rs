@@ -65,7 +65,8 @@ impl Follower {
     async fn look(&mut self) -> Option<Stored> {
         let seen = self.seen.as_ref().map(Tag::of);
         let version = seen.map_or(0, |seen| seen.version);
-        let found = match self.model.reread(self.key, version).await {
+        let was_overdue = self.seen.as_ref().is_some_and(Stored::is_overdue);
+        let found = match self.model.reread(self.key, version, was_overdue).await {
             Ok(found) => found?,
             Err(error) => {
                 self.failed = Some(error.into());

@@ -128,9 +128,10 @@ pub async fn progress(
 
 /// The participation as it is now, as far as this client may be told from memory.
 async fn read(state: &ClientState, key: Key, condition: &Condition) -> Result<Stored> {
-    let stored = state.model.read(key, condition.newest()).await?;
+    let (newest, knows_settling) = (condition.newest(), condition.knows_settling());
+    let stored = state.model.read(key, newest, knows_settling).await?;
     let stored = stored.ok_or_else(Problem::not_participating)?;
-    Ok(keep_settling(stored, condition.knows_settling()))
+    Ok(keep_settling(stored, knows_settling))
 }
 
 fn answer(condition: &Condition, stored: &Stored) -> Response {

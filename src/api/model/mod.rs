@@ -198,15 +198,22 @@ impl Model {
         &self.clock
     }
 
-    /// Reads a participation for a client who says which version it has: from memory where that is
-    /// allowed, else from Postgres.
-    pub async fn read(&self, key: Key, seen: Option<i32>) -> store::Result<Option<Stored>> {
+    /// Reads a participation for a client who says which version it has, and whether it was told that
+    /// this is past its deadline: from memory where that is allowed, else from Postgres.
+    pub async fn read(
+        &self,
+        key: Key,
+        seen: Option<i32>,
+        knows_overdue: bool,
+    ) -> store::Result<Option<Stored>> {
+        // That a deadline has passed is not told from memory: an extension may be running.
+        let may_be_told = |stored: &Stored| !stored.is_overdue() || knows_overdue;
         if let Some(stored) = self.answer(&key, seen) {
             if stored.state.status.is_final() {
                 return Ok(Some(stored));
             }
             if self.endings.are_heard().await
-                && let Some(stored) = self.answer(&key, seen)
+                && let Some(stored) = self.answer(&key, seen).filter(may_be_told)
             {
                 return Ok(Some(stored));
             }
@@ -217,8 +224,16 @@ impl Model {
     /// As [`Model::read`], for those who wait and look whether something has changed. They asked
     /// before any write that is answered from now on, so what is newer than they have seen may be
     /// told at once, and a fresh model that knows nothing newer needs no second opinion.
-    pub async fn reread(&self, key: Key, seen: i32) -> store::Result<Option<Stored>> {
-        if let Some(stored) = self.news(&key, seen) {
+    /// Only that a deadline has passed is asked of Postgres the first time: an extension may be
+    /// running. `was_overdue` says whether it was told before.
+    pub async fn reread(
+        &self,
+        key: Key,
+        seen: i32,
+        was_overdue: bool,
+    ) -> store::Result<Option<Stored>> {
+        let may_be_told = |stored: &Stored| !stored.is_overdue() || was_overdue;
+        if let Some(stored) = self.news(&key, seen).filter(may_be_told) {
             return Ok(Some(stored));
         }
         // Nobody closes it; and if so, the bound is gone and not the answer.

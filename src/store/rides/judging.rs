@@ -14,6 +14,7 @@ use crate::domain::participation::{Challenge, Outcome};
 use crate::domain::promotion::{Conditions, Verdict};
 use crate::domain::ride::{Ride, RideSource};
 use crate::domain::{Instant, PromotionId, UserId};
+use crate::store::extensions::{self, Moment};
 use crate::store::participations::Receipt;
 use crate::store::{Result, StoreError};
 use crate::wire::traceparent::Traceparent;
@@ -26,7 +27,7 @@ const MAX_TERMS: usize = 10_000;
 pub(super) struct Terms(HashMap<i64, Arc<Conditions>>);
 
 impl Terms {
-    async fn load(
+    pub(super) async fn load(
         &mut self,
         connection: &mut PgConnection,
         needed: impl Iterator<Item = i64>,
@@ -63,7 +64,7 @@ impl Terms {
         Ok(())
     }
 
-    fn get(&self, terms_id: i64) -> Result<Arc<Conditions>> {
+    pub(super) fn get(&self, terms_id: i64) -> Result<Arc<Conditions>> {
         self.0
             .get(&terms_id)
             .cloned()
@@ -83,6 +84,27 @@ pub(super) struct LockedChallenge {
     pub(super) receipts_month: NaiveDate,
 }
 
+impl LockedChallenge {
+    pub(super) fn key(&self) -> Key {
+        (self.user_id, self.promotion_id)
+    }
+}
+
+/// The challenges of these clients that are in progress, their rows locked in key order.
+async fn lock(connection: &mut PgConnection, users: &[UserId]) -> Result<Vec<LockedChallenge>> {
+    Ok(sqlx::query_as!(
+        LockedChallenge,
+        "select user_id, promotion_id, terms_id, version, rides_completed, started_at, challenge_deadline, receipts_month
+           from promotion_user
+          where user_id = any($1) and status = 'IN_PROGRESS'
+          order by user_id, promotion_id
+            for update",
+        users
+    )
+    .fetch_all(connection)
+    .await?)
+}
+
 /// Applies rides, sorted by client, to the challenges that are in progress: locks them in key
 /// order, judges what was not recorded before, writes receipts, progress and events. Returns what
 /// became of each ride, `None` where its client has no challenge in progress.
@@ -98,19 +120,22 @@ pub(super) async fn judge_and_record(
     if users.is_empty() {
         return Ok(Vec::new());
     }
-    let locked = sqlx::query_as!(
-        LockedChallenge,
-        "select user_id, promotion_id, terms_id, version, rides_completed, started_at, challenge_deadline, receipts_month
-           from promotion_user
-          where user_id = any($1) and status = 'IN_PROGRESS'
-          order by user_id, promotion_id
-            for update",
-        &users
-    )
-    .fetch_all(&mut *connection)
-    .await?;
+    let mut locked = lock(connection, &users).await?;
     if locked.is_empty() {
         return Ok(vec![None; rides.len()]);
+    }
+    // After the locks: what is recorded now may not carry an earlier instant than what the locks
+    // were waited for, and no ride is judged by a deadline that was moved.
+    let Moment { now, is_extending } = extensions::moment(connection).await?;
+    if is_extending {
+        let keys: Vec<Key> = locked.iter().map(LockedChallenge::key).collect();
+        if extensions::apply_running(connection, &keys, now, None)
+            .await?
+            .all
+            > 0
+        {
+            locked = lock(connection, &users).await?;
+        }
     }
     terms
         .load(connection, locked.iter().map(|row| row.terms_id))
@@ -137,12 +162,6 @@ pub(super) async fn judge_and_record(
     }
     let mut recorded = read_recorded(connection, &work).await?;
     let mut counted_per_day = read_counted_per_day(connection, &work).await?;
-    // After the locks: what is recorded now may not carry an earlier instant than what the locks
-    // were waited for.
-    let now = sqlx::query_scalar!(r#"select clock_ms() as "now!""#)
-        .fetch_one(&mut *connection)
-        .await?;
-
     let mut outcomes = vec![None; rides.len()];
     let mut receipts = Receipts::new(source);
     let mut judged = Vec::new();
@@ -205,7 +224,7 @@ struct Work<'a> {
     rides: &'a [&'a IncomingRide],
 }
 
-type Key = (UserId, PromotionId);
+pub(super) type Key = (UserId, PromotionId);
 
 /// Which of the rides are recorded already, with their fingerprints.
 async fn read_recorded(
@@ -248,27 +267,32 @@ async fn read_counted_per_day(
     connection: &mut PgConnection,
     work: &[Work<'_>],
 ) -> Result<HashMap<Key, HashMap<NaiveDate, u32>>> {
-    let mut wanted = std::collections::BTreeSet::new();
+    let mut wanted = Vec::new();
     for work in work {
         for incoming in work.rides {
             if let Some(day) = work.conditions.day_of(&incoming.ride) {
-                wanted.insert((
-                    work.row.user_id,
-                    work.row.promotion_id,
-                    work.row.receipts_month,
-                    day,
-                ));
+                wanted.push((work.row.key(), work.row.receipts_month, day));
             }
         }
     }
+    counted_per_day(connection, wanted).await
+}
+
+/// How many rides counted on these days, each with its participation and the month of its receipts.
+pub(super) async fn counted_per_day(
+    connection: &mut PgConnection,
+    mut wanted: Vec<(Key, NaiveDate, NaiveDate)>,
+) -> Result<HashMap<Key, HashMap<NaiveDate, u32>>> {
+    wanted.sort_unstable();
+    wanted.dedup();
     let mut counted: HashMap<Key, HashMap<NaiveDate, u32>> = HashMap::new();
     if wanted.is_empty() {
         return Ok(counted);
     }
-    let users: Vec<_> = wanted.iter().map(|w| w.0).collect();
-    let promotions: Vec<_> = wanted.iter().map(|w| w.1).collect();
-    let months: Vec<_> = wanted.iter().map(|w| w.2).collect();
-    let days: Vec<_> = wanted.iter().map(|w| w.3).collect();
+    let users: Vec<_> = wanted.iter().map(|(key, ..)| key.0).collect();
+    let promotions: Vec<_> = wanted.iter().map(|(key, ..)| key.1).collect();
+    let months: Vec<_> = wanted.iter().map(|(_, month, _)| *month).collect();
+    let days: Vec<_> = wanted.iter().map(|(.., day)| *day).collect();
     let rows = sqlx::query!(
         r#"select r.user_id, r.promotion_id, r.ride_day as "ride_day!", count(*) as "counted!"
              from unnest($1::bigint[], $2::bigint[], $3::date[], $4::date[]) v (user_id, promotion_id, receipts_month, ride_day)

@@ -2,6 +2,7 @@
 
 mod applier;
 mod judging;
+mod late;
 mod rows;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::wire::traceparent::Traceparent;
 
 pub use applier::{CONNECT_TIMEOUT, RideApplier};
 pub use judging::apply_one;
+pub(super) use late::judge_late_again;
 
 /// A ride as it came.
 #[derive(Clone, Debug)]

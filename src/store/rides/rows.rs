@@ -6,6 +6,7 @@ use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
 use super::judging::LockedChallenge;
+use super::late;
 use crate::domain::Instant;
 use crate::domain::participation::{Challenge, Status, StatusName};
 use crate::domain::promotion::{Conditions, Judgement, Verdict};
@@ -31,6 +32,7 @@ pub(super) struct Receipts {
     details: Vec<Option<Value>>,
     distances: Vec<Option<i64>>,
     versions: Vec<Option<i32>>,
+    late_rides: Vec<Option<Value>>,
 }
 
 impl Receipts {
@@ -51,6 +53,7 @@ impl Receipts {
             details: Vec::new(),
             distances: Vec::new(),
             versions: Vec::new(),
+            late_rides: Vec::new(),
         }
     }
 
@@ -77,6 +80,7 @@ impl Receipts {
         self.distances.push(ride.distance_m);
         self.versions
             .push(version.filter(|_| verdict == Verdict::Counted));
+        self.late_rides.push(late::kept(ride, verdict));
     }
 
     /// A plain insert: a conflict would mean that a ride was judged twice, a bug that must not
@@ -87,10 +91,11 @@ impl Receipts {
         }
         sqlx::query!(
             "insert into ride_receipt (user_id, promotion_id, ride_id, receipts_month, verdict, completed_at, amount_cents,
-                                       currency_code, ride_day, fingerprint, details, distance_m, version, source, recorded_at)
-             select *, $14::text, $15::timestamptz
+                                       currency_code, ride_day, fingerprint, details, distance_m, version, late_ride, source,
+                                       recorded_at)
+             select *, $15::text, $16::timestamptz
                from unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::date[], $5::text[], $6::timestamptz[], $7::bigint[],
-                           $8::text[], $9::date[], $10::bigint[], $11::jsonb[], $12::bigint[], $13::int[])",
+                           $8::text[], $9::date[], $10::bigint[], $11::jsonb[], $12::bigint[], $13::int[], $14::jsonb[])",
             &self.users,
             &self.promotions,
             &self.rides,
@@ -104,6 +109,7 @@ impl Receipts {
             &self.details as &[Option<Value>],
             &self.distances as &[Option<i64>],
             &self.versions as &[Option<i32>],
+            &self.late_rides as &[Option<Value>],
             self.source as RideSource,
             now
         )

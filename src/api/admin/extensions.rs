@@ -1,0 +1,149 @@
+//! Extensions of deadlines: ordering one, and seeing how far it is.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::LOCATION;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use uuid::Uuid;
+
+use super::AdminState;
+use crate::api::auth::{Admin, Scope};
+use crate::api::extract::{JsonObject, PathParam};
+use crate::api::params::ExtensionPath;
+use crate::api::problem::{Problem, Result};
+use crate::api::query::{Page, PageParams, Paging};
+use crate::api::refusals::refusals;
+use crate::domain::fields::shown;
+use crate::store::Store;
+use crate::store::extensions::Extended;
+use crate::wire::extension::{ExtensionView, NewExtension, NewExtensionBody};
+
+/// The header that makes a repeat of a call the same call.
+const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+
+/// The longest key, in characters.
+const MAX_KEY_CHARS: usize = 255;
+
+refusals!(ListExtensionsRefusals = admin);
+
+/// Lists extensions
+///
+/// Newest first.
+#[utoipa::path(
+    get,
+    path = "/admin/v1/extensions",
+    operation_id = "list_extensions",
+    tag = "extensions",
+    params(PageParams),
+    responses(
+        ListExtensionsRefusals,
+        (status = 200, description = "A page of extensions", body = Page<ExtensionView>),
+    ),
+)]
+pub async fn list(
+    Admin { query: paging, .. }: Admin<Paging<i64>>,
+    State(store): State<Store>,
+) -> Result<Json<Page<ExtensionView>>> {
+    let rows = store.extensions(paging.after, paging.fetch()).await?;
+    Ok(Json(paging.page(
+        rows,
+        |(number, _)| *number,
+        |(_, extension)| extension,
+    )))
+}
+
+refusals!(CreateExtensionRefusals = admin, body, upgrade);
+
+/// Extends deadlines
+///
+/// Gives clients more time: every participation that matches and is `IN_PROGRESS` (`COMPLETED`) at
+/// the instant `at`, with the deadline after it or settling. From the answer on, none of them is
+/// expired or refused for the old deadline. They are extended in the background, each once, and each
+/// gets a `promotion.extended`; rides that were too late for the old deadline only are judged again.
+/// `matched` is what was covered at `at`, as far as it could be counted within 3 s.
+#[utoipa::path(
+    post,
+    path = "/admin/v1/extensions",
+    operation_id = "create_extension",
+    tag = "extensions",
+    params(
+        ("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters. The same key with the same body returns the same extension; with another body it is refused (`422`)"),
+    ),
+    request_body = NewExtensionBody,
+    responses(
+        CreateExtensionRefusals,
+        (status = 202, description = "It is in force, by this call or an earlier one with the same key", body = ExtensionView, headers(("Location" = String, description = "Its address"))),
+    ),
+)]
+pub async fn create(
+    admin: Admin,
+    State(state): State<AdminState>,
+    headers: HeaderMap,
+    JsonObject(body): JsonObject,
+) -> Result<Response> {
+    let key = idempotency_key(&headers)?;
+    let new = NewExtension::from_json(&body).map_err(Problem::invalid_request)?;
+    admin.require(Scope::of_extension(new.scope.user_id.is_some()))?;
+    let author = admin.author("POST /extensions");
+    match state.store.extend(&new, &key, &author).await? {
+        Extended::Accepted(extension) => {
+            state.outbox_wake.send_replace(());
+            let address = format!("/admin/v1/extensions/{}", extension.extension_id);
+            let answer = (StatusCode::ACCEPTED, [(LOCATION, address)], Json(extension));
+            Ok(answer.into_response())
+        }
+        Extended::OtherBody => Err(Problem::invalid_field(
+            IDEMPOTENCY_KEY,
+            "belongs to an earlier extension with another body",
+        )),
+        Extended::NoSuchPromotion => Err(unknown("promotion_id", &body)),
+        Extended::NoSuchOutage => Err(unknown("outage_id", &body)),
+        Extended::TooMany => Err(Problem::temporarily_unavailable()),
+    }
+}
+
+fn unknown(field: &str, body: &serde_json::Map<String, serde_json::Value>) -> Problem {
+    let value = body.get(field).map(ToString::to_string).unwrap_or_default();
+    Problem::invalid_field(field, format!("is not known, got {}", shown(&value)))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<String> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else {
+        return Err(Problem::invalid_field(IDEMPOTENCY_KEY, "is required"));
+    };
+    let text = value.to_str().unwrap_or_default();
+    let fits = (1..=MAX_KEY_CHARS).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err(Problem::invalid_field(
+            IDEMPOTENCY_KEY,
+            format!("must be 1 to {MAX_KEY_CHARS} visible ASCII characters"),
+        ))
+    }
+}
+
+refusals!(GetExtensionRefusals = admin, path);
+
+/// Reads an extension
+#[utoipa::path(
+    get,
+    path = "/admin/v1/extensions/{extension_id}",
+    operation_id = "get_extension",
+    tag = "extensions",
+    params(ExtensionPath),
+    responses(
+        GetExtensionRefusals,
+        (status = 200, description = "The extension", body = ExtensionView),
+    ),
+)]
+pub async fn get(
+    _: Admin,
+    State(store): State<Store>,
+    PathParam(extension_id): PathParam<Uuid>,
+) -> Result<Json<ExtensionView>> {
+    let extension = store.extension(extension_id).await?;
+    extension.map(Json).ok_or_else(Problem::not_found)
+}

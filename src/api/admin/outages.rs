@@ -1,0 +1,41 @@
+//! Times in which the API could not reach Postgres.
+
+use axum::Json;
+use axum::extract::State;
+
+use crate::api::auth::Admin;
+use crate::api::problem::Result;
+use crate::api::query::{Page, PageParams, Paging};
+use crate::api::refusals::refusals;
+use crate::store::Store;
+use crate::wire::extension::OutageView;
+
+refusals!(ListOutagesRefusals = admin);
+
+/// Lists outages
+///
+/// Times of more than 5 minutes in which no process with the role `api` reached Postgres, newest
+/// first; the newest 1,000 are kept. Nothing is extended by itself: an extension takes an
+/// `outage_id`.
+#[utoipa::path(
+    get,
+    path = "/admin/v1/outages",
+    operation_id = "list_outages",
+    tag = "extensions",
+    params(PageParams),
+    responses(
+        ListOutagesRefusals,
+        (status = 200, description = "A page of outages", body = Page<OutageView>),
+    ),
+)]
+pub async fn list(
+    Admin { query: paging, .. }: Admin<Paging<i64>>,
+    State(store): State<Store>,
+) -> Result<Json<Page<OutageView>>> {
+    let rows = store.outages(paging.after, paging.fetch()).await?;
+    Ok(Json(paging.page(
+        rows,
+        |(number, _)| *number,
+        |(_, outage)| outage,
+    )))
+}

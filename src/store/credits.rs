@@ -1,0 +1,60 @@
+//! Rides that the platform lost, credited by operators (contract, "A missing ride").
+
+use serde_json::json;
+
+use super::audit::{self, Author};
+use super::quarantine::receipt_json;
+use super::rides::{AppliedOne, apply_one};
+use super::{Result, Store};
+use crate::domain::UserId;
+use crate::domain::ride::RideSource;
+use crate::wire::ride_completed::{Fault, decode, encode};
+
+/// What became of a ride to be credited.
+#[derive(Clone, Debug)]
+pub enum Credited {
+    /// It was judged now; or it, or its record of the topic, was judged before.
+    Judged(AppliedOne),
+    /// It is not a valid ride. Nothing was changed.
+    Bad(Vec<Fault>),
+    /// It is another client's. Nothing was changed.
+    OtherClient,
+}
+
+impl Store {
+    /// Judges a ride of this client as if it came from the topic now, and notes it in the audit, in
+    /// one transaction. `ride` is the value of a record. Its record may still come, before or after:
+    /// the receipt's key makes them one ride.
+    pub async fn credit_ride(
+        &self,
+        user_id: UserId,
+        ride: Vec<u8>,
+        reason: &str,
+        author: &Author,
+    ) -> Result<Credited> {
+        let (reason, author) = (reason.to_owned(), author.clone());
+        self.run_tx("credit_ride", move |connection| {
+            let (ride, reason, author) = (ride.clone(), reason.clone(), author.clone());
+            Box::pin(async move {
+                let now = sqlx::query_scalar!(r#"select clock_ms() as "now!""#)
+                    .fetch_one(&mut *connection)
+                    .await?;
+                let ride = match decode(&ride, now) {
+                    Ok(ride) => ride,
+                    Err(rejected) => return Ok(Credited::Bad(rejected.faults)),
+                };
+                if ride.user_id != user_id {
+                    return Ok(Credited::OtherClient);
+                }
+                let applied = apply_one(connection, &ride, RideSource::Operator, None).await?;
+                let ride: serde_json::Value =
+                    serde_json::from_slice(&encode(&ride)).unwrap_or_default();
+                let after = json!({ "user_id": user_id, "ride": ride, "reason": reason, "outcome": applied.outcome(),
+                    "receipt": applied.receipt().map(receipt_json) });
+                audit::record(connection, &author, None, Some(after)).await?;
+                Ok(Credited::Judged(applied))
+            })
+        })
+        .await
+    }
+}

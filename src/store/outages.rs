@@ -1,0 +1,86 @@
+//! When the API last reached this database, and the outages that are found by it (contract,
+//! "Outages").
+
+use chrono::TimeDelta;
+use uuid::Uuid;
+
+use super::{Result, Store};
+use crate::wire::extension::OutageView;
+
+/// A longer time without any process of the API is an outage.
+const LONGEST_GAP: TimeDelta = TimeDelta::minutes(5);
+
+/// How many outages are kept, the newest.
+const MAX_OUTAGES: i64 = 1_000;
+
+impl Store {
+    /// Notes that a process with the role `api` has reached this database now, and the outage that
+    /// ends with it. Not before an upgrade is finished: processes of the release before do not note
+    /// anything, and their time would seem to be an outage.
+    pub async fn note_presence(&self) -> Result<()> {
+        if !self.upgrade_is_finished().await? {
+            return Ok(());
+        }
+        self.run_tx("note_presence", |connection| {
+            Box::pin(async move {
+                let reached = sqlx::query_scalar!("select reached_at from api_presence for update")
+                    .fetch_optional(&mut *connection)
+                    .await?;
+                let now = sqlx::query_scalar!(r#"select clock_ms() as "now!""#)
+                    .fetch_one(&mut *connection)
+                    .await?;
+                let outage = reached.filter(|reached| now - *reached > LONGEST_GAP);
+                if let Some(reached) = outage {
+                    sqlx::query!(
+                        "insert into outage (outage_id, began_at, ended_at) values ($1, $2, $3)",
+                        Uuid::now_v7(),
+                        reached,
+                        now
+                    )
+                    .execute(&mut *connection)
+                    .await?;
+                    sqlx::query!(
+                        "delete from outage where number <= (select number from outage order by number desc offset $1 limit 1)",
+                        MAX_OUTAGES
+                    )
+                    .execute(&mut *connection)
+                    .await?;
+                    tracing::warn!(from = %reached, to = %now, "the API did not reach postgres for a time; the admin API lists it among the outages");
+                }
+                sqlx::query!(
+                    "insert into api_presence (reached_at) values ($1)
+                     on conflict (one_row) do update set reached_at = greatest(api_presence.reached_at, excluded.reached_at)",
+                    now
+                )
+                .execute(connection)
+                .await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// A page of outages, newest first: those before the number `before`, at most `limit`, each with
+    /// its number.
+    pub async fn outages(&self, before: Option<i64>, limit: i64) -> Result<Vec<(i64, OutageView)>> {
+        let rows = sqlx::query!(
+            "select number, outage_id, began_at, ended_at from outage
+              where $1::bigint is null or number < $1
+              order by number desc
+              limit $2",
+            before,
+            limit
+        )
+        .fetch_all(&mut *self.acquire().await?)
+        .await?;
+        let outages = rows.into_iter().map(|row| {
+            let outage = OutageView {
+                outage_id: row.outage_id,
+                from: row.began_at,
+                to: row.ended_at,
+            };
+            (row.number, outage)
+        });
+        Ok(outages.collect())
+    }
+}

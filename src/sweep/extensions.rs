@@ -1,0 +1,66 @@
+//! Extending what extensions cover, for as long as one is running.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Sweep, in_time};
+use crate::causes;
+use crate::store::extensions::Step;
+
+impl Sweep {
+    /// Works on extensions until stopped. Postgres must be there; Kafka need not.
+    pub async fn extend_deadlines(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut tick = self.tick();
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = stop.cancelled() => return Ok(()),
+            }
+            if let Err(error) = self.extend_all(&stop).await {
+                tracing::warn!(
+                    error = causes::in_words(&error),
+                    "an extension did not go on, trying again"
+                );
+            }
+            if let Err(error) = self.count_extensions().await {
+                tracing::debug!(
+                    error = causes::in_words(&error),
+                    "running extensions could not be counted"
+                );
+            }
+        }
+    }
+
+    /// Step by step, until there is nothing to do now.
+    async fn extend_all(&self, stop: &CancellationToken) -> anyhow::Result<()> {
+        let limit = i64::try_from(self.limits.batch_max)?;
+        while !stop.is_cancelled() {
+            let step = in_time(async { Ok(self.store.extend_step(limit).await?) }).await?;
+            let Some(Step {
+                extension_id,
+                extended,
+                is_done,
+            }) = step
+            else {
+                return Ok(());
+            };
+            if extended > 0 {
+                self.outbox_wake.send_replace(());
+            }
+            if is_done {
+                tracing::info!(%extension_id, "an extension is done");
+            }
+            self.metrics.sweep.extension_steps.inc();
+        }
+        Ok(())
+    }
+
+    async fn count_extensions(&self) -> anyhow::Result<()> {
+        let (running, oldest) =
+            in_time(async { Ok(self.store.running_extensions().await?) }).await?;
+        self.metrics.sweep.extensions_running.set(running);
+        self.metrics.sweep.extension_oldest_age_seconds.set(oldest);
+        Ok(())
+    }
+}
