@@ -77,7 +77,7 @@ impl Rides<'_> {
 fn read_row(bytes: &[u8], format: Format, not_after: Instant) -> Result<Ride, String> {
     let ride = match format {
         Format::Ndjson => {
-            ride_completed::decode(bytes, not_after).map_err(|rejected| rejected.detail)
+            ride_completed::decode_ride(bytes, not_after).map_err(|rejected| rejected.detail)
         }
         Format::Debs2015 => std::str::from_utf8(bytes)
             .map_err(|error| format!("must be UTF-8: {error}"))

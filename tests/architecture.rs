@@ -321,7 +321,7 @@ fn a_word_is_written_where_its_list_is_declared() {
 /// The words of every closed list.
 fn words() -> BTreeSet<&'static str> {
     use ride_promo::domain::{
-        eligibility, extension, participation, promotion, reminder, ride, split,
+        eligibility, extension, goals, hours, participation, reminder, ride, split, verdict,
     };
     use ride_promo::wire::{self, promotion_status, quarantine, ride_completed};
     [
@@ -331,13 +331,14 @@ fn words() -> BTreeSet<&'static str> {
         &extension::ExtensionState::WORDS,
         &participation::StatusName::WORDS,
         &participation::ExpiredReason::WORDS,
-        &promotion::Verdict::WORDS,
+        &verdict::Verdict::WORDS,
+        &goals::GoalName::WORDS,
+        &hours::Weekday::WORDS,
         &reminder::ReminderOf::WORDS,
         &ride::RideSource::WORDS,
         &split::SplitStatus::WORDS,
         &split::MissingSplit::WORDS,
         &promotion_status::EventType::WORDS,
-        &wire::reminder::GoalName::WORDS,
         &wire::reminder::ReminderType::WORDS,
         &quarantine::QuarantineStatus::WORDS,
         &quarantine::ReplayOutcome::WORDS,

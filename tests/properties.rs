@@ -4,15 +4,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 use ride_promo::domain::Instant;
+use ride_promo::domain::goals::Tally;
 use ride_promo::domain::participation::{
-    Challenge, Completion, ExpiredReason, MoveError, Outcome, Status, StatusName,
+    Challenge, Completion, ExpiredReason, MoveError, Outcome, Recorded, Status, StatusName,
 };
 use ride_promo::domain::promotion::{Conditions, Verdict, judge};
-use ride_promo::domain::ride::Ride;
+use ride_promo::domain::ride::{Reversal, Ride, RideRecord};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -39,10 +40,18 @@ fn begun(conditions: &Conditions) -> Challenge<'_> {
         conditions,
         started_at,
         challenge_deadline,
-        rides_completed: 0,
+        tally: Tally::default(),
         recorded: HashMap::new(),
         counted_per_day: HashMap::new(),
     }
+}
+
+/// Windows of the week of which some rides around the window lie within and some outside.
+fn windows() -> Vec<Value> {
+    vec![
+        json!({ "days": ["WE", "SA", "SU"], "from": "00:00", "to": "12:00" }),
+        json!({ "days": ["TH", "SA"], "from": "08:34", "to": "24:00" }),
+    ]
 }
 
 /// Conditions without a daily cap, narrowed or not, that ask for `target` rides.
@@ -54,23 +63,29 @@ fn uncapped(target: impl Strategy<Value = u32>) -> impl Strategy<Value = Conditi
         narrowing(vec![json!("MX"), json!("US")]),
         narrowing(vec![json!(1), json!(2)]),
         narrowing(vec![json!("city"), json!("moto")]),
+        narrowing(windows()),
+        proptest::option::of(1_i64..3),
     )
-        .prop_map(|(target, min_amount, countries, cities, services)| {
-            let mut document = json!({
-                "target_rides": target, "min_amount_cents": min_amount, "currency_code": "MXN",
-                "challenge_period": "P10D", "claim_period": "P7D",
-            });
-            for (field, list) in [
-                ("country_codes", countries),
-                ("city_ids", cities),
-                ("service_types", services),
-            ] {
-                if let Some(list) = list {
-                    document[field] = json!(list);
+        .prop_map(
+            |(target, min_amount, countries, cities, services, hours, distance)| {
+                let mut document = json!({
+                    "target_rides": target, "min_amount_cents": min_amount, "currency_code": "MXN",
+                    "challenge_period": "P10D", "claim_period": "P7D", "min_distance_m": distance,
+                    "day_boundary_timezone": "America/New_York",
+                });
+                for (field, list) in [
+                    ("country_codes", countries),
+                    ("city_ids", cities),
+                    ("service_types", services),
+                    ("hours", hours),
+                ] {
+                    if let Some(list) = list {
+                        document[field] = json!(list);
+                    }
                 }
-            }
-            conditions(&document)
-        })
+                conditions(&document)
+            },
+        )
 }
 
 /// The same conditions with a daily cap, by New York's days.
@@ -85,6 +100,19 @@ fn capped(target: impl Strategy<Value = u32>) -> impl Strategy<Value = Condition
 /// Conditions of any kind.
 fn any_conditions(target: std::ops::Range<u32>) -> impl Strategy<Value = Conditions> {
     prop_oneof![uncapped(target.clone()), capped(target)]
+}
+
+/// The same conditions with further goals, of which each may be missing.
+fn with_goals(conditions: impl Strategy<Value = Conditions>) -> impl Strategy<Value = Conditions> {
+    let days = proptest::option::of(1_u32..6);
+    let amount = proptest::option::of(1_i64..20);
+    (conditions, days, amount).prop_map(|(conditions, target_days, target_amount_cents)| {
+        Conditions {
+            target_days,
+            target_amount_cents,
+            ..conditions
+        }
+    })
 }
 
 /// Instants in and around the window, every edge and many midnights among them.
@@ -159,7 +187,7 @@ fn deliveries(most: usize) -> impl Strategy<Value = (Vec<Ride>, Vec<Ride>)> {
 fn verdicts(challenge: &mut Challenge<'_>, rides: &[Ride]) -> BTreeMap<Uuid, Verdict> {
     let mut verdicts = BTreeMap::new();
     for ride in rides {
-        if let Outcome::Judged(judgement) = challenge.take(ride) {
+        if let Outcome::Judged { judgement, .. } = challenge.take(ride) {
             let before = verdicts.insert(ride.ride_id, judgement.verdict);
             assert_eq!(before, None, "judged twice");
         }
@@ -216,6 +244,14 @@ fn broken_rules(
             json!(ride.amount_cents),
         ),
         (
+            document["min_distance_m"]
+                .as_i64()
+                .is_some_and(|least| ride.distance_m.unwrap_or(-1) < least),
+            Verdict::BelowMinDistance,
+            document["min_distance_m"].clone(),
+            json!(ride.distance_m),
+        ),
+        (
             outside("country_codes", &country),
             Verdict::OutsideArea,
             document["country_codes"].clone(),
@@ -234,6 +270,20 @@ fn broken_rules(
             service.clone(),
         ),
         (
+            document["hours"].as_array().is_some_and(|windows| {
+                !windows
+                    .iter()
+                    .any(|window| covers(window, ride.completed_at))
+            }),
+            Verdict::OutsideHours,
+            document["hours"].clone(),
+            json!(
+                in_new_york(ride.completed_at)
+                    .format("%Y-%m-%dT%H:%M:%S")
+                    .to_string()
+            ),
+        ),
+        (
             document["max_rides_per_day"]
                 .as_u64()
                 .is_some_and(|most| u64::from(counted_that_day) >= most),
@@ -249,12 +299,121 @@ fn broken_rules(
         .collect()
 }
 
-/// The local day in New York, from its offset in those two weeks rather than from a time zone
+/// The local time in New York, from its offset in those two weeks rather than from a time zone
 /// database.
-fn day_in_new_york(at: Instant) -> NaiveDate {
+fn in_new_york(at: Instant) -> NaiveDateTime {
     let daylight_saving_ends = instant("2024-11-03T06:00:00Z");
     let hours = if at < daylight_saving_ends { 4 } else { 5 };
-    (at - TimeDelta::hours(hours)).date_naive()
+    (at - TimeDelta::hours(hours)).naive_utc()
+}
+
+fn day_in_new_york(at: Instant) -> NaiveDate {
+    in_new_york(at).date()
+}
+
+/// Whether a window of the document covers this instant, by its texts.
+fn covers(window: &Value, at: Instant) -> bool {
+    let local = in_new_york(at);
+    let day = local.format("%a").to_string().to_uppercase()[..2].to_owned();
+    let time = local.format("%H:%M:%S%.3f").to_string();
+    let text = |name: &str| window[name].as_str().expect("a text").to_owned();
+    let days = window["days"].as_array().expect("days");
+    days.contains(&json!(day)) && text("from") <= time && time < text("to")
+}
+
+/// What a set of counted rides comes to.
+fn tally_of<'a>(counted: impl IntoIterator<Item = &'a Ride>) -> Tally {
+    let mut days = BTreeSet::new();
+    let mut tally = Tally::default();
+    for ride in counted {
+        tally.rides += 1;
+        tally.amount_cents += i128::from(ride.amount_cents);
+        days.insert(day_in_new_york(ride.completed_at));
+    }
+    tally.days = days.len() as u32;
+    tally
+}
+
+/// What clients are told of the goals.
+fn told(conditions: &Conditions, tally: &Tally) -> Value {
+    json!([
+        conditions.rides_completed(tally),
+        conditions.further_goals(tally)
+    ])
+}
+
+/// Rides and reversals, some of rides that never come, in any order and some repeated.
+fn records(most: usize) -> impl Strategy<Value = Vec<RideRecord>> {
+    deliveries(most).prop_flat_map(|(rides, arriving)| {
+        let reversed = prop::collection::vec(0..=rides.len() as u128 + 2, 0..rides.len());
+        let reversals = reversed.prop_map(|ids| {
+            let reversal = |id| Reversal {
+                ride_id: Uuid::from_u128(id),
+                user_id: 48_151,
+            };
+            ids.into_iter()
+                .map(reversal)
+                .map(RideRecord::Reversed)
+                .collect::<Vec<_>>()
+        });
+        (Just(arriving), reversals)
+            .prop_map(|(arriving, reversals)| {
+                let rides = arriving.into_iter().map(RideRecord::Completed);
+                rides.chain(reversals).collect::<Vec<_>>()
+            })
+            .prop_shuffle()
+    })
+}
+
+/// The contract's table of reversals, written down a second time: records applied singly, in order,
+/// with everything counted again from the rides each time.
+fn one_by_one(conditions: &Conditions, records: &[RideRecord]) -> (BTreeMap<Uuid, Verdict>, Value) {
+    let (started_at, deadline) = window();
+    let mut recorded: BTreeMap<Uuid, (Verdict, Option<Ride>)> = BTreeMap::new();
+    let counted = |recorded: &BTreeMap<Uuid, (Verdict, Option<Ride>)>| -> Vec<Ride> {
+        let counted = recorded
+            .values()
+            .filter(|(verdict, _)| *verdict == Verdict::Counted);
+        counted.filter_map(|(_, ride)| ride.clone()).collect()
+    };
+    for record in records {
+        let counting = counted(&recorded);
+        if conditions.is_reached_by(&tally_of(&counting)) {
+            break;
+        }
+        match record {
+            RideRecord::Completed(ride) => {
+                let day = day_in_new_york(ride.completed_at);
+                let that_day = counting
+                    .iter()
+                    .filter(|ride| day_in_new_york(ride.completed_at) == day);
+                let judgement = judge(
+                    conditions,
+                    started_at,
+                    deadline,
+                    ride,
+                    that_day.count() as u32,
+                );
+                recorded
+                    .entry(ride.ride_id)
+                    .or_insert_with(|| (judgement.verdict, Some(ride.clone())));
+            }
+            RideRecord::Reversed(reversal) => {
+                recorded
+                    .entry(reversal.ride_id)
+                    .or_insert((Verdict::Reversed, None))
+                    .0 = Verdict::Reversed;
+            }
+        }
+    }
+    let told = told(conditions, &tally_of(&counted(&recorded)));
+    (
+        recorded
+            .into_iter()
+            .map(|(id, (verdict, _))| (id, verdict))
+            .collect(),
+        told,
+    )
 }
 
 proptest! {
@@ -324,8 +483,8 @@ proptest! {
         let expected = verdicts(&mut in_order, &rides);
         prop_assert_eq!(&verdicts(&mut as_they_come, &arriving), &expected);
         prop_assert_eq!(expected.len(), rides.len(), "every ride is judged");
-        prop_assert_eq!(in_order.rides_completed, as_they_come.rides_completed);
-        prop_assert_eq!(in_order.rides_completed as usize, counted(&expected));
+        prop_assert_eq!(in_order.tally.rides, as_they_come.tally.rides);
+        prop_assert_eq!(in_order.tally.rides as usize, counted(&expected));
     }
 
     #[test]
@@ -337,7 +496,7 @@ proptest! {
         let mut as_they_come = begun(&conditions);
         verdicts(&mut in_order, &rides);
         verdicts(&mut as_they_come, &arriving);
-        prop_assert_eq!(in_order.rides_completed, as_they_come.rides_completed);
+        prop_assert_eq!(in_order.tally.rides, as_they_come.tally.rides);
     }
 
     #[test]
@@ -348,7 +507,7 @@ proptest! {
     ) {
         let mut challenge = begun(&conditions);
         let recorded: BTreeSet<Uuid> = verdicts(&mut challenge, &rides).into_keys().collect();
-        let (completed, per_day) = (challenge.rides_completed, challenge.counted_per_day.clone());
+        let (completed, per_day) = (challenge.tally.rides, challenge.counted_per_day.clone());
         let spoiled = spoiled.index(rides.len());
         for (index, ride) in rides.iter().enumerate() {
             let mut again = ride.clone();
@@ -362,7 +521,7 @@ proptest! {
                 prop_assert_eq!(outcome, Outcome::NotInProgress);
             }
         }
-        prop_assert_eq!(challenge.rides_completed, completed);
+        prop_assert_eq!(challenge.tally.rides, completed);
         prop_assert_eq!(challenge.counted_per_day, per_day);
     }
 
@@ -377,7 +536,7 @@ proptest! {
         let mut with_repeats = begun(&conditions);
         let mut without = begun(&conditions);
         prop_assert_eq!(verdicts(&mut with_repeats, &arriving), verdicts(&mut without, &once));
-        prop_assert_eq!(with_repeats.rides_completed, without.rides_completed);
+        prop_assert_eq!(with_repeats.tally.rides, without.tally.rides);
     }
 
     #[test]
@@ -392,7 +551,7 @@ proptest! {
             let complete = challenge.is_complete();
             let day = per_day.entry(day_in_new_york(ride.completed_at)).or_default();
             match challenge.take(ride) {
-                Outcome::Judged(judgement) => {
+                Outcome::Judged { judgement, .. } => {
                     prop_assert!(!complete, "judged after the target was reached");
                     match judgement.verdict {
                         Verdict::Counted => *day += 1,
@@ -403,9 +562,10 @@ proptest! {
                 }
                 Outcome::Duplicate { differs } => prop_assert!(!differs),
                 Outcome::NotInProgress => prop_assert!(complete),
+                Outcome::Reversed { .. } | Outcome::ReversedBefore => unreachable!("a ride"),
             }
-            prop_assert!(challenge.rides_completed <= conditions.target_rides);
-            prop_assert_eq!(challenge.rides_completed, per_day.values().sum::<u32>());
+            prop_assert!(challenge.tally.rides <= conditions.target_rides);
+            prop_assert_eq!(challenge.tally.rides, per_day.values().sum::<u32>());
         }
     }
 
@@ -418,16 +578,16 @@ proptest! {
         let mut whole = begun(&conditions);
         let expected = verdicts(&mut whole, &arriving);
         // Between batches only receipts and the participation are kept.
-        let mut kept: BTreeMap<Uuid, (Verdict, Ride)> = BTreeMap::new();
-        let mut rides_completed = 0;
+        let mut kept: BTreeMap<Uuid, Recorded> = BTreeMap::new();
+        let mut tally = Tally::default();
         for batch in arriving.chunks(size) {
             let mut challenge = Challenge {
-                rides_completed,
-                recorded: kept.iter().map(|(id, (_, ride))| (*id, ride.fingerprint())).collect(),
+                tally,
+                recorded: kept.clone().into_iter().collect(),
                 ..begun(&conditions)
             };
-            for (verdict, ride) in kept.values() {
-                if let (Verdict::Counted, Some(day)) = (verdict, conditions.day_of(ride)) {
+            for ride in kept.values().filter(|ride| ride.verdict == Verdict::Counted) {
+                if let Some(day) = ride.day {
                     *challenge.counted_per_day.entry(day).or_default() += 1;
                 }
             }
@@ -435,16 +595,78 @@ proptest! {
                 break;
             }
             for ride in batch {
-                if let Outcome::Judged(judgement) = challenge.take(ride) {
-                    kept.insert(ride.ride_id, (judgement.verdict, ride.clone()));
-                }
+                challenge.take(ride);
             }
-            rides_completed = challenge.rides_completed;
+            tally = challenge.tally;
+            kept = challenge.recorded.into_iter().collect();
         }
         let kept: BTreeMap<Uuid, Verdict> =
-            kept.into_iter().map(|(id, (verdict, _))| (id, verdict)).collect();
+            kept.into_iter().map(|(id, ride)| (id, ride.verdict)).collect();
         prop_assert_eq!(kept, expected);
-        prop_assert_eq!(rides_completed, whole.rides_completed);
+        prop_assert_eq!(tally, whole.tally);
+    }
+
+    #[test]
+    fn goals_are_of_the_set_of_counted_rides_whatever_their_order(
+        conditions in with_goals(uncapped(1_u32..10)),
+        (rides, arriving) in deliveries(30),
+    ) {
+        let mut in_order = begun(&conditions);
+        let mut as_they_come = begun(&conditions);
+        verdicts(&mut in_order, &rides);
+        verdicts(&mut as_they_come, &arriving);
+        prop_assert_eq!(told(&conditions, &in_order.tally), told(&conditions, &as_they_come.tally));
+        prop_assert_eq!(in_order.is_complete(), as_they_come.is_complete());
+    }
+
+    #[test]
+    fn rides_and_reversals_cut_into_batches_anyhow_end_as_one_by_one(
+        conditions in with_goals(any_conditions(1..10)),
+        records in records(30),
+        sizes in prop::collection::vec(1_usize..8, 1..20),
+    ) {
+        let (expected, told_in_the_end) = one_by_one(&conditions, &records);
+        let mut kept: HashMap<Uuid, Recorded> = HashMap::new();
+        let mut counted_per_day: HashMap<NaiveDate, u32> = HashMap::new();
+        let mut tally = Tally::default();
+        let mut rest = &records[..];
+        for size in sizes.iter().cycle() {
+            let (batch, after) = rest.split_at((*size).min(rest.len()));
+            rest = after;
+            let mut challenge = Challenge {
+                tally,
+                // What ingest reads: the rides of the batch.
+                recorded: batch.iter().filter_map(|record| {
+                    let id = record.ride_id();
+                    Some((id, *kept.get(&id)?))
+                }).collect(),
+                counted_per_day: counted_per_day.clone(),
+                ..begun(&conditions)
+            };
+            if challenge.is_complete() || batch.is_empty() {
+                break;
+            }
+            let before = tally;
+            let mut moves = 0;
+            for record in batch {
+                let outcome = match record {
+                    RideRecord::Completed(ride) => challenge.take(ride),
+                    RideRecord::Reversed(reversal) => challenge.take_back(reversal),
+                };
+                moves += u32::from(matches!(
+                    outcome,
+                    Outcome::Judged { moved: true, .. } | Outcome::Reversed { moved: true, .. }
+                ));
+            }
+            tally = challenge.tally;
+            prop_assert!(moves > 0 || told(&conditions, &before) == told(&conditions, &tally));
+            kept.extend(challenge.recorded);
+            counted_per_day = challenge.counted_per_day;
+        }
+        let kept: BTreeMap<Uuid, Verdict> =
+            kept.into_iter().map(|(id, ride)| (id, ride.verdict)).collect();
+        prop_assert_eq!(kept, expected);
+        prop_assert_eq!(told(&conditions, &tally), told_in_the_end);
     }
 
     #[test]

@@ -8,8 +8,11 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use jsonschema::Validator;
 use ride_promo::domain::eligibility::{EligibilityRule, Screen};
+use ride_promo::domain::goals::GoalName;
+use ride_promo::domain::hours::Weekday;
 use ride_promo::domain::participation::{ExpiredReason, StatusName};
 use ride_promo::domain::promotion::Verdict;
+use ride_promo::domain::ride::RideSource;
 use ride_promo::domain::split::{MissingSplit, SplitStatus};
 use ride_promo::wire::promotion_status::{EventType, PromotionStatus};
 use ride_promo::wire::quarantine::{QuarantineStatus, ReplayOutcome};
@@ -37,12 +40,13 @@ fn the_committed_files_are_what_the_code_says() {
     }
 }
 
-fn generated() -> [(&'static str, Value); 6] {
+fn generated() -> [(&'static str, Value); 7] {
     [
         ("openapi-client.json", ride_promo::api::client_openapi()),
         ("openapi-admin.json", ride_promo::api::admin_openapi()),
         ("asyncapi.json", schemas::asyncapi()),
         ("ride-completed.schema.json", schemas::ride_completed()),
+        ("ride-reversed.schema.json", schemas::ride_reversed()),
         ("promotion-status.schema.json", schemas::promotion_status()),
         (
             "promotion-reminder.schema.json",
@@ -81,6 +85,7 @@ fn the_descriptions_are_for_outsiders() {
 fn the_examples_of_events_fit_their_schemas() {
     for schema in [
         schemas::ride_completed(),
+        schemas::ride_reversed(),
         schemas::promotion_status(),
         schemas::promotion_reminder(),
     ] {
@@ -244,6 +249,7 @@ fn the_guides_show_events_that_fit() {
                 serde_json::from_str(block).unwrap_or_else(|error| panic!("{name}: {error}"));
             let schema = match event["type"].as_str() {
                 Some("promotion.reminder") => &schemas::promotion_reminder(),
+                _ if event.get("reversed_ride_id").is_some() => &schemas::ride_reversed(),
                 _ => &schema,
             };
             fits(&validator(schema), &event, name);
@@ -296,6 +302,9 @@ fn every_word_is_where_readers_look_for_it() {
         &MissingSplit::WORDS,
         &QuarantineStatus::WORDS,
         &ReplayOutcome::WORDS,
+        &GoalName::WORDS,
+        &RideSource::WORDS,
+        &Weekday::WORDS,
     ]
     .concat();
     let refusals = Verdict::ALL

@@ -13,7 +13,7 @@ use ride_promo::domain::ride::Ride;
 use ride_promo::domain::source::Source;
 use ride_promo::store::Store;
 use ride_promo::store::rides::{Applied, Batch, IncomingRide, Range, RideApplier};
-use ride_promo::wire::ride_completed::decode;
+use ride_promo::wire::ride_completed::decode_ride;
 
 use crate::input::clock;
 
@@ -83,7 +83,7 @@ pub fn rides_of_participants(
 }
 
 fn parse(value: &[u8], now: chrono::DateTime<chrono::Utc>) -> Result<Ride> {
-    decode(value, now).map_err(|rejected| anyhow::anyhow!("not a ride: {}", rejected.detail))
+    decode_ride(value, now).map_err(|rejected| anyhow::anyhow!("not a ride: {}", rejected.detail))
 }
 
 /// Applies rides to the database at `url`, batches prepared and nothing else going on; answers how
@@ -109,13 +109,14 @@ pub async fn apply(url: &str, rides: Vec<Ride>) -> Result<Duration> {
                     from,
                     to: *position,
                 }],
-                rides: rides
+                records: rides
                     .iter()
-                    .map(|ride| IncomingRide {
-                        ride: ride.clone(),
+                    .map(|ride| Incoming {
+                        record: RideRecord::Completed(ride.clone()),
                         traceparent: None,
                     })
                     .collect(),
+                raw_reversals: Vec::new(),
                 quarantined: Vec::new(),
                 tombstones: 0,
             })

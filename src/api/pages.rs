@@ -32,6 +32,7 @@ const FILES: &[File] = files![
     "js/copy.js",
     "js/dom.js",
     "js/follow.js",
+    "js/goals.js",
     "js/i18n.js",
     "js/journey.js",
     "js/main.js",

@@ -9,6 +9,7 @@ use hashbrown::HashMap as FastMap;
 use uuid::Uuid;
 
 use super::report::{DaysToCompletion, NearMisses, Row};
+use crate::domain::goals::Tally;
 use crate::domain::participation::{Challenge, Outcome};
 use crate::domain::promotion::{Conditions, Verdict};
 use crate::domain::ride::Ride;
@@ -50,9 +51,9 @@ pub struct Clients<'a> {
     targets: RangeInclusive<u32>,
     scope: Scope,
     clients: FastMap<UserId, Client<'a>>,
-    /// `by_count[n][verdict]`: verdicts on rides of clients of whom `n` rides had counted. They are
-    /// verdicts for every target above `n`; for the others the challenge was completed.
-    by_count: Vec<[u64; Verdict::ALL.len()]>,
+    /// `by_target[n][verdict]`: verdicts on rides of clients who had completed the challenge for every
+    /// target up to `n`. They are verdicts for every target above it.
+    by_target: Vec<[u64; Verdict::ALL.len()]>,
     /// Minutes from the start to the ride that counted as the n-th, by target.
     minutes: BTreeMap<u32, BTreeMap<u32, u64>>,
     duplicates: u64,
@@ -63,6 +64,8 @@ pub struct Clients<'a> {
 
 struct Client<'a> {
     challenge: Challenge<'a>,
+    /// The largest target for which the challenge is completed; 0 at first.
+    completed_target: u32,
     /// Rides that may come again.
     recent: Vec<(Instant, Uuid)>,
     newest: Instant,
@@ -77,7 +80,7 @@ impl<'a> Clients<'a> {
             targets,
             scope,
             clients: FastMap::new(),
-            by_count: vec![[0; Verdict::ALL.len()]; counts],
+            by_target: vec![[0; Verdict::ALL.len()]; counts],
             minutes: BTreeMap::new(),
             duplicates: 0,
             outside: 0,
@@ -128,26 +131,33 @@ impl<'a> Clients<'a> {
             self.duplicates += 1;
             return;
         }
-        let counted_before = client.challenge.rides_completed;
-        let Outcome::Judged(judgement) = client.challenge.take(ride) else {
+        let completed_before = client.completed_target;
+        let Outcome::Judged { judgement, .. } = client.challenge.take(ride) else {
             return;
         };
         // Repetitions are recognised by `recent`, which forgets; this would not.
         client.challenge.recorded.clear();
-        self.by_count[counted_before as usize][judgement.verdict as usize] += 1;
+        self.by_target[completed_before as usize][judgement.verdict as usize] += 1;
         if judgement.verdict != Verdict::Counted {
             return;
         }
-        let counted = client.challenge.rides_completed;
-        if self.targets.contains(&counted) {
-            let minutes = (completed_at - client.challenge.started_at).num_minutes();
-            let minutes = u32::try_from(minutes).unwrap_or(0);
-            *self
-                .minutes
-                .entry(counted)
-                .or_default()
-                .entry(minutes)
-                .or_default() += 1;
+        let tally = &client.challenge.tally;
+        if !conditions.has_reached_further_goals(tally) {
+            return;
+        }
+        // With the further goals reached, every target is that the counted rides have reached.
+        client.completed_target = conditions.rides_completed(tally);
+        let minutes = (completed_at - client.challenge.started_at).num_minutes();
+        let minutes = u32::try_from(minutes).unwrap_or(0);
+        for target in completed_before + 1..=client.completed_target {
+            if self.targets.contains(&target) {
+                *self
+                    .minutes
+                    .entry(target)
+                    .or_default()
+                    .entry(minutes)
+                    .or_default() += 1;
+            }
         }
         if client.challenge.is_complete() {
             client.recent = Vec::new();
@@ -157,16 +167,16 @@ impl<'a> Clients<'a> {
 
     /// The outcome for each target. `reward_cents` is what one completion costs.
     pub fn rows(&self, reward_cents: Option<i64>) -> Vec<Row> {
-        let counts = self.by_count.len();
+        let counts = self.by_target.len();
         let mut ended_with = vec![0_u64; counts];
         let mut open_with = vec![0_u64; counts];
         for client in self.clients.values() {
-            let counted = client.challenge.rides_completed as usize;
-            ended_with[counted] += 1;
+            let counted = self.conditions.rides_completed(&client.challenge.tally);
+            ended_with[counted as usize] += 1;
             let is_open = self
                 .last
                 .is_some_and(|last| last < client.challenge.challenge_deadline);
-            open_with[counted] += u64::from(is_open);
+            open_with[client.completed_target as usize] += u64::from(is_open);
         }
         self.targets
             .clone()
@@ -192,7 +202,7 @@ impl<'a> Clients<'a> {
                             |verdicts: &[u64; Verdict::ALL.len()]| verdicts[verdict as usize];
                         (
                             verdict,
-                            self.by_count[until_target].iter().map(of_count).sum(),
+                            self.by_target[until_target].iter().map(of_count).sum(),
                         )
                     }),
                     cost_cents: reward_cents.map(|cents| {
@@ -211,10 +221,11 @@ impl<'a> Client<'a> {
                 conditions,
                 started_at,
                 challenge_deadline: started_at + conditions.challenge_period.delta(),
-                rides_completed: 0,
+                tally: Tally::default(),
                 recorded: HashMap::new(),
                 counted_per_day: HashMap::new(),
             },
+            completed_target: 0,
             recent: Vec::new(),
             newest: started_at,
         }
@@ -249,13 +260,19 @@ mod tests {
 
     const TARGETS: RangeInclusive<u32> = 1..=6;
 
-    fn conditions(target: u32, max_rides_per_day: Option<u32>) -> Conditions {
+    /// What the tests vary beside the target: the limit a day, the days and the amount.
+    type Rules = (Option<u32>, Option<u32>, Option<i64>);
+
+    fn conditions(target: u32, rules: Rules) -> Conditions {
+        let (max_rides_per_day, target_days, target_amount_cents) = rules;
         let mut document = json!({ "target_rides": target, "min_amount_cents": 2, "currency_code": "MXN",
             "challenge_period": "P3D", "claim_period": "P7D" });
         if let Some(most) = max_rides_per_day {
             document["max_rides_per_day"] = json!(most);
-            document["day_boundary_timezone"] = json!("America/Mexico_City");
         }
+        document["target_days"] = json!(target_days);
+        document["target_amount_cents"] = json!(target_amount_cents);
+        document["day_boundary_timezone"] = json!("America/Mexico_City");
         Conditions::from_json(&document).expect("valid conditions")
     }
 
@@ -281,7 +298,7 @@ mod tests {
             let challenge = challenges
                 .entry(ride.user_id)
                 .or_insert_with(|| Client::started(conditions, ride.completed_at).challenge);
-            if let Outcome::Judged(judgement) = challenge.take(ride) {
+            if let Outcome::Judged { judgement, .. } = challenge.take(ride) {
                 verdicts[judgement.verdict as usize] += 1;
             }
         }
@@ -295,15 +312,15 @@ mod tests {
         #[test]
         fn one_pass_over_all_targets_is_a_pass_for_each(
             rides in prop::collection::vec(a_ride(), 0..80),
-            max_rides_per_day in prop::option::of(1_u32..3),
+            rules in (prop::option::of(1_u32..3), prop::option::of(1_u32..4), prop::option::of(1_i64..12)),
         ) {
-            let widest = conditions(*TARGETS.end(), max_rides_per_day);
+            let widest = conditions(*TARGETS.end(), rules);
             let mut clients = Clients::new(&widest, TARGETS, Scope::default());
             for ride in &rides {
                 clients.apply(ride);
             }
             for row in clients.rows(Some(7)) {
-                let one = conditions(row.target_rides, max_rides_per_day);
+                let one = conditions(row.target_rides, rules);
                 let (completed, verdicts) = as_ingest_does(&one, &rides);
                 prop_assert_eq!(row.completed, completed);
                 prop_assert_eq!(row.verdicts.map(|(_, rides)| rides), verdicts);
@@ -314,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_repetition_is_recognised_for_seven_days() {
-        let widest = conditions(6, None);
+        let widest = conditions(6, (None, None, None));
         let ride = |id: u128, day: i64| {
             let first: Instant = "2026-11-01T00:00:00Z".parse().expect("an instant");
             let currency_code = "MXN".parse().expect("a currency");

@@ -19,6 +19,7 @@ pub use self::report::{Output, Period, Report, Rides};
 use crate::clock::Clock;
 use crate::config::KafkaConfig;
 use crate::domain::promotion::Conditions;
+use crate::domain::ride::RideRecord;
 use crate::domain::{Instant, UserId};
 use crate::input::{Line, Lines, Opened};
 use crate::ride_file::{self, Format};
@@ -141,7 +142,8 @@ pub fn on_topic(
     let now = Clock::System.now();
     topic::read(kafka, from, stop, |value| {
         match ride_completed::decode(value, now) {
-            Ok(ride) => test.clients.apply(&ride),
+            Ok(RideRecord::Completed(ride)) => test.clients.apply(&ride),
+            Ok(RideRecord::Reversed(_)) => test.reversals += 1,
             Err(_) => test.malformed += 1,
         }
         test.read += 1;
@@ -170,6 +172,7 @@ struct Test<'a> {
     clients: Clients<'a>,
     read: u64,
     malformed: u64,
+    reversals: u64,
 }
 
 impl<'a> Test<'a> {
@@ -178,6 +181,7 @@ impl<'a> Test<'a> {
             clients: Clients::new(widest, question.targets(), question.scope.clone()),
             read: 0,
             malformed: 0,
+            reversals: 0,
         }
     }
 
@@ -188,6 +192,7 @@ impl<'a> Test<'a> {
             rides: Rides {
                 read: self.read,
                 malformed: self.malformed,
+                reversals: self.reversals,
                 outside: self.clients.outside(),
                 duplicates: self.clients.duplicates(),
             },

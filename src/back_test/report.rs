@@ -52,6 +52,8 @@ pub struct Rides {
     pub read: u64,
     /// Those that break the contract of rides.
     pub malformed: u64,
+    /// Records of the topic that take a ride back. They are passed over: the rides count.
+    pub reversals: u64,
     /// Those of other clients, or completed outside of the period.
     pub outside: u64,
     /// Repeated rides.

@@ -41,6 +41,8 @@ const NEEDED: &[(Role, &str, &str)] = &[
     (Role::Api, "select, insert, update", "promotion"),
     (Role::Api, "select, insert", "promotion_terms"),
     (Role::Api, "select, insert, update", "promotion_user"),
+    (Role::Api, "select, insert", "late_reversal"),
+    (Role::Api, "select, insert, update", "participation_day"),
     (Role::Api, "select, update", "quarantined_ride"),
     (Role::Api, "select", "relay_shard"),
     (Role::Api, "select, insert, update", "ride_receipt"),
@@ -54,6 +56,8 @@ const NEEDED: &[(Role, &str, &str)] = &[
     (Role::Ingest, "select", "extension"),
     (Role::Ingest, "select, update", "extension_gate"),
     (Role::Ingest, "select, insert", "participation_extension"),
+    (Role::Ingest, "select, insert", "late_reversal"),
+    (Role::Ingest, "select, insert, update", "participation_day"),
     (
         Role::Ingest,
         "select, insert, update",

@@ -6,6 +6,8 @@ pub mod budget;
 pub mod eligibility;
 pub mod extension;
 pub mod fields;
+pub mod goals;
+pub mod hours;
 pub mod participation;
 pub mod period;
 pub mod promotion;
@@ -17,6 +19,7 @@ pub mod source;
 pub mod split;
 pub mod standing;
 pub mod time_zone;
+pub mod verdict;
 pub mod words;
 
 use chrono::{DateTime, Datelike as _, Timelike as _, Utc};

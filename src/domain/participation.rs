@@ -6,8 +6,10 @@ use chrono::NaiveDate;
 use uuid::Uuid;
 
 use super::Instant;
-use super::promotion::{Conditions, Judgement, Verdict, judge};
-use super::ride::Ride;
+use super::goals::Tally;
+use super::promotion::Conditions;
+use super::ride::{Reversal, Ride};
+use super::verdict::{Judgement, Verdict, judge};
 use super::words::words;
 
 words! {
@@ -283,7 +285,7 @@ impl TryFrom<StatusFields> for Status {
 }
 
 /// A challenge in progress, with what must be known of its past to judge more rides: the pure
-/// heart of ingest. Feed it rides in offset order.
+/// heart of ingest. Feed it rides and reversals in offset order.
 #[derive(Clone, Debug)]
 pub struct Challenge<'a> {
     /// The frozen conditions.
@@ -292,32 +294,61 @@ pub struct Challenge<'a> {
     pub started_at: Instant,
     /// The end of the window, exclusive.
     pub challenge_deadline: Instant,
-    /// How many rides counted so far.
-    pub rides_completed: u32,
-    /// Rides already recorded, with their fingerprints; only those that may come again need be here.
-    pub recorded: HashMap<Uuid, i64>,
-    /// How many rides counted per local day, where the conditions cap them.
+    /// What has counted so far.
+    pub tally: Tally,
+    /// Rides already recorded; only those that may come again, or be reversed, need be here.
+    pub recorded: HashMap<Uuid, Recorded>,
+    /// How many rides count per local day, where the conditions count days.
     pub counted_per_day: HashMap<NaiveDate, u32>,
 }
 
-/// What became of a ride.
+/// What is known of a ride that was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Of what it said; `None` where only its reversal came.
+    pub fingerprint: Option<i64>,
+    /// What was decided.
+    pub verdict: Verdict,
+    /// Its fare in cents.
+    pub amount_cents: i64,
+    /// Its local day as it was decided then, where the conditions count days.
+    pub day: Option<NaiveDate>,
+}
+
+/// What became of a ride or a reversal.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// Judged for the first time, to be recorded.
-    Judged(Judgement),
-    /// Recorded before; changes nothing, whatever it now says.
+    /// A ride, judged for the first time, to be recorded.
+    Judged {
+        /// The verdict.
+        judgement: Judgement,
+        /// Its local day, where the conditions count days.
+        day: Option<NaiveDate>,
+        /// Whether it moved a goal.
+        moved: bool,
+    },
+    /// A ride that was recorded before; changes nothing, whatever it now says.
     Duplicate {
         /// It says something else than it did.
         differs: bool,
     },
-    /// The target was reached before it: no receipt.
+    /// A reversal, to be recorded.
+    Reversed {
+        /// The verdict that the ride had; `None` where it was not recorded.
+        before: Option<Verdict>,
+        /// Whether a goal fell.
+        moved: bool,
+    },
+    /// A reversal that was recorded before.
+    ReversedBefore,
+    /// The challenge was completed before it: no receipt, and no effect on it.
     NotInProgress,
 }
 
 impl Challenge<'_> {
-    /// Whether the target is reached.
+    /// Whether every goal is reached. From then on nothing changes it any more.
     pub fn is_complete(&self) -> bool {
-        self.rides_completed >= self.conditions.target_rides
+        self.conditions.is_reached_by(&self.tally)
     }
 
     /// Takes one ride. A ride already recorded is recognised before it is judged, so it never
@@ -326,7 +357,9 @@ impl Challenge<'_> {
         let fingerprint = ride.fingerprint();
         if let Some(recorded) = self.recorded.get(&ride.ride_id) {
             return Outcome::Duplicate {
-                differs: *recorded != fingerprint,
+                differs: recorded
+                    .fingerprint
+                    .is_some_and(|recorded| recorded != fingerprint),
             };
         }
         if self.is_complete() {
@@ -344,13 +377,73 @@ impl Challenge<'_> {
             ride,
             counted_that_day,
         );
+        let before = self.tally;
         if judgement.verdict == Verdict::Counted {
-            self.rides_completed += 1;
+            self.tally.rides += 1;
+            self.tally.amount_cents += i128::from(ride.amount_cents);
             if let Some(day) = day {
-                *self.counted_per_day.entry(day).or_default() += 1;
+                self.tally.days += u32::from(counted_that_day == 0);
+                self.counted_per_day.insert(day, counted_that_day + 1);
             }
         }
-        self.recorded.insert(ride.ride_id, fingerprint);
-        Outcome::Judged(judgement)
+        self.recorded.insert(
+            ride.ride_id,
+            Recorded {
+                fingerprint: Some(fingerprint),
+                verdict: judgement.verdict,
+                amount_cents: ride.amount_cents,
+                day,
+            },
+        );
+        Outcome::Judged {
+            moved: self.conditions.tells_apart(&before, &self.tally),
+            judgement,
+            day,
+        }
+    }
+
+    /// Takes one reversal. A ride that was not recorded is recorded as reversed, so that it does not
+    /// count if it comes later.
+    pub fn take_back(&mut self, reversal: &Reversal) -> Outcome {
+        let recorded = self.recorded.get_mut(&reversal.ride_id);
+        if recorded
+            .as_ref()
+            .is_some_and(|recorded| recorded.verdict == Verdict::Reversed)
+        {
+            return Outcome::ReversedBefore;
+        }
+        if self.conditions.is_reached_by(&self.tally) {
+            return Outcome::NotInProgress;
+        }
+        let Some(recorded) = recorded else {
+            self.recorded.insert(
+                reversal.ride_id,
+                Recorded {
+                    fingerprint: None,
+                    verdict: Verdict::Reversed,
+                    amount_cents: 0,
+                    day: None,
+                },
+            );
+            return Outcome::Reversed {
+                before: None,
+                moved: false,
+            };
+        };
+        let verdict = std::mem::replace(&mut recorded.verdict, Verdict::Reversed);
+        let before = self.tally;
+        if verdict == Verdict::Counted {
+            self.tally.rides = self.tally.rides.saturating_sub(1);
+            self.tally.amount_cents -= i128::from(recorded.amount_cents);
+            if let Some(day) = recorded.day {
+                let counted = self.counted_per_day.entry(day).or_default();
+                *counted = counted.saturating_sub(1);
+                self.tally.days = self.tally.days.saturating_sub(u32::from(*counted == 0));
+            }
+        }
+        Outcome::Reversed {
+            before: Some(verdict),
+            moved: self.conditions.tells_apart(&before, &self.tally),
+        }
     }
 }

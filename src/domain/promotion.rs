@@ -1,20 +1,29 @@
-//! A promotion's conditions and the judgement of one ride against them (contract 2).
+//! A promotion's conditions (contract 2).
 
 use chrono::NaiveDate;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::Instant;
 use super::fields::{FieldError, Fields, Refusal, integer, parsed, shown, string};
+use super::hours::{self, Window};
 use super::period::Period;
 use super::reminder::Reminders;
 use super::reward::{CountryCode, CurrencyCode};
 use super::ride::Ride;
 use super::time_zone::TimeZone;
-use super::words::words;
+
+pub use super::verdict::{Judgement, Verdict, judge};
 
 /// The most rides a promotion may ask for.
 pub const MAX_TARGET_RIDES: u32 = 10_000;
+
+/// The most local days a promotion may ask for.
+const MAX_TARGET_DAYS: u32 = 366;
+
+/// The longest distance a promotion may ask for, in metres.
+const MAX_MIN_DISTANCE: i64 = 10_000_000;
+
+const SECONDS_OF_DAY: u64 = 24 * 60 * 60;
 
 /// The rules of a promotion. Only [`Conditions::from_json`] makes them, so they are always valid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -25,9 +34,22 @@ pub struct Conditions {
     /// How many rides complete the challenge, 1 to 10,000.
     #[schema(value_type = i32, minimum = 1, maximum = 10_000, example = 20)]
     pub target_rides: u32,
+    /// Where given, on how many local days a ride must count, too; goes with the time zone. At most
+    /// the days of `challenge_period`, rounded up, plus one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i32>, minimum = 1, maximum = 366, example = 5)]
+    pub target_days: Option<u32>,
+    /// Where given, what the fares of the counted rides must come to, too, in cents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, example = 200_000)]
+    pub target_amount_cents: Option<i64>,
     /// The least fare that counts, in cents.
     #[schema(minimum = 0, example = 5_000)]
     pub min_amount_cents: i64,
+    /// Where given, the shortest ride that counts, in metres.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 10_000_000, example = 1_000)]
+    pub min_distance_m: Option<i64>,
     /// The only currency that counts.
     #[schema(value_type = String, pattern = "^[A-Z]{3}$", example = "MXN")]
     pub currency_code: CurrencyCode,
@@ -50,6 +72,11 @@ pub struct Conditions {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(min_items = 1, example = json!(["city"]))]
     pub service_types: Option<Vec<String>>,
+    /// Where given, the ride must have ended in one of these windows of the week, by local time;
+    /// goes with the time zone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1, max_items = 28)]
+    pub hours: Option<Vec<Window>>,
     /// Where given, the most rides that count per local day; goes with the time zone.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<i32>, minimum = 1, maximum = 10_000, example = 5)]
@@ -69,7 +96,34 @@ impl Conditions {
     pub fn from_json(value: &Value) -> Result<Self, Vec<FieldError>> {
         let mut fields = Self::fields(value)?;
         let read = Self::read(&mut fields);
+        if let Some(read) = &read {
+            read.check_as_written(&mut fields);
+        }
         fields.finish(read)
+    }
+
+    /// What holds of conditions when they are written. Frozen ones were written under the rules of
+    /// their time.
+    fn check_as_written(&self, fields: &mut Fields<'_>) {
+        let days = self.challenge_period.seconds().div_ceil(SECONDS_OF_DAY);
+        let most = days + 1;
+        if let Some(target) = self.target_days
+            && u64::from(target) > most
+        {
+            fields.refuse(
+                "target_days",
+                format!("must be at most {most}, the local days that challenge_period can touch, got {target}"),
+            );
+        }
+    }
+
+    /// Whether a process of a release before 0.2.0 would misjudge participations under these: it knows
+    /// neither further goals nor these narrowings nor reminders.
+    pub fn need_finished_upgrade(&self) -> bool {
+        self.has_further_goals()
+            || self.min_distance_m.is_some()
+            || self.hours.is_some()
+            || self.reminders.is_some()
     }
 
     /// Reads the frozen conditions of a participation, and the paths of the fields that this release
@@ -104,44 +158,46 @@ impl Conditions {
     /// Every field; `None` where one is wrong, which the fields then know.
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
         let target_rides = fields.required("target_rides", integer(1..=MAX_TARGET_RIDES.into()));
+        let target_days = fields.optional("target_days", integer(1..=MAX_TARGET_DAYS.into()));
+        let target_amount_cents = fields.optional("target_amount_cents", integer(1..=i64::MAX));
         let min_amount_cents = fields.required("min_amount_cents", integer(0..=i64::MAX));
+        let min_distance_m = fields.optional("min_distance_m", integer(1..=MAX_MIN_DISTANCE));
         let currency_code = fields.required("currency_code", parsed);
         let challenge_period = fields.required("challenge_period", period);
         let claim_period = fields.required("claim_period", period);
         let country_codes = fields.optional("country_codes", list(parsed));
         let city_ids = fields.optional("city_ids", list(integer(0..=i64::MAX)));
         let service_types = fields.optional("service_types", list(service_type));
+        let hours = fields.optional("hours", hours::windows);
         let max_rides_per_day =
             fields.optional("max_rides_per_day", integer(1..=MAX_TARGET_RIDES.into()));
         let day_boundary_timezone = fields.optional("day_boundary_timezone", parsed);
-        if fields.has("max_rides_per_day") && !fields.has("day_boundary_timezone") {
-            fields.refuse(
-                "day_boundary_timezone",
-                "is required with max_rides_per_day",
-            );
+        let zoned = ["target_days", "hours", "max_rides_per_day"];
+        if let Some(name) = zoned.into_iter().find(|name| fields.has(name))
+            && !fields.has("day_boundary_timezone")
+        {
+            fields.refuse("day_boundary_timezone", format!("is required with {name}"));
         }
         let reminders = fields.within("reminders", "conditions.reminders.", |fields| {
             Reminders::read(fields, challenge_period, claim_period)
         });
         Some(Self {
             target_rides: small(target_rides?),
+            target_days: target_days.map(small),
+            target_amount_cents,
             min_amount_cents: min_amount_cents?,
+            min_distance_m,
             currency_code: currency_code?,
             challenge_period: challenge_period?,
             claim_period: claim_period?,
             country_codes,
             city_ids,
             service_types,
+            hours,
             max_rides_per_day: max_rides_per_day.map(small),
             day_boundary_timezone,
             reminders,
         })
-    }
-
-    /// Whether the release before 0.2.0 would misjudge them, so that they may be written only once
-    /// the upgrade is finished.
-    pub fn need_finished_upgrade(&self) -> bool {
-        self.reminders.is_some()
     }
 
     /// The document as it is stored and shown.
@@ -150,9 +206,17 @@ impl Conditions {
         serde_json::to_value(self).unwrap_or_default()
     }
 
-    /// The local day of a ride where rides per day are capped, else `None`.
+    /// Whether anything here goes by the rides that counted on a local day.
+    pub fn counts_days(&self) -> bool {
+        self.max_rides_per_day.is_some() || self.target_days.is_some()
+    }
+
+    /// The local day of a ride where [days are counted](Self::counts_days), else `None`. Ask once
+    /// and keep the answer: the rules of the zone may change.
     pub fn day_of(&self, ride: &Ride) -> Option<NaiveDate> {
-        self.max_rides_per_day?;
+        if !self.counts_days() {
+            return None;
+        }
         let zone = self.day_boundary_timezone.as_ref()?;
         Some(zone.local(ride.completed_at).date())
     }
@@ -208,147 +272,10 @@ pub fn is_service_type(text: &str) -> bool {
         && !text.chars().any(char::is_control)
 }
 
-words! {
-    /// What was decided about one ride: the first of these that applies.
-    pub enum Verdict {
-        /// Completed before the challenge started.
-        BeforeStart = "BEFORE_START",
-        /// Completed at or after the challenge's deadline.
-        AfterDeadline = "AFTER_DEADLINE",
-        /// Paid in another currency.
-        WrongCurrency = "WRONG_CURRENCY",
-        /// Cheaper than the least fare that counts.
-        BelowMinAmount = "BELOW_MIN_AMOUNT",
-        /// In another country or city, or it does not say where.
-        OutsideArea = "OUTSIDE_AREA",
-        /// Of another kind, or it does not say which.
-        WrongServiceType = "WRONG_SERVICE_TYPE",
-        /// As many rides of that day as may count have counted.
-        DailyLimitReached = "DAILY_LIMIT_REACHED",
-        /// It counts.
-        Counted = "COUNTED",
-    }
-}
-
-/// A verdict with the values compared, in the units of the rule.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Judgement {
-    /// What was decided.
-    pub verdict: Verdict,
-    /// `{"required", "actual"}`; `None` for a counted ride.
-    pub details: Option<Value>,
-}
-
-impl Judgement {
-    fn refused(verdict: Verdict, required: Value, actual: Value) -> Self {
-        Self {
-            verdict,
-            details: Some(json!({ "required": required, "actual": actual })),
-        }
-    }
-}
-
-/// Judges a ride that was not recorded before: `[started_at, challenge_deadline)` is the window,
-/// `counted_that_day` how many rides of [`Conditions::day_of`] already counted.
-pub fn judge(
-    conditions: &Conditions,
-    started_at: Instant,
-    challenge_deadline: Instant,
-    ride: &Ride,
-    counted_that_day: u32,
-) -> Judgement {
-    // All of them by name, so that a narrowing to come is not forgotten here.
-    let Conditions {
-        target_rides: _,
-        min_amount_cents,
-        currency_code,
-        challenge_period: _,
-        claim_period: _,
-        country_codes,
-        city_ids,
-        service_types,
-        max_rides_per_day,
-        day_boundary_timezone: _,
-        reminders: _,
-    } = conditions;
-    let refused = Judgement::refused;
-    if ride.completed_at < started_at {
-        return refused(
-            Verdict::BeforeStart,
-            instant(started_at),
-            instant(ride.completed_at),
-        );
-    }
-    if ride.completed_at >= challenge_deadline {
-        return refused(
-            Verdict::AfterDeadline,
-            instant(challenge_deadline),
-            instant(ride.completed_at),
-        );
-    }
-    if ride.currency_code != *currency_code {
-        return refused(
-            Verdict::WrongCurrency,
-            json!(currency_code),
-            json!(ride.currency_code),
-        );
-    }
-    if ride.amount_cents < *min_amount_cents {
-        return refused(
-            Verdict::BelowMinAmount,
-            json!(min_amount_cents),
-            json!(ride.amount_cents),
-        );
-    }
-    if let Some(countries) = country_codes
-        && !ride
-            .country_code
-            .is_some_and(|country| countries.contains(&country))
-    {
-        return refused(
-            Verdict::OutsideArea,
-            json!(countries),
-            json!(ride.country_code),
-        );
-    }
-    if let Some(cities) = city_ids
-        && !ride.city_id.is_some_and(|city| cities.contains(&city))
-    {
-        return refused(Verdict::OutsideArea, json!(cities), json!(ride.city_id));
-    }
-    if let Some(services) = service_types
-        && !ride
-            .service_type
-            .as_deref()
-            .is_some_and(|service| services.iter().any(|known| known == service))
-    {
-        return refused(
-            Verdict::WrongServiceType,
-            json!(services),
-            json!(ride.service_type),
-        );
-    }
-    if let Some(most) = max_rides_per_day
-        && counted_that_day >= *most
-    {
-        return refused(
-            Verdict::DailyLimitReached,
-            json!(most),
-            json!(counted_that_day),
-        );
-    }
-    Judgement {
-        verdict: Verdict::Counted,
-        details: None,
-    }
-}
-
-fn instant(instant: Instant) -> Value {
-    json!(instant.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn full() -> Value {
@@ -415,6 +342,18 @@ mod tests {
                 bad("colour", false),
             ]
         );
+    }
+
+    #[test]
+    fn frozen_conditions_are_not_held_to_what_is_checked_when_they_are_written() {
+        let mut conditions = with("target_days", json!(16));
+        assert_eq!(
+            fields_of(&conditions),
+            [("conditions.target_days".to_owned(), false)]
+        );
+        assert!(Conditions::from_frozen(&conditions).is_ok());
+        conditions["target_days"] = json!(15);
+        assert!(Conditions::from_json(&conditions).is_ok());
     }
 
     #[test]

@@ -41,6 +41,43 @@ pub struct Ride {
     pub distance_m: Option<i64>,
 }
 
+/// The platform took a ride back: cancelled afterwards, refunded, or fraud (contract 4.1, "Reversed
+/// rides").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reversal {
+    /// The ride.
+    pub ride_id: Uuid,
+    /// Who rode.
+    pub user_id: UserId,
+}
+
+/// What a record of the ride topic says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RideRecord {
+    /// A ride was completed.
+    Completed(Ride),
+    /// A ride was taken back.
+    Reversed(Reversal),
+}
+
+impl RideRecord {
+    /// Whose ride it is.
+    pub const fn user_id(&self) -> UserId {
+        match self {
+            Self::Completed(ride) => ride.user_id,
+            Self::Reversed(reversal) => reversal.user_id,
+        }
+    }
+
+    /// Which ride it is.
+    pub const fn ride_id(&self) -> Uuid {
+        match self {
+            Self::Completed(ride) => ride.ride_id,
+            Self::Reversed(reversal) => reversal.ride_id,
+        }
+    }
+}
+
 impl Ride {
     /// A ride that says no more than it must.
     pub const fn new(

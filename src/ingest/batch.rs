@@ -13,8 +13,9 @@ use crate::domain::Instant;
 use crate::domain::anchor::{Anchor, RecordMark};
 use crate::domain::source::Source;
 
+use crate::domain::ride::RideRecord;
 use crate::kafka;
-use crate::store::rides::{Batch, IncomingRide, QuarantinedRecord, Range};
+use crate::store::rides::{Batch, Incoming, QuarantinedRecord, Range};
 use crate::wire::ride_completed::{QuarantineReason, Rejected, decode, user_id_of_key};
 use crate::wire::traceparent::{HEADER, Traceparent, first_of};
 
@@ -38,7 +39,7 @@ struct Reading {
 /// suspension. The database's own clock decides.
 #[derive(Debug)]
 struct Undecided {
-    /// Its place among the rides of the batch.
+    /// Its place among the records of the batch.
     at: usize,
     partition: i32,
     offset: i64,
@@ -46,6 +47,9 @@ struct Undecided {
     value: Vec<u8>,
     traceparent: Option<Traceparent>,
 }
+
+/// What an operator reads of a reversal that is kept until the upgrade is finished.
+const UNTIL_FINISHED: &str = "a reversal, which the release before does not know: replay it after `ride-promo migrate --finish`";
 
 /// The first and the longest pause before a batch may be larger again than one that was too much.
 const GROW_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
@@ -122,7 +126,8 @@ pub(super) struct Builder {
     source: Arc<Source>,
     limits: IngestConfig,
     partitions: BTreeMap<i32, Reading>,
-    rides: Vec<IncomingRide>,
+    records: Vec<Incoming>,
+    raw_reversals: Vec<QuarantinedRecord>,
     undecided: Vec<Undecided>,
     quarantined: Vec<QuarantinedRecord>,
     tombstones: u64,
@@ -154,7 +159,8 @@ impl Builder {
         Self {
             source,
             partitions: positions.iter().map(reading).collect(),
-            rides: Vec::new(),
+            records: Vec::new(),
+            raw_reversals: Vec::new(),
             undecided: Vec::new(),
             quarantined: Vec::new(),
             tombstones: 0,
@@ -200,10 +206,23 @@ impl Builder {
             first_of(kafka::header_values(headers, HEADER)).map(Into::into)
         };
         match decode(value, now) {
-            Ok(ride) => {
+            Ok(record) => {
                 self.bytes += value.len();
-                self.rides.push(IncomingRide {
-                    ride,
+                if let RideRecord::Reversed(reversal) = &record {
+                    self.bytes += value.len() + message.key_len();
+                    self.raw_reversals.push(QuarantinedRecord {
+                        partition: message.partition(),
+                        offset: message.offset(),
+                        key: message.key().map(<[u8]>::to_vec),
+                        value: value.to_vec(),
+                        user_id: Some(reversal.user_id),
+                        // What the release before, which may still run, makes of it.
+                        reason: QuarantineReason::MissingField,
+                        detail: UNTIL_FINISHED.to_owned(),
+                    });
+                }
+                self.records.push(Incoming {
+                    record,
                     traceparent: traceparent(),
                 });
             }
@@ -211,7 +230,7 @@ impl Builder {
                 self.bytes += value.len() + message.key_len();
                 if rejected.reason == QuarantineReason::InFuture && !is_exact() {
                     self.undecided.push(Undecided {
-                        at: self.rides.len(),
+                        at: self.records.len(),
                         partition: message.partition(),
                         offset: message.offset(),
                         key: message.key().map(<[u8]>::to_vec),
@@ -241,28 +260,28 @@ impl Builder {
     /// that are not take their place among the others.
     pub(super) fn decide(&mut self, now: Instant) {
         let undecided = std::mem::take(&mut self.undecided);
-        let mut rides = Vec::with_capacity(self.rides.len() + undecided.len());
-        let mut before = std::mem::take(&mut self.rides).into_iter();
+        let mut records = Vec::with_capacity(self.records.len() + undecided.len());
+        let mut before = std::mem::take(&mut self.records).into_iter();
         let mut taken = 0;
-        for record in undecided {
-            rides.extend(before.by_ref().take(record.at - taken));
-            taken = record.at;
-            match decode(&record.value, now) {
-                Ok(ride) => rides.push(IncomingRide {
-                    ride,
-                    traceparent: record.traceparent,
+        for waiting in undecided {
+            records.extend(before.by_ref().take(waiting.at - taken));
+            taken = waiting.at;
+            match decode(&waiting.value, now) {
+                Ok(record) => records.push(Incoming {
+                    record,
+                    traceparent: waiting.traceparent,
                 }),
                 Err(rejected) => self.quarantined.push(quarantined(
-                    record.partition,
-                    record.offset,
-                    record.key,
-                    record.value,
+                    waiting.partition,
+                    waiting.offset,
+                    waiting.key,
+                    waiting.value,
                     *rejected,
                 )),
             }
         }
-        rides.extend(before);
-        self.rides = rides;
+        records.extend(before);
+        self.records = records;
     }
 
     /// Records that the end of a partition was reached at this position, in this leader epoch. If a
@@ -287,7 +306,7 @@ impl Builder {
         // Tombstones too: otherwise a ride that stops everything would never be alone with some
         // before it.
         let tombstones = usize::try_from(self.tombstones).unwrap_or(usize::MAX);
-        self.rides.len() + self.undecided.len() + self.quarantined.len() + tombstones
+        self.records.len() + self.undecided.len() + self.quarantined.len() + tombstones
             >= size.max_records()
             || self.bytes >= self.limits.batch_max_bytes
     }
@@ -319,13 +338,14 @@ impl Builder {
                 reading.from = reading.to;
             }
         }
-        let next = Vec::with_capacity(self.rides.len());
+        let next = Vec::with_capacity(self.records.len());
         self.bytes = 0;
         self.since = None;
         Batch {
             source: Arc::clone(&self.source),
             ranges,
-            rides: std::mem::replace(&mut self.rides, next),
+            records: std::mem::replace(&mut self.records, next),
+            raw_reversals: std::mem::take(&mut self.raw_reversals),
             quarantined: std::mem::take(&mut self.quarantined),
             tombstones: std::mem::take(&mut self.tombstones),
         }
@@ -391,7 +411,7 @@ mod tests {
         let now = base + TimeDelta::seconds(30);
         let undecided = |builder: &mut Builder, second: u32, value: Vec<u8>| {
             builder.undecided.push(Undecided {
-                at: builder.rides.len(),
+                at: builder.records.len(),
                 partition: 0,
                 offset: i64::from(second),
                 key: None,
@@ -400,9 +420,9 @@ mod tests {
             });
         };
         let ride = |builder: &mut Builder, second: u32| {
-            let ride = decode(&body(second), now).expect("a ride");
-            builder.rides.push(IncomingRide {
-                ride,
+            let record = decode(&body(second), now).expect("a ride");
+            builder.records.push(Incoming {
+                record,
                 traceparent: None,
             });
         };
@@ -423,9 +443,12 @@ mod tests {
         builder.decide(now);
         assert!(!builder.has_undecided());
         let seconds: Vec<i64> = builder
-            .rides
+            .records
             .iter()
-            .map(|incoming| (incoming.ride.completed_at - base).num_seconds())
+            .filter_map(|incoming| match &incoming.record {
+                RideRecord::Completed(ride) => Some((ride.completed_at - base).num_seconds()),
+                RideRecord::Reversed(_) => None,
+            })
             .collect();
         assert_eq!(seconds, [1, 2, 3, 4, 5, 7]);
         let quarantined: Vec<(i64, QuarantineReason)> = builder

@@ -16,7 +16,7 @@ use crate::kafka::ClusterError;
 use crate::readiness::{Readiness, Role};
 use crate::store::clock::DbClock;
 use crate::store::rides::{
-    Applied, Batch, CONNECT_TIMEOUT, Cause, Counts, IncomingRide, Range, RideApplier,
+    Applied, Batch, CONNECT_TIMEOUT, Cause, Counts, Incoming, Range, RideApplier,
 };
 use crate::store::{Store, StoreError, TRANSACTION_TIMEOUT, within};
 use crate::telemetry::IngestMetrics;
@@ -199,7 +199,7 @@ impl Committer {
                     }
                     return Some(Outcome::Committed {
                         records: records(&batch),
-                        rides: batch.rides.len(),
+                        rides: batch.records.len(),
                         ranges: batch.ranges,
                         applied,
                     });
@@ -222,7 +222,7 @@ impl Committer {
                     failures_of_batch += u32::from(tried);
                     let records = records(&batch);
                     let alone = batch
-                        .rides
+                        .records
                         .first()
                         .filter(|_| tried && records == 1 && error.may_be_too_much());
                     if failures == 1 || failures.is_multiple_of(30) {
@@ -231,8 +231,8 @@ impl Committer {
                             failures,
                             ranges = ?batch.ranges,
                             records,
-                            user_id = alone.map(|alone| alone.ride.user_id),
-                            ride_id = alone.map(|alone| tracing::field::display(alone.ride.ride_id)),
+                            user_id = alone.map(Incoming::user_id),
+                            ride_id = alone.map(|alone| tracing::field::display(alone.record.ride_id())),
                             "a batch of rides could not be applied, trying again"
                         );
                     }
@@ -341,12 +341,13 @@ impl Committer {
 
 /// Why ingest is not ready. A ride that stands alone is named where it may be the reason; that the
 /// database is away is not its fault.
-fn why(error: &StoreError, alone: Option<&IncomingRide>) -> String {
+fn why(error: &StoreError, alone: Option<&Incoming>) -> String {
     match alone {
         None => error.to_string(),
-        Some(IncomingRide { ride, .. }) => format!(
+        Some(alone) => format!(
             "ride {} of user {} cannot be applied: {error}",
-            ride.ride_id, ride.user_id
+            alone.record.ride_id(),
+            alone.user_id()
         ),
     }
 }
@@ -362,7 +363,7 @@ fn follows(ranges: &[Range], those: &[Range]) -> bool {
 
 /// How many records were read for a batch.
 fn records(batch: &Batch) -> usize {
-    batch.rides.len()
+    batch.records.len()
         + batch.quarantined.len()
         + usize::try_from(batch.tombstones).unwrap_or(usize::MAX)
 }
@@ -383,6 +384,14 @@ fn count(metrics: &IngestMetrics, batch: &Batch, counts: &Counts) {
         .inc_by(counts.duplicates_differing);
     metrics.no_participation.inc_by(counts.no_participation);
     metrics.tombstones.inc_by(batch.tombstones);
+    metrics.reversals.inc_by(counts.reversals);
+    for record in batch
+        .raw_reversals
+        .iter()
+        .filter(|_| counts.quarantined_reversals > 0)
+    {
+        metrics.quarantined.add(record.reason.as_str(), 1);
+    }
     for record in &batch.quarantined {
         metrics.quarantined.add(record.reason.as_str(), 1);
     }

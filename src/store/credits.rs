@@ -8,7 +8,7 @@ use super::rides::{AppliedOne, apply_one};
 use super::{Result, Store};
 use crate::domain::UserId;
 use crate::domain::ride::RideSource;
-use crate::wire::ride_completed::{Fault, decode, encode};
+use crate::wire::ride_completed::{Fault, decode_ride, encode};
 
 /// What became of a ride to be credited.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ impl Store {
                 let now = sqlx::query_scalar!(r#"select clock_ms() as "now!""#)
                     .fetch_one(&mut *connection)
                     .await?;
-                let ride = match decode(&ride, now) {
+                let ride = match decode_ride(&ride, now) {
                     Ok(ride) => ride,
                     Err(rejected) => return Ok(Credited::Bad(rejected.faults)),
                 };

@@ -412,6 +412,12 @@ async fn remove_participations(
         .execute(&mut *connection)
         .await?
         .rows_affected();
+    sqlx::query!("delete from participation_day where user_id = $1", user_id)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query!("delete from late_reversal where user_id = $1", user_id)
+        .execute(&mut *connection)
+        .await?;
     let gone = sqlx::query!(
         r#"delete from promotion_user p using promotion m
             where m.promotion_id = p.promotion_id and p.user_id = $1 and not ($2 and p.status = $3)

@@ -265,9 +265,9 @@ impl Expired {
               returning p.*)
              insert into event_outbox (event_id, type, user_id, promotion_id, status, previous_status, version, rides_completed,
                                        rides_target, started_at, challenge_deadline, completed_at, reward_deadline, expired_at,
-                                       expired_reason, reward, occurred_at)
+                                       expired_reason, reward, further_goals, occurred_at)
              select last_event_id, last_event_type, user_id, promotion_id, status, last_event_previous_status, version, rides_completed, rides_target,
-                    started_at, challenge_deadline, completed_at, reward_deadline, expired_at, expired_reason, reward, last_event_at
+                    started_at, challenge_deadline, completed_at, reward_deadline, expired_at, expired_reason, reward, further_goals, last_event_at
                from expired order by user_id, promotion_id",
             &self.users,
             &self.promotions,

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::state::state_of;
 use super::{Result, Store};
+use crate::domain::goals::FurtherGoals;
 use crate::domain::participation::{ExpiredReason, StatusName};
 use crate::domain::reward::Reward;
 use crate::domain::{Instant, PromotionId, UserId};
@@ -80,6 +81,7 @@ struct Row {
     version: i32,
     rides_completed: i32,
     rides_target: i32,
+    further_goals: Option<Json<FurtherGoals>>,
     started_at: Instant,
     challenge_deadline: Instant,
     completed_at: Option<Instant>,
@@ -150,7 +152,7 @@ impl Store {
                page as (
                    select * from keys order by started_at desc, user_id desc, promotion_id desc limit $8)
                select p.user_id, p.promotion_id, m.promotion_key, p.status as "status: StatusName", p.version,
-                      p.rides_completed, p.rides_target, p.started_at, p.challenge_deadline, p.completed_at,
+                      p.rides_completed, p.rides_target, p.further_goals as "further_goals: Json<FurtherGoals>", p.started_at, p.challenge_deadline, p.completed_at,
                       p.reward_deadline, p.rewarded_at, p.expired_at, p.expired_reason as "expired_reason: ExpiredReason",
                       p.reward as "reward: Json<Reward>", p.pre_offer_id, p.country_code, p.acknowledged_at,
                       c.now as "now!"

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::published::Published;
 use super::state::state_of;
 use super::{Result, Store, StoreError, TRANSACTION_TIMEOUT, identity, within};
+use crate::domain::goals::FurtherGoals;
 use crate::domain::participation::{ExpiredReason, StatusName};
 use crate::domain::reward::Reward;
 use crate::domain::{Instant, PromotionId, UserId};
@@ -95,6 +96,7 @@ struct Columns {
     version: i32,
     rides_completed: i32,
     rides_target: i32,
+    further_goals: Option<Json<FurtherGoals>>,
     started_at: Instant,
     challenge_deadline: Instant,
     completed_at: Option<Instant>,
@@ -249,7 +251,7 @@ impl ShardLease {
         let rows = sqlx::query!(
             r#"select e.id, e.event_id, e.type as "event_type: EventType", e.user_id, e.promotion_id, m.promotion_key as "promotion_key?",
                       e.status as "status: StatusName", e.previous_status as "previous_status: StatusName", e.version,
-                      e.rides_completed, e.rides_target, e.started_at, e.challenge_deadline, e.completed_at,
+                      e.rides_completed, e.rides_target, e.further_goals as "further_goals: Json<FurtherGoals>", e.started_at, e.challenge_deadline, e.completed_at,
                       e.reward_deadline, e.rewarded_at, e.expired_at, e.expired_reason as "expired_reason: ExpiredReason",
                       e.reward as "reward: Json<Reward>", e.occurred_at, e.traceparent,
                       e.extension as "extension: Json<DeadlineMove>", e.reminder as "reminder: Json<Reminder>", e.reminder_due_at
@@ -290,7 +292,7 @@ impl ShardLease {
                         Columns { $($field: row.$field.ok_or_else(|| lacks(row.id, stringify!($field)))?,)+
                             user_id: row.user_id, promotion_id: row.promotion_id, completed_at: row.completed_at,
                             reward_deadline: row.reward_deadline, rewarded_at: row.rewarded_at,
-                            expired_at: row.expired_at, expired_reason: row.expired_reason }
+                            expired_at: row.expired_at, expired_reason: row.expired_reason, further_goals: row.further_goals }
                     };
                 }
                 let columns = there!(

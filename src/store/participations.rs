@@ -16,6 +16,7 @@ use super::state::state_of;
 use super::{Result, Store, StoreError, timed_out};
 use crate::domain::budget::Budget;
 use crate::domain::eligibility::{self, EligibilityRule, Facts, PreOfferFound, failed_rules};
+use crate::domain::goals::{FurtherGoals, Tally};
 use crate::domain::participation::{ExpiredReason, Status, StatusName};
 use crate::domain::promotion::{Conditions, Verdict};
 use crate::domain::reminder::ReminderOf;
@@ -88,12 +89,12 @@ pub enum Started {
 pub struct Receipt {
     /// The ride.
     pub ride_id: Uuid,
-    /// When it was completed.
-    pub completed_at: Instant,
+    /// When it was completed; `None`, as the fare, where only its reversal came.
+    pub completed_at: Option<Instant>,
     /// Its fare in cents.
-    pub amount_cents: i64,
+    pub amount_cents: Option<i64>,
     /// The fare's currency.
-    pub currency_code: String,
+    pub currency_code: Option<String>,
     /// What was decided.
     pub verdict: Verdict,
     /// The values compared; `None` where it counted.
@@ -111,6 +112,11 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    /// Its instant in the client's list: a ride that was never seen is where its reversal came.
+    pub fn listed_at(&self) -> Instant {
+        self.completed_at.unwrap_or(self.recorded_at)
+    }
+
     /// As clients and operators see it.
     pub fn view(self) -> crate::wire::receipt::Receipt {
         crate::wire::receipt::Receipt {
@@ -138,7 +144,7 @@ pub async fn load(
 ) -> Result<Option<Stored>> {
     let row = sqlx::query!(
         r#"select p.user_id, p.promotion_id, m.promotion_key, p.status as "status: StatusName", p.version,
-                  p.rides_completed, p.rides_target, p.started_at, p.challenge_deadline, p.completed_at,
+                  p.rides_completed, p.rides_target, p.further_goals as "further_goals: Json<FurtherGoals>", p.started_at, p.challenge_deadline, p.completed_at,
                   p.reward_deadline, p.rewarded_at, p.expired_at, p.expired_reason as "expired_reason: ExpiredReason",
                   p.reward as "reward: Json<Reward>", t.conditions, clock_ms() as "now!"
              from promotion_user p
@@ -187,7 +193,7 @@ impl Store {
     }
 
     /// A page of a participation's receipts by completion, newest first: those after the place
-    /// `(completed_at, ride_id)`, at most `limit`.
+    /// ([`Receipt::listed_at`], `ride_id`), at most `limit`.
     pub async fn receipts(
         &self,
         user_id: UserId,
@@ -204,8 +210,8 @@ impl Store {
                  from ride_receipt
                 where user_id = $1 and promotion_id = $2
                   and receipts_month = (select receipts_month from promotion_user where user_id = $1 and promotion_id = $2)
-                  and ($3::timestamptz is null or (completed_at, ride_id) < ($3, $4::uuid))
-                order by completed_at desc, ride_id desc
+                  and ($3::timestamptz is null or (coalesce(completed_at, recorded_at), ride_id) < ($3, $4::uuid))
+                order by coalesce(completed_at, recorded_at) desc, ride_id desc
                 limit $5"#,
             user_id,
             promotion_id,
@@ -226,8 +232,9 @@ impl Store {
         traceparent: Option<String>,
     ) -> Result<Started> {
         let erased_name = self.erased_name(user_id)?;
-        // A process of the release before would accept on the product of the moment.
-        let freezes_product = self.upgrade_is_finished().await?;
+        // A process of the release before would accept on the product of the moment, and not keep
+        // the counts of days.
+        let upgraded = self.upgrade_is_finished().await?;
         let mut tries = 1;
         loop {
             let (traceparent, erased_name) = (traceparent.clone(), erased_name.clone());
@@ -239,7 +246,7 @@ impl Store {
                             connection,
                             (user_id, promotion_id),
                             erased_name.as_deref(),
-                            freezes_product,
+                            upgraded,
                             traceparent.as_deref(),
                         )
                         .await
@@ -309,7 +316,7 @@ async fn start(
     connection: &mut PgConnection,
     (user_id, promotion_id): (UserId, PromotionId),
     erased_name: Option<&str>,
-    freezes_product: bool,
+    upgraded: bool,
     traceparent: Option<&str>,
 ) -> Result<Started> {
     // Every lock first, always in this order; what they guard is read by the statements after.
@@ -388,7 +395,8 @@ async fn start(
     let (Some(pre_offer), Some(reward), true) = (pre_offer, reward, failed.is_empty()) else {
         return Ok(Started::NotEligible(failed));
     };
-    let conditions = Conditions::from_json(&promotion.conditions).map_err(|errors| {
+    // As frozen ones are read: they were checked when they were written.
+    let (conditions, _) = Conditions::from_frozen(&promotion.conditions).map_err(|errors| {
         StoreError::Corrupt(format!(
             "conditions of promotion {promotion_id}: {errors:?}"
         ))
@@ -397,18 +405,21 @@ async fn start(
     let (expired_rewards, released) = expire_reward_of(connection, user_id).await?;
     let started_at = standing.now;
     let terms_id = freeze_terms(connection, promotion_id, &promotion.conditions).await?;
-    let product_terms_id = match freezes_product {
+    let product_terms_id = match upgraded {
         true => Some(freeze_product(connection, reward.product_id).await?),
         false => None,
     };
     let challenge_deadline = started_at + conditions.challenge_period.delta();
+    let further_goals = conditions.further_goals(&Tally::default()).map(Json);
     sqlx::query!(
         // Above what subscribers have of one that was lost in a restore.
         r#"insert into promotion_user (user_id, promotion_id, terms_id, status, version, rides_target, started_at,
-                                       challenge_deadline, reward, pre_offer_id, country_code, receipts_month, product_terms_id)
+                                       challenge_deadline, reward, pre_offer_id, country_code, receipts_month, product_terms_id,
+                                       further_goals, rides_counted, amount_counted, days_counted)
            values ($1, $2, $3, $10,
                    1 + coalesce((select version from version_floor where user_id = $1 and promotion_id = $2), 0),
-                   $4, $5, $6, $7, $8, $9, date_trunc('month', $5::timestamptz at time zone 'UTC')::date, $11)"#,
+                   $4, $5, $6, $7, $8, $9, date_trunc('month', $5::timestamptz at time zone 'UTC')::date, $11,
+                   $12, case when $12::jsonb is not null then 0 end, case when $12::jsonb is not null then 0 end, $13)"#,
         user_id,
         promotion_id,
         terms_id,
@@ -419,7 +430,9 @@ async fn start(
         pre_offer.pre_offer_id,
         pre_offer.country_code,
         StatusName::InProgress as StatusName,
-        product_terms_id
+        product_terms_id,
+        further_goals as Option<Json<FurtherGoals>>,
+        (upgraded && conditions.counts_days()).then_some(0)
     )
     .execute(&mut *connection)
     .await?;
@@ -648,10 +661,10 @@ pub(super) async fn enqueue_event(
           returning *)
          insert into event_outbox (event_id, type, user_id, promotion_id, status, previous_status, version, rides_completed,
                                    rides_target, started_at, challenge_deadline, completed_at, reward_deadline, rewarded_at,
-                                   expired_at, expired_reason, reward, occurred_at, traceparent)
+                                   expired_at, expired_reason, reward, further_goals, occurred_at, traceparent)
          select last_event_id, last_event_type, user_id, promotion_id, status, last_event_previous_status, version, rides_completed,
                 rides_target, started_at, challenge_deadline, completed_at, reward_deadline, rewarded_at, expired_at,
-                expired_reason, reward, last_event_at, $7
+                expired_reason, reward, further_goals, last_event_at, $7
            from present",
         user_id,
         promotion_id,

@@ -12,13 +12,16 @@ use uuid::Uuid;
 
 use super::audit::{self, Author};
 use super::participations::Receipt;
-use super::rides::{AppliedOne, apply_one};
-use super::{Result, Store, must_be_all};
-use crate::domain::ride::{Ride, RideSource};
+use super::rides::{AppliedOne, apply_one, reverse_one};
+use super::upgrade::upgrade_is_finished;
+use super::{Result, Store, StoreError, must_be_all};
+use crate::domain::ride::{RideRecord, RideSource};
 use crate::domain::{Instant, UserId};
 use crate::wire::format_instant;
 use crate::wire::quarantine::{QuarantineStatus, QuarantinedView};
-use crate::wire::ride_completed::{Fault, MAX_BYTES, QuarantineReason, decode, encode};
+use crate::wire::ride_completed::{
+    Fault, MAX_BYTES, QuarantineReason, decode, encode, encode_reversal,
+};
 
 /// How many records one transaction of a bulk call resolves.
 const BATCH: i64 = 200;
@@ -436,21 +439,28 @@ async fn replay(
         return Ok(Replay::AlreadyResolved);
     }
     let value = corrected.as_deref().unwrap_or(&record.value);
-    let ride = match decode(value, now(connection).await?) {
-        Ok(ride) => ride,
+    let replayed = match decode(value, now(connection).await?) {
+        Ok(replayed) => replayed,
         Err(rejected) => return Ok(Replay::StillBad(rejected.faults)),
     };
     if corrected.is_some()
         && let Some(user_id) = record.user_id
-        && ride.user_id != user_id
+        && replayed.user_id() != user_id
     {
         return Ok(Replay::OtherClient(user_id));
     }
-    let applied = apply_one(connection, &ride, RideSource::Quarantine, None).await?;
+    if matches!(replayed, RideRecord::Reversed(_)) && !upgrade_is_finished(connection).await? {
+        return Err(StoreError::UpgradeUnfinished);
+    }
+    let applied = apply(connection, &replayed).await?;
     let mut resolution = resolution_of(&applied, &author.actor);
     if corrected.is_some() {
         // What was applied, as the topic would carry it.
-        resolution["ride"] = serde_json::from_slice(&encode(&ride)).unwrap_or_default();
+        let bytes = match &replayed {
+            RideRecord::Completed(ride) => encode(ride),
+            RideRecord::Reversed(reversal) => encode_reversal(reversal),
+        };
+        resolution["ride"] = serde_json::from_slice(&bytes).unwrap_or_default();
     }
     resolve(
         connection,
@@ -583,19 +593,22 @@ async fn resolve_batch(
         }
         Bulk::Replay => {
             let now = now(connection).await?;
+            let takes_reversals = upgrade_is_finished(connection).await?;
             // By client, which is the order in which everything locks participations, and each
             // client's in the order of arrival.
             records.sort_by_key(|record| (record.received_at, record.partition, record.offset));
-            let mut rides: Vec<(Uuid, Ride)> = records
+            let mut replayed: Vec<(Uuid, RideRecord)> = records
                 .iter()
                 .filter_map(|record| {
-                    let ride = decode(record.value.as_deref()?, now).ok()?;
-                    Some((record.quarantine_id, ride))
+                    let replayed = decode(record.value.as_deref()?, now).ok()?;
+                    let may_be_applied =
+                        takes_reversals || matches!(replayed, RideRecord::Completed(_));
+                    may_be_applied.then_some((record.quarantine_id, replayed))
                 })
                 .collect();
-            rides.sort_by_key(|(_, ride)| ride.user_id);
-            for (quarantine_id, ride) in rides {
-                let applied = apply_one(connection, &ride, RideSource::Quarantine, None).await?;
+            replayed.sort_by_key(|(_, record)| record.user_id());
+            for (quarantine_id, record) in replayed {
+                let applied = apply(connection, &record).await?;
                 let mut resolution = resolution_of(&applied, &author.actor);
                 resolution["note"] = json!(note);
                 resolved.push(quarantine_id);
@@ -618,6 +631,18 @@ async fn resolve_batch(
         },
         last,
     })
+}
+
+/// Applies a ride or a reversal of the quarantine.
+async fn apply(connection: &mut PgConnection, record: &RideRecord) -> Result<AppliedOne> {
+    match record {
+        RideRecord::Completed(ride) => {
+            apply_one(connection, ride, RideSource::Quarantine, None).await
+        }
+        RideRecord::Reversed(reversal) => {
+            reverse_one(connection, reversal, RideSource::Quarantine).await
+        }
+    }
 }
 
 /// Resolves open records that the caller has locked.
@@ -658,5 +683,5 @@ fn resolution_of(applied: &AppliedOne, actor: &str) -> Value {
 /// What the audit says of a receipt.
 pub(super) fn receipt_json(receipt: &Receipt) -> Value {
     json!({ "ride_id": receipt.ride_id, "verdict": receipt.verdict, "details": receipt.details,
-        "completed_at": format_instant(receipt.completed_at), "recorded_at": format_instant(receipt.recorded_at) })
+        "completed_at": receipt.completed_at.map(format_instant), "recorded_at": format_instant(receipt.recorded_at) })
 }

@@ -13,6 +13,7 @@ use super::outbox::ShardLease;
 use super::republish::{Key, Lift, lift, publish_again};
 use super::state::state_of;
 use super::{Result, Store, StoreError};
+use crate::domain::goals::FurtherGoals;
 use crate::domain::participation::{ExpiredReason, StatusName};
 use crate::domain::reward::Reward;
 use crate::domain::{Instant, PromotionId, UserId};
@@ -471,7 +472,7 @@ async fn read_here(connection: &mut PgConnection, keys: &Keys) -> Result<BTreeMa
     let mut here: BTreeMap<Key, Here> = BTreeMap::new();
     let rows = sqlx::query!(
         r#"select p.user_id, p.promotion_id, m.promotion_key, p.status as "status: StatusName", p.version, p.rides_completed,
-                  p.rides_target, p.started_at, p.challenge_deadline, p.completed_at, p.reward_deadline, p.rewarded_at,
+                  p.rides_target, p.further_goals as "further_goals: Json<FurtherGoals>", p.started_at, p.challenge_deadline, p.completed_at, p.reward_deadline, p.rewarded_at,
                   p.expired_at, p.expired_reason as "expired_reason: ExpiredReason", p.reward as "reward: Json<Reward>",
                   p.last_event_version is not distinct from p.version as "is_known!"
              from promotion_user p

@@ -6,8 +6,9 @@ use sqlx::Connection as _;
 use sqlx::types::Json;
 
 use super::{Result, Store};
+use crate::domain::goals::{FurtherGoals, Tally};
 use crate::domain::participation::{ExpiredReason, StatusName};
-use crate::domain::promotion::Verdict;
+use crate::domain::promotion::{Conditions, Verdict};
 use crate::domain::reward::Reward;
 use crate::domain::split::SplitStatus;
 use crate::domain::{Instant, PromotionId, UserId};
@@ -63,8 +64,15 @@ struct Row {
     expired_reason: Option<ExpiredReason>,
     reward: Json<Reward>,
     conditions: Value,
+    further_goals: Option<Json<FurtherGoals>>,
+    rides_counted: Option<i32>,
     receipts: i64,
     counted: i64,
+    /// Receipts that are `REVERSED`.
+    reversed: i64,
+    /// The local days of counted rides, where receipts say them, and the sum of their fares.
+    days: i64,
+    amount: String,
     wrongly_counted: i64,
     wrongly_refused: i64,
     recorded_after_end: i64,
@@ -96,7 +104,8 @@ impl Store {
                       p.challenge_deadline, p.completed_at, p.expired_at,
                       p.expired_reason as "expired_reason: ExpiredReason",
                       p.reward as "reward: Json<Reward>", t.conditions,
-                      r.receipts as "receipts!", r.counted as "counted!", r.wrongly_counted as "wrongly_counted!",
+                      p.further_goals as "further_goals: Json<FurtherGoals>", p.rides_counted,
+                      r.receipts as "receipts!", r.counted as "counted!", r.reversed as "reversed!", r.days as "days!", r.amount as "amount!", r.wrongly_counted as "wrongly_counted!",
                       r.wrongly_refused as "wrongly_refused!", r.recorded_after_end as "recorded_after_end!",
                       (select count(*) from active_pre_offer a
                          join application l using (active_pre_offer_id)
@@ -118,6 +127,9 @@ impl Store {
                 cross join lateral (
                       select count(*) as receipts,
                              count(*) filter (where r.verdict = $3) as counted,
+                             count(*) filter (where r.verdict = $8) as reversed,
+                             count(distinct r.ride_day) filter (where r.verdict = $3) as days,
+                             coalesce(sum(r.amount_cents) filter (where r.verdict = $3), 0)::text as amount,
                              count(*) filter (where r.verdict = $3 and not (
                                     r.completed_at >= p.started_at and r.completed_at < p.challenge_deadline
                                 and r.currency_code = t.conditions->>'currency_code'
@@ -139,7 +151,8 @@ impl Store {
             Verdict::BeforeStart as Verdict,
             Verdict::AfterDeadline as Verdict,
             Verdict::WrongCurrency as Verdict,
-            Verdict::BelowMinAmount as Verdict
+            Verdict::BelowMinAmount as Verdict,
+            Verdict::Reversed as Verdict
         )
         .fetch(&mut *tx);
         while let Some(row) = rows.try_next().await? {
@@ -181,21 +194,42 @@ fn disagreements(row: &Row) -> Vec<String> {
         }
     };
     let (rides, target) = (i64::from(row.rides_completed), i64::from(row.rides_target));
+    let tally = Tally {
+        rides: u32::try_from(row.counted).unwrap_or(u32::MAX),
+        days: u32::try_from(row.days).unwrap_or(u32::MAX),
+        amount_cents: row.amount.parse().unwrap_or(i128::MAX),
+    };
+    let conditions = Conditions::from_frozen(&row.conditions);
+    let Ok((conditions, _)) = conditions else {
+        expect(false, "the frozen conditions cannot be read".to_owned());
+        return found;
+    };
+    let completed = i64::from(conditions.rides_completed(&tally));
     expect(
-        rides == row.counted,
+        rides == completed,
+        format!("rides_completed is {rides}, its receipts count {completed}"),
+    );
+    expect(
+        row.further_goals.as_ref().map(|goals| goals.0) == conditions.further_goals(&tally)
+            && row
+                .rides_counted
+                .is_none_or(|all| i64::from(all) == row.counted),
         format!(
-            "rides_completed is {rides}, its receipts count {}",
+            "the further goals are {:?} with {:?} rides, its receipts make {:?} with {}",
+            row.further_goals.as_ref().map(|goals| goals.0),
+            row.rides_counted,
+            conditions.further_goals(&tally),
             row.counted
         ),
     );
     expect(
-        row.counted <= target,
+        row.counted <= target || conditions.has_further_goals(),
         format!("{} rides counted towards a target of {target}", row.counted),
     );
-    let frozen = row.conditions.get("target_rides").and_then(Value::as_i64);
+    let frozen = i64::from(conditions.target_rides);
     expect(
-        frozen == Some(target),
-        format!("the target is {target}, the frozen conditions say {frozen:?}"),
+        frozen == target,
+        format!("the target is {target}, the frozen conditions say {frozen}"),
     );
     for (count, what) in [
         (row.wrongly_counted, "counted against the conditions"),
@@ -208,7 +242,7 @@ fn disagreements(row: &Row) -> Vec<String> {
         expect(count == 0, format!("{count} rides were {what}"));
     }
 
-    let reached = row.counted == target;
+    let reached = conditions.is_reached_by(&tally);
     let (status, reason) = (row.status, row.expired_reason);
     let agrees = match (status, reason) {
         (StatusName::InProgress, None) => {
@@ -251,12 +285,12 @@ fn disagreements(row: &Row) -> Vec<String> {
         "the deadline is not after the start".to_owned(),
     );
 
-    // One event for the start, one for the end, and at most one for each ride that counted: rides
-    // applied together share one.
+    // One event for the start, one for the end, and at most one for each ride that counted and two for
+    // each that was reversed: rides applied together share one.
     let ended = i64::from(status.is_final());
     let (least, most) = (
         1 + i64::from(row.counted > 0) + ended,
-        1 + row.counted + ended,
+        1 + row.counted + 2 * row.reversed + ended,
     );
     expect(
         (least..=most).contains(&i64::from(row.version)),
@@ -312,9 +346,15 @@ mod tests {
                 currency_code: "MXN".parse().expect("a currency"),
                 repayment_rate: "15".to_owned(),
             }),
-            conditions: json!({ "target_rides": 2 }),
+            conditions: json!({ "target_rides": 2, "min_amount_cents": 0, "currency_code": "MXN",
+                "challenge_period": "PT20S", "claim_period": "PT20S" }),
+            further_goals: None,
+            rides_counted: None,
             receipts: 3,
             counted: 2,
+            reversed: 0,
+            days: 0,
+            amount: "200".to_owned(),
             wrongly_counted: 0,
             wrongly_refused: 0,
             recorded_after_end: 0,

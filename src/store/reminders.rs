@@ -13,12 +13,13 @@ use uuid::Uuid;
 use super::extensions::{self, Moment};
 use super::state::status_of;
 use super::{Result, Store, StoreError, identity, must_be_all};
+use crate::domain::goals::{self, FurtherGoals, Goal, Reached};
 use crate::domain::participation::{ExpiredReason, Status, StatusName};
 use crate::domain::promotion::Conditions;
 use crate::domain::reminder::{Done, ReminderOf, look};
 use crate::domain::reward::Reward;
 use crate::domain::{Instant, PromotionId, UserId};
-use crate::wire::reminder::{Goal, GoalName, Reminder, ReminderType};
+use crate::wire::reminder::{Reminder, ReminderType};
 
 type Key = (UserId, PromotionId);
 
@@ -131,6 +132,7 @@ struct Locked {
     status: Status,
     rides_completed: i32,
     rides_target: i32,
+    further_goals: Option<FurtherGoals>,
     started_at: Instant,
     challenge_deadline: Instant,
     reward: Reward,
@@ -154,11 +156,11 @@ impl Locked {
     }
 
     fn goals(&self) -> Vec<Goal> {
-        vec![Goal {
-            goal: GoalName::Rides,
+        let rides = Reached {
             completed: self.rides_completed.into(),
             target: self.rides_target.into(),
-        }]
+        };
+        goals::told(rides, self.further_goals)
     }
 }
 
@@ -228,7 +230,7 @@ async fn lock(connection: &mut PgConnection, keys: Vec<Key>) -> Result<Vec<Locke
     let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = keys.into_iter().unzip();
     let rows = sqlx::query!(
         r#"select p.user_id, p.promotion_id, m.promotion_key, p.terms_id, p.status as "status: StatusName", p.rides_completed,
-                  p.rides_target, p.started_at, p.challenge_deadline, p.completed_at, p.reward_deadline, p.rewarded_at, p.expired_at,
+                  p.rides_target, p.further_goals as "further_goals: Json<FurtherGoals>", p.started_at, p.challenge_deadline, p.completed_at, p.reward_deadline, p.rewarded_at, p.expired_at,
                   p.expired_reason as "expired_reason: ExpiredReason", p.reward as "reward: Json<Reward>"
              from promotion_user p join promotion m using (promotion_id)
             where (p.user_id, p.promotion_id) in (select * from unnest($1::bigint[], $2::bigint[]))
@@ -266,6 +268,7 @@ async fn lock(connection: &mut PgConnection, keys: Vec<Key>) -> Result<Vec<Locke
                 promotion_key: row.promotion_key,
                 rides_completed: row.rides_completed,
                 rides_target: row.rides_target,
+                further_goals: row.further_goals.map(|goals| goals.0),
                 started_at: row.started_at,
                 challenge_deadline: row.challenge_deadline,
                 reward: row.reward.0,

@@ -153,10 +153,10 @@ pub(super) async fn publish_again(connection: &mut PgConnection, keys: &[Key]) -
     let published = sqlx::query!(
         "insert into event_outbox (event_id, type, user_id, promotion_id, status, previous_status, version, rides_completed,
                                    rides_target, started_at, challenge_deadline, completed_at, reward_deadline, rewarded_at,
-                                   expired_at, expired_reason, reward, occurred_at, extension)
+                                   expired_at, expired_reason, reward, further_goals, occurred_at, extension)
          select p.last_event_id, p.last_event_type, p.user_id, p.promotion_id, p.status, p.last_event_previous_status, p.version,
                 p.rides_completed, p.rides_target, p.started_at, p.challenge_deadline, p.completed_at, p.reward_deadline,
-                p.rewarded_at, p.expired_at, p.expired_reason, p.reward, p.last_event_at,
+                p.rewarded_at, p.expired_at, p.expired_reason, p.reward, p.further_goals, p.last_event_at,
                 (select jsonb_build_object('of', e.deadline_of, 'from', a.from_deadline, 'to', a.to_deadline, 'reason', e.reason)
                    from participation_extension a join extension e using (extension_id)
                   where a.user_id = p.user_id and a.promotion_id = p.promotion_id and a.version = p.last_event_version
@@ -208,10 +208,10 @@ pub(super) async fn lift(connection: &mut PgConnection, lifts: &[Lift]) -> Resul
           returning p.*)
          insert into event_outbox (event_id, type, user_id, promotion_id, status, previous_status, version, rides_completed,
                                    rides_target, started_at, challenge_deadline, completed_at, reward_deadline, rewarded_at,
-                                   expired_at, expired_reason, reward, occurred_at)
+                                   expired_at, expired_reason, reward, further_goals, occurred_at)
          select last_event_id, last_event_type, user_id, promotion_id, status, last_event_previous_status, version, rides_completed,
                 rides_target, started_at, challenge_deadline, completed_at, reward_deadline, rewarded_at, expired_at,
-                expired_reason, reward, last_event_at
+                expired_reason, reward, further_goals, last_event_at
            from lifted order by user_id, promotion_id",
         &users,
         &promotions,

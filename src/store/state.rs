@@ -35,6 +35,7 @@ macro_rules! state_of {
             version: $row.version,
             rides_completed: $row.rides_completed,
             rides_target: $row.rides_target,
+            further_goals: $row.further_goals.map(|goals| goals.0),
             started_at: $row.started_at,
             challenge_deadline: $row.challenge_deadline,
             reward: $row.reward.0,

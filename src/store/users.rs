@@ -306,10 +306,10 @@ async fn participations(
           cross join lateral (
                 select * from ride_receipt r
                  where r.user_id = p.user_id and r.promotion_id = p.promotion_id and r.receipts_month = p.receipts_month
-                 order by r.completed_at desc, r.ride_id desc
+                 order by coalesce(r.completed_at, r.recorded_at) desc, r.ride_id desc
                  limit $2) r
           where p.user_id = $1
-          order by r.completed_at desc, r.ride_id desc"#,
+          order by coalesce(r.completed_at, r.recorded_at) desc, r.ride_id desc"#,
         user_id,
         MOST_RECEIPTS
     )

@@ -122,6 +122,8 @@ pub struct IngestMetrics {
     pub quarantined: Family<IntCounter>,
     /// Null values, skipped.
     pub tombstones: IntCounter,
+    /// Records that say that a ride was taken back.
+    pub reversals: IntCounter,
     /// Seconds from the first statement of a batch to its commit.
     pub batch_seconds: Histogram,
     /// Records of a batch.
@@ -422,6 +424,7 @@ impl Metrics {
                     &QuarantineReason::WORDS,
                 ),
                 tombstones: make.counter("tombstones_total", "Records with a null value, skipped"),
+                reversals: make.counter("reversals_total", "Records that say that a ride was taken back"),
                 batch_seconds: make.histogram(
                     "ingest_batch_seconds",
                     "Time from a batch's first statement to its commit",

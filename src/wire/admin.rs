@@ -117,9 +117,11 @@ pub struct NewPromotion {
     pub budget: Option<Budget>,
 }
 
-/// Whether conditions that were read may be written only once the upgrade is finished.
+/// Whether a process of the release before would misjudge participations under these conditions, which
+/// were checked already.
 fn need_finished_upgrade(conditions: &Value) -> bool {
-    Conditions::from_json(conditions).is_ok_and(|conditions| conditions.need_finished_upgrade())
+    Conditions::from_frozen(conditions)
+        .is_ok_and(|(conditions, _)| conditions.need_finished_upgrade())
 }
 
 impl NewPromotion {

@@ -10,6 +10,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::domain::Instant;
+use crate::domain::goals::{self, FurtherGoals, Goal, Reached};
 use crate::domain::participation::{BrokenStatus, ExpiredReason, Status, StatusFields, StatusName};
 use crate::domain::promotion::Conditions;
 use crate::domain::reward::Reward;
@@ -33,6 +34,8 @@ pub struct State {
     pub rides_completed: i32,
     /// Rides needed.
     pub rides_target: i32,
+    /// The goals beyond the number of rides, where the promotion has any.
+    pub further_goals: Option<FurtherGoals>,
     /// The start, by the database's clock.
     pub started_at: DateTime<Utc>,
     /// The end of the challenge, exclusive.
@@ -68,6 +71,11 @@ struct FlatState<'a> {
     /// Rides needed.
     #[schema(minimum = 1, maximum = 10_000, example = 20)]
     rides_target: i32,
+    /// Every goal, in the order `RIDES`, `DAYS`, `AMOUNT`; `RIDES` is always there. Events of a
+    /// release before 0.2.0 do not have it: they have no goal but the rides.
+    #[serde(default)]
+    #[schema(required, min_items = 1, max_items = 3)]
+    goals: Vec<Goal>,
     /// The start, by the database's clock.
     #[serde(with = "crate::wire::instant")]
     started_at: DateTime<Utc>,
@@ -109,6 +117,7 @@ impl<'a> From<&'a State> for FlatState<'a> {
             version: state.version,
             rides_completed: state.rides_completed,
             rides_target: state.rides_target,
+            goals: state.goals(),
             started_at: state.started_at,
             challenge_deadline: state.challenge_deadline,
             completed_at: fields.completed_at,
@@ -141,6 +150,7 @@ impl TryFrom<FlatState<'_>> for State {
             version: flat.version,
             rides_completed: flat.rides_completed,
             rides_target: flat.rides_target,
+            further_goals: goals::further_of(&flat.goals),
             started_at: flat.started_at,
             challenge_deadline: flat.challenge_deadline,
             reward: flat.reward.into_owned(),
@@ -207,6 +217,15 @@ impl State {
         self.status
             .expiry(self.challenge_deadline)
             .is_some_and(|(_, deadline)| now >= deadline)
+    }
+
+    /// Every goal, in the order of the contract.
+    pub fn goals(&self) -> Vec<Goal> {
+        let rides = Reached {
+            completed: self.rides_completed.into(),
+            target: self.rides_target.into(),
+        };
+        goals::told(rides, self.further_goals)
     }
 
     /// Past the deadline but not expired: a ride completed before it may still arrive and count.

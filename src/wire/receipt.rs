@@ -5,10 +5,12 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::domain::participation::StatusName;
 use crate::domain::promotion::Verdict;
 use crate::domain::ride::RideSource;
 
-/// What was compared, in the units of the rule: cents, instants, codes, lists of codes, counts.
+/// What was compared, in the units of the rule: cents, metres, instants, codes, lists of codes, windows,
+/// counts. Of a reversal, `actual` is the verdict before it.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "only its schema is used")]
 struct ReceiptDetails {
@@ -25,15 +27,16 @@ struct ReceiptDetails {
 pub struct Receipt {
     /// The ride.
     pub ride_id: Uuid,
-    /// When it was completed.
-    #[serde(with = "crate::wire::instant")]
-    pub completed_at: DateTime<Utc>,
-    /// Its fare in cents.
-    #[schema(minimum = 0, example = 6_500)]
-    pub amount_cents: i64,
-    /// The fare's currency, ISO 4217.
-    #[schema(pattern = "^[A-Z]{3}$", example = "MXN")]
-    pub currency_code: String,
+    /// When it was completed; `null` where only its reversal came.
+    #[serde(with = "crate::wire::optional_instant")]
+    #[schema(required)]
+    pub completed_at: Option<DateTime<Utc>>,
+    /// Its fare in cents; `null` where only its reversal came.
+    #[schema(required, minimum = 0, example = 6_500)]
+    pub amount_cents: Option<i64>,
+    /// The fare's currency, ISO 4217; `null` where only its reversal came.
+    #[schema(required, pattern = "^[A-Z]{3}$", example = "MXN")]
+    pub currency_code: Option<String>,
     /// Counted, or why not.
     pub verdict: Verdict,
     /// Whether it counted.
@@ -58,4 +61,26 @@ pub struct Receipt {
     /// moment; `null` where it made none.
     #[schema(required, minimum = 2, example = 7)]
     pub version: Option<i32>,
+}
+
+/// A ride that the platform took back after the challenge it counted for, or was judged for, had been
+/// completed. It undid nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct LateReversal {
+    /// The client.
+    #[schema(minimum = 1, example = 48_151)]
+    pub user_id: i64,
+    /// The promotion.
+    #[schema(example = 1)]
+    pub promotion_id: i64,
+    /// The ride.
+    pub ride_id: Uuid,
+    /// When the reversal was recorded.
+    #[serde(with = "crate::wire::instant")]
+    pub reversed_at: DateTime<Utc>,
+    /// Where the participation stands now.
+    pub status: StatusName,
+    /// The loan application, where the reward was accepted.
+    #[schema(required)]
+    pub application_id: Option<Uuid>,
 }

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::domain::goals::Goal;
 use crate::domain::reminder::ReminderOf;
 use crate::domain::reward::Reward;
 use crate::domain::words::words;
@@ -15,27 +16,6 @@ words! {
         /// A deadline comes near.
         Reminder = "promotion.reminder",
     }
-}
-
-words! {
-    /// What a promotion asks for.
-    pub enum GoalName {
-        /// Rides that count.
-        Rides = "RIDES",
-    }
-}
-
-/// How far a client has come towards one goal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Goal {
-    /// Which.
-    pub goal: GoalName,
-    /// How much is done, at most `target`.
-    #[schema(minimum = 0, example = 6)]
-    pub completed: i64,
-    /// How much is needed.
-    #[schema(minimum = 1, example = 20)]
-    pub target: i64,
 }
 
 /// A record of `promotion-reminder`, in the field order of the contract.
@@ -73,7 +53,7 @@ pub struct Reminder {
     #[schema(minimum = 1, maximum = 10_000, example = 20)]
     pub rides_target: i32,
     /// Every goal of the promotion.
-    #[schema(min_items = 1)]
+    #[schema(min_items = 1, max_items = 3)]
     pub goals: Vec<Goal>,
     /// The frozen loan terms.
     pub reward: Reward,

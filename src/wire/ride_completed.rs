@@ -4,14 +4,14 @@ use std::borrow::Cow;
 use std::fmt::Display;
 
 use chrono::{Datelike, TimeDelta};
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::domain::fields::shown;
 use crate::domain::promotion::is_service_type;
-use crate::domain::ride::Ride;
+use crate::domain::ride::{Reversal, Ride, RideRecord};
 use crate::domain::words::words;
 use crate::domain::{Instant, UserId, parse_instant};
 use crate::wire::format_instant;
@@ -89,6 +89,27 @@ pub struct RideCompleted<'a> {
     )]
     #[schema(minimum = 0, example = 8_400)]
     distance_m: Option<i64>,
+    /// Whether it has the other id too, which makes it no ride.
+    #[serde(
+        rename = "reversed_ride_id",
+        default,
+        deserialize_with = "is_there",
+        skip_serializing
+    )]
+    #[schema(ignore)]
+    is_reversal: bool,
+}
+
+/// A ride that the platform took back: cancelled afterwards, refunded, or fraud. Says `reversed_ride_id`
+/// in place of `ride_id`; beside `user_id` nothing else is read.
+#[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
+pub struct RideReversed<'a> {
+    /// The ride that was taken back, by the id that it was sent under.
+    #[schema(value_type = Uuid, example = "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11")]
+    reversed_ride_id: &'a str,
+    /// The client who rode.
+    #[schema(minimum = 1, example = 48_151)]
+    user_id: i64,
 }
 
 /// A ride as the topic carries it: what a ride does not say is left out.
@@ -105,6 +126,18 @@ pub fn encode(ride: &Ride) -> Vec<u8> {
         city_id: ride.city_id,
         service_type: ride.service_type.as_deref(),
         distance_m: ride.distance_m,
+        is_reversal: false,
+    };
+    // Nothing in it can fail: no maps, no foreign types.
+    serde_json::to_vec(&event).unwrap_or_default()
+}
+
+/// A reversal as the topic carries it.
+pub fn encode_reversal(reversal: &Reversal) -> Vec<u8> {
+    let ride_id = reversal.ride_id.to_string();
+    let event = RideReversed {
+        reversed_ride_id: &ride_id,
+        user_id: reversal.user_id,
     };
     // Nothing in it can fail: no maps, no foreign types.
     serde_json::to_vec(&event).unwrap_or_default()
@@ -134,8 +167,24 @@ pub struct Fault {
     pub detail: String,
 }
 
-/// Reads a ride; `now` is the database's clock.
-pub fn decode(value: &[u8], now: Instant) -> Result<Ride, Box<Rejected>> {
+/// Reads a ride where nothing but a ride can be; `now` is the database's clock. A reversal is
+/// rejected.
+pub fn decode_ride(value: &[u8], now: Instant) -> Result<Ride, Box<Rejected>> {
+    match decode(value, now)? {
+        RideRecord::Completed(ride) => Ok(ride),
+        RideRecord::Reversed(reversal) => Err(rejected(
+            vec![fault(
+                "reversed_ride_id",
+                QuarantineReason::InvalidValue,
+                "a reversal is not possible here",
+            )],
+            Some(reversal.user_id),
+        )),
+    }
+}
+
+/// Reads a record of the ride topic: a ride or a reversal. `now` is the database's clock.
+pub fn decode(value: &[u8], now: Instant) -> Result<RideRecord, Box<Rejected>> {
     if value.len() > MAX_BYTES {
         return Err(rejected(
             vec![fault(
@@ -161,7 +210,7 @@ pub fn decode(value: &[u8], now: Instant) -> Result<Ride, Box<Rejected>> {
         }
     };
     match decode_fast(text) {
-        Some(ride) if ride.completed_at - now <= MAX_AHEAD => Ok(ride),
+        Some(ride) if ride.completed_at - now <= MAX_AHEAD => Ok(RideRecord::Completed(ride)),
         _ => decode_thoroughly(text, now),
     }
 }
@@ -183,6 +232,9 @@ fn decode_fast(text: &str) -> Option<Ride> {
         return None;
     }
     let fields: RideCompleted<'_> = serde_json::from_str(text).ok()?;
+    if fields.is_reversal {
+        return None;
+    }
     Some(Ride {
         ride_id: ride_id(fields.ride_id).ok()?,
         user_id: user_id(fields.user_id).ok()?,
@@ -247,8 +299,12 @@ fn optional_distance<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
     Ok(distance_m(raw.get()))
 }
 
+fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(Option::<IgnoredAny>::deserialize(deserializer)?.is_some())
+}
+
 /// Reads field by field from the raw text of each, so that every fault can be named.
-fn decode_thoroughly(text: &str, now: Instant) -> Result<Ride, Box<Rejected>> {
+fn decode_thoroughly(text: &str, now: Instant) -> Result<RideRecord, Box<Rejected>> {
     let members = match serde_json::from_str::<Members<'_>>(text) {
         Ok(members) => members,
         Err(error) => {
@@ -262,6 +318,9 @@ fn decode_thoroughly(text: &str, now: Instant) -> Result<Ride, Box<Rejected>> {
         members: members.0,
         faults: Vec::new(),
     };
+    if reader.has("reversed_ride_id") {
+        return decode_reversal(reader).map(RideRecord::Reversed);
+    }
     let user_id = reader.required("user_id", |raw| integer(raw, user_id));
     let ride_id = reader.required("ride_id", |raw| string(raw, ride_id));
     let completed_at = reader.required("completed_at", |raw| {
@@ -297,7 +356,7 @@ fn decode_thoroughly(text: &str, now: Instant) -> Result<Ride, Box<Rejected>> {
             Some(completed_at),
             Some(amount_cents),
             Some(currency_code),
-        ) if faults.is_empty() => Ok(Ride {
+        ) if faults.is_empty() => Ok(RideRecord::Completed(Ride {
             ride_id,
             user_id,
             completed_at,
@@ -307,8 +366,27 @@ fn decode_thoroughly(text: &str, now: Instant) -> Result<Ride, Box<Rejected>> {
             city_id,
             service_type,
             distance_m: distance_m.flatten(),
-        }),
+        })),
         _ => Err(rejected(faults, user_id)),
+    }
+}
+
+/// Reads a record that has `reversed_ride_id`. With `ride_id` as well it cannot be told which of the
+/// two it is, and nothing else that is wrong with it matters.
+fn decode_reversal(mut reader: Reader<'_>) -> Result<Reversal, Box<Rejected>> {
+    let user_id = reader.required("user_id", |raw| integer(raw, user_id));
+    if reader.has("ride_id") {
+        let both = fault(
+            "reversed_ride_id",
+            QuarantineReason::InvalidValue,
+            "must not be there beside ride_id",
+        );
+        return Err(rejected(vec![both], user_id));
+    }
+    let ride_id = reader.required("reversed_ride_id", |raw| string(raw, ride_id));
+    match (ride_id, user_id) {
+        (Some(ride_id), Some(user_id)) => Ok(Reversal { ride_id, user_id }),
+        _ => Err(rejected(reader.faults, user_id)),
     }
 }
 
@@ -376,6 +454,13 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Whether the field is there and not `null`.
+    fn has(&self, field: &str) -> bool {
+        self.members
+            .iter()
+            .any(|(name, raw)| name == field && raw.get() != "null")
+    }
+
     fn required<T>(
         &mut self,
         field: &'static str,
@@ -507,7 +592,10 @@ mod tests {
     fn both_ways_read_the_same_ride() {
         let text = full().to_string();
         let fast = decode_fast(&text).expect("written plainly");
-        assert_eq!(decode_thoroughly(&text, now()).as_ref(), Ok(&fast));
+        assert_eq!(
+            decode_thoroughly(&text, now()),
+            Ok(RideRecord::Completed(fast.clone()))
+        );
         assert_eq!(fast.service_type.as_deref(), Some("city"));
     }
 
@@ -518,7 +606,7 @@ mod tests {
             bare.as_object_mut().expect("an object").remove(optional);
         }
         for json in [full(), bare] {
-            let ride = decode(json.to_string().as_bytes(), now()).expect("valid");
+            let ride = decode_ride(json.to_string().as_bytes(), now()).expect("valid");
             let written: Value = serde_json::from_slice(&encode(&ride)).expect("JSON");
             assert_eq!(written, json);
         }
@@ -528,7 +616,7 @@ mod tests {
     fn reads_what_the_contract_allows() {
         let escaped = r#"{"ride_id":"0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11","user\u005fid":48151,"completed_at":"2026-11-22T19:04:05.123999+01:00",
             "amount_cents":-0,"currency_code":"MX\u004e","city_id":null,"note":{"deep":[1.5]}}"#;
-        let ride = decode(escaped.as_bytes(), now()).expect("valid");
+        let ride = decode_ride(escaped.as_bytes(), now()).expect("valid");
         assert_eq!(
             (ride.user_id, ride.amount_cents, ride.city_id),
             (48151, 0, None)
@@ -558,7 +646,82 @@ mod tests {
             let text = full().to_string().replace("8400", raw);
             let fast = decode_fast(&text).expect("written plainly");
             assert_eq!(fast.distance_m, read, "{raw}");
-            assert_eq!(decode_thoroughly(&text, now()), Ok(fast), "{raw}");
+            assert_eq!(
+                decode_thoroughly(&text, now()),
+                Ok(RideRecord::Completed(fast)),
+                "{raw}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_reversal_is_the_other_id_and_the_client() {
+        let reversal = Reversal {
+            ride_id: "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11"
+                .parse()
+                .expect("a UUID"),
+            user_id: 48_151,
+        };
+        let written = encode_reversal(&reversal);
+        assert_eq!(decode(&written, now()), Ok(RideRecord::Reversed(reversal)));
+        let me = Some(48_151);
+        let plain: Value = serde_json::from_slice(&written).expect("JSON");
+        let with = |name: &str, value: Value| {
+            let mut record = plain.clone();
+            record[name] = value;
+            record.to_string()
+        };
+        // What else it says is not read.
+        for (name, value) in [
+            ("ride_id", json!(null)),
+            ("completed_at", json!(7)),
+            ("amount_cents", json!(-1)),
+        ] {
+            let text = with(name, value);
+            assert_eq!(
+                decode(text.as_bytes(), now()),
+                Ok(RideRecord::Reversed(reversal)),
+                "{text}"
+            );
+            assert!(decode_ride(text.as_bytes(), now()).is_err(), "{text}");
+        }
+        let other = "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b12";
+        let mut both = full();
+        both["reversed_ride_id"] = json!(other);
+        for (text, expected) in [
+            (both.to_string(), (QuarantineReason::InvalidValue, me)),
+            (
+                with("ride_id", json!(7)),
+                (QuarantineReason::InvalidValue, me),
+            ),
+            (
+                with("reversed_ride_id", json!("7")),
+                (QuarantineReason::InvalidValue, me),
+            ),
+            (
+                with("reversed_ride_id", json!(7)),
+                (QuarantineReason::WrongType, me),
+            ),
+            (
+                with("reversed_ride_id", json!(null)),
+                (QuarantineReason::MissingField, me),
+            ),
+            (
+                with("user_id", json!(null)),
+                (QuarantineReason::MissingField, None),
+            ),
+            (
+                with("user_id", json!(0)),
+                (QuarantineReason::InvalidValue, None),
+            ),
+            (
+                plain
+                    .to_string()
+                    .replace('}', ",\"reversed_ride_id\":null}"),
+                (QuarantineReason::NotJson, me),
+            ),
+        ] {
+            assert_eq!(reason_of(text.as_bytes()), expected, "{text}");
         }
     }
 

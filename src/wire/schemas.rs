@@ -5,8 +5,9 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::promotion_status::{EventType, PromotionStatus, SOURCE};
-use super::reminder::{GoalName, Reminder, ReminderType};
-use super::ride_completed::RideCompleted;
+use super::reminder::{Reminder, ReminderType};
+use super::ride_completed::{RideCompleted, RideReversed};
+use crate::domain::goals::{Goal, GoalName};
 use crate::domain::participation::StatusName;
 use crate::domain::reminder::ReminderOf;
 
@@ -25,13 +26,19 @@ pub fn example_ride() -> Value {
         .into()
 }
 
+/// A reversal as the contract shows it.
+pub fn example_reversal() -> Value {
+    json!({ "reversed_ride_id": "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11", "user_id": 48_151 })
+}
+
 /// A status event as the contract shows it: the sixth ride counted.
 pub fn example_status() -> Value {
     json!({
         "event_id": "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b12", "type": EventType::Progressed,
         "user_id": 48_151, "promotion_id": 1, "promotion_key": "mx-newbie-20",
         "status": StatusName::InProgress, "previous_status": StatusName::InProgress, "version": 7,
-        "rides_completed": 6, "rides_target": 20, "started_at": "2026-11-20T09:00:00.000Z",
+        "rides_completed": 6, "rides_target": 20, "goals": [Goal { goal: GoalName::Rides, completed: 6, target: 20 }],
+        "started_at": "2026-11-20T09:00:00.000Z",
         "challenge_deadline": "2026-12-04T09:00:00.000Z", "completed_at": null,
         "reward_deadline": null, "rewarded_at": null, "expired_at": null, "expired_reason": null,
         "reward": { "product_id": 80, "amount_cents": 100_000, "currency_code": "MXN",
@@ -57,6 +64,11 @@ pub fn example_reminder() -> Value {
 /// JSON Schema of `ride-completed`.
 pub fn ride_completed() -> Value {
     json_schema::<RideCompleted>("ride-completed", &example_ride())
+}
+
+/// JSON Schema of a reversal in `ride-completed`.
+pub fn ride_reversed() -> Value {
+    json_schema::<RideReversed>("ride-reversed", &example_reversal())
 }
 
 /// JSON Schema of `promotion-status`.
@@ -143,6 +155,7 @@ pub fn asyncapi() -> Value {
     components.extend(others);
     components.insert("PromotionReminder".to_owned(), reminder);
     components.insert("RideCompleted".to_owned(), ride);
+    components.insert("RideReversed".to_owned(), schemas::<RideReversed>().0);
     components.insert("PromotionStatus".to_owned(), status);
     let reference = |to: &str| json!({ "$ref": to });
     json!({
@@ -162,7 +175,10 @@ pub fn asyncapi() -> Value {
                 "address": "ride-completed",
                 "description": "Every completed ride of the platform. Read `read_committed`, from the \
                     start. The same ride may come any number of times; the first that is applied counts.",
-                "messages": { "RideCompleted": reference("#/components/messages/RideCompleted") },
+                "messages": {
+                    "RideCompleted": reference("#/components/messages/RideCompleted"),
+                    "RideReversed": reference("#/components/messages/RideReversed"),
+                },
                 "bindings": { "kafka": topic("ride-completed", "delete", json!({})) },
             },
             "promotion-status": {
@@ -192,10 +208,13 @@ pub fn asyncapi() -> Value {
             "applyRide": {
                 "action": "receive",
                 "channel": reference("#/channels/ride-completed"),
-                "title": "Apply a ride",
+                "title": "Apply a ride or a reversal",
                 "summary": "Judges the ride against the challenge its client has in progress. What is \
                     no ride is quarantined with its bytes.",
-                "messages": [reference("#/channels/ride-completed/messages/RideCompleted")],
+                "messages": [
+                    reference("#/channels/ride-completed/messages/RideCompleted"),
+                    reference("#/channels/ride-completed/messages/RideReversed"),
+                ],
                 "bindings": { "kafka": {
                     "groupId": { "type": "string", "enum": ["ride-promo"] },
                     "bindingVersion": "0.5.0",
@@ -283,6 +302,26 @@ pub fn asyncapi() -> Value {
                             "content-type": "application/json",
                         },
                         "payload": example_reminder(),
+                    }],
+                },
+                "RideReversed": {
+                    "name": "RideReversed",
+                    "title": "A ride that was taken back",
+                    "summary": "The ride no longer counts for a challenge in progress; a completed one stays completed. \
+                        Final: a ride that was reversed by mistake is sent again under a new id.",
+                    "contentType": "application/json",
+                    "headers": ride_headers(),
+                    "payload": reference("#/components/schemas/RideReversed"),
+                    "bindings": { "kafka": {
+                        "key": { "type": "string", "pattern": "^[1-9][0-9]*$",
+                            "description": "`user_id` in decimal, so that it comes after its ride" },
+                        "bindingVersion": "0.5.0",
+                    } },
+                    "examples": [{
+                        "name": "refunded",
+                        "summary": "The ride was refunded",
+                        "headers": { "ce_type": "ride.reversed" },
+                        "payload": example_reversal(),
                     }],
                 },
                 "PromotionStatus": {

@@ -120,7 +120,7 @@ async fn a_file_and_the_topic_give_the_same_answer() {
     assert_eq!(outcomes(&report), EXPECTED);
     assert_eq!(
         report["rides"],
-        json!({ "read": 10, "malformed": 1, "outside": 0, "duplicates": 1 })
+        json!({ "read": 10, "malformed": 1, "reversals": 0, "outside": 0, "duplicates": 1 })
     );
     let two = &report["targets"][1];
     assert_eq!(two["cost_cents"], 200_000);
@@ -159,7 +159,7 @@ async fn a_file_and_the_topic_give_the_same_answer() {
     assert_eq!(outcomes(&report), EXPECTED);
     assert_eq!(
         report["rides"],
-        json!({ "read": 10, "malformed": 1, "outside": 0, "duplicates": 1 })
+        json!({ "read": 10, "malformed": 1, "reversals": 0, "outside": 0, "duplicates": 1 })
     );
 
     // Half of the period, one of the clients.

@@ -22,14 +22,14 @@ fn trace(number: u64) -> String {
 }
 
 /// A promotion, its participants, and a service that counts their rides and expires nobody.
-struct Course {
-    world: World,
-    challenges: Challenges,
-    service: Service,
+pub(crate) struct Course {
+    pub(crate) world: World,
+    pub(crate) challenges: Challenges,
+    pub(crate) service: Service,
 }
 
 impl Course {
-    async fn open(conditions: &Value) -> Self {
+    pub(crate) async fn open(conditions: &Value) -> Self {
         let world = World::new().await;
         let challenges = Challenges::new(&world, conditions).await;
         let service = world.service().roles("ingest,relay,api").start().await;
@@ -41,13 +41,13 @@ impl Course {
     }
 
     /// Starts clients in a window that began an hour ago and lasts another.
-    async fn start(&self, users: &[i64]) {
+    pub(crate) async fn start(&self, users: &[i64]) {
         self.challenges.start_an_hour_ago(users).await;
     }
 
     /// Publishes records so that they are applied in one batch: readers of committed records see
     /// those of a transaction all at once, and they lie in one partition.
-    async fn publish_together(&self, records: Vec<Outgoing>) {
+    pub(crate) async fn publish_together(&self, records: Vec<Outgoing>) {
         let records = records.into_iter().map(|record| record.partition(0));
         let ended = TransactionEnd::Commit;
         drop(
@@ -58,20 +58,20 @@ impl Course {
         self.world.rides_are_applied().await;
     }
 
-    async fn ride_together(&self, rides: &[Value]) {
+    pub(crate) async fn ride_together(&self, rides: &[Value]) {
         self.publish_together(rides.iter().map(Outgoing::ride).collect())
             .await;
     }
 
     /// Publishes rides each after the one before it was applied.
-    async fn ride_one_by_one(&self, rides: &[Value]) {
+    pub(crate) async fn ride_one_by_one(&self, rides: &[Value]) {
         for ride in rides {
             self.world.publish_ride(ride).await;
             self.world.rides_are_applied().await;
         }
     }
 
-    async fn receipts(&self, user_id: i64) -> Vec<Value> {
+    pub(crate) async fn receipts(&self, user_id: i64) -> Vec<Value> {
         let client = self.service.client(user_id);
         let page = client.rides(self.challenges.promotion_id).await.expect(200);
         let items = page["items"].as_array().expect("items is a list");
@@ -79,7 +79,7 @@ impl Course {
     }
 
     /// The receipt of each ride, `null` where it has none.
-    async fn receipts_of(&self, rides: &[Value]) -> Vec<Value> {
+    pub(crate) async fn receipts_of(&self, rides: &[Value]) -> Vec<Value> {
         let user_id = rides[0]["user_id"].as_i64().expect("a valid ride");
         let receipts = self.receipts(user_id).await;
         let receipt_of = |ride: &Value| {
@@ -94,14 +94,14 @@ impl Course {
     }
 
     /// The verdict on each of one client's rides; `-` where there is none.
-    async fn verdicts(&self, rides: &[Value]) -> Vec<String> {
+    pub(crate) async fn verdicts(&self, rides: &[Value]) -> Vec<String> {
         let receipts = self.receipts_of(rides).await;
         let verdict = |receipt: &Value| receipt["verdict"].as_str().unwrap_or("-").to_owned();
         receipts.iter().map(verdict).collect()
     }
 
     /// Asserts how many rides of a client count and which version that is.
-    async fn assert_stands(&self, user_id: i64, status: &str, rides: i32, version: i32) {
+    pub(crate) async fn assert_stands(&self, user_id: i64, status: &str, rides: i32, version: i32) {
         let expected = Standing {
             user_id,
             status: status.to_owned(),
@@ -113,7 +113,7 @@ impl Course {
     }
 
     /// The client's status changes, all published.
-    async fn published(&self, user_id: i64) -> Vec<StatusRecord> {
+    pub(crate) async fn published(&self, user_id: i64) -> Vec<StatusRecord> {
         self.world.events_are_published().await;
         self.world
             .status_of(user_id, self.challenges.promotion_id)
@@ -122,7 +122,7 @@ impl Course {
 }
 
 /// The conditions with more of them, or other ones.
-fn conditions_with(target: u32, other: &Value) -> Value {
+pub(crate) fn conditions_with(target: u32, other: &Value) -> Value {
     let mut conditions = conditions(target);
     for (name, value) in other.as_object().expect("an object") {
         conditions[name] = value.clone();
@@ -131,7 +131,7 @@ fn conditions_with(target: u32, other: &Value) -> Value {
 }
 
 /// The ride with other values; a field that becomes null is removed.
-fn with(mut ride: Value, other: &Value) -> Value {
+pub(crate) fn with(mut ride: Value, other: &Value) -> Value {
     let fields = ride.as_object_mut().expect("a ride is an object");
     for (name, value) in other.as_object().expect("an object") {
         if value.is_null() {
@@ -143,7 +143,7 @@ fn with(mut ride: Value, other: &Value) -> Value {
     ride
 }
 
-fn at(text: &str) -> DateTime<Utc> {
+pub(crate) fn at(text: &str) -> DateTime<Utc> {
     text.parse().expect("an instant")
 }
 
@@ -222,10 +222,16 @@ async fn a_ride_is_judged_by_when_it_was_completed_whenever_it_arrives_and_the_w
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_rule_that_a_ride_breaks_is_its_verdict_with_the_values_compared() {
+    // Saturday, 18:00 UTC is noon there.
+    let hours = json!([
+        { "days": ["MO", "SA"], "from": "12:30", "to": "24:00" },
+        { "days": ["SU"], "from": "00:00", "to": "24:00" },
+    ]);
     let course = Course::open(&conditions_with(
         10,
         &json!({
             "country_codes": ["MX", "CO"], "city_ids": [4_198, 7], "service_types": ["city", "moto"],
+            "min_distance_m": 8_400, "hours": hours.clone(),
             "max_rides_per_day": 1, "day_boundary_timezone": "America/Mexico_City",
         }),
     ))
@@ -284,6 +290,18 @@ async fn the_first_rule_that_a_ride_breaks_is_its_verdict_with_the_values_compar
     );
     case(
         json!({ "amount_cents": 5_000 }),
+        "BELOW_MIN_DISTANCE",
+        json!(8_400),
+        Value::Null,
+    );
+    case(
+        json!({ "distance_m": 8_399 }),
+        "BELOW_MIN_DISTANCE",
+        json!(8_400),
+        json!(8_399),
+    );
+    case(
+        json!({ "distance_m": 8_400 }),
         "OUTSIDE_AREA",
         json!(["MX", "CO"]),
         json!("US"),
@@ -319,7 +337,13 @@ async fn the_first_rule_that_a_ride_breaks_is_its_verdict_with_the_values_compar
         Value::Null,
     );
     case(
-        json!({ "service_type": "moto", "distance_m": 8_400 }),
+        json!({ "service_type": "moto" }),
+        "OUTSIDE_HOURS",
+        hours,
+        json!("2024-11-02T12:00:00"),
+    );
+    case(
+        json!({ "completed_at": "2024-11-02T18:30:00.000Z" }),
         "COUNTED",
         Value::Null,
         Value::Null,
@@ -778,7 +802,8 @@ async fn a_status_record_carries_the_whole_state_and_the_headers_that_subscriber
             json!({
                 "event_id": event_id, "type": kind, "user_id": CLIENT, "promotion_id": challenges.promotion_id,
                 "promotion_key": promotion_key, "status": status, "previous_status": previous, "version": version,
-                "rides_completed": rides, "rides_target": 2, "started_at": instant(from),
+                "rides_completed": rides, "rides_target": 2,
+                "goals": [{ "goal": "RIDES", "completed": rides, "target": 2 }], "started_at": instant(from),
                 "challenge_deadline": instant(to), "completed_at": completed_at, "reward_deadline": reward_deadline,
                 "rewarded_at": null, "expired_at": expired_at, "expired_reason": expired_reason,
                 "reward": { "product_id": 80, "amount_cents": 100_000, "currency_code": "MXN", "repayment_rate": "15" },

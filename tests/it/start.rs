@@ -76,7 +76,8 @@ async fn a_start_answers_the_whole_participation_publishes_it_and_makes_a_split(
     let reward = json!({ "product_id": 80, "amount_cents": 100_000, "currency_code": "MXN", "repayment_rate": "15" });
     let state = json!({
         "user_id": CLIENT, "promotion_id": promotion.id, "promotion_key": promotion.key, "status": "IN_PROGRESS",
-        "version": 1, "rides_completed": 0, "rides_target": 20, "started_at": instant(started_at),
+        "version": 1, "rides_completed": 0, "rides_target": 20,
+        "goals": [{ "goal": "RIDES", "completed": 0, "target": 20 }], "started_at": instant(started_at),
         "challenge_deadline": instant(started_at + TimeDelta::days(14)), "completed_at": null, "reward_deadline": null,
         "rewarded_at": null, "expired_at": null, "expired_reason": null, "reward": reward,
     });

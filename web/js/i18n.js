@@ -154,6 +154,26 @@ export class Language {
     return new Intl.ListFormat(this.locale, { type: "disjunction" }).format(items);
   }
 
+  /** A distance in metres: "800 meters", "1.5 kilometers". */
+  distance(metres) {
+    const [value, unit] = metres < 1_000 ? [metres, "meter"] : [metres / 1_000, "kilometer"];
+    const format = new Intl.NumberFormat(this.locale, { style: "unit", unit, unitDisplay: "long", maximumFractionDigits: 3 });
+    return format.format(value);
+  }
+
+  /** A window of the week: "Mon, Wed 6:00 AM – 10:00 AM"; days in a row as "Mon – Fri". */
+  window({ days, from, to }) {
+    const week = ["MO", "TU", "WE", "TH", "FR", "SA", "SU"];
+    // The first of January 2024 was a Monday.
+    const at = (day, time = "00:00") => Date.UTC(2024, 0, 1 + day, ...time.split(":").map(Number));
+    const format = (options) => new Intl.DateTimeFormat(this.locale, { ...options, timeZone: "UTC" });
+    const places = days.map((day) => week.indexOf(day)).sort((one, other) => one - other);
+    const names = places.map((place) => format({ weekday: "short" }).format(at(place)));
+    const inARow = places.length > 2 && places.at(-1) - places[0] === places.length - 1;
+    const time = (text) => format({ hour: "numeric", minute: "2-digit" }).format(at(0, text));
+    return `${inARow ? `${names[0]} – ${names.at(-1)}` : names.join(", ")} ${time(from)} – ${time(to)}`;
+  }
+
   /** A period of the conditions, `P14D`: "14 days". */
   period(iso) {
     return this.#units(periodMilliseconds(iso), ["day", "hour", "minute", "second"], 4);

@@ -2,6 +2,7 @@
 
 import { Problem, newKey } from "./api.js";
 import { follow } from "./follow.js";
+import { goalsText, haveFallen } from "./goals.js";
 import { pause } from "./patience.js";
 import * as screens from "./screens.js";
 import { tokenExpiry } from "./token.js";
@@ -281,9 +282,11 @@ export class Journey {
   #sayProgress(before) {
     const { screen, participation } = this.#home;
     if (screen !== "progress" || !before) return;
-    const { rides_completed: done, rides_target: count, settling } = participation;
-    if (done !== before.rides_completed) this.#stage.say(this.#scene.language.text("progress.ring", { done, count }));
-    else if (settling && !before.settling) this.#stage.say(this.#scene.language.text("settling.title"));
+    const { language } = this.#scene;
+    const [was, is] = [goalsText(language, before), goalsText(language, participation)];
+    if (haveFallen(before, participation)) this.#stage.say(`${language.text("progress.fell")} ${is}`);
+    else if (was !== is) this.#stage.say(is);
+    else if (participation.settling && !before.settling) this.#stage.say(language.text("settling.title"));
   }
 
   /** Takes away the view above a screen that has gone: going back must not lead to it. */
@@ -385,7 +388,7 @@ export class Journey {
   #moved(participation) {
     const before = this.#home.participation;
     this.#stand(participation);
-    const hasMoved = participation.rides_completed !== before?.rides_completed;
+    const hasMoved = participation.version !== before?.version;
     if (participation.status === "IN_PROGRESS" && hasMoved) this.#readRides(participation.promotion_id, this.#following.signal);
   }
 

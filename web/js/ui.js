@@ -143,6 +143,8 @@ export function conditionsList(language, conditions) {
       say("countries", { countries: language.anyOf(conditions.country_codes.map((code) => language.country(code))) }),
     conditions.city_ids && say("cities"),
     conditions.service_types && say("services", { services: language.anyOf(conditions.service_types) }),
+    conditions.min_distance_m && say("distance", { distance: language.distance(conditions.min_distance_m) }),
+    conditions.hours && hours(language, conditions),
   ].filter(Boolean);
   const period = language.period(conditions.challenge_period);
   return h(
@@ -152,6 +154,9 @@ export function conditionsList(language, conditions) {
       "li",
       {},
       h("p", {}, say("target", { count: conditions.target_rides, period })),
+      conditions.target_days && h("p", {}, say("days", { count: conditions.target_days })),
+      conditions.target_amount_cents &&
+        h("p", {}, say("amount", { amount: language.money(conditions.target_amount_cents, conditions.currency_code) })),
       narrowings.length > 0 && h("ul", { class: "narrowings" }, narrowings.map((narrowing) => h("li", {}, narrowing))),
     ),
     h("li", {}, h("p", {}, say("claim", { period: language.period(conditions.claim_period) }))),
@@ -164,6 +169,13 @@ function daily(language, { max_rides_per_day: count, day_boundary_timezone: zone
   return language.text(other ? "conditions.daily-zone" : "conditions.daily", { count, ...(other && { zone: other }) });
 }
 
+/** When rides count; by which clock, where the phone's would be another one. */
+function hours(language, { hours: windows, day_boundary_timezone: zone }) {
+  const other = zone && language.otherZone(zone);
+  const key = other ? "conditions.hours-zone" : "conditions.hours";
+  return language.text(key, { hours: language.anyOf(windows.map((window) => language.window(window))), ...(other && { zone: other }) });
+}
+
 /** Judged rides, each with why it did not count. */
 export function rideItems(language, rides) {
   return rides.map((ride) =>
@@ -174,12 +186,18 @@ export function rideItems(language, rides) {
       h(
         "div",
         { class: "what" },
-        h("p", {}, h("time", { datetime: ride.completed_at }, language.shortMoment(ride.completed_at))),
+        h("p", {}, rideTime(language, ride)),
         h("p", { class: "quiet" }, verdict(language, ride)),
       ),
-      h("p", { class: "fare" }, language.money(ride.amount_cents, ride.currency_code)),
+      ride.amount_cents !== null && h("p", { class: "fare" }, language.money(ride.amount_cents, ride.currency_code)),
     ),
   );
+}
+
+/** When it ended; of a ride of which only the reversal came, when that was recorded. */
+function rideTime(language, ride) {
+  const instant = ride.completed_at ?? ride.recorded_at;
+  return h("time", { datetime: instant }, language.shortMoment(instant));
 }
 
 function mark(counted) {
@@ -192,6 +210,8 @@ function verdict(language, ride) {
   const { required, actual } = ride.details ?? {};
   const values = {
     BELOW_MIN_AMOUNT: () => ({ required: language.money(required, ride.currency_code) }),
+    BELOW_MIN_DISTANCE: () => ({ required: language.distance(required) }),
+    OUTSIDE_HOURS: () => ({ required: language.anyOf(required.map((window) => language.window(window))) }),
     WRONG_CURRENCY: () => ({ required, actual }),
     WRONG_SERVICE_TYPE: () => ({ required: language.anyOf(required) }),
     DAILY_LIMIT_REACHED: () => ({ count: required }),

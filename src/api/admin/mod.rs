@@ -12,6 +12,7 @@ mod pre_offers;
 mod products;
 mod promotions;
 mod quarantine;
+mod reversals;
 mod rides;
 mod stats;
 mod users;
@@ -88,6 +89,7 @@ pub fn router() -> OpenApiRouter<AdminState> {
         .routes(routes!(quarantine::dismiss))
         .routes(routes!(quarantine::replay_all))
         .routes(routes!(quarantine::dismiss_all))
+        .routes(routes!(reversals::list))
         .routes(routes!(stats::get))
         .routes(routes!(audit::list));
     cancel::add_to(router)

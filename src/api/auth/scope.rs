@@ -174,6 +174,7 @@ pub const CALLS: &[(&str, &str, &[Scope])] = &[
     ),
     ("GET", "/outages", &[Scope::Edit, Scope::Support]),
     ("GET", "/quarantine", &[Scope::Support]),
+    ("GET", "/reversals", &[Scope::Support]),
     (
         "POST",
         "/quarantine/{quarantine_id}/replay",

@@ -16,7 +16,8 @@ use crate::domain::{Instant, PromotionId};
 use crate::store::participations;
 use crate::wire::receipt::Receipt;
 
-/// A place in the list: `completed_at` in milliseconds since 1970, and `ride_id`.
+/// A place in the list: [`listed_at`](participations::Receipt::listed_at) in milliseconds since 1970,
+/// and `ride_id`.
 type Place = (i64, Uuid);
 
 refusals!(
@@ -64,7 +65,7 @@ pub async fn rides(
         }
     }
     let place = |receipt: &participations::Receipt| -> Place {
-        (receipt.completed_at.timestamp_millis(), receipt.ride_id)
+        (receipt.listed_at().timestamp_millis(), receipt.ride_id)
     };
     Ok(Json(paging.page(
         receipts,

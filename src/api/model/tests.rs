@@ -17,6 +17,7 @@ fn state(version: i32) -> State {
         version,
         rides_completed: version - 1,
         rides_target: 20,
+        further_goals: None,
         started_at: at("2026-11-22T00:00:00Z"),
         challenge_deadline: at("2026-12-06T00:00:00Z"),
         reward: Reward {

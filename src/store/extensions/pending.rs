@@ -375,10 +375,10 @@ impl Moves {
                                                       version, extended_at, by_sweeper)
                  select user_id, promotion_id, $10, $11, from_deadline, to_deadline, version, $9, $12 from extended)
              insert into event_outbox (event_id, type, user_id, promotion_id, status, previous_status, version, rides_completed,
-                                       rides_target, started_at, challenge_deadline, completed_at, reward_deadline, reward,
-                                       occurred_at, extension)
+                                       rides_target, further_goals, started_at, challenge_deadline, completed_at, reward_deadline,
+                                       reward, occurred_at, extension)
              select last_event_id, last_event_type, user_id, promotion_id, status, last_event_previous_status, version, rides_completed,
-                    rides_target, started_at, challenge_deadline, completed_at, reward_deadline, reward, last_event_at,
+                    rides_target, further_goals, started_at, challenge_deadline, completed_at, reward_deadline, reward, last_event_at,
                     jsonb_build_object('of', $13::text, 'from', from_deadline, 'to', to_deadline, 'reason', $14::text)
                from extended order by user_id, promotion_id",
             &self.users,

@@ -10,12 +10,14 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use uuid::Uuid;
 
 use super::judging::{Terms, judge_and_record};
-use super::{Applied, Batch, Carry, Counts, IncomingRide};
+use super::reversals::mark_ended;
+use super::{Applied, Batch, Carry, Counts, Incoming, QuarantinedRecord};
 use crate::domain::participation::Outcome;
-use crate::domain::ride::RideSource;
+use crate::domain::ride::{Reversal, RideRecord, RideSource};
 use crate::domain::{Instant, UserId};
 use crate::postgres::{self, State};
 use crate::store::error::not_writable;
+use crate::store::upgrade::upgrade_is_finished;
 use crate::store::{Result, Store, identity, span};
 use crate::wire::ride_completed::QuarantineReason;
 
@@ -35,6 +37,8 @@ pub struct RideApplier {
     /// The `pg_snapshot` up to which `live` is complete.
     snapshot: String,
     terms: Terms,
+    /// Whether reversals may be applied: asked until it is so.
+    takes_reversals: bool,
 }
 
 impl RideApplier {
@@ -66,6 +70,7 @@ impl RideApplier {
             live,
             snapshot,
             terms: Terms::default(),
+            takes_reversals: false,
         })
     }
 
@@ -102,6 +107,7 @@ impl RideApplier {
             live,
             snapshot,
             terms,
+            takes_reversals,
         } = self;
         let mut tx = connection.begin().await?;
         if !advance_positions(&mut tx, batch).await? {
@@ -133,44 +139,77 @@ impl RideApplier {
         live.extend(news.users.unwrap_or_default());
         *snapshot = news.snapshot;
 
-        insert_quarantined(&mut tx, batch).await?;
+        insert_quarantined(&mut tx, batch, &batch.quarantined).await?;
+        let reversals = if batch.raw_reversals.is_empty() {
+            Vec::new()
+        } else {
+            *takes_reversals = *takes_reversals || upgrade_is_finished(&mut tx).await?;
+            batch.reversals()
+        };
+        let quarantines = !reversals.is_empty() && !*takes_reversals;
+        if quarantines {
+            insert_quarantined(&mut tx, batch, &batch.raw_reversals).await?;
+        }
 
-        let mut candidates: Vec<&IncomingRide> = batch
-            .rides
+        let mut candidates: Vec<&Incoming> = batch
+            .records
             .iter()
-            .filter(|incoming| live.contains(&incoming.ride.user_id))
+            .filter(|incoming| live.contains(&incoming.user_id()))
+            .filter(|incoming| !quarantines || matches!(incoming.record, RideRecord::Completed(_)))
             .collect();
-        // Stable, so each client's rides stay in offset order.
-        candidates.sort_by_key(|incoming| incoming.ride.user_id);
+        // Stable, so each client's records stay in offset order.
+        candidates.sort_by_key(|incoming| incoming.user_id());
         let outcomes =
             judge_and_record(&mut tx, terms, &candidates, RideSource::Topic, carry).await?;
+        if !quarantines {
+            mark_ended(&mut tx, &reversals).await?;
+        }
         tx.commit().await?;
 
-        let mut counts = Counts {
-            no_participation: (batch.rides.len() - candidates.len()) as u64,
-            ..Counts::default()
-        };
+        let mut counts = Counts::default();
+        if quarantines {
+            counts.quarantined_reversals = reversals.len() as u64;
+        } else {
+            counts.reversals = reversals.len() as u64;
+        }
         for (incoming, outcome) in candidates.iter().zip(&outcomes) {
             match outcome {
-                Some(Outcome::Judged(judgement)) => counts.judged[judgement.verdict as usize] += 1,
+                Some(Outcome::Judged { judgement, .. }) => {
+                    counts.judged[judgement.verdict as usize] += 1;
+                }
                 Some(Outcome::Duplicate { differs }) => {
                     counts.duplicates += 1;
                     counts.duplicates_differing += u64::from(*differs);
                 }
-                Some(Outcome::NotInProgress) => counts.no_participation += 1,
+                Some(
+                    Outcome::Reversed { .. } | Outcome::ReversedBefore | Outcome::NotInProgress,
+                ) => {}
+                // A locked read later than the set's snapshot has shown nothing in progress.
+                // What starts after it is news to the next batch.
                 None => {
-                    // A locked read later than the set's snapshot has shown nothing in progress.
-                    // What starts after it is news to the next batch.
-                    live.remove(&incoming.ride.user_id);
-                    counts.no_participation += 1;
+                    live.remove(&incoming.user_id());
                 }
             }
         }
+        let recorded = counts.judged.iter().sum::<u64>() + counts.duplicates;
+        counts.no_participation = (batch.records.len() - reversals.len()) as u64 - recorded;
         Ok(Applied::Committed {
             counts,
             now: news.now,
             now_at,
         })
+    }
+}
+
+impl Batch {
+    fn reversals(&self) -> Vec<Reversal> {
+        let records = self.records.iter();
+        records
+            .filter_map(|incoming| match incoming.record {
+                RideRecord::Reversed(reversal) => Some(reversal),
+                RideRecord::Completed(_) => None,
+            })
+            .collect()
     }
 }
 
@@ -221,8 +260,11 @@ async fn advance_positions(tx: &mut PgConnection, batch: &Batch) -> Result<bool>
     Ok(advanced == batch.ranges.len() as u64)
 }
 
-async fn insert_quarantined(tx: &mut PgConnection, batch: &Batch) -> Result<()> {
-    let records = &batch.quarantined;
+async fn insert_quarantined(
+    tx: &mut PgConnection,
+    batch: &Batch,
+    records: &[QuarantinedRecord],
+) -> Result<()> {
     if records.is_empty() {
         return Ok(());
     }

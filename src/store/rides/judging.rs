@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use chrono::NaiveDate;
 use sqlx::postgres::PgConnection;
-use uuid::Uuid;
 
-use super::rows::{Changes, Receipts};
-use super::{AppliedOne, Carry, Cause, IncomingRide};
+use super::changes::Moves;
+use super::receipts::{Receipts, ReversedReceipts};
+use super::recorded::{Key, read_counted_per_day, read_recorded};
+use super::{AppliedOne, Carry, Cause, Incoming, reversals};
+use crate::domain::goals::Tally;
 use crate::domain::participation::{Challenge, Outcome};
-use crate::domain::promotion::{Conditions, Verdict};
-use crate::domain::ride::{Ride, RideSource};
+use crate::domain::promotion::Conditions;
+use crate::domain::ride::{Reversal, Ride, RideRecord, RideSource};
+use crate::domain::verdict::Verdict;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::store::extensions::{self, Moment};
 use crate::store::participations::Receipt;
@@ -82,11 +85,42 @@ pub(super) struct LockedChallenge {
     pub(super) started_at: Instant,
     pub(super) challenge_deadline: Instant,
     pub(super) receipts_month: NaiveDate,
+    /// All counted rides, where there are further goals.
+    pub(super) rides_counted: Option<i32>,
+    /// Not `None` where the counts of days are kept in `participation_day`.
+    pub(super) days_counted: Option<i32>,
+    /// Exact, as text, where there are further goals.
+    pub(super) amount_counted: Option<String>,
 }
 
 impl LockedChallenge {
     pub(super) fn key(&self) -> Key {
         (self.user_id, self.promotion_id)
+    }
+
+    pub(super) fn tally(&self) -> Result<Tally> {
+        let amount_cents = match &self.amount_counted {
+            None => 0,
+            Some(sum) => sum.parse().map_err(|error| {
+                let (user_id, promotion_id) = (self.user_id, self.promotion_id);
+                StoreError::Corrupt(format!(
+                    "amount_counted of participation ({user_id}, {promotion_id}): {error}"
+                ))
+            })?,
+        };
+        Ok(Tally {
+            rides: self
+                .rides_counted
+                .unwrap_or(self.rides_completed)
+                .cast_unsigned(),
+            days: self.days_counted.unwrap_or(0).cast_unsigned(),
+            amount_cents,
+        })
+    }
+
+    /// Whether more than `rides_completed` is kept of what counted.
+    pub(super) const fn keeps_more(&self) -> bool {
+        self.rides_counted.is_some() || self.days_counted.is_some()
     }
 }
 
@@ -94,7 +128,8 @@ impl LockedChallenge {
 async fn lock(connection: &mut PgConnection, users: &[UserId]) -> Result<Vec<LockedChallenge>> {
     Ok(sqlx::query_as!(
         LockedChallenge,
-        "select user_id, promotion_id, terms_id, version, rides_completed, started_at, challenge_deadline, receipts_month
+        "select user_id, promotion_id, terms_id, version, rides_completed, started_at, challenge_deadline, receipts_month,
+                rides_counted, days_counted, amount_counted::text
            from promotion_user
           where user_id = any($1) and status = 'IN_PROGRESS'
           order by user_id, promotion_id
@@ -105,24 +140,24 @@ async fn lock(connection: &mut PgConnection, users: &[UserId]) -> Result<Vec<Loc
     .await?)
 }
 
-/// Applies rides, sorted by client, to the challenges that are in progress: locks them in key
+/// Applies records, sorted by client, to the challenges that are in progress: locks them in key
 /// order, judges what was not recorded before, writes receipts, progress and events. Returns what
-/// became of each ride, `None` where its client has no challenge in progress.
+/// became of each record, `None` where its client has no challenge in progress.
 pub(super) async fn judge_and_record(
     connection: &mut PgConnection,
     terms: &mut Terms,
-    rides: &[&IncomingRide],
+    records: &[&Incoming],
     source: RideSource,
     carry: &mut Carry<'_>,
 ) -> Result<Vec<Option<Outcome>>> {
-    let mut users: Vec<UserId> = rides.iter().map(|incoming| incoming.ride.user_id).collect();
+    let mut users: Vec<UserId> = records.iter().map(|record| record.user_id()).collect();
     users.dedup();
     if users.is_empty() {
         return Ok(Vec::new());
     }
     let mut locked = lock(connection, &users).await?;
     if locked.is_empty() {
-        return Ok(vec![None; rides.len()]);
+        return Ok(vec![None; records.len()]);
     }
     // After the locks: what is recorded now may not carry an earlier instant than what the locks
     // were waited for, and no ride is judged by a deadline that was moved.
@@ -141,181 +176,150 @@ pub(super) async fn judge_and_record(
         .load(connection, locked.iter().map(|row| row.terms_id))
         .await?;
 
-    // A client has at most one live participation (a unique index), so rides and locked rows,
+    // A client has at most one live participation (a unique index), so records and locked rows,
     // both sorted by client, are walked together.
     let mut work: Vec<Work<'_>> = Vec::with_capacity(locked.len());
     let mut next = 0;
     for row in locked {
-        while next < rides.len() && rides[next].ride.user_id < row.user_id {
+        while next < records.len() && records[next].user_id() < row.user_id {
             next += 1;
         }
         let first = next;
-        while next < rides.len() && rides[next].ride.user_id == row.user_id {
+        while next < records.len() && records[next].user_id() == row.user_id {
             next += 1;
         }
         work.push(Work {
             conditions: terms.get(row.terms_id)?,
             row,
             first,
-            rides: &rides[first..next],
+            records: &records[first..next],
         });
     }
     let mut recorded = read_recorded(connection, &work).await?;
-    let mut counted_per_day = read_counted_per_day(connection, &work).await?;
-    let mut outcomes = vec![None; rides.len()];
-    let mut receipts = Receipts::new(source);
-    let mut judged = Vec::new();
-    let mut changes = Changes::default();
-    for Work {
-        row,
-        conditions,
-        first,
-        rides,
-    } in &work
-    {
-        let key = (row.user_id, row.promotion_id);
-        let mut challenge = Challenge {
-            conditions,
-            started_at: row.started_at,
-            challenge_deadline: row.challenge_deadline,
-            rides_completed: row.rides_completed.cast_unsigned(),
+    let mut counted_per_day = read_counted_per_day(connection, &work, &recorded).await?;
+    let mut outcomes = vec![None; records.len()];
+    let mut written = Written::new(source);
+    for work in &work {
+        let key = work.row.key();
+        let challenge = Challenge {
+            conditions: &work.conditions,
+            started_at: work.row.started_at,
+            challenge_deadline: work.row.challenge_deadline,
+            tally: work.row.tally()?,
             recorded: recorded.remove(&key).unwrap_or_default(),
             counted_per_day: counted_per_day.remove(&key).unwrap_or_default(),
         };
-        let mut traceparent = None;
-        for (place, incoming) in rides.iter().enumerate() {
-            let outcome = challenge.take(&incoming.ride);
-            if let Outcome::Judged(judgement) = &outcome {
-                judged.push((&incoming.ride, judgement.clone()));
-                if judgement.verdict == Verdict::Counted {
-                    traceparent = incoming.traceparent.as_ref().map(Traceparent::as_str);
-                }
-            }
-            outcomes[first + place] = Some(outcome);
-        }
-        let moved = challenge.rides_completed.cast_signed() > row.rides_completed;
-        let version = moved.then_some(row.version + 1);
-        for (ride, judgement) in judged.drain(..) {
-            receipts.push(row, conditions, ride, judgement, version);
-        }
-        if moved {
-            let traceparent = traceparent.map(|came| {
-                carry(&Cause {
-                    traceparent: came,
-                    user_id: row.user_id,
-                    promotion_id: row.promotion_id,
-                })
-                .unwrap_or_else(|| came.to_owned())
-            });
-            changes.push(row, &challenge, traceparent, now)?;
-        }
+        let outcomes = &mut outcomes[work.first..work.first + work.records.len()];
+        written.apply(work, challenge, outcomes, carry, now)?;
     }
-    receipts.insert(connection, now).await?;
-    changes.write(connection, now).await?;
+    written.write(connection, now).await?;
     Ok(outcomes)
 }
 
-/// A locked participation and its rides.
-struct Work<'a> {
-    row: LockedChallenge,
-    conditions: Arc<Conditions>,
-    /// The index of the first of `rides` in the batch's sorted rides.
+/// A locked participation and its records.
+pub(super) struct Work<'a> {
+    pub(super) row: LockedChallenge,
+    pub(super) conditions: Arc<Conditions>,
+    /// The index of the first of `records` in the batch's sorted records.
     first: usize,
-    rides: &'a [&'a IncomingRide],
+    pub(super) records: &'a [&'a Incoming],
 }
 
-pub(super) type Key = (UserId, PromotionId);
+/// Everything that a batch writes.
+struct Written {
+    receipts: Receipts,
+    reversed: ReversedReceipts,
+    moves: Moves,
+}
 
-/// Which of the rides are recorded already, with their fingerprints.
-async fn read_recorded(
-    connection: &mut PgConnection,
-    work: &[Work<'_>],
-) -> Result<HashMap<Key, HashMap<Uuid, i64>>> {
-    let (mut users, mut promotions, mut months, mut rides) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for work in work {
-        for incoming in work.rides {
-            users.push(work.row.user_id);
-            promotions.push(work.row.promotion_id);
-            months.push(work.row.receipts_month);
-            rides.push(incoming.ride.ride_id);
+impl Written {
+    fn new(source: RideSource) -> Self {
+        Self {
+            receipts: Receipts::new(source),
+            reversed: ReversedReceipts::new(source),
+            moves: Moves::default(),
         }
     }
-    let rows = sqlx::query!(
-        r#"select r.user_id, r.promotion_id, r.ride_id, r.fingerprint
-             from unnest($1::bigint[], $2::bigint[], $3::date[], $4::uuid[]) v (user_id, promotion_id, receipts_month, ride_id)
-             join ride_receipt r using (user_id, promotion_id, receipts_month, ride_id)"#,
-        &users,
-        &promotions,
-        &months,
-        &rides
-    )
-    .fetch_all(connection)
-    .await?;
-    let mut recorded: HashMap<Key, HashMap<Uuid, i64>> = HashMap::new();
-    for row in rows {
-        recorded
-            .entry((row.user_id, row.promotion_id))
-            .or_default()
-            .insert(row.ride_id, row.fingerprint);
-    }
-    Ok(recorded)
-}
 
-/// How many rides counted on the days of these rides, where the conditions cap them.
-async fn read_counted_per_day(
-    connection: &mut PgConnection,
-    work: &[Work<'_>],
-) -> Result<HashMap<Key, HashMap<NaiveDate, u32>>> {
-    let mut wanted = Vec::new();
-    for work in work {
-        for incoming in work.rides {
-            if let Some(day) = work.conditions.day_of(&incoming.ride) {
-                wanted.push((work.row.key(), work.row.receipts_month, day));
+    /// Applies the records of one client to their challenge, in order.
+    fn apply(
+        &mut self,
+        work: &Work<'_>,
+        mut challenge: Challenge<'_>,
+        outcomes: &mut [Option<Outcome>],
+        carry: &mut Carry<'_>,
+        now: Instant,
+    ) -> Result<()> {
+        let row = &work.row;
+        let before = challenge.tally;
+        let mut traceparent = None;
+        for (incoming, outcome) in work.records.iter().zip(&mut *outcomes) {
+            let taken = match &incoming.record {
+                RideRecord::Completed(ride) => challenge.take(ride),
+                RideRecord::Reversed(reversal) => challenge.take_back(reversal),
+            };
+            if let Outcome::Judged { moved: true, .. } | Outcome::Reversed { moved: true, .. } =
+                &taken
+            {
+                traceparent = incoming.traceparent.as_ref().map(Traceparent::as_str);
+            }
+            *outcome = Some(taken);
+        }
+        // Clients are told the net change, if there is one.
+        let has_changed = work.conditions.tells_apart(&before, &challenge.tally);
+        let version = has_changed.then_some(row.version + 1);
+        for (incoming, outcome) in work.records.iter().zip(&*outcomes) {
+            match (&incoming.record, outcome) {
+                (
+                    RideRecord::Completed(ride),
+                    Some(Outcome::Judged {
+                        judgement,
+                        day,
+                        moved,
+                    }),
+                ) => {
+                    // Reversed within this batch, it made no version.
+                    let is_kept = *moved
+                        && challenge
+                            .recorded
+                            .get(&ride.ride_id)
+                            .is_some_and(|recorded| recorded.verdict == Verdict::Counted);
+                    let version = version.filter(|_| is_kept);
+                    self.receipts
+                        .push(row, ride, judgement.clone(), *day, version);
+                    if judgement.verdict == Verdict::Counted {
+                        self.moves.note_day(row, *day);
+                    }
+                }
+                (RideRecord::Reversed(reversal), Some(Outcome::Reversed { before, .. })) => {
+                    self.reversed.push(row, reversal.ride_id, *before);
+                    let recorded = challenge.recorded.get(&reversal.ride_id);
+                    if *before == Some(Verdict::Counted) {
+                        self.moves.note_day(row, recorded.and_then(|ride| ride.day));
+                    }
+                }
+                _ => {}
             }
         }
+        let traceparent = traceparent.filter(|_| has_changed).map(|came| {
+            carry(&Cause {
+                traceparent: came,
+                user_id: row.user_id,
+                promotion_id: row.promotion_id,
+            })
+            .unwrap_or_else(|| came.to_owned())
+        });
+        self.moves.push(row, &challenge, &before, traceparent, now)
     }
-    counted_per_day(connection, wanted).await
+
+    /// Each kind in a statement of its own, where there is any of it.
+    async fn write(&self, connection: &mut PgConnection, now: Instant) -> Result<()> {
+        self.receipts.insert(connection, now).await?;
+        self.reversed.write(connection, now).await?;
+        self.moves.write(connection, now).await
+    }
 }
 
-/// How many rides counted on these days, each with its participation and the month of its receipts.
-pub(super) async fn counted_per_day(
-    connection: &mut PgConnection,
-    mut wanted: Vec<(Key, NaiveDate, NaiveDate)>,
-) -> Result<HashMap<Key, HashMap<NaiveDate, u32>>> {
-    wanted.sort_unstable();
-    wanted.dedup();
-    let mut counted: HashMap<Key, HashMap<NaiveDate, u32>> = HashMap::new();
-    if wanted.is_empty() {
-        return Ok(counted);
-    }
-    let users: Vec<_> = wanted.iter().map(|(key, ..)| key.0).collect();
-    let promotions: Vec<_> = wanted.iter().map(|(key, ..)| key.1).collect();
-    let months: Vec<_> = wanted.iter().map(|(_, month, _)| *month).collect();
-    let days: Vec<_> = wanted.iter().map(|(.., day)| *day).collect();
-    let rows = sqlx::query!(
-        r#"select r.user_id, r.promotion_id, r.ride_day as "ride_day!", count(*) as "counted!"
-             from unnest($1::bigint[], $2::bigint[], $3::date[], $4::date[]) v (user_id, promotion_id, receipts_month, ride_day)
-             join ride_receipt r using (user_id, promotion_id, receipts_month, ride_day)
-            where r.verdict = $5
-            group by r.user_id, r.promotion_id, r.ride_day"#,
-        &users,
-        &promotions,
-        &months,
-        &days,
-        Verdict::Counted as Verdict
-    )
-    .fetch_all(connection)
-    .await?;
-    for row in rows {
-        let count = u32::try_from(row.counted).unwrap_or(u32::MAX);
-        counted
-            .entry((row.user_id, row.promotion_id))
-            .or_default()
-            .insert(row.ride_day, count);
-    }
-    Ok(counted)
-}
 /// Applies one ride outside the topic, in the caller's transaction. `source` says how it came.
 pub async fn apply_one(
     connection: &mut PgConnection,
@@ -323,35 +327,70 @@ pub async fn apply_one(
     source: RideSource,
     traceparent: Option<&str>,
 ) -> Result<AppliedOne> {
-    let incoming = IncomingRide {
-        ride: ride.clone(),
+    let incoming = Incoming {
+        record: RideRecord::Completed(ride.clone()),
         traceparent: traceparent.map(Into::into),
     };
-    let outcome = judge_and_record(
+    let outcome = apply_alone(connection, &incoming, source).await?;
+    let receipt = newest_receipt(connection, &incoming).await?;
+    Ok(match (outcome, receipt) {
+        (Some(Outcome::Judged { .. }), Some(receipt)) => AppliedOne::Applied(receipt),
+        // Recorded in this challenge, or in one that has ended since.
+        (_, Some(receipt)) => AppliedOne::Duplicate(receipt),
+        (_, None) => AppliedOne::NoParticipation,
+    })
+}
+
+/// Applies one reversal outside the topic, in the caller's transaction.
+pub async fn reverse_one(
+    connection: &mut PgConnection,
+    reversal: &Reversal,
+    source: RideSource,
+) -> Result<AppliedOne> {
+    let incoming = Incoming {
+        record: RideRecord::Reversed(*reversal),
+        traceparent: None,
+    };
+    let outcome = apply_alone(connection, &incoming, source).await?;
+    let is_late = reversals::mark_ended(connection, &[*reversal]).await? > 0;
+    let receipt = newest_receipt(connection, &incoming).await?;
+    let is_applied = is_late || matches!(outcome, Some(Outcome::Reversed { .. }));
+    Ok(match receipt {
+        Some(receipt) if is_applied => AppliedOne::Applied(receipt),
+        Some(receipt) => AppliedOne::Duplicate(receipt),
+        None => AppliedOne::NoParticipation,
+    })
+}
+
+async fn apply_alone(
+    connection: &mut PgConnection,
+    incoming: &Incoming,
+    source: RideSource,
+) -> Result<Option<Outcome>> {
+    let outcomes = judge_and_record(
         connection,
         &mut Terms::default(),
-        &[&incoming],
+        &[incoming],
         source,
         &mut |_| None,
     )
-    .await?
-    .pop()
-    .flatten();
-    let receipt = sqlx::query_as!(
+    .await?;
+    Ok(outcomes.into_iter().flatten().next())
+}
+
+async fn newest_receipt(
+    connection: &mut PgConnection,
+    incoming: &Incoming,
+) -> Result<Option<Receipt>> {
+    Ok(sqlx::query_as!(
         Receipt,
         r#"select ride_id, completed_at, amount_cents, currency_code, verdict as "verdict: Verdict", details, recorded_at,
                   distance_m, reversed_at, source as "source: RideSource", version
              from ride_receipt where user_id = $1 and ride_id = $2
             order by recorded_at desc limit 1"#,
-        ride.user_id,
-        ride.ride_id
+        incoming.user_id(),
+        incoming.record.ride_id()
     )
     .fetch_optional(connection)
-    .await?;
-    Ok(match (outcome, receipt) {
-        (Some(Outcome::Judged(_)), Some(receipt)) => AppliedOne::Applied(receipt),
-        // Recorded in this challenge, or in one that has ended since.
-        (_, Some(receipt)) => AppliedOne::Duplicate(receipt),
-        (_, None) => AppliedOne::NoParticipation,
-    })
+    .await?)
 }

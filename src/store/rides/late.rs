@@ -2,15 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use chrono::NaiveDate;
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
-use super::judging::{Key, LockedChallenge, Terms, counted_per_day};
-use super::rows::Changes;
+use super::changes::Moves;
+use super::judging::{LockedChallenge, Terms};
+use super::recorded::{Key, WantedDays};
 use crate::domain::participation::{Challenge, Outcome, StatusName};
-use crate::domain::promotion::{Conditions, Verdict};
+use crate::domain::promotion::Conditions;
 use crate::domain::ride::Ride;
+use crate::domain::verdict::{Judgement, Verdict};
 use crate::domain::{Instant, UserId};
 use crate::store::{Result, StoreError, must_be_all};
 
@@ -75,7 +78,8 @@ pub(in crate::store) async fn judge_late_again(
     let (users, promotions): (Vec<i64>, Vec<i64>) = keys.iter().copied().unzip();
     let locked = sqlx::query_as!(
         LockedChallenge,
-        "select user_id, promotion_id, terms_id, version, rides_completed, started_at, challenge_deadline, receipts_month
+        "select user_id, promotion_id, terms_id, version, rides_completed, started_at, challenge_deadline, receipts_month,
+                rides_counted, days_counted, amount_counted::text
            from promotion_user
           where (user_id, promotion_id) in (select * from unnest($1::bigint[], $2::bigint[])) and status = $3
           order by user_id, promotion_id",
@@ -93,48 +97,50 @@ pub(in crate::store) async fn judge_late_again(
     terms
         .load(connection, locked.iter().map(|row| row.terms_id))
         .await?;
-    let mut days = Vec::new();
+    let mut days = WantedDays::default();
     for row in &locked {
         let conditions = terms.get(row.terms_id)?;
         for receipt in late.get(&row.key()).into_iter().flatten() {
-            if let Some(day) = receipt
-                .ride(&conditions)?
-                .and_then(|ride| conditions.day_of(&ride))
-            {
-                days.push((row.key(), row.receipts_month, day));
-            }
+            let ride = receipt.ride(&conditions)?;
+            days.want(row, ride.and_then(|ride| conditions.day_of(&ride)));
         }
     }
-    let mut counted_per_day = counted_per_day(connection, days).await?;
+    let mut counted_per_day = days.read(connection).await?;
     let mut judged = Judged::default();
-    let mut changes = Changes::default();
+    let mut moves = Moves::default();
     for row in &locked {
         let conditions = terms.get(row.terms_id)?;
         let mut challenge = Challenge {
             conditions: &conditions,
             started_at: row.started_at,
             challenge_deadline: row.challenge_deadline,
-            rides_completed: row.rides_completed.cast_unsigned(),
+            tally: row.tally()?,
             // Each is judged once, and no other ride is.
             recorded: HashMap::new(),
             counted_per_day: counted_per_day.remove(&row.key()).unwrap_or_default(),
         };
-        let first = judged.rides.len();
+        let before = challenge.tally;
         for receipt in late.remove(&row.key()).unwrap_or_default() {
             let Some(ride) = receipt.ride(&conditions)? else {
                 continue;
             };
-            if let Outcome::Judged(judgement) = challenge.take(&ride) {
-                judged.push(row, receipt.ride_id, judgement.verdict, judgement.details);
+            if let Outcome::Judged {
+                judgement,
+                day,
+                moved,
+            } = challenge.take(&ride)
+            {
+                if judgement.verdict == Verdict::Counted {
+                    moves.note_day(row, day);
+                }
+                let version = moved.then_some(row.version + 1);
+                judged.push(row, receipt.ride_id, judgement, day, version);
             }
         }
-        if challenge.rides_completed.cast_signed() > row.rides_completed {
-            judged.made(first, row.version + 1);
-            changes.push(row, &challenge, None, now)?;
-        }
+        moves.push(row, &challenge, &before, None, now)?;
     }
     judged.write(connection).await?;
-    changes.write(connection, now).await
+    moves.write(connection, now).await
 }
 
 async fn read_late(
@@ -148,7 +154,8 @@ async fn read_late(
     // What was recorded together came together: then the order of completion is the likely one.
     let rows = sqlx::query_as!(
         Late,
-        r#"select r.user_id, r.promotion_id, r.ride_id, r.completed_at, r.amount_cents, r.currency_code, r.distance_m,
+        r#"select r.user_id, r.promotion_id, r.ride_id, r.completed_at as "completed_at!", r.amount_cents as "amount_cents!",
+                  r.currency_code as "currency_code!", r.distance_m,
                   r.late_ride
              from unnest($1::bigint[], $2::bigint[], $3::date[], $4::timestamptz[])
                   v (user_id, promotion_id, receipts_month, deadline)
@@ -176,10 +183,11 @@ async fn read_late(
 struct Judged {
     users: Vec<i64>,
     promotions: Vec<i64>,
-    months: Vec<chrono::NaiveDate>,
+    months: Vec<NaiveDate>,
     rides: Vec<Uuid>,
     verdicts: Vec<Verdict>,
     details: Vec<Option<Value>>,
+    days: Vec<Option<NaiveDate>>,
     versions: Vec<Option<i32>>,
 }
 
@@ -188,8 +196,9 @@ impl Judged {
         &mut self,
         row: &LockedChallenge,
         ride_id: Uuid,
-        verdict: Verdict,
-        details: Option<Value>,
+        Judgement { verdict, details }: Judgement,
+        day: Option<NaiveDate>,
+        version: Option<i32>,
     ) {
         self.users.push(row.user_id);
         self.promotions.push(row.promotion_id);
@@ -197,16 +206,8 @@ impl Judged {
         self.rides.push(ride_id);
         self.verdicts.push(verdict);
         self.details.push(details);
-        self.versions.push(None);
-    }
-
-    /// Those that count, from this place on, made a version.
-    fn made(&mut self, first: usize, version: i32) {
-        for place in first..self.versions.len() {
-            if self.verdicts[place] == Verdict::Counted {
-                self.versions[place] = Some(version);
-            }
-        }
+        self.days.push(day);
+        self.versions.push(version);
     }
 
     async fn write(&self, connection: &mut PgConnection) -> Result<()> {
@@ -214,9 +215,10 @@ impl Judged {
             return Ok(());
         }
         let written = sqlx::query!(
-            "update ride_receipt r set verdict = v.verdict, details = v.details, version = v.version, late_ride = null
-               from unnest($1::bigint[], $2::bigint[], $3::date[], $4::uuid[], $5::text[], $6::jsonb[], $7::int[])
-                    v (user_id, promotion_id, receipts_month, ride_id, verdict, details, version)
+            "update ride_receipt r set verdict = v.verdict, details = v.details, version = v.version, ride_day = v.ride_day,
+                                       late_ride = null
+               from unnest($1::bigint[], $2::bigint[], $3::date[], $4::uuid[], $5::text[], $6::jsonb[], $7::int[], $9::date[])
+                    v (user_id, promotion_id, receipts_month, ride_id, verdict, details, version, ride_day)
               where r.user_id = v.user_id and r.promotion_id = v.promotion_id and r.receipts_month = v.receipts_month
                 and r.ride_id = v.ride_id and r.verdict = $8",
             &self.users,
@@ -226,7 +228,8 @@ impl Judged {
             &self.verdicts as &[Verdict],
             &self.details as &[Option<Value>],
             &self.versions as &[Option<i32>],
-            Verdict::AfterDeadline as Verdict
+            Verdict::AfterDeadline as Verdict,
+            &self.days as &[Option<NaiveDate>]
         )
         .execute(connection)
         .await?

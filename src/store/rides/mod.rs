@@ -1,36 +1,46 @@
 //! Rides applied to the challenges in progress: what a batch is, and what becomes of it.
 
 mod applier;
+mod changes;
 mod judging;
 mod late;
-mod rows;
+mod receipts;
+mod recorded;
+pub mod reversals;
 
 use std::sync::Arc;
 
 use super::participations::Receipt;
 use crate::domain::anchor::Anchor;
-use crate::domain::promotion::Verdict;
-use crate::domain::ride::Ride;
+use crate::domain::ride::RideRecord;
 use crate::domain::source::Source;
+use crate::domain::verdict::Verdict;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::wire::quarantine::ReplayOutcome;
 use crate::wire::ride_completed::QuarantineReason;
 use crate::wire::traceparent::Traceparent;
 
 pub use applier::{CONNECT_TIMEOUT, RideApplier};
-pub use judging::apply_one;
+pub use judging::{apply_one, reverse_one};
 pub(super) use late::judge_late_again;
 
-/// A ride as it came.
+/// A ride or a reversal as it came.
 #[derive(Clone, Debug)]
-pub struct IncomingRide {
-    /// The ride.
-    pub ride: Ride,
+pub struct Incoming {
+    /// What the record says.
+    pub record: RideRecord,
     /// The trace it came with, handed on to the status change it causes.
     pub traceparent: Option<Traceparent>,
 }
 
-/// A record that is not a ride.
+impl Incoming {
+    /// Whose ride it is.
+    pub const fn user_id(&self) -> UserId {
+        self.record.user_id()
+    }
+}
+
+/// A record that goes to the quarantine.
 #[derive(Clone, Debug)]
 pub struct QuarantinedRecord {
     /// Where it came from.
@@ -64,16 +74,19 @@ pub struct Range {
     pub anchor: Anchor,
 }
 
-/// What is applied together. Rides are in offset order within their partitions.
+/// What is applied together. Rides and reversals are in offset order within their partitions.
 #[derive(Debug)]
 pub struct Batch {
     /// Where it was read.
     pub source: Arc<Source>,
     /// What it covers, each partition once.
     pub ranges: Vec<Range>,
-    /// The valid rides.
-    pub rides: Vec<IncomingRide>,
-    /// The records that are none.
+    /// The valid rides and reversals.
+    pub records: Vec<Incoming>,
+    /// The reversals among them as they came. They go to the quarantine while a process of the release
+    /// before may run, which does not know them.
+    pub raw_reversals: Vec<QuarantinedRecord>,
+    /// The records that are neither.
     pub quarantined: Vec<QuarantinedRecord>,
     /// How many records had no value.
     pub tombstones: u64,
@@ -121,6 +134,10 @@ pub struct Counts {
     pub duplicates_differing: u64,
     /// Of nobody with a challenge in progress.
     pub no_participation: u64,
+    /// Reversals, whatever their effect.
+    pub reversals: u64,
+    /// Reversals that went to the quarantine, because the upgrade is not finished.
+    pub quarantined_reversals: u64,
 }
 
 impl Counts {

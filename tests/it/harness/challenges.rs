@@ -13,6 +13,7 @@ pub struct Challenges {
     /// The promotion.
     pub promotion_id: i64,
     target: i32,
+    conditions: Value,
 }
 
 /// How a challenge can have ended, or be about to.
@@ -133,6 +134,7 @@ impl Challenges {
             pool,
             promotion_id,
             target: i32::try_from(target).expect("small"),
+            conditions: conditions.clone(),
         }
     }
 
@@ -175,9 +177,11 @@ impl Challenges {
         sqlx::query(
             "with made as (
                  insert into promotion_user (user_id, promotion_id, terms_id, status, rides_target, started_at,
-                                             challenge_deadline, reward, pre_offer_id, country_code, receipts_month)
+                                             challenge_deadline, reward, pre_offer_id, country_code, receipts_month,
+                                             further_goals, rides_counted, amount_counted, days_counted)
                  select user_id, $2, (select terms_id from promotion_terms where promotion_id = $2), 'IN_PROGRESS', $3, $4,
-                        $5, $6, gen_random_uuid(), 'MX', date_trunc('month', $4 at time zone 'UTC')::date
+                        $5, $6, gen_random_uuid(), 'MX', date_trunc('month', $4 at time zone 'UTC')::date,
+                        $7, case when $7 is not null then 0 end, case when $7 is not null then 0 end, $8
                    from unnest($1) user_id
                  returning *),
              reserved as (
@@ -189,9 +193,9 @@ impl Challenges {
                  select user_id, promotion_id, clock_ms() from made join promotion_terms using (terms_id, promotion_id)
                   where conditions ? 'reminders')
              insert into event_outbox (event_id, type, user_id, promotion_id, status, version, rides_completed, rides_target,
-                                       started_at, challenge_deadline, reward, occurred_at)
+                                       started_at, challenge_deadline, reward, further_goals, occurred_at)
              select gen_random_uuid(), 'promotion.started', user_id, promotion_id, status, version, 0, rides_target, started_at,
-                    challenge_deadline, reward, clock_ms() from made",
+                    challenge_deadline, reward, further_goals, clock_ms() from made",
         )
         .bind(users)
         .bind(self.promotion_id)
@@ -199,9 +203,38 @@ impl Challenges {
         .bind(started_at.trunc_subsecs(3))
         .bind(deadline.trunc_subsecs(3))
         .bind(reward)
+        .bind(self.further_goals())
+        .bind(self.counts_days().then_some(0))
         .execute(executor)
         .await
         .expect("nobody has started yet");
+    }
+
+    /// The goals beyond the rides at the start, as a start of the service writes them.
+    fn further_goals(&self) -> Option<Value> {
+        let reached = |name: &str| {
+            let target = self
+                .conditions
+                .get(name)
+                .filter(|target| !target.is_null())?;
+            Some(json!({ "completed": 0, "target": target }))
+        };
+        let mut goals = serde_json::Map::new();
+        for (name, goal) in [
+            ("days", "target_days"),
+            ("amount_cents", "target_amount_cents"),
+        ] {
+            goals.extend(reached(goal).map(|reached| (name.to_owned(), reached)));
+        }
+        (!goals.is_empty()).then_some(Value::Object(goals))
+    }
+
+    fn counts_days(&self) -> bool {
+        ["target_days", "max_rides_per_day"].iter().any(|name| {
+            self.conditions
+                .get(name)
+                .is_some_and(|value| !value.is_null())
+        })
     }
 
     /// Where every participation stands, by client.

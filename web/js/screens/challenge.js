@@ -1,6 +1,7 @@
 // The screens of the challenge: the offer, the progress, the rides.
 
 import { h, setText } from "../dom.js";
+import { areReached, goalBars, haveFallen } from "../goals.js";
 import { actionButton, backButton, conditionsList, countdown, heading, hero, rideItems, ring } from "../ui.js";
 
 /** Before anything is known. */
@@ -30,6 +31,8 @@ export function progress({ language, clock, journey }, state) {
   const title = language.text("progress.title");
   const { reward, conditions } = state.participation;
   const circle = ring(language, title);
+  const goals = goalBars(language, conditions.currency_code);
+  const fell = h("p", { class: "quiet note" }, language.text("progress.fell"));
   const toGo = h("p", { class: "to-go" });
   const time = h("div", {});
   const list = h("ul", { class: "rides" });
@@ -37,6 +40,7 @@ export function progress({ language, clock, journey }, state) {
   const none = h("p", { class: "quiet" }, language.text("rides.none"));
   const all = actionButton(language, language.text("rides.all"), () => journey.openView("rides"), { kind: "secondary" });
   let left = null;
+  let shown = state.participation;
   let shownRides = null;
 
   const showTime = ({ settling, challenge_deadline: deadline }) => {
@@ -69,8 +73,13 @@ export function progress({ language, clock, journey }, state) {
   const update = ({ participation, rides }) => {
     const { rides_completed: done, rides_target: target } = participation;
     circle.update(done, target);
+    goals.update(participation);
+    // Why it shows less than before, until it shows more again.
+    if (haveFallen(shown, participation)) fell.hidden = false;
+    else if (participation.version !== shown.version) fell.hidden = true;
+    shown = participation;
     setText(toGo, language.text("progress.to-go", { count: target - done }));
-    toGo.hidden = participation.settling;
+    toGo.hidden = participation.settling || (done === target && !areReached(participation));
     showTime(participation);
     if (rides && rides !== shownRides) {
       shownRides = rides;
@@ -83,6 +92,7 @@ export function progress({ language, clock, journey }, state) {
   };
   all.hidden = true;
   why.hidden = true;
+  fell.hidden = true;
   update(state);
   return {
     title,
@@ -92,7 +102,7 @@ export function progress({ language, clock, journey }, state) {
       "div",
       { class: "screen" },
       heading(title, language.text("progress.reward", { amount: language.money(reward.amount_cents, reward.currency_code) })),
-      h("section", { class: "card way", "aria-label": title }, circle.node, toGo),
+      h("section", { class: "card way", "aria-label": title }, circle.node, goals.node, toGo, fell),
       time,
       h("section", { class: "card" }, h("h2", {}, language.text("rides.title")), why, none, list, all),
       h("details", { class: "card" }, h("summary", {}, language.text("progress.conditions")), conditionsList(language, conditions)),

@@ -1,6 +1,7 @@
 // The screens that say one thing: an end, an offer from elsewhere, what is missing.
 
 import { h } from "../dom.js";
+import { furtherText } from "../goals.js";
 import { actionButton, emblem, errorNumber, heading, hero } from "../ui.js";
 
 /** The challenge was completed, and the loan not claimed in time. */
@@ -25,7 +26,11 @@ export function over({ language, journey }, { participation }) {
   return message({
     emblem: "time",
     title: language.text("over.title"),
-    text: [language.text(key, { done, count, until: language.until(deadline) }), language.text("ended.next")],
+    text: [
+      language.text(key, { done, count, until: language.until(deadline) }),
+      ...[furtherText(language, participation)].filter(Boolean),
+      language.text("ended.next"),
+    ],
     action: actionButton(language, language.text("continue"), () => journey.acknowledge(promotionId)),
   });
 }

@@ -19,6 +19,8 @@ export default {
     one: "Complete {count} ride in {period}",
     other: "Complete {count} rides in {period}",
   },
+  "conditions.days": { one: "On at least {count} day", other: "On at least {count} different days" },
+  "conditions.amount": "With fares of {amount} or more in all",
   "conditions.minimum": "A fare of {amount} or more",
   "conditions.daily": { one: "At most {count} ride a day counts", other: "At most {count} rides a day count" },
   "conditions.daily-zone": {
@@ -28,6 +30,9 @@ export default {
   "conditions.countries": "In {countries}",
   "conditions.cities": "Only in the cities that take part",
   "conditions.services": "Kind of ride: {services}",
+  "conditions.distance": "{distance} or longer",
+  "conditions.hours": "Only {hours}",
+  "conditions.hours-zone": "Only {hours}, by the time of {zone}",
   "conditions.claim": "Then read the terms and apply for the loan within {period}",
 
   "progress.title": "Your challenge",
@@ -35,6 +40,9 @@ export default {
   "progress.of": { one: "of {count} ride", other: "of {count} rides" },
   "progress.ring": { one: "{done} of {count} ride", other: "{done} of {count} rides" },
   "progress.to-go": { one: "{count} ride to go", other: "{count} rides to go" },
+  "goal.days": { one: "{done} of {count} day with a ride", other: "{done} of {count} days with a ride" },
+  "goal.amount": "{done} of {target} in fares",
+  "progress.fell": "A ride was canceled or refunded afterwards, so it does not count any more.",
   "progress.left": "Time left",
   "progress.until": "Rides count {until}",
   "progress.conditions": "What counts",
@@ -70,6 +78,9 @@ export default {
   "verdict.AFTER_DEADLINE": "Finished after the end",
   "verdict.WRONG_CURRENCY": "Paid in {actual}; only {required} counts",
   "verdict.BELOW_MIN_AMOUNT": "The fare is below {required}",
+  "verdict.BELOW_MIN_DISTANCE": "Shorter than {required}",
+  "verdict.OUTSIDE_HOURS": "Rides count only {required}",
+  "verdict.REVERSED": "Canceled or refunded afterwards",
   "verdict.OUTSIDE_AREA": "Outside the area of the challenge",
   "verdict.WRONG_SERVICE_TYPE": "Another kind of ride; {required} counts",
   "verdict.DAILY_LIMIT_REACHED": {

@@ -19,6 +19,8 @@ export default {
     one: "Completa {count} viaje en {period}",
     other: "Completa {count} viajes en {period}",
   },
+  "conditions.days": { one: "En al menos {count} día", other: "En al menos {count} días distintos" },
+  "conditions.amount": "Con tarifas de {amount} o más en total",
   "conditions.minimum": "Tarifa de {amount} o más",
   "conditions.daily": {
     one: "Cuenta como máximo {count} viaje por día",
@@ -31,6 +33,9 @@ export default {
   "conditions.countries": "En {countries}",
   "conditions.cities": "Solo en las ciudades participantes",
   "conditions.services": "Tipo de viaje: {services}",
+  "conditions.distance": "De {distance} o más",
+  "conditions.hours": "Solo {hours}",
+  "conditions.hours-zone": "Solo {hours}, según la hora de {zone}",
   "conditions.claim": "Después lee las condiciones y solicita el préstamo en {period}",
 
   "progress.title": "Tu reto",
@@ -38,6 +43,9 @@ export default {
   "progress.of": { one: "de {count} viaje", other: "de {count} viajes" },
   "progress.ring": { one: "{done} de {count} viaje", other: "{done} de {count} viajes" },
   "progress.to-go": { one: "Falta {count} viaje", other: "Faltan {count} viajes" },
+  "goal.days": { one: "{done} de {count} día con un viaje", other: "{done} de {count} días con un viaje" },
+  "goal.amount": "{done} de {target} en tarifas",
+  "progress.fell": "Un viaje se canceló o se reembolsó después, por eso ya no cuenta.",
   "progress.left": "Tiempo restante",
   "progress.until": "Los viajes cuentan {until}",
   "progress.conditions": "Qué cuenta",
@@ -73,6 +81,9 @@ export default {
   "verdict.AFTER_DEADLINE": "Terminó después del final",
   "verdict.WRONG_CURRENCY": "Pagado en {actual}; solo cuenta {required}",
   "verdict.BELOW_MIN_AMOUNT": "La tarifa es menor de {required}",
+  "verdict.BELOW_MIN_DISTANCE": "Más corto que {required}",
+  "verdict.OUTSIDE_HOURS": "Los viajes cuentan solo {required}",
+  "verdict.REVERSED": "Cancelado o reembolsado después",
   "verdict.OUTSIDE_AREA": "Fuera de la zona del reto",
   "verdict.WRONG_SERVICE_TYPE": "Otro tipo de viaje; cuenta {required}",
   "verdict.DAILY_LIMIT_REACHED": {

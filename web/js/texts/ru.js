@@ -21,6 +21,13 @@ export default {
     many: "Совершите {count} поездок за {period}",
     other: "Совершите {count} поездки за {period}",
   },
+  "conditions.days": {
+    one: "Не менее чем в {count} день",
+    few: "Не менее чем в {count} разных дня",
+    many: "Не менее чем в {count} разных дней",
+    other: "Не менее чем в {count} разных дня",
+  },
+  "conditions.amount": "На общую сумму от {amount}",
   "conditions.minimum": "Стоимость от {amount}",
   "conditions.daily": {
     one: "В день засчитывается не больше {count} поездки",
@@ -37,6 +44,9 @@ export default {
   "conditions.countries": "Страна: {countries}",
   "conditions.cities": "Только в городах-участниках",
   "conditions.services": "Вид поездки: {services}",
+  "conditions.distance": "Расстояние от {distance}",
+  "conditions.hours": "Только {hours}",
+  "conditions.hours-zone": "Только {hours}, по времени {zone}",
   "conditions.claim": "Затем прочитайте условия и подайте заявку: на это есть {period}",
 
   "progress.title": "Ваше задание",
@@ -54,6 +64,14 @@ export default {
     many: "Осталось {count} поездок",
     other: "Осталось {count} поездки",
   },
+  "goal.days": {
+    one: "{done} из {count} дня с поездкой",
+    few: "{done} из {count} дней с поездкой",
+    many: "{done} из {count} дней с поездкой",
+    other: "{done} из {count} дня с поездкой",
+  },
+  "goal.amount": "{done} из {target} за поездки",
+  "progress.fell": "Поездка позже была отменена или оплата за неё возвращена, поэтому она больше не засчитана.",
   "progress.left": "Осталось времени",
   "progress.until": "Поездки засчитываются {until}",
   "progress.conditions": "Что засчитывается",
@@ -95,6 +113,9 @@ export default {
   "verdict.AFTER_DEADLINE": "Закончилась после срока",
   "verdict.WRONG_CURRENCY": "Оплата в {actual}, засчитывается только {required}",
   "verdict.BELOW_MIN_AMOUNT": "Стоимость меньше {required}",
+  "verdict.BELOW_MIN_DISTANCE": "Короче, чем {required}",
+  "verdict.OUTSIDE_HOURS": "Засчитываются только поездки {required}",
+  "verdict.REVERSED": "Позже отменена, или оплата возвращена",
   "verdict.OUTSIDE_AREA": "За пределами зоны задания",
   "verdict.WRONG_SERVICE_TYPE": "Другой вид поездки, засчитывается {required}",
   "verdict.DAILY_LIMIT_REACHED": {
