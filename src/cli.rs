@@ -85,6 +85,9 @@ pub enum Command {
     Erase(EraseArgs),
     /// After a restore, with everything else stopped: compare the database with the status topic
     Reconcile(ReconcileArgs),
+    /// Recount participations from their receipts, and compare them with the outbox and the status topic;
+    /// changes nothing
+    Verify(VerifyArgs),
     /// Print a development token (HS256 only)
     Token(TokenArgs),
     /// Check configuration, names, TLS, Kafka, Postgres, schema and clocks
@@ -174,6 +177,10 @@ pub struct ImportPreOffersArgs {
     /// Format of the report
     #[arg(long, value_enum, default_value_t, env = "RIDE_PROMO_IMPORT_OUTPUT")]
     pub output: ReportOutput,
+
+    /// Judge every line and report what would come of it, and change nothing
+    #[arg(long, env = "RIDE_PROMO_IMPORT_DRY_RUN", value_parser = FalseyValueParser::new())]
+    pub dry_run: bool,
 }
 
 /// The format of an import's report.
@@ -505,6 +512,32 @@ pub struct ReconcileArgs {
         value_parser = clap::value_parser!(i64).range(1..)
     )]
     pub accept_loss: Option<i64>,
+}
+
+/// `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Only the participations of this client
+    #[arg(long, value_name = "ID", env = "RIDE_PROMO_VERIFY_USER", value_parser = clap::value_parser!(i64).range(1..))]
+    pub user: Option<i64>,
+
+    /// Only participations that were started at this instant or later, RFC 3339
+    #[arg(long, value_name = "STARTED_AT", env = "RIDE_PROMO_VERIFY_SINCE", value_parser = instant)]
+    pub since: Option<Instant>,
+
+    /// How differences are written: a line each
+    #[arg(long, value_enum, default_value_t, env = "RIDE_PROMO_VERIFY_FORMAT")]
+    pub format: VerifyFormat,
+}
+
+/// How differences are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum VerifyFormat {
+    /// For people
+    #[default]
+    Text,
+    /// JSON objects, the last of which is the summary
+    Json,
 }
 
 /// `token`.

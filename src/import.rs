@@ -11,7 +11,7 @@ use crate::domain::fields::shown;
 use crate::input::{self, Line, Lines, MAX_LINE_BYTES};
 use crate::store::audit::Author;
 use crate::store::audit::IMPORT_CALL;
-use crate::store::pre_offers::{Journal, NumberedLine};
+use crate::store::pre_offers::{Journal, NumberedLine, TriedImport};
 use crate::store::{Store, StoreError};
 use crate::wire::pre_offer::{
     self, BadLine, CsvColumns, CsvRecord, ImportReport, LOST_LINE_ENDS, MAX_REJECTIONS,
@@ -93,14 +93,15 @@ pub enum ImportError {
 }
 
 /// Imports every line of a text, plain or gzip, in bounded memory. `actor` is the importer and `file`
-/// the name of the text, for the audit. `progress` is called from time to time with the number of
-/// lines read.
+/// the name of the text, for the audit. With `dry_run` nothing is changed, and the report says what an
+/// import would come to. `progress` is called from time to time with the number of lines read.
 pub async fn import_pre_offers<R>(
     store: &Store,
     reader: R,
     format: Format,
     actor: &str,
     file: Option<&str>,
+    dry_run: bool,
     progress: impl FnMut(u64) + Send,
 ) -> Result<ImportReport, ImportError>
 where
@@ -115,8 +116,15 @@ where
         },
         named => named,
     };
+    let tried = if dry_run {
+        let begun = store.try_import().await;
+        Some(begun.map_err(|source| ImportError::Store { line: 0, source })?)
+    } else {
+        None
+    };
     let mut import = Import {
         store,
+        tried,
         journal: Journal {
             file: file.map(str::to_owned),
             author: Author {
@@ -147,6 +155,8 @@ where
 
 struct Import<'s, P> {
     store: &'s Store,
+    /// Set where the import is only tried.
+    tried: Option<TriedImport>,
     /// The report so far. Its counts leave out the valid lines that wait in `batch`, except for
     /// `read`.
     journal: Journal,
@@ -163,6 +173,7 @@ impl<P: FnMut(u64) + Send> Import<'_, P> {
         ImportReport {
             counts: self.journal.before,
             rejections: std::mem::take(&mut self.listed),
+            dry_run: self.tried.is_some(),
         }
     }
 
@@ -247,13 +258,16 @@ impl<P: FnMut(u64) + Send> Import<'_, P> {
         // followed.
         if !self.batch.is_empty() || self.journal.audit_id.is_some() {
             let batch = std::mem::take(&mut self.batch);
-            let imported = self
-                .store
-                .import_pre_offers(batch, self.journal.clone())
-                .await
-                .map_err(|source| ImportError::Store { line, source })?;
+            let imported = match &mut self.tried {
+                Some(tried) => tried.import(&batch, &self.journal).await,
+                None => {
+                    let journal = self.journal.clone();
+                    self.store.import_pre_offers(batch, journal).await
+                }
+            };
+            let imported = imported.map_err(|source| ImportError::Store { line, source })?;
             self.journal.before = imported.counts;
-            self.journal.audit_id = Some(imported.audit_id);
+            self.journal.audit_id = imported.audit_id;
             for (line, product_id) in imported.unknown_products {
                 self.rejections.push(Rejection {
                     line,

@@ -16,7 +16,7 @@ use ride_promo::cli::{
     BackTestArgs, Cli, Command, DemoArgs, DoctorArgs, EraseArgs, HealthcheckArgs, ImportCommand,
     ImportFormat, ImportPreOffersArgs, MigrateArgs, OpenapiArgs, PositionsCommand, ReceiptsCommand,
     ReceiptsMoveMonthArgs, ReconcileArgs, ReplayCommand, ReplayRidesArgs, ReportForm, ReportOutput,
-    RepublishArgs, RideFormat, ServeArgs, Speed, TokenArgs,
+    RepublishArgs, RideFormat, ServeArgs, Speed, TokenArgs, VerifyArgs, VerifyFormat,
 };
 use ride_promo::clock::Clock;
 use ride_promo::config::{Config, ConfigError, Needs, Problem};
@@ -75,6 +75,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Republish(args) => republish(cli, args),
         Command::Erase(args) => erase(cli, args),
         Command::Reconcile(args) => reconcile(cli, args),
+        Command::Verify(args) => verify(cli, args),
         Command::Token(args) => issue_token(cli, args),
         Command::Doctor(args) => examine(cli, args),
         Command::Healthcheck(args) => healthcheck(cli, args),
@@ -194,6 +195,7 @@ fn import_pre_offers(cli: &Cli, args: &ImportPreOffersArgs) -> anyhow::Result<Ex
             format,
             &operator(),
             name.as_deref(),
+            args.dry_run,
             |lines| progress.set(lines),
         )
         .await;
@@ -590,6 +592,70 @@ fn reconcile(cli: &Cli, args: &ReconcileArgs) -> anyhow::Result<ExitCode> {
             },
         )
     })
+}
+
+fn verify(cli: &Cli, args: &VerifyArgs) -> anyhow::Result<ExitCode> {
+    let config = configured(cli, Needs::DATABASE_AND_KAFKA)?;
+    let scope = store::recount::Scope {
+        user_id: args.user,
+        since: args.since,
+    };
+    block_on(async {
+        let stop = CancellationToken::new();
+        stop_on_signal(stop.clone())?;
+        let store = serve::store_for(&config.database, recovery::verify::PURPOSE)?;
+        let mut progress = Progress::of_unknown_length("participations");
+        let mut written = Ok(());
+        let verified = recovery::verify::verify(
+            &config.kafka,
+            &store,
+            scope,
+            &stop,
+            &mut progress,
+            |difference| {
+                if written.is_ok() {
+                    written = write_difference(args.format, difference);
+                }
+            },
+        )
+        .await;
+        progress.finish();
+        let found = verified?;
+        written?;
+        let summary = match args.format {
+            VerifyFormat::Text => format!(
+                "{} participations recounted with {} receipts, {} skipped because their receipts were dropped; {} differences\n",
+                found.participations, found.receipts, found.skipped, found.differences
+            ),
+            VerifyFormat::Json => format!("{}\n", serde_json::to_string(&found)?),
+        };
+        answer(summary.as_bytes())?;
+        Ok(if found.differences == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    })
+}
+
+fn write_difference(
+    format: VerifyFormat,
+    difference: &store::recount::Disagreement,
+) -> anyhow::Result<()> {
+    let store::recount::Disagreement {
+        user_id,
+        promotion_id,
+        what,
+    } = difference;
+    let line = match format {
+        VerifyFormat::Text => format!("{user_id}:{promotion_id}  {what}\n"),
+        VerifyFormat::Json => {
+            let object =
+                json!({ "user_id": user_id, "promotion_id": promotion_id, "difference": what });
+            format!("{object}\n")
+        }
+    };
+    answer(line.as_bytes()).map(drop)
 }
 
 /// Who runs this command, as far as the environment says.

@@ -26,6 +26,7 @@ pub struct Progress {
     began: Instant,
     shown: Instant,
     bar: Option<ProgressBar>,
+    is_silent: bool,
 }
 
 impl Progress {
@@ -37,6 +38,14 @@ impl Progress {
     /// For work of unknown length.
     pub fn of_unknown_length(unit: &'static str) -> Self {
         Self::new(unit, None, Arc::default())
+    }
+
+    /// Of work within the service, where the log says what it came to.
+    pub fn silent() -> Self {
+        let mut progress = Self::new("", None, Arc::default());
+        progress.bar = None;
+        progress.is_silent = true;
+        progress
     }
 
     fn new(unit: &'static str, bytes_total: Option<u64>, bytes_read: Arc<AtomicU64>) -> Self {
@@ -64,6 +73,7 @@ impl Progress {
             began: now,
             shown: now,
             bar,
+            is_silent: false,
         }
     }
 
@@ -74,7 +84,7 @@ impl Progress {
         } else {
             PLAIN_EVERY
         };
-        if self.shown.elapsed() < every {
+        if self.is_silent || self.shown.elapsed() < every {
             return;
         }
         self.shown = Instant::now();

@@ -9,6 +9,7 @@ pub mod connection;
 pub mod console;
 pub mod cors;
 pub mod documents;
+pub mod dry_run;
 pub mod encoding;
 pub mod etag;
 pub mod examples;

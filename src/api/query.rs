@@ -110,11 +110,14 @@ impl Params {
         })
     }
 
-    /// `true` or `false`.
+    /// `true` or `false`; anything else, nothing too, is an invalid request that names it.
     pub fn flag(&mut self, name: &'static str) -> Result<Option<bool>> {
-        self.parsed(name, |text| {
-            text.parse().map_err(|_| "must be true or false".to_owned())
-        })
+        match self.value(name) {
+            None => Ok(None),
+            Some("true") => Ok(Some(true)),
+            Some("false") => Ok(Some(false)),
+            Some(_) => Err(Problem::invalid_field(name, "must be true or false")),
+        }
     }
 
     /// An instant, RFC 3339.

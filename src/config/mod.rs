@@ -144,6 +144,8 @@ pub struct Config {
     pub relay: RelayConfig,
     /// Expiring what has run out.
     pub sweep: SweepConfig,
+    /// Recounting participations.
+    pub verify: VerifyConfig,
     /// Erasing clients.
     pub erase: EraseConfig,
     /// The log.
@@ -383,6 +385,13 @@ pub struct SweepConfig {
     pub batch_max: usize,
 }
 
+/// `[verify]`: recounting participations now and then.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VerifyConfig {
+    /// Between the end of one recount and the begin of the next; zero for none.
+    pub interval: Duration,
+}
+
 /// `[erase]`: erasing clients.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EraseConfig {
@@ -516,6 +525,9 @@ fn read(
             ),
             interval: reader.duration("sweep.interval", SECOND, 50 * MILLISECOND..=HOUR),
             batch_max: reader.number("sweep.batch_max", 500, 1..=10_000),
+        },
+        verify: VerifyConfig {
+            interval: reader.duration("verify.interval", Duration::ZERO, Duration::ZERO..=30 * DAY),
         },
         erase: erase(&mut reader, &topics),
         log: log(&mut reader),

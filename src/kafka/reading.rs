@@ -1,12 +1,12 @@
-//! Reads a whole topic once, from its beginning to its end, for commands that belong to no group.
+//! Reads a topic to its end, for commands that belong to no group.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
-use rdkafka::message::BorrowedMessage;
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,19 @@ pub fn read_to_end(
     topic: &str,
     role: &'static str,
     stop: &CancellationToken,
+    each: impl FnMut(&BorrowedMessage<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    read_on(kafka, topic, role, stop, &mut BTreeMap::new(), each)
+}
+
+/// As [`read_to_end`], from the offsets of `next`, or from the beginning of a partition that is not
+/// there. Afterwards they are those behind the last record read.
+pub fn read_on(
+    kafka: &KafkaConfig,
+    topic: &str,
+    role: &'static str,
+    stop: &CancellationToken,
+    next: &mut BTreeMap<i32, i64>,
     mut each: impl FnMut(&BorrowedMessage<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let consumer: BaseConsumer<LogContext> = tail_consumer(kafka)
@@ -51,7 +64,9 @@ pub fn read_to_end(
     }
     let mut assignment = TopicPartitionList::with_capacity(unread.len());
     for partition in &unread {
-        assignment.add_partition_offset(topic, *partition, Offset::Beginning)?;
+        let from = next.get(partition);
+        let from = from.map_or(Offset::Beginning, |offset| Offset::Offset(*offset));
+        assignment.add_partition_offset(topic, *partition, from)?;
     }
     consumer
         .assign(&assignment)
@@ -65,6 +80,7 @@ pub fn read_to_end(
             Some(Ok(message)) => {
                 progress_at = Instant::now();
                 each(&message)?;
+                next.insert(message.partition(), message.offset() + 1);
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 progress_at = Instant::now();

@@ -5,27 +5,18 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, Producer as _};
-use serde_json::Value;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::status_topic::Reading;
 use crate::config::KafkaConfig;
 use crate::kafka;
 use crate::progress::Progress;
 use crate::store::Store;
 use crate::store::audit::Author;
 use crate::store::identity::Standing;
-use crate::store::reconcile::{Difference, Published, Reconciliation, Side};
+use crate::store::reconcile::{Difference, Side};
 use crate::wire::format_instant;
-use crate::wire::promotion_status::PromotionStatus;
-
-/// Records passed to Postgres at once.
-const BATCH: usize = 1_000;
-
-/// Batches that are read ahead.
-const BATCHES_AHEAD: usize = 4;
 
 /// The reason in the audit of accepting another server.
 const RECONCILED: &str = "reconciled with the status topic";
@@ -75,7 +66,11 @@ pub async fn reconcile(
         fence(kafka, shard).await?;
     }
     let mut summary = Summary::default();
-    load(kafka, &mut reconciliation, &mut summary, stop, progress).await?;
+    let mut reading = Reading::default();
+    reading
+        .read_on(kafka, reconciliation.newest(), stop, progress)
+        .await?;
+    (summary.records, summary.unreadable) = (reading.records, reading.unreadable);
     for side in [Side::Topic, Side::Database] {
         let mut after = None;
         loop {
@@ -133,77 +128,4 @@ async fn fence(kafka: &KafkaConfig, shard: i16) -> anyhow::Result<()> {
             .context("taking over the relay's transactional id")
     })
     .await?
-}
-
-/// Reads the topic to its end into the reconciliation.
-async fn load(
-    kafka: &KafkaConfig,
-    reconciliation: &mut Reconciliation,
-    summary: &mut Summary,
-    stop: &CancellationToken,
-    progress: &mut Progress,
-) -> anyhow::Result<()> {
-    let (send, mut receive) = mpsc::channel::<Vec<Published>>(BATCHES_AHEAD);
-    let reader = {
-        let (kafka, stop) = (kafka.clone(), stop.clone());
-        tokio::task::spawn_blocking(move || read(&kafka, &stop, &send))
-    };
-    while let Some(batch) = receive.recv().await {
-        summary.records += batch.len() as u64;
-        reconciliation.take(&batch).await?;
-        progress.set(summary.records);
-    }
-    summary.unreadable = reader.await??;
-    Ok(())
-}
-
-/// Reads the topic in batches; returns the number of foreign records.
-fn read(
-    kafka: &KafkaConfig,
-    stop: &CancellationToken,
-    send: &mpsc::Sender<Vec<Published>>,
-) -> anyhow::Result<u64> {
-    let topic = kafka.status_topic.as_str();
-    let mut batch = Vec::with_capacity(BATCH);
-    let mut unreadable = 0;
-    kafka::read_to_end(kafka, topic, "reconcile", stop, |message| {
-        match published(message.partition(), message.key(), message.payload()) {
-            Some(record) => batch.push(record),
-            None => {
-                unreadable += 1;
-                let (partition, offset) = (message.partition(), message.offset());
-                tracing::warn!(topic, partition, offset, "not a status event; skipped");
-            }
-        }
-        if batch.len() >= BATCH {
-            let full = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
-            send.blocking_send(full).context("the comparison ended")?;
-        }
-        Ok(())
-    })?;
-    if !batch.is_empty() {
-        send.blocking_send(batch).context("the comparison ended")?;
-    }
-    Ok(unreadable)
-}
-
-/// A status event of this service, from its key and value.
-fn published(partition: i32, key: Option<&[u8]>, value: Option<&[u8]>) -> Option<Published> {
-    let (user_id, promotion_id) = std::str::from_utf8(key?).ok()?.split_once(':')?;
-    let key = (user_id.parse().ok()?, promotion_id.parse().ok()?);
-    let event: Option<Value> = match value {
-        None => None,
-        Some(bytes) => {
-            let event: PromotionStatus = serde_json::from_slice(bytes).ok()?;
-            if (event.state.user_id, event.state.promotion_id) != key {
-                return None;
-            }
-            Some(serde_json::to_value(event).ok()?)
-        }
-    };
-    Some(Published {
-        key,
-        partition,
-        event,
-    })
 }

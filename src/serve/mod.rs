@@ -17,6 +17,7 @@ use crate::config::{Config, DatabaseConfig};
 use crate::ingest::Ingest;
 use crate::kafka::Cluster;
 use crate::readiness::{Readiness, Role};
+use crate::recovery;
 use crate::relay::Relay;
 use crate::store::Store;
 use crate::store::erasure::ErasureKey;
@@ -207,6 +208,17 @@ impl Process {
         if self.has(Role::Sweep) {
             let rewards = Arc::clone(&sweep).expire_rewards(self.stop.clone());
             running.inputs.spawn("the role sweep", rewards);
+            let interval = self.config.verify.interval;
+            if !interval.is_zero() {
+                let recounts = recovery::verify::every(
+                    interval,
+                    self.config.kafka.clone(),
+                    self.store.clone(),
+                    Arc::clone(&self.metrics),
+                    self.stop.clone(),
+                );
+                running.inputs.spawn("the recount", recounts);
+            }
             let reminders = Arc::clone(&sweep).remind(self.stop.clone());
             running.inputs.spawn("the role sweep", reminders);
             let extensions = Arc::clone(&sweep).extend_deadlines(self.stop.clone());

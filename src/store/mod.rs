@@ -39,8 +39,10 @@ pub mod schema;
 mod span;
 mod state;
 pub mod stats;
+pub mod status_newest;
 pub mod upgrade;
 pub mod users;
+pub mod verify_lease;
 mod words;
 
 use std::path::PathBuf;
@@ -257,11 +259,21 @@ impl Store {
         T: Send + 'static,
         F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T>> + Send + Sync + 'static,
     {
+        self.run_or_try_tx(name, false, f).await
+    }
+
+    /// As [`Store::run_tx`]; where it is only tried, the transaction is rolled back in the end and
+    /// nothing is changed.
+    pub async fn run_or_try_tx<T, F>(&self, name: &'static str, only_tried: bool, f: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T>> + Send + Sync + 'static,
+    {
         let (store, options) = (self.clone(), self.options());
         let transaction = async move {
             let mut tries = 1;
             loop {
-                match try_tx(&store, &f).await {
+                match try_tx(&store, only_tried, &f).await {
                     Err(error) if error.is_conflict() && tries < MOST_TRIES => {
                         tracing::debug!(transaction = name, tries, %error, "trying again");
                         tries += 1;
@@ -276,7 +288,7 @@ impl Store {
     }
 }
 
-async fn try_tx<T, F>(store: &Store, f: &F) -> Result<T>
+async fn try_tx<T, F>(store: &Store, only_tried: bool, f: &F) -> Result<T>
 where
     F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T>> + Send + Sync,
 {
@@ -284,7 +296,11 @@ where
     let transaction = async {
         let mut tx = connection.begin().await?;
         let result = f(&mut tx).await?;
-        tx.commit().await?;
+        if only_tried {
+            tx.rollback().await?;
+        } else {
+            tx.commit().await?;
+        }
         Ok::<_, StoreError>(result)
     };
     match tokio::time::timeout(TRANSACTION_TIMEOUT, transaction).await {

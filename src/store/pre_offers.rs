@@ -1,5 +1,7 @@
 //! Pre-offers: the import of a batch of lines (contract 7).
 
+mod tried;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -11,6 +13,8 @@ use super::audit::{self, Author};
 use super::{Result, Store, StoreError, must_be_all};
 use crate::domain::{Instant, PromotionId};
 use crate::wire::pre_offer::{ImportCounts, PreOfferLine};
+
+pub use tried::TriedImport;
 
 const UNIQUE_EXTERNAL_ID: &str = "pre_offer_external_id_key";
 
@@ -44,8 +48,8 @@ pub struct Journal {
 pub struct BatchImported {
     /// The import up to here.
     pub counts: ImportCounts,
-    /// Its entry in the audit.
-    pub audit_id: i64,
+    /// Its entry in the audit; `None` of an import that is only tried.
+    pub audit_id: Option<i64>,
     /// Lines that were rejected because there is no such product, with its id.
     pub unknown_products: Vec<(u64, i64)>,
     /// Lines that were imported without a promotion because there is none of that key.
@@ -161,6 +165,19 @@ fn fold<'a>(
     folded
 }
 
+/// What the import has come to with this batch.
+fn counts(journal: &Journal, folded: &Folded<'_>) -> ImportCounts {
+    let before = journal.before;
+    ImportCounts {
+        read: before.read,
+        imported: before.imported + folded.imported,
+        updated: before.updated + folded.updated,
+        unchanged: before.unchanged + folded.unchanged,
+        without_promotion: before.without_promotion + folded.without_promotion,
+        rejected: before.rejected + folded.unknown_products.len() as u64,
+    }
+}
+
 async fn import(
     connection: &mut PgConnection,
     lines: &[NumberedLine],
@@ -200,18 +217,10 @@ async fn import(
     }
     new.insert(connection).await?;
     known.update(connection).await?;
-    let before = journal.before;
-    let counts = ImportCounts {
-        read: before.read,
-        imported: before.imported + folded.imported,
-        updated: before.updated + folded.updated,
-        unchanged: before.unchanged + folded.unchanged,
-        without_promotion: before.without_promotion + folded.without_promotion,
-        rejected: before.rejected + folded.unknown_products.len() as u64,
-    };
+    let counts = counts(journal, &folded);
     Ok(BatchImported {
         counts,
-        audit_id: write_journal(connection, journal, counts).await?,
+        audit_id: Some(write_journal(connection, journal, counts).await?),
         unknown_products: folded.unknown_products,
         unknown_promotion_keys: folded.unknown_promotion_keys,
     })

@@ -107,10 +107,16 @@ impl Store {
         Ok(row.map(Promotion::from))
     }
 
-    /// Creates a promotion. The caller asks [`NewPromotion::needs_finished_upgrade`] before.
-    pub async fn create_promotion(&self, new: NewPromotion, author: &Author) -> Result<Created> {
+    /// Creates a promotion; with `dry_run` only says what would come of it. The caller asks
+    /// [`NewPromotion::needs_finished_upgrade`] before.
+    pub async fn create_promotion(
+        &self,
+        new: NewPromotion,
+        author: &Author,
+        dry_run: bool,
+    ) -> Result<Created> {
         let author = author.clone();
-        self.run_tx("create_promotion", move |connection| {
+        self.run_or_try_tx("create_promotion", dry_run, move |connection| {
             let (new, author) = (new.clone(), author.clone());
             Box::pin(async move {
                 let created = sqlx::query_as!(
@@ -146,14 +152,15 @@ impl Store {
         .await
     }
 
-    /// Changes what the patch names, where the precondition holds. The caller asks
-    /// [`PromotionPatch::needs_finished_upgrade`] before.
+    /// Changes what the patch names, where the precondition holds; with `dry_run` only says what would
+    /// come of it. The caller asks [`PromotionPatch::needs_finished_upgrade`] before.
     pub async fn patch_promotion(
         &self,
         promotion_id: PromotionId,
         patch: PromotionPatch,
         precondition: &Precondition,
         author: &Author,
+        dry_run: bool,
     ) -> Result<Patched> {
         if patch.is_empty() {
             let promotion = self.promotion(promotion_id).await?;
@@ -163,7 +170,7 @@ impl Store {
             return Ok(promotion.map_or(Patched::NoSuchPromotion, Patched::Patched));
         }
         let (precondition, author) = (precondition.clone(), author.clone());
-        self.run_tx("patch_promotion", move |connection| {
+        self.run_or_try_tx("patch_promotion", dry_run, move |connection| {
             let (patch, precondition) = (patch.clone(), precondition.clone());
             let author = author.clone();
             Box::pin(async move {

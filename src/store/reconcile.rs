@@ -1,6 +1,5 @@
 //! Comparing the participations with what the status topic last said of each, after a restore to an
-//! earlier moment. The topic's newest records go into a temporary table, so that memory holds a page
-//! of keys, however many there are.
+//! earlier moment. Memory holds a page of keys, however many there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,12 +11,13 @@ use super::audit::{self, Author};
 use super::outbox::ShardLease;
 use super::republish::{Key, Lift, lift, publish_again};
 use super::state::state_of;
+use super::status_newest::StatusNewest;
 use super::{Result, Store, StoreError};
 use crate::domain::goals::FurtherGoals;
 use crate::domain::participation::{ExpiredReason, StatusName};
 use crate::domain::reward::Reward;
 use crate::domain::{Instant, PromotionId, UserId};
-use crate::postgres::{SESSION_NAME, Settings};
+use crate::postgres::SESSION_NAME;
 use crate::wire::participation::State;
 use crate::wire::promotion_status::PromotionStatus;
 
@@ -26,17 +26,6 @@ pub const PURPOSE: &str = "reconcile";
 
 /// Keys compared in one transaction.
 const PAGE: i64 = 500;
-
-/// A record of the status topic.
-#[derive(Clone, Debug)]
-pub struct Published {
-    /// Its key.
-    pub key: Key,
-    /// Its partition.
-    pub partition: i32,
-    /// Its value; `None` for a tombstone.
-    pub event: Option<Value>,
-}
 
 /// What differs at one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,7 +202,7 @@ pub enum Side {
 /// A reconciliation under way: a session with the topic's newest records, and the relay's lock.
 #[derive(Debug)]
 pub struct Reconciliation {
-    connection: PgConnection,
+    newest: StatusNewest,
     leases: Vec<ShardLease>,
     store: Store,
     audit_id: Option<i64>,
@@ -244,23 +233,8 @@ impl Store {
                 None => return Ok(None),
             }
         }
-        let mut connection = self
-            // One statement may go through very many rows.
-            .connect(&Settings::new(PURPOSE).with("statement_timeout", "0"))
-            .await?;
-        sqlx::raw_sql(
-            "create temporary table status_newest (
-                 user_id      bigint  not null,
-                 promotion_id bigint  not null,
-                 partition    integer not null,
-                 version      integer not null,
-                 event        jsonb,
-                 primary key (user_id, promotion_id))",
-        )
-        .execute(&mut connection)
-        .await?;
         Ok(Some(Reconciliation {
-            connection,
+            newest: self.status_newest(PURPOSE).await?,
             leases,
             store: self.clone(),
             audit_id: None,
@@ -306,38 +280,9 @@ impl Store {
 }
 
 impl Reconciliation {
-    /// Takes records in, in the order of their offsets: the last of a key stays. Of a key that is in
-    /// several partitions, as after a change of their number, the highest version.
-    pub async fn take(&mut self, records: &[Published]) -> Result<()> {
-        let mut newest: BTreeMap<Key, &Published> = BTreeMap::new();
-        for record in records {
-            match newest.get(&record.key) {
-                Some(other)
-                    if other.partition != record.partition && version(other) > version(record) => {}
-                _ => drop(newest.insert(record.key, record)),
-            }
-        }
-        let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = newest.keys().copied().unzip();
-        let partitions: Vec<i32> = newest.values().map(|record| record.partition).collect();
-        let versions: Vec<i32> = newest.values().map(|record| version(record)).collect();
-        let events: Vec<Option<Value>> =
-            newest.values().map(|record| record.event.clone()).collect();
-        // Not a checked query: the table is this session's own.
-        sqlx::query(
-            "insert into status_newest
-             select * from unnest($1::bigint[], $2::bigint[], $3::int[], $4::int[], $5::jsonb[])
-             on conflict (user_id, promotion_id) do update
-                set partition = excluded.partition, version = excluded.version, event = excluded.event
-              where status_newest.partition = excluded.partition or status_newest.version <= excluded.version",
-        )
-        .bind(&users)
-        .bind(&promotions)
-        .bind(&partitions)
-        .bind(&versions)
-        .bind(&events)
-        .execute(&mut self.connection)
-        .await?;
-        Ok(())
+    /// The table of the topic's newest records, to take records in.
+    pub fn newest(&mut self) -> &mut StatusNewest {
+        &mut self.newest
     }
 
     /// Compares the next keys of a side, those after `after`, and puts right what differs if `apply`
@@ -352,7 +297,7 @@ impl Reconciliation {
         for lease in &mut self.leases {
             lease.check().await?;
         }
-        let mut tx = self.connection.begin().await?;
+        let mut tx = self.newest.connection.begin().await?;
         let keys = match side {
             Side::Topic => topic_keys(&mut tx, after).await?,
             Side::Database => database_keys(&mut tx, after).await?,
@@ -412,17 +357,6 @@ fn name(difference: &Difference) -> &'static str {
         Difference::RewardLost { .. } => "held",
         Difference::Erased => "left",
     }
-}
-
-/// A tombstone counts as below every version.
-fn version(record: &Published) -> i32 {
-    let version = record
-        .event
-        .as_ref()
-        .and_then(|event| event["version"].as_i64());
-    version
-        .and_then(|version| version.try_into().ok())
-        .unwrap_or(0)
 }
 
 /// Keys with the topic's newest event: `None` where it has none, `Some(None)` for a tombstone.

@@ -13,7 +13,7 @@ use super::audit::{self, Author};
 use super::{Result, Store};
 use crate::domain::participation::StatusName;
 use crate::domain::{Instant, PromotionId, UserId};
-use crate::wire::promotion_status::EventType;
+use crate::wire::promotion_status::{Cause, EventType};
 
 /// A participation.
 pub type Key = (UserId, PromotionId);
@@ -208,17 +208,18 @@ pub(super) async fn lift(connection: &mut PgConnection, lifts: &[Lift]) -> Resul
           returning p.*)
          insert into event_outbox (event_id, type, user_id, promotion_id, status, previous_status, version, rides_completed,
                                    rides_target, started_at, challenge_deadline, completed_at, reward_deadline, rewarded_at,
-                                   expired_at, expired_reason, reward, further_goals, occurred_at)
+                                   expired_at, expired_reason, reward, further_goals, occurred_at, cause)
          select last_event_id, last_event_type, user_id, promotion_id, status, last_event_previous_status, version, rides_completed,
                 rides_target, started_at, challenge_deadline, completed_at, reward_deadline, rewarded_at, expired_at,
-                expired_reason, reward, further_goals, last_event_at
+                expired_reason, reward, further_goals, last_event_at, $7
            from lifted order by user_id, promotion_id",
         &users,
         &promotions,
         &versions,
         &types as &[EventType],
         &event_ids,
-        now
+        now,
+        Cause::Operator as Cause
     )
     .execute(connection)
     .await?;

@@ -20,10 +20,11 @@ use crate::domain::ride::RideSource;
 use crate::domain::schedule::Schedule;
 use crate::domain::split::SplitStatus;
 use crate::domain::{Instant, PromotionId, UserId};
+use crate::wire::promotion_status::{Cause, EventType};
 use crate::wire::receipt;
 use crate::wire::user::{
-    ActivePreOffer, Application, Eligibility, LatestParticipation, PreOffer as ImportedPreOffer,
-    Session, Split, User, UserParticipation,
+    ActivePreOffer, Application, Eligibility, HistoryEntry, LatestParticipation,
+    PreOffer as ImportedPreOffer, Session, Split, User, UserParticipation,
 };
 
 /// Most quarantined records in the operator's view; the quarantine's own list has all.
@@ -341,6 +342,7 @@ async fn participations(
     )
     .fetch_all(&mut *connection)
     .await?;
+    let mut histories = histories(connection, user_id).await?;
     let mut participations = Vec::with_capacity(rows.len());
     for row in rows {
         // A client has few; the same snapshot has every one of them.
@@ -354,7 +356,35 @@ async fn participations(
             country_code: row.country_code,
             acknowledged_at: row.acknowledged_at,
             receipts: receipts.remove(&row.promotion_id).unwrap_or_default(),
+            history: histories.remove(&row.promotion_id).unwrap_or_default(),
         });
     }
     Ok(participations)
+}
+
+/// The versions of the client's participations that are more than counted rides, oldest first.
+async fn histories(
+    connection: &mut PgConnection,
+    user_id: UserId,
+) -> Result<HashMap<PromotionId, Vec<HistoryEntry>>> {
+    let rows = sqlx::query!(
+        r#"select promotion_id, version, type as "event_type: EventType", occurred_at, cause as "cause: Cause"
+             from participation_history where user_id = $1 order by promotion_id, version"#,
+        user_id
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut histories: HashMap<PromotionId, Vec<HistoryEntry>> = HashMap::new();
+    for row in rows {
+        histories
+            .entry(row.promotion_id)
+            .or_default()
+            .push(HistoryEntry {
+                version: row.version,
+                event_type: row.event_type,
+                occurred_at: row.occurred_at,
+                cause: row.cause,
+            });
+    }
+    Ok(histories)
 }

@@ -15,7 +15,7 @@ use crate::domain::promotion::Verdict;
 use crate::domain::ride::RideSource;
 use crate::domain::split::{MissingSplit, SplitStatus};
 use crate::wire::erasure::ErasedLoan;
-use crate::wire::promotion_status::EventType;
+use crate::wire::promotion_status::{Cause, EventType};
 use crate::wire::quarantine::QuarantineStatus;
 use crate::wire::ride_completed::QuarantineReason;
 
@@ -53,6 +53,7 @@ macro_rules! as_text {
 }
 
 as_text!(
+    Cause,
     DeadlineOf,
     ErasedLoan,
     EventType,

@@ -212,6 +212,12 @@ pub struct SweepMetrics {
     pub held_back: Family<IntGauge>,
     /// Participations expired, by reason.
     pub expired: Family<IntCounter>,
+    /// Differences that the last recount by `verify.interval` found.
+    pub verify_differences: IntGauge,
+    /// Participations that it skipped.
+    pub verify_skipped: IntGauge,
+    /// When it ended, as Unix time; 0 where there was none in this process.
+    pub verify_last_end_timestamp_seconds: Gauge,
     /// Seconds for which the reminder that waits longest has been due and not recorded; 0 where none
     /// is.
     pub reminders_due_age_seconds: Gauge,
@@ -527,6 +533,18 @@ impl Metrics {
                     "Participations expired",
                     "reason",
                     &ExpiredReason::WORDS,
+                ),
+                verify_differences: make.gauge(
+                    "verify_differences",
+                    "Differences that the last recount found",
+                ),
+                verify_skipped: make.gauge(
+                    "verify_skipped",
+                    "Participations that the last recount skipped",
+                ),
+                verify_last_end_timestamp_seconds: make.float(
+                    "verify_last_end_timestamp_seconds",
+                    "Unix time of the end of the last recount, 0 for none",
                 ),
                 reminders_due_age_seconds: make.float(
                     "reminders_due_age_seconds",

@@ -30,6 +30,20 @@ words! {
     }
 }
 
+words! {
+    /// Who caused a change of a participation.
+    pub enum Cause {
+        /// A ride that counted or was taken back.
+        Ride = "ride",
+        /// An operator, through the admin API or a command.
+        Operator = "operator",
+        /// The client.
+        Client = "client",
+        /// Time ran out, and the service recorded it.
+        Sweeper = "sweeper",
+    }
+}
+
 impl EventType {
     /// What is said of a participation whose state is published again under a new version.
     pub const fn of(status: StatusName) -> Self {

@@ -6,6 +6,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::participation::Participation;
+use super::promotion_status::{Cause, EventType};
 use super::quarantine::QuarantinedView;
 use super::receipt::Receipt;
 use crate::domain::eligibility::{Check, Screen};
@@ -151,6 +152,25 @@ pub struct UserParticipation {
     pub acknowledged_at: Option<DateTime<Utc>>,
     /// Its receipts by completion, newest first, at most 200.
     pub receipts: Vec<Receipt>,
+    /// Every version but those that only say that rides counted, oldest first. What happened before
+    /// this was recorded (schema version 13) is not there.
+    pub history: Vec<HistoryEntry>,
+}
+
+/// A version of a participation that is more than counted rides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct HistoryEntry {
+    /// The version.
+    #[schema(minimum = 1, example = 1)]
+    pub version: i32,
+    /// What happened.
+    #[serde(rename = "type")]
+    pub event_type: EventType,
+    /// When it was recorded.
+    #[serde(with = "crate::wire::instant")]
+    pub occurred_at: DateTime<Utc>,
+    /// Who caused it.
+    pub cause: Cause,
 }
 
 /// An accepted offer.

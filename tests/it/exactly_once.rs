@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use chrono::SubsecRound as _;
 use serde_json::json;
 
 use crate::harness::*;
@@ -28,7 +29,7 @@ async fn real_rides_replayed_and_shuffled_count_once_while_workers_are_killed() 
     let last = trips.trips.last().expect("there are trips").completed_at;
     // Every second client takes part; half of them from the middle of the file on, the others until
     // the middle, so that both ends of the window cut something off.
-    let middle = first + (last - first) / 2;
+    let middle = (first + (last - first) / 2).trunc_subsecs(0);
     let early = Window {
         started_at: first,
         deadline: middle,
@@ -58,7 +59,8 @@ async fn real_rides_replayed_and_shuffled_count_once_while_workers_are_killed() 
     }
     let challenges = Challenges::new(
         &world,
-        &json!({ "target_rides": 2, "min_amount_cents": 700, "currency_code": "USD", "challenge_period": "P14D", "claim_period": "P7D" }),
+        &json!({ "target_rides": 2, "min_amount_cents": 700, "currency_code": "USD", "challenge_period": "P14D", "claim_period": "P7D",
+                "reminders": { "challenge": ["PT1M"], "reward": ["P1D"] } }),
     )
     .await
     .with_budget(windows.len() as i64)
@@ -162,13 +164,16 @@ async fn real_rides_replayed_and_shuffled_count_once_while_workers_are_killed() 
     .await;
     let completed = expected.values().filter(|count| **count == 2).count() as i64;
     assert_eq!(in_use().await, (completed, 0));
+    world.verify_finds_nothing().await;
     assert!(steady.sigterm_and_wait().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_slept_through_a_takeover_applies_nothing_twice() {
     let world = World::new().await;
-    let challenges = Challenges::new(&world, &conditions(10_000)).await;
+    let mut asked = conditions(10_000);
+    asked["reminders"] = json!({ "challenge": ["PT10M"], "reward": ["P1D"] });
+    let challenges = Challenges::new(&world, &asked).await;
     let challenges = challenges.with_budget(50).await;
     // Receipts would hide from the counts that a batch was applied again; the position would not.
     sqlx::raw_sql(
@@ -246,6 +251,7 @@ async fn a_worker_that_slept_through_a_takeover_applies_nothing_twice() {
     assert_contiguous(world.read_status_topic().await);
     let in_use = budget_in_use(&world, challenges.promotion_id).await;
     assert_eq!(in_use, (50, 0));
+    world.verify_finds_nothing().await;
     assert!(sleeper.sigterm_and_wait().await.success());
     assert!(successor.sigterm_and_wait().await.success());
 }

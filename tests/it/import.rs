@@ -627,6 +627,7 @@ async fn imports_and_starts_at_the_same_time_all_succeed() {
                 Format::Ndjson,
                 "test",
                 None,
+                false,
                 |_| {},
             )
             .await

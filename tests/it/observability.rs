@@ -638,7 +638,7 @@ fn the_dashboards_panels_have_ids_and_places_of_their_own() {
 /// The first command of every runbook works as it is written, and shows what its page is about.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_runbooks_commands_show_what_they_are_about() {
-    const LOOKS: [(&str, &str); 30] = [
+    const LOOKS: [(&str, &str); 31] = [
         (
             "docs/runbooks/RidePromoAcceptsFailing.md",
             "ride_promo_accepts_total",
@@ -682,6 +682,10 @@ async fn the_runbooks_commands_show_what_they_are_about() {
             "ride_promo_ingest_lag{partition=\"0\"} 0",
         ),
         ("docs/runbooks/RidePromoIngestStopped.md", "ok"),
+        (
+            "docs/runbooks/RidePromoVerifyDifferences.md",
+            "; 0 differences",
+        ),
         (
             "docs/runbooks/RidePromoRemindersLate.md",
             "ride_promo_reminders_due_age_seconds",

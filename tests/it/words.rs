@@ -7,7 +7,7 @@ use ride_promo::domain::participation::{ExpiredReason, StatusName};
 use ride_promo::domain::promotion::Verdict;
 use ride_promo::domain::ride::RideSource;
 use ride_promo::domain::split::{MissingSplit, SplitStatus};
-use ride_promo::wire::promotion_status::EventType;
+use ride_promo::wire::promotion_status::{Cause, EventType};
 use ride_promo::wire::quarantine::QuarantineStatus;
 use ride_promo::wire::ride_completed::QuarantineReason;
 
@@ -22,6 +22,8 @@ async fn the_tables_checks_allow_what_the_enums_know() {
         ("ride_receipt", "verdict", &Verdict::WORDS),
         ("ride_receipt", "source", &RideSource::WORDS),
         ("event_outbox", "type", &EventType::WORDS),
+        ("event_outbox", "cause", &Cause::WORDS),
+        ("participation_history", "cause", &Cause::WORDS),
         ("extension", "deadline_of", &DeadlineOf::WORDS),
         ("quarantined_ride", "status", &QuarantineStatus::WORDS),
         ("quarantined_ride", "reason", &QuarantineReason::WORDS),

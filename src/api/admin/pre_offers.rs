@@ -15,6 +15,7 @@ use utoipa::IntoParams;
 
 use super::AdminState;
 use crate::api::auth::Admin;
+use crate::api::dry_run::{DryRun, DryRunParams};
 use crate::api::encoding::require_plain_or_gzip;
 use crate::api::problem::{Problem, Result};
 use crate::api::query::{FromQuery, Params};
@@ -43,9 +44,10 @@ struct ImportParams {
     file: Option<String>,
 }
 
-/// What is said of the file.
+/// What is said of the file, and whether it is only tried.
 pub struct ImportQuery {
     file: Option<String>,
+    dry_run: DryRun,
 }
 
 impl FromQuery for ImportQuery {
@@ -61,7 +63,8 @@ impl FromQuery for ImportQuery {
                 ))
             }
         })?;
-        Ok(Self { file })
+        let dry_run = DryRun::from_query(params)?;
+        Ok(Self { file, dry_run })
     }
 }
 
@@ -77,13 +80,14 @@ refusals!(
 /// A body of any size, read as it comes: NDJSON or CSV with a header, plain or gzip. Where
 /// `Content-Type` names neither, the first character decides. Bad lines are rejected, the others
 /// go in; what was imported before the body broke off stays, and sending it again finds it
-/// unchanged.
+/// unchanged. With `dry_run=true` every line is judged as an import would judge it, the report says
+/// `"dry_run": true`, and nothing is changed.
 #[utoipa::path(
     post,
     path = "/admin/v1/pre-offers:import",
     operation_id = "import_pre_offers",
     tag = "pre-offers",
-    params(ImportParams, ("Content-Encoding" = Option<String>, Header, pattern = "^(gzip|x-gzip|identity)$", description = "`gzip`, where it is; noticed without it too")),
+    params(ImportParams, DryRunParams, ("Content-Encoding" = Option<String>, Header, pattern = "^(gzip|x-gzip|identity)$", description = "`gzip`, where it is; noticed without it too")),
     request_body(content(
         (Option<String> = "application/x-ndjson"),
         (Option<String> = "text/csv"),
@@ -113,6 +117,7 @@ pub async fn import(
         format,
         &admin.actor,
         admin.query.file.as_deref(),
+        admin.query.dry_run.0,
         |_| (),
     )
     .await;
@@ -142,9 +147,12 @@ fn refusal(error: ImportError) -> Problem {
         }
         ImportError::Unreadable {
             line, ref report, ..
-        } => Problem::malformed_request(format!("{error}. The lines up to there were imported."))
-            .with("line", line)
-            .with("report", report),
+        } => Problem::malformed_request(format!(
+            "{error}. The lines up to there were {}.",
+            if report.dry_run { "tried" } else { "imported" }
+        ))
+        .with("line", line)
+        .with("report", report),
         ImportError::BadHeader(reason) => Problem::invalid_field("header", reason),
         ImportError::Store { line, source } => Problem::from(source).with("line", line),
     }

@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::api::auth::Admin;
+use crate::api::dry_run::{DryRun, DryRunParams};
 use crate::api::etag::{self, Revised};
 use crate::api::extract::{JsonObject, PathParam};
 use crate::api::params::PromotionPath;
@@ -56,11 +57,16 @@ refusals!(
 /// Its conditions are checked field by field; unknown fields are refused, so that no rule is
 /// silently ignored. Pre-offers that named its key before are mapped by their next import. A schedule or
 /// a budget is possible once the upgrade to this release is finished.
+///
+/// With `dry_run=true` the same checks are made and the same response is returned, with `"dry_run":
+/// true` and without `Location` and `ETag`. There is no such promotion then, and there never will be
+/// one of its number.
 #[utoipa::path(
     post,
     path = "/admin/v1/promotions",
     operation_id = "create_promotion",
     tag = "promotions",
+    params(DryRunParams),
     request_body = NewPromotion,
     responses(
         CreatePromotionRefusals,
@@ -68,7 +74,7 @@ refusals!(
     ),
 )]
 pub async fn create(
-    admin: Admin,
+    admin: Admin<DryRun>,
     State(store): State<Store>,
     JsonObject(body): JsonObject,
 ) -> Result<Response> {
@@ -76,10 +82,14 @@ pub async fn create(
     if new.needs_finished_upgrade() {
         store.require_finished_upgrade().await?;
     }
+    let dry_run = admin.query;
     match store
-        .create_promotion(new, &admin.author("POST /promotions"))
+        .create_promotion(new, &admin.author("POST /promotions"), dry_run.0)
         .await?
     {
+        Created::Created(promotion) if dry_run.0 => {
+            Ok((StatusCode::CREATED, Json(dry_run.response(promotion))).into_response())
+        }
         Created::Created(promotion) => {
             let address = format!("/admin/v1/promotions/{}", promotion.promotion_id);
             let answer = (
@@ -129,13 +139,15 @@ refusals!(
 /// A merge patch of the top level: what is left out stays, `conditions` are replaced whole,
 /// `promotion_key` never changes. Clients who have started keep the conditions they started under, and
 /// closing a promotion ends no started challenge. A maximum of the budget that is lowered below what is
-/// in use stops new starts only. With `If-Match` only if nobody changed it since it was read.
+/// in use stops new starts only. With `If-Match` only if nobody changed it since it was read. With
+/// `dry_run=true` the same checks are made and the promotion is returned as it would be, with
+/// `"dry_run": true` and without `ETag`.
 #[utoipa::path(
     patch,
     path = "/admin/v1/promotions/{promotion_id}",
     operation_id = "patch_promotion",
     tag = "promotions",
-    params(PromotionPath, ("If-Match" = Option<String>, Header, description = "Only if it is there in one of these revisions; `*`, if it is there at all")),
+    params(PromotionPath, DryRunParams, ("If-Match" = Option<String>, Header, description = "Only if it is there in one of these revisions; `*`, if it is there at all")),
     request_body = PromotionPatch,
     responses(
         PatchPromotionRefusals,
@@ -143,21 +155,25 @@ refusals!(
     ),
 )]
 pub async fn patch(
-    admin: Admin,
+    admin: Admin<DryRun>,
     State(store): State<Store>,
     PathParam(promotion_id): PathParam<PromotionId>,
     headers: HeaderMap,
     JsonObject(body): JsonObject,
-) -> Result<Revised<Promotion>> {
+) -> Result<Response> {
     let patch = PromotionPatch::from_json(&body).map_err(Problem::invalid_request)?;
     if patch.needs_finished_upgrade() {
         store.require_finished_upgrade().await?;
     }
+    let dry_run = admin.query;
     let author = admin.author(format!("PATCH /promotions/{promotion_id}"));
     let precondition = etag::precondition(&headers);
-    let patched = store.patch_promotion(promotion_id, patch, &precondition, &author);
+    let patched = store.patch_promotion(promotion_id, patch, &precondition, &author, dry_run.0);
     match patched.await? {
-        Patched::Patched(promotion) => Ok(Revised(promotion)),
+        Patched::Patched(promotion) if dry_run.0 => {
+            Ok(Json(dry_run.response(promotion)).into_response())
+        }
+        Patched::Patched(promotion) => Ok(Revised(promotion).into_response()),
         Patched::NoSuchPromotion => Err(Problem::not_found()),
         Patched::Invalid(error) => Err(Problem::invalid_request(vec![error])),
         Patched::BudgetTooLate => Err(Problem::budget_too_late()),

@@ -21,7 +21,7 @@ pub(crate) const LOST_LINE_ENDS: &str =
 
 /// A pre-approved loan as scoring wrote it, every field checked but for whether the product and the
 /// promotion exist.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PreOfferLine {
     /// Scoring's own name of it, by which a line is recognised when it comes again.
     pub external_id: String,

@@ -36,6 +36,10 @@ pub struct ImportReport {
     pub counts: ImportCounts,
     /// The first 1,000 lines that were rejected or name an unknown promotion.
     pub rejections: Vec<Rejection>,
+    /// `true` where the import was only tried and nothing was changed; left out otherwise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false, example = true)]
+    pub dry_run: bool,
 }
 
 /// A line and what is wrong with it.
@@ -70,6 +74,9 @@ impl ImportReport {
         ] {
             // Writing to a string cannot fail.
             let _ = writeln!(table, "{name:<18}{count:>12}");
+        }
+        if self.dry_run {
+            let _ = writeln!(table, "dry run: nothing was changed");
         }
         if self.rejections.is_empty() {
             return table;
@@ -129,6 +136,7 @@ mod tests {
                     imported: false,
                 },
             ],
+            dry_run: false,
         };
         let table = report.table();
         let lines: Vec<&str> = table.lines().collect();
@@ -144,5 +152,10 @@ mod tests {
         );
         let none = ImportReport::default().table();
         assert_eq!(none.lines().count(), 6);
+        let tried = ImportReport {
+            dry_run: true,
+            ..ImportReport::default()
+        };
+        assert!(tried.table().ends_with("\ndry run: nothing was changed\n"));
     }
 }

@@ -154,15 +154,16 @@ impl Challenges {
     }
 
     /// Starts these clients with a window of the test's choice, in milliseconds as the service cuts
-    /// every instant, started event and all.
+    /// every instant, started event and all. A window of whole seconds is what their frozen conditions
+    /// say.
     pub async fn start(&self, users: &[i64], started_at: DateTime<Utc>, deadline: DateTime<Utc>) {
         self.start_on(&self.pool, users, started_at, deadline).await;
     }
 
     /// Starts these clients in a window that began an hour ago and lasts another.
     pub async fn start_an_hour_ago(&self, users: &[i64]) {
-        let hour = TimeDelta::hours(1);
-        self.start(users, now() - hour, now() + hour).await;
+        let (now, hour) = (now(), TimeDelta::hours(1));
+        self.start(users, now - hour, now + hour).await;
     }
 
     /// [`Challenges::start`] in a transaction of the test's own, to be committed when it likes.
@@ -173,15 +174,27 @@ impl Challenges {
         started_at: DateTime<Utc>,
         deadline: DateTime<Utc>,
     ) {
+        let (started_at, deadline) = (started_at.trunc_subsecs(3), deadline.trunc_subsecs(3));
+        let window = deadline - started_at;
+        let is_whole = window > TimeDelta::zero() && window.subsec_nanos() == 0;
+        let period = is_whole.then(|| format!("PT{}S", window.num_seconds()));
         let reward = json!({ "product_id": 80, "amount_cents": 100_000, "currency_code": "MXN", "repayment_rate": "15" });
         sqlx::query(
-            "with made as (
+            "with terms as (
+                 insert into promotion_terms (promotion_id, conditions)
+                 select promotion_id,
+                        case when $7::text is null then conditions
+                             else conditions || jsonb_build_object('challenge_period', $7::text) end
+                   from promotion where promotion_id = $2
+                 on conflict (promotion_id, md5(conditions::text)) do update set promotion_id = excluded.promotion_id
+                 returning terms_id, conditions),
+             made as (
                  insert into promotion_user (user_id, promotion_id, terms_id, status, rides_target, started_at,
                                              challenge_deadline, reward, pre_offer_id, country_code, receipts_month,
                                              further_goals, rides_counted, amount_counted, days_counted)
-                 select user_id, $2, (select terms_id from promotion_terms where promotion_id = $2), 'IN_PROGRESS', $3, $4,
+                 select user_id, $2, (select terms_id from terms), 'IN_PROGRESS', $3, $4,
                         $5, $6, gen_random_uuid(), 'MX', date_trunc('month', $4 at time zone 'UTC')::date,
-                        $7, case when $7 is not null then 0 end, case when $7 is not null then 0 end, $8
+                        $8, case when $8 is not null then 0 end, case when $8 is not null then 0 end, $9
                    from unnest($1) user_id
                  returning *),
              reserved as (
@@ -190,8 +203,7 @@ impl Challenges {
                   where promotion_id = $2),
              reminders as (
                  insert into participation_reminder (user_id, promotion_id, next_at)
-                 select user_id, promotion_id, clock_ms() from made join promotion_terms using (terms_id, promotion_id)
-                  where conditions ? 'reminders')
+                 select user_id, promotion_id, clock_ms() from made cross join terms where conditions ? 'reminders')
              insert into event_outbox (event_id, type, user_id, promotion_id, status, version, rides_completed, rides_target,
                                        started_at, challenge_deadline, reward, further_goals, occurred_at)
              select gen_random_uuid(), 'promotion.started', user_id, promotion_id, status, version, 0, rides_target, started_at,
@@ -200,9 +212,10 @@ impl Challenges {
         .bind(users)
         .bind(self.promotion_id)
         .bind(self.target)
-        .bind(started_at.trunc_subsecs(3))
-        .bind(deadline.trunc_subsecs(3))
+        .bind(started_at)
+        .bind(deadline)
         .bind(reward)
+        .bind(period)
         .bind(self.further_goals())
         .bind(self.counts_days().then_some(0))
         .execute(executor)

@@ -355,6 +355,12 @@ impl World {
             .await
     }
 
+    /// Recounts every participation by the product's own command, which must find nothing.
+    pub async fn verify_finds_nothing(&self) {
+        let verified = self.command(&["verify"]).run().await;
+        assert!(verified.status.success(), "{verified:#?}");
+    }
+
     /// Waits until everything published to the topic of rides so far has been applied.
     pub async fn rides_are_applied(&self) {
         let ends = self.kafka.end_offsets(&self.ride_topic).await;

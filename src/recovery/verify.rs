@@ -1,0 +1,352 @@
+//! `verify`: recounts participations from their receipts, beside everything that runs, and changes
+//! nothing (contract 2, "Proof").
+//!
+//! The topic is read first. A version that the database has by then or later and the topic lacks is
+//! looked at again after the topic was read on: by then it must have come, unless it waits.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::status_topic::Reading;
+use crate::causes;
+use crate::clock::Clock;
+use crate::config::KafkaConfig;
+use crate::domain::{PromotionId, UserId};
+use crate::progress::Progress;
+use crate::store::Store;
+use crate::store::recount::{Disagreement, PAGE_TIMEOUT, Scope, VersionHere};
+use crate::store::status_newest::StatusNewest;
+use crate::store::verify_lease::VerifyLease;
+use crate::telemetry::Metrics;
+
+/// The purpose of its sessions.
+pub const PURPOSE: &str = "verify";
+
+/// Participations of the first page, and most of a page.
+const PAGE: (i64, i64) = (200, 5_000);
+
+/// A page that takes longer than this share of its time is followed by a smaller one.
+const SLOW_SHARE: u32 = 2;
+
+/// Versions that the topic lacks, before it is read on.
+const MAX_PENDING: usize = 5_000;
+
+/// Keys of the topic that are looked for at once.
+const KEYS: i64 = 1_000;
+
+/// Between two looks whether another process still recounts.
+const LEASE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Differences of a recount by interval that are logged one by one.
+const MAX_LOGGED: u64 = 100;
+
+/// What was found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Participations that were recounted.
+    pub participations: u64,
+    /// Participations that were not: retention or an erasure has dropped their receipts.
+    pub skipped: u64,
+    /// Receipts of those that were recounted.
+    pub receipts: u64,
+    /// Records of the status topic that were read.
+    pub records: u64,
+    /// Differences.
+    pub differences: u64,
+}
+
+/// A version that the topic did not have when it was looked for.
+struct PendingVersion {
+    key: (UserId, PromotionId),
+    version: i32,
+}
+
+/// Recounts the participations of a scope, and calls `found` for every difference.
+pub async fn verify(
+    kafka: &KafkaConfig,
+    store: &Store,
+    scope: Scope,
+    stop: &CancellationToken,
+    progress: &mut Progress,
+    found: impl FnMut(&Disagreement),
+) -> anyhow::Result<Summary> {
+    let mut verification = Verification {
+        kafka,
+        store,
+        newest: store.status_newest(PURPOSE).await?,
+        reading: Reading::default(),
+        stop,
+        pending: Vec::new(),
+        summary: Summary::default(),
+        found,
+    };
+    verification.read_on(progress).await?;
+    verification.participations(scope, progress).await?;
+    verification.settle(progress).await?;
+    // What the topic says of a start is not looked at: a scope by it has participations only.
+    if scope.since.is_none() {
+        verification.unknown_keys(scope.user_id, progress).await?;
+    }
+    verification.summary.records = verification.reading.records;
+    Ok(verification.summary)
+}
+
+struct Verification<'a, F> {
+    kafka: &'a KafkaConfig,
+    store: &'a Store,
+    newest: StatusNewest,
+    reading: Reading,
+    stop: &'a CancellationToken,
+    pending: Vec<PendingVersion>,
+    summary: Summary,
+    found: F,
+}
+
+impl<F: FnMut(&Disagreement)> Verification<'_, F> {
+    async fn read_on(&mut self, progress: &mut Progress) -> anyhow::Result<()> {
+        self.reading
+            .read_on(self.kafka, &mut self.newest, self.stop, progress)
+            .await
+    }
+
+    fn differs(&mut self, (user_id, promotion_id): (UserId, PromotionId), what: String) {
+        self.summary.differences += 1;
+        (self.found)(&Disagreement {
+            user_id,
+            promotion_id,
+            what,
+        });
+    }
+
+    /// Page by page, each in a snapshot of its own.
+    async fn participations(
+        &mut self,
+        scope: Scope,
+        progress: &mut Progress,
+    ) -> anyhow::Result<()> {
+        let (mut limit, most) = PAGE;
+        let mut after = None;
+        loop {
+            anyhow::ensure!(
+                !self.stop.is_cancelled(),
+                "interrupted after {} participations",
+                self.summary.participations
+            );
+            let began = Instant::now();
+            let page = match self.store.recount_page(scope, after, limit).await {
+                Err(error) if error.may_be_too_much() && limit > 1 => {
+                    limit = (limit / 4).max(1);
+                    continue;
+                }
+                page => page?,
+            };
+            for disagreement in &page.counted.disagreements {
+                self.summary.differences += 1;
+                (self.found)(disagreement);
+            }
+            self.summary.participations += page.counted.participations;
+            self.summary.receipts += page.counted.receipts;
+            self.summary.skipped += page.skipped;
+            self.versions(&page.versions).await?;
+            if self.pending.len() >= MAX_PENDING {
+                self.settle(progress).await?;
+            }
+            progress.set(self.summary.participations);
+            let Some(last) = page.last else {
+                return Ok(());
+            };
+            after = Some(last);
+            limit = next_limit(limit, began.elapsed(), most);
+        }
+    }
+
+    /// Compares versions of one snapshot with the topic, which was read before it.
+    async fn versions(&mut self, versions: &[VersionHere]) -> anyhow::Result<()> {
+        let keys: Vec<(UserId, PromotionId)> = versions.iter().map(|here| here.key).collect();
+        let published = self.newest.versions(&keys).await?;
+        for here in versions {
+            let published = published.get(&here.key).copied().unwrap_or_default();
+            if published > here.version {
+                self.differs(
+                    here.key,
+                    format!(
+                        "the topic has version {published} and the database version {}",
+                        here.version
+                    ),
+                );
+            } else if published < here.version && here.waiting != Some(here.version) {
+                self.pending.push(PendingVersion {
+                    key: here.key,
+                    version: here.version,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the topic on, and looks again for the versions that it lacked. They were committed and
+    /// did not wait, so they had been published.
+    async fn settle(&mut self, progress: &mut Progress) -> anyhow::Result<()> {
+        let pending = std::mem::take(&mut self.pending);
+        if pending.is_empty() {
+            return Ok(());
+        }
+        self.read_on(progress).await?;
+        let keys: Vec<(UserId, PromotionId)> = pending.iter().map(|here| here.key).collect();
+        let published = self.newest.versions(&keys).await?;
+        for PendingVersion { key, version } in pending {
+            match published.get(&key) {
+                // A tombstone: erased since.
+                Some(0) => {}
+                Some(published) if *published >= version => {}
+                published => {
+                    let published = match published {
+                        Some(published) => format!("version {published}"),
+                        None => "nothing".to_owned(),
+                    };
+                    self.differs(
+                        key,
+                        format!(
+                            "the database has version {version}, which does not wait to be published, and the topic {published}"
+                        ),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keys that only the topic has. One that was erased has a tombstone, which waits or was published.
+    async fn unknown_keys(
+        &mut self,
+        user_id: Option<UserId>,
+        progress: &mut Progress,
+    ) -> anyhow::Result<()> {
+        let mut after = None;
+        loop {
+            let unknown = self.newest.unknown_here(user_id, after, KEYS).await?;
+            let Some((last, _)) = unknown.last() else {
+                return Ok(());
+            };
+            after = Some(*last);
+            self.read_on(progress).await?;
+            let keys: Vec<(UserId, PromotionId)> = unknown.iter().map(|(key, _)| *key).collect();
+            let published = self.newest.versions(&keys).await?;
+            for (key, version) in unknown {
+                if published.get(&key) != Some(&0) {
+                    self.differs(
+                        key,
+                        format!("the topic has version {version} and the database nothing"),
+                    );
+                }
+            }
+            anyhow::ensure!(!self.stop.is_cancelled(), "interrupted");
+        }
+    }
+}
+
+/// Recounts everything now and then until stopped, in one process at a time: the one that holds the
+/// lease. Differences are logged and counted in a metric.
+pub async fn every(
+    interval: Duration,
+    kafka: KafkaConfig,
+    store: Store,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut lease = None;
+    loop {
+        let held = match &mut lease {
+            None => false,
+            Some(held) => VerifyLease::check(held).await.is_ok(),
+        };
+        let pause = if held {
+            run_once(&kafka, &store, &metrics, &stop).await;
+            interval
+        } else {
+            lease = store.try_verify_lease().await.unwrap_or_else(|error| {
+                tracing::debug!(%error, "the lease of the recount could not be asked for");
+                None
+            });
+            match lease {
+                Some(_) => Duration::ZERO,
+                None => LEASE_INTERVAL.min(interval),
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+}
+
+async fn run_once(kafka: &KafkaConfig, store: &Store, metrics: &Metrics, stop: &CancellationToken) {
+    let mut logged = 0;
+    let found = |difference: &Disagreement| {
+        logged += 1;
+        if logged <= MAX_LOGGED {
+            tracing::error!(
+                user_id = difference.user_id,
+                promotion_id = difference.promotion_id,
+                difference = difference.what,
+                "a recount found a difference; `ride-promo verify` shows all"
+            );
+        }
+    };
+    let mut progress = Progress::silent();
+    let verified = verify(kafka, store, Scope::default(), stop, &mut progress, found).await;
+    let summary = match verified {
+        Ok(summary) => summary,
+        Err(error) => {
+            if !stop.is_cancelled() {
+                let error = causes::in_words(&error);
+                tracing::warn!(error, "participations could not be recounted, trying again");
+            }
+            return;
+        }
+    };
+    let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    metrics
+        .sweep
+        .verify_differences
+        .set(count(summary.differences));
+    metrics.sweep.verify_skipped.set(count(summary.skipped));
+    let now = Clock::System.now().timestamp_millis() as f64 / 1_000.0;
+    metrics.sweep.verify_last_end_timestamp_seconds.set(now);
+    tracing::info!(
+        participations = summary.participations,
+        skipped = summary.skipped,
+        differences = summary.differences,
+        "participations recounted"
+    );
+}
+
+/// So that the next page keeps well within its time.
+fn next_limit(limit: i64, took: Duration, most: i64) -> i64 {
+    if took * SLOW_SHARE > PAGE_TIMEOUT {
+        (limit / 2).max(1)
+    } else if took * SLOW_SHARE * 4 < PAGE_TIMEOUT {
+        (limit * 2).min(most)
+    } else {
+        limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_keep_within_their_time() {
+        let most = PAGE.1;
+        let after = |limit, millis| next_limit(limit, Duration::from_millis(millis), most);
+        assert_eq!(after(200, 100), 400);
+        assert_eq!(after(most, 100), most);
+        assert_eq!(after(200, 1_000), 200);
+        assert_eq!(after(200, 4_900), 100);
+        assert_eq!(after(1, 4_900), 1);
+    }
+}

@@ -1,0 +1,116 @@
+//! An import that is only tried: every line is judged as an import would judge it, and nothing is
+//! locked, written or used up.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::PgConnection;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::{BatchImported, Journal, NumberedLine, Stored, counts, fold, promotions, stored};
+use crate::domain::PromotionId;
+use crate::postgres::Settings;
+use crate::store::{Result, Store};
+use crate::wire::pre_offer::PreOfferLine;
+
+/// An import that is tried: a session that remembers, in a temporary table of its own, what the lines
+/// before would have left behind, so that memory does not grow with the file.
+#[derive(Debug)]
+pub struct TriedImport(PgConnection);
+
+impl Store {
+    /// Begins to try an import.
+    pub async fn try_import(&self) -> Result<TriedImport> {
+        let mut connection = self.connect(&Settings::new("import --dry-run")).await?;
+        sqlx::raw_sql(
+            "create temporary table pre_offer_tried (
+                 external_id  text primary key,
+                 line         jsonb not null,
+                 promotion_id bigint)",
+        )
+        .execute(&mut connection)
+        .await?;
+        Ok(TriedImport(connection))
+    }
+}
+
+impl TriedImport {
+    /// What [`Store::import_pre_offers`] would return for these lines after those before.
+    pub async fn import(
+        &mut self,
+        lines: &[NumberedLine],
+        journal: &Journal,
+    ) -> Result<BatchImported> {
+        let connection = &mut self.0;
+        let products = products(connection, lines).await?;
+        let promotions = promotions(connection, lines).await?;
+        let mut known = stored(connection, lines).await?;
+        known.extend(tried(connection, lines).await?);
+        let folded = fold(lines, &known, &products, &promotions);
+        let external_ids: Vec<&str> = folded.changes.keys().copied().collect();
+        let said: Vec<Json<&PreOfferLine>> = folded
+            .changes
+            .values()
+            .map(|change| Json(change.line))
+            .collect();
+        let promotion_ids: Vec<Option<PromotionId>> = folded
+            .changes
+            .values()
+            .map(|change| change.promotion_id)
+            .collect();
+        // Not a checked query: the table is this session's own.
+        sqlx::query(
+            "insert into pre_offer_tried select * from unnest($1::text[], $2::jsonb[], $3::bigint[])
+             on conflict (external_id) do update set line = excluded.line, promotion_id = excluded.promotion_id",
+        )
+        .bind(external_ids)
+        .bind(said)
+        .bind(promotion_ids)
+        .execute(connection)
+        .await?;
+        Ok(BatchImported {
+            counts: counts(journal, &folded),
+            audit_id: None,
+            unknown_products: folded.unknown_products,
+            unknown_promotion_keys: folded.unknown_promotion_keys,
+        })
+    }
+}
+
+/// Which of the products exist.
+async fn products(connection: &mut PgConnection, lines: &[NumberedLine]) -> Result<HashSet<i64>> {
+    let named: HashSet<i64> = lines.iter().map(|line| line.line.product_id).collect();
+    let found = sqlx::query_scalar!(
+        "select product_id from product where product_id = any($1)",
+        &named.into_iter().collect::<Vec<_>>()
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(found.into_iter().collect())
+}
+
+/// What lines before these would have left behind, of the pre-offers that these name.
+async fn tried(
+    connection: &mut PgConnection,
+    lines: &[NumberedLine],
+) -> Result<HashMap<String, (Uuid, Stored)>> {
+    let named: HashSet<&str> = lines
+        .iter()
+        .map(|line| line.line.external_id.as_str())
+        .collect();
+    let rows: Vec<(String, Json<PreOfferLine>, Option<PromotionId>)> = sqlx::query_as(
+        "select external_id, line, promotion_id from pre_offer_tried where external_id = any($1)",
+    )
+    .bind(named.into_iter().collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    let rows = rows.into_iter().map(|(external_id, line, promotion_id)| {
+        let stored = Stored {
+            line: line.0,
+            promotion_id,
+        };
+        // It has no id, and is never written.
+        (external_id, (Uuid::nil(), stored))
+    });
+    Ok(rows.collect())
+}
