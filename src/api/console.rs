@@ -7,6 +7,7 @@
 use axum::Router;
 
 use super::site::{File, Source, files};
+use crate::config::ConsoleConfig;
 
 /// What the page may do: use its own files, and call its own host.
 const POLICY: &str = "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'none'; \
@@ -24,6 +25,7 @@ const FILES: &[File] = files![
     "icon.svg",
     "js/api.js",
     "js/app.js",
+    "js/client/actions.js",
     "js/client/parts.js",
     "js/client/timeline.js",
     "js/client/verdict.js",
@@ -31,6 +33,7 @@ const FILES: &[File] = files![
     "js/dom.js",
     "js/i18n.js",
     "js/main.js",
+    "js/oidc.js",
     "js/pages.js",
     "js/pages/audit.js",
     "js/pages/client.js",
@@ -39,14 +42,17 @@ const FILES: &[File] = files![
     "js/pages/imports.js",
     "js/pages/operations.js",
     "js/pages/overview.js",
+    "js/pages/participations.js",
     "js/pages/products.js",
     "js/pages/promotion-edit.js",
     "js/pages/promotion.js",
     "js/pages/promotions.js",
     "js/pages/quarantine.js",
+    "js/promotion/budget.js",
     "js/promotion/conditions.js",
     "js/promotion/fields.js",
     "js/promotion/form.js",
+    "js/promotion/funnel.js",
     "js/promotion/state.js",
     "js/quarantine/bytes.js",
     "js/quarantine/correct.js",
@@ -63,35 +69,84 @@ const FILES: &[File] = files![
     "js/ui/diff.js",
     "js/ui/fields.js",
     "js/ui/problem.js",
+    "js/ui/revision.js",
     "js/ui/table.js",
     "js/ui/toast.js",
+    "vendor/oauth4webapi/LICENSE",
+    "vendor/oauth4webapi/index.js",
     "vendor/uplot/LICENSE",
     "vendor/uplot/uPlot.css",
     "vendor/uplot/uPlot.esm.js",
 ];
 
-fn source() -> Source {
+/// Where the page says how operators can sign in.
+const OIDC_ISSUER: &str = "{oidc_issuer}";
+const OIDC_CLIENT_ID: &str = "{oidc_client_id}";
+
+/// The configuration takes no text that would end the attribute it is put into.
+fn source(config: &ConsoleConfig) -> Source {
+    let (mut issuer, mut client_id, mut policy) = ("", "", POLICY.to_owned());
+    if let Some(oidc) = &config.oidc {
+        (issuer, client_id) = (&oidc.issuer, &oidc.client_id);
+        // The page asks the provider for its metadata and for the token.
+        if let Ok(url) = reqwest::Url::parse(issuer) {
+            policy = format!(
+                "{POLICY}; connect-src 'self' {}",
+                url.origin().ascii_serialization()
+            );
+        }
+    }
     Source {
         base: "/console",
-        index: INDEX.to_owned(),
+        index: INDEX
+            .replace(OIDC_ISSUER, issuer)
+            .replace(OIDC_CLIENT_ID, client_id),
         files: FILES,
-        policy: POLICY.to_owned(),
+        policy,
     }
 }
 
 /// `/console` and the files behind it.
-pub fn router() -> Router {
-    super::site::router(source())
+pub fn router(config: &ConsoleConfig) -> Router {
+    super::site::router(source(config))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::api::site::tests::{check, check_hosts};
+    use crate::config::OidcConfig;
 
     #[test]
     fn every_file_is_served_and_named_where_it_is_used() {
-        check("web/console", &["index.html"], source());
+        check(
+            "web/console",
+            &["index.html"],
+            source(&ConsoleConfig::default()),
+        );
+    }
+
+    #[test]
+    fn a_provider_is_in_the_page_and_may_be_called() {
+        let silent = source(&ConsoleConfig::default());
+        assert!(silent.index.contains(r#"oidc-issuer" content="""#));
+        assert!(!silent.policy.contains("connect-src"));
+        let oidc = OidcConfig {
+            issuer: "https://id.example.com/realms/a".to_owned(),
+            client_id: "console".to_owned(),
+        };
+        let stated = source(&ConsoleConfig { oidc: Some(oidc) });
+        assert!(
+            stated
+                .index
+                .contains(r#"content="https://id.example.com/realms/a""#)
+        );
+        assert!(
+            stated
+                .policy
+                .ends_with("; connect-src 'self' https://id.example.com")
+        );
+        assert!(stated.policy.starts_with("default-src 'self'"));
     }
 
     #[test]

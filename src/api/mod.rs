@@ -113,7 +113,7 @@ impl Api {
             admin = admin
                 .merge(admin_calls)
                 .merge(documents::router())
-                .merge(console::router())
+                .merge(console::router(&self.config.console))
                 .merge(home::admin());
             let settings = self.client_settings();
             let address = self.config.api.listen;
@@ -228,6 +228,8 @@ impl Api {
                 outbox_wake: self.outbox_wake.clone(),
                 metrics: Arc::clone(&self.metrics),
                 kafka: Arc::new(self.config.kafka.clone()),
+                readiness: Arc::clone(&self.readiness),
+                settings: Arc::new(self.config.settings.clone()),
                 allowed_lateness: self.config.sweep.allowed_lateness,
                 import_body_timeout: self.config.admin.import_body_timeout,
             })

@@ -191,6 +191,7 @@ pub fn admin_openapi() -> Value {
             ),
             ("quarantine", "Records of the ride topic that are no rides"),
             ("stats", "The service in figures"),
+            ("system", "The process that answers"),
             ("audit", "Who changed what"),
         ],
         ADMIN_LINKS,

@@ -25,8 +25,8 @@ use tracing_subscriber::EnvFilter;
 use crate::kafka;
 
 pub use secret::Secret;
-pub use source::Problem;
 use source::Reader;
+pub use source::{Problem, Setting};
 
 pub use crate::domain::period::format_duration;
 use crate::postgres::DatabaseUrl;
@@ -132,6 +132,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Tokens of the admin API: what `[admin_auth]` does not say is as in `[auth]`.
     pub admin_auth: AuthConfig,
+    /// The operators' console.
+    pub console: ConsoleConfig,
     /// The client API.
     pub api: ApiConfig,
     /// The admin API, and metrics and probes too.
@@ -156,6 +158,8 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// What is not wrong but worth a line in the log at start.
     pub warnings: Vec<String>,
+    /// What was set, by its key; what is secret is not there. What was not set has its default.
+    pub settings: BTreeMap<String, Setting>,
 }
 
 /// `[database]`: Postgres.
@@ -263,6 +267,22 @@ impl AuthConfig {
             && self.jwks == other.jwks
             && self.jwks_max_age == other.jwks_max_age
     }
+}
+
+/// The operators' console.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConsoleConfig {
+    /// How operators sign in beside pasting a token, where it is configured.
+    pub oidc: Option<OidcConfig>,
+}
+
+/// A provider of OpenID Connect, for the authorization code flow with PKCE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OidcConfig {
+    /// The issuer's URL.
+    pub issuer: String,
+    /// The public client that the console is at the provider.
+    pub client_id: String,
 }
 
 /// `[api]`: the client API.
@@ -480,6 +500,7 @@ fn read(
         kafka,
         auth,
         admin_auth,
+        console: console(&mut reader),
         api: api(&mut reader),
         admin: AdminConfig {
             listen: listen(&mut reader, "admin.listen", 8081),
@@ -534,6 +555,11 @@ fn read(
         traces: traces(&mut reader),
         shutdown_timeout: reader.duration("shutdown_timeout", 25 * SECOND, SECOND..=HOUR),
         warnings,
+        settings: BTreeMap::new(),
+    };
+    let config = Config {
+        settings: reader.settings(),
+        ..config
     };
     let (problems, known) = reader.finish();
     (config, problems, known)
@@ -727,6 +753,54 @@ fn properties(reader: &mut Reader) -> (BTreeMap<String, String>, bool) {
         }
     }
     (properties, each_is_valid)
+}
+
+fn console(reader: &mut Reader) -> ConsoleConfig {
+    const ISSUER: &str = "console.oidc_issuer";
+    const CLIENT_ID: &str = "console.oidc_client_id";
+    let issuer = reader.optional(
+        ISSUER,
+        "an https URL without a query; http on the loopback interface only",
+        oidc_issuer,
+    );
+    let client_id = reader.optional(
+        CLIENT_ID,
+        "1 to 200 printable ASCII characters without \" < > & '",
+        |text| {
+            let plain = |byte: u8| byte.is_ascii_graphic() && !b"\"<>&'".contains(&byte);
+            let taken = (1..=200).contains(&text.len()) && text.bytes().all(plain);
+            taken.then(|| text.to_owned())
+        },
+    );
+    if issuer.is_some() != client_id.is_some() {
+        let (missing, other) = match issuer {
+            Some(_) => (CLIENT_ID, ISSUER),
+            None => (ISSUER, CLIENT_ID),
+        };
+        reader.problem(missing, format!("is needed with {other}"));
+    }
+    ConsoleConfig {
+        oidc: issuer
+            .zip(client_id)
+            .map(|(issuer, client_id)| OidcConfig { issuer, client_id }),
+    }
+}
+
+/// An issuer's URL as it is written: its text is compared with what the provider says.
+fn oidc_issuer(text: &str) -> Option<String> {
+    let url = reqwest::Url::parse(text).ok()?;
+    let host = url.host_str()?;
+    let is_loopback = host == "localhost"
+        || host
+            .trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback());
+    let is_safe = url.scheme() == "https" || (url.scheme() == "http" && is_loopback);
+    let is_plain = url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && !text.contains(['"', '<', '>', '&', '\'', ' ']);
+    (is_safe && is_plain).then(|| text.to_owned())
 }
 
 fn api(reader: &mut Reader) -> ApiConfig {

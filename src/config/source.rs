@@ -71,9 +71,36 @@ impl Written {
     }
 }
 
+/// A key that was set, for an operator who looks at a running process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// As it was written; `None` where it is secret.
+    pub value: Option<String>,
+    /// The environment variable that set it; `None` where the file did.
+    pub variable: Option<String>,
+}
+
+impl Setting {
+    fn of(written: &Written) -> Self {
+        // A URL's user and password are before an @.
+        let has_credentials = |text: &str| {
+            text.split_once("://")
+                .is_some_and(|(_, rest)| rest.contains('@'))
+        };
+        Self {
+            value: written.text.clone().filter(|text| !has_credentials(text)),
+            variable: match &written.origin {
+                Origin::File => None,
+                Origin::Env(name) => Some(name.clone()),
+            },
+        }
+    }
+}
+
 /// Hands out typed values by key and remembers what was wrong.
 pub(super) struct Reader {
     written: BTreeMap<String, Written>,
+    set: BTreeMap<String, Setting>,
     known: BTreeSet<String>,
     problems: Vec<Problem>,
 }
@@ -87,6 +114,7 @@ impl Reader {
     ) -> Self {
         let mut reader = Self {
             written: BTreeMap::new(),
+            set: BTreeMap::new(),
             known: BTreeSet::new(),
             problems: Vec::new(),
         };
@@ -105,6 +133,10 @@ impl Reader {
             }
         }
         reader.overlay(environment);
+        let set = reader.written.iter();
+        reader.set = set
+            .map(|(key, written)| (key.clone(), Setting::of(written)))
+            .collect();
         reader
     }
 
@@ -258,6 +290,9 @@ impl Reader {
         let file_key = format!("{key}_file");
         self.known.insert(key.to_owned());
         self.known.insert(file_key.clone());
+        if let Some(setting) = self.set.get_mut(key) {
+            setting.value = None;
+        }
         let value = self.written.remove(key);
         let file = self.written.remove(&file_key);
         let (text, place) = match (value, file) {
@@ -338,6 +373,11 @@ impl Reader {
     /// Whether anything was set for the key, right or wrong. Only before it is read.
     pub(super) fn is_set(&self, key: &str) -> bool {
         self.written.contains_key(key) || self.written.contains_key(&format!("{key}_file"))
+    }
+
+    /// What was set, by its key, without what is secret. Only when everything was read.
+    pub(super) fn settings(&self) -> BTreeMap<String, Setting> {
+        self.set.clone()
     }
 
     /// All problems, those of keys nobody asked for included; and every key that was asked for.

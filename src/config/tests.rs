@@ -32,6 +32,95 @@ fn load(file: Option<&str>, more: &[(&str, &str)]) -> Result<Config, Vec<String>
 }
 
 #[test]
+fn a_provider_needs_both_settings_and_a_safe_url() {
+    let read = |settings: &[(&str, &str)]| {
+        let required = [
+            ("DATABASE_URL", "postgres://db/promo"),
+            ("KAFKA_BROKERS", "a:1"),
+            ("RIDE_PROMO__AUTH__ALGORITHM", "HS256"),
+            (
+                "RIDE_PROMO__AUTH__HS256_SECRET",
+                "a secret for tests, long enough for HS256",
+            ),
+        ];
+        let set = required.iter().chain(settings);
+        let set = set.map(|(name, value)| ((*name).into(), (*value).into()));
+        Config::from_sources(None, set, Needs::ALL)
+    };
+    let (issuer, client) = (
+        "RIDE_PROMO__CONSOLE__OIDC_ISSUER",
+        "RIDE_PROMO__CONSOLE__OIDC_CLIENT_ID",
+    );
+    assert_eq!(read(&[]).expect("valid").console.oidc, None);
+    for url in [
+        "https://id.example.com/realms/a",
+        "http://127.0.0.1:9",
+        "http://[::1]:9",
+        "http://localhost",
+    ] {
+        let config = read(&[(issuer, url), (client, "console")]).expect(url);
+        assert_eq!(config.console.oidc.expect("set").issuer, url);
+    }
+    for url in [
+        "http://id.example.com",
+        "https://id.example.com?a=b",
+        "https://me@id.example.com",
+        "id.example.com",
+        "https://id.example.com/\"><b>",
+    ] {
+        assert!(
+            read(&[(issuer, url), (client, "console")]).is_err(),
+            "{url}"
+        );
+    }
+    assert!(read(&[(issuer, "https://id.example.com"), (client, "a b")]).is_err());
+    for alone in [(issuer, "https://id.example.com"), (client, "console")] {
+        let error = read(&[alone]).expect_err("one without the other");
+        assert!(error.to_string().contains("is needed with"), "{error}");
+    }
+}
+
+#[test]
+fn what_was_set_is_told_without_what_is_secret() {
+    let file =
+        "[api]\nlisten = \"127.0.0.1:1\"\n[kafka.properties]\n\"sasl.password\" = \"hunter2\"\n";
+    let environment = [
+        ("DATABASE_URL", "postgres://me:hunter2@db/promo"),
+        ("KAFKA_BROKERS", "a:1"),
+        ("RIDE_PROMO__AUTH__ALGORITHM", "HS256"),
+        (
+            "RIDE_PROMO__AUTH__HS256_SECRET",
+            "hunter2 hunter2 hunter2 hunter2 hunter2",
+        ),
+        (
+            "RIDE_PROMO__TRACES__OTLP_ENDPOINT",
+            "http://me:hunter2@collector:4318",
+        ),
+    ];
+    let environment = environment.map(|(name, value)| (name.into(), value.into()));
+    let config = Config::from_sources(Some(file), environment, Needs::ALL).expect("valid");
+    let shown = format!("{:?}", config.settings);
+    assert!(!shown.contains("hunter2"), "{shown}");
+    let setting = |key: &str| &config.settings[key];
+    assert_eq!(setting("api.listen").value.as_deref(), Some("127.0.0.1:1"));
+    assert_eq!(setting("api.listen").variable, None);
+    assert_eq!(
+        setting("kafka.brokers").variable.as_deref(),
+        Some("KAFKA_BROKERS")
+    );
+    assert_eq!(setting("kafka.brokers").value.as_deref(), Some("a:1"));
+    for secret in [
+        "database.url",
+        "auth.hs256_secret",
+        "kafka.properties.sasl.password",
+        "traces.otlp_endpoint",
+    ] {
+        assert_eq!(setting(secret).value, None, "{secret}");
+    }
+    assert!(!config.settings.contains_key("api.request_timeout"));
+}
+
+#[test]
 fn defaults_need_only_what_has_none() {
     let config = load(None, &[]).expect("loads");
     assert_eq!(config.api.listen, "127.0.0.1:8080".parse().expect("addr"));
@@ -336,7 +425,12 @@ fn the_example_has_every_key_and_says_the_defaults() {
     assert_eq!(problems, []);
     let (config, problems, _) = read(Some(example), env(&REQUIRED), Needs::ALL);
     assert_eq!(problems, []);
-    assert_eq!(config, defaults);
+    // Where a value was set is another thing than what it is.
+    let unset = |config| Config {
+        settings: BTreeMap::new(),
+        ..config
+    };
+    assert_eq!(unset(config), unset(defaults));
     assert_eq!(example_keys(example), known);
     // What is live in the example and equal to the default is only worth something if it is
     // live: only keys without a default may be commented out.
@@ -364,6 +458,8 @@ fn the_example_has_every_key_and_says_the_defaults() {
                 "audience",
                 "otlp_endpoint",
                 "cors_origins",
+                "oidc_issuer",
+                "oidc_client_id",
                 // of [admin_auth], which takes them from [auth]
                 "jwks_max_age",
                 "leeway",

@@ -235,8 +235,13 @@ impl Api {
             self.admin(Method::PUT, &path).json(&product),
         )
         .await?;
+        self.enable(offer.country_code.as_str()).await
+    }
+
+    /// Allows promotions in a country.
+    pub(super) async fn enable(&self, country_code: &str) -> Result<(), CallError> {
         let enabled = json!({ "promotions_enabled": true });
-        let path = format!("/geo-config/{}", offer.country_code);
+        let path = format!("/geo-config/{country_code}");
         let request = self.admin(Method::PUT, &path).json(&enabled);
         text_of("PUT /geo-config", request).await?;
         Ok(())
@@ -244,16 +249,24 @@ impl Api {
 
     /// Creates the promotion; returns its number.
     pub(super) async fn create(&self, offer: &Offer) -> Result<PromotionId, CallError> {
-        #[derive(Deserialize)]
-        struct Created {
-            promotion_id: PromotionId,
-        }
         let promotion = json!({
             "promotion_key": offer.promotion_key,
             "title": offer.title,
             "conditions": offer.conditions,
         });
-        let request = self.admin(Method::POST, "/promotions").json(&promotion);
+        self.create_promotion(&promotion).await
+    }
+
+    /// Creates a promotion from the body of the call; returns its number.
+    pub(super) async fn create_promotion(
+        &self,
+        promotion: &Value,
+    ) -> Result<PromotionId, CallError> {
+        #[derive(Deserialize)]
+        struct Created {
+            promotion_id: PromotionId,
+        }
+        let request = self.admin(Method::POST, "/promotions").json(promotion);
         let created: Created = json_of("POST /promotions", request).await?;
         Ok(created.promotion_id)
     }

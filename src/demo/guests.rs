@@ -142,7 +142,8 @@ impl Clients {
         }
     }
 
-    async fn started(&self, user_id: UserId) -> Option<(String, i64)> {
+    /// Starts what the landing offers.
+    pub(super) async fn started(&self, user_id: UserId) -> Option<(String, i64)> {
         let token = self.api.token_of(user_id).ok()?;
         let started = self.begin(user_id, &token).await?;
         Some((token, started.promotion_id))

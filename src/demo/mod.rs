@@ -21,6 +21,7 @@ mod postgres;
 mod recount;
 mod rides;
 mod screen;
+mod showcase;
 mod welcome;
 
 use std::pin::pin;
@@ -341,6 +342,8 @@ impl Stage {
             let publisher = Publisher::new(&self.config.kafka)?;
             let clients = Clients::new(Arc::clone(&api), publisher.clone(), scene.offer, second);
             clients.invite(guests, &slow, &quick).await?;
+            showcase::set_up(&api).await?;
+            clients.use_up_a_budget(&slow.offer).await?;
             anyhow::Ok((
                 promotion_id,
                 slow.promotion_id,

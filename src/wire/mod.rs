@@ -20,6 +20,7 @@ pub mod ride_completed;
 pub mod ride_search;
 pub mod schemas;
 pub mod stats;
+pub mod system;
 pub mod traceparent;
 pub mod user;
 

@@ -17,7 +17,10 @@ await journey(async ({ world, desk }) => {
   const rides = await followsAClient(world, ana, promotion, user);
   await resolvesTheQuarantine(world, ana, user, rides);
   await changesThePromotion(world, ana, promotion);
+  await listsParticipations(ana, user);
+  await cancelsAChallenge(world, ana, user);
   await looksAtTheRest(world, ana);
+  await mayDoLess(world, await desk());
 });
 
 /** By a pasted token, which is nowhere but in memory, and by a link. */
@@ -43,6 +46,10 @@ async function signsIn(world, desk) {
   await desk.text("There is no promotion yet.").first().waitFor();
   const kept = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie, location.href]));
   assert.ok(!kept.includes("eyJ"), kept);
+
+  // Whoever has no right here is told so.
+  await page.evaluate((token) => (location.hash = `token=${token}`), world.operator("eve@example.com", "openid"));
+  await desk.text("The token has no right in this service.").waitFor();
 
   // A reload forgets it; a link brings another, and is clean at once.
   await page.reload();
@@ -111,8 +118,13 @@ async function makesAPromotion(world, desk) {
   await desk.text("14 days").waitFor();
   await desk.field("Lowest fare that counts").fill("50.5");
   await desk.field("Countries").fill("mx, br");
+  await desk.field("Participations at most").fill("10");
+  await desk.field("Closes").fill("2037-12-31T18:00");
   const json = async () => JSON.parse(await desk.field("JSON").inputValue());
   assert.deepEqual((await json()).conditions, { target_rides: 0, min_amount_cents: 5050, currency_code: "MXN", challenge_period: "P2W", claim_period: "P7D", country_codes: ["MX", "BR"] });
+
+  assert.deepEqual((await json()).budget, { max_participations: 10 });
+  assert.equal((await json()).closes_at, "2038-01-01T00:00:00.000Z");
 
   // What is refused is shown beside its field, with the number for the log.
   await desk.button("Check and create").click();
@@ -280,6 +292,10 @@ async function resolvesTheQuarantine(world, desk, user, { broken }) {
   await dialog.getByLabel("Reason").fill("tests");
   await desk.confirm("Dismiss all");
   await page.getByText("2 resolved, 0 left open.").waitFor();
+  await page.getByRole("combobox", { name: "Reason" }).selectOption("TOO_LARGE");
+  await page.locator(".empty").getByText("No record.").waitFor();
+  await desk.goes("#/quarantine");
+  await desk.sees("quarantine");
   await page.getByRole("combobox", { name: "Status" }).selectOption("DISMISSED");
   await page.locator('[data-record] [data-word="DISMISSED"]').nth(2).waitFor();
   await desk.lookInEveryLanguage("quarantine-dismissed");
@@ -300,8 +316,23 @@ async function changesThePromotion(world, desk, { promotion_id }) {
   await dialog.getByText("1 challenge in progress keeps the rules that it started under. The new rules hold for clients who start from now on.").waitFor();
   assert.deepEqual(await dialog.getByRole("row").nth(1).getByRole("cell").allTextContents(), ["A loan for 3 rides", "A loan for 5 rides"]);
   await desk.look("promotion-change");
+  // Another operator is faster: their change is shown, and nothing is overwritten unseen.
+  await world.admin("PATCH", `/promotions/${promotion_id}`, JSON.stringify({ title: "A loan for three rides" }));
+  await dialog.getByRole("button", { name: "Save the change" }).click();
+  const theirs = dialog.getByRole("table", { name: "Another operator's change" });
+  await theirs.getByRole("cell", { name: "A loan for three rides" }).waitFor();
+  assert.deepEqual(await theirs.getByRole("row").nth(1).getByRole("cell").allTextContents(), ["A loan for 3 rides", "A loan for three rides"]);
+  await desk.look("promotion-conflict");
   await desk.confirm("Save the change");
   await desk.sees("promotions/:id", "A loan for 5 rides");
+  await page.getByText("The figures as a table").click();
+  const funnel = page.getByRole("table", { name: "Over time" });
+  assert.deepEqual((await funnel.getByRole("row").nth(1).getByRole("cell").allTextContents()).slice(0, 2), ["1", "0"]);
+  await page.getByRole("combobox", { name: "Each point" }).selectOption("PT15M");
+  await page.locator(".inner", { has: page.locator("select[name=interval]") }).getByRole("heading", { name: "Over time" }).waitFor();
+  assert.ok(page.url().includes("interval=PT15M"), page.url());
+  await desk.sees("promotions/:id");
+  await desk.look("promotion-funnel");
   const changed = await world.admin("GET", `/promotions/${promotion_id}`);
   assert.equal(changed.conditions.target_rides, 5);
 
@@ -317,18 +348,84 @@ async function changesThePromotion(world, desk, { promotion_id }) {
   await desk.lookInEveryLanguage("promotions");
 }
 
+/** Filtered, and all of it as a file. */
+async function listsParticipations(desk, user) {
+  const { page } = desk;
+  await page.getByRole("link", { name: "Participations", exact: true }).click();
+  await desk.sees("participations", "Participations");
+  await page.getByRole("combobox", { name: "Status" }).selectOption("REWARDED");
+  await desk.text("Nothing was found.").waitFor();
+  await page.getByRole("combobox", { name: "Status" }).selectOption("IN_PROGRESS");
+  await page.getByRole("rowheader", { name: String(user.id) }).waitFor();
+  const downloading = page.waitForEvent("download");
+  await desk.button("Export as CSV").click();
+  const lines = (await readFile(await (await downloading).path(), "utf8")).trim().split("\r\n");
+  assert.deepEqual([lines.length, lines[0].split(",")[0], lines[1].split(",")[0]], [2, "user_id", String(user.id)]);
+  await desk.lookInEveryLanguage("participations");
+}
+
+/** What a token does not allow is not shown. */
+async function mayDoLess(world, desk) {
+  const { page } = desk;
+  const open = async (scope) => {
+    await page.goto("about:blank");
+    await page.goto(`${world.console}/console#token=${world.operator("bo@example.com", scope)}`);
+    await page.getByRole("navigation", { name: "Menu" }).waitFor();
+    return page.locator("nav a[data-page]").allTextContents();
+  };
+  assert.deepEqual(await open("ride-promo:support"), ["Clients", "Participations", "Quarantine"]);
+  await desk.sees("clients");
+  await desk.goes("#/audit");
+  await page.getByText("This page takes the scope ride-promo:audit.").waitFor();
+  assert.deepEqual(await open("ride-promo:view"), ["Overview", "Promotions", "Countries", "Products", "Operations"]);
+  await desk.goes("#/promotions/1");
+  await desk.sees("promotions/:id");
+  assert.equal(await page.locator(".head .actions").count(), 0);
+  await desk.goes("#/countries");
+  await desk.sees("countries");
+  assert.equal(await page.getByRole("main").getByRole("button").count(), 0);
+  assert.ok(desk.calls.every((call) => call.startsWith("GET ")), desk.calls.join("\n"));
+}
+
+/** What cannot be taken back asks for a reason, and is in the audit. */
+async function cancelsAChallenge(world, desk, user) {
+  const { page, dialog } = desk;
+  await desk.goes("#/promotions/1");
+  await desk.sees("promotions/:id");
+  await page.locator("[data-budget]").getByText("10%").waitFor();
+  await desk.goes(`#/clients/${user.id}`);
+  await desk.sees("clients/:id");
+  await desk.button("Cancel the challenge").click();
+  await dialog.getByLabel("Reason").fill("the client asked for it");
+  await desk.look("client-cancel");
+  await desk.confirm("Cancel the challenge");
+  await page.getByText("cancelled by an operator").first().waitFor();
+  const { participations } = await world.known(user);
+  assert.deepEqual([participations[0].status, participations[0].expired_reason], ["EXPIRED", "CANCELLED"]);
+  assert.equal(await desk.button("Cancel the challenge").count(), 0);
+}
+
 async function looksAtTheRest(world, desk) {
   const { page } = desk;
   await page.getByRole("link", { name: "Audit", exact: true }).click();
   await desk.sees("audit", "Audit");
   const newest = page.locator("main li.card").first();
-  assert.equal(await newest.getByRole("heading").textContent(), "PATCH /promotions/1");
-  assert.deepEqual(await newest.locator("tbody tr").first().locator("th, td").allTextContents(), ["active", "true", "false"]);
+  assert.match(await newest.getByRole("heading").textContent(), /participations\/1:cancel$/);
+  const switched = page.locator("main li.card").nth(1);
+  assert.equal(await switched.getByRole("heading").textContent(), "PATCH /promotions/1");
+  assert.deepEqual(await switched.locator("tbody tr").first().locator("th, td").allTextContents(), ["active", "true", "false"]);
   await desk.lookInEveryLanguage("audit");
+  await desk.field("Call").fill("POST /quarantine:dismiss");
+  await desk.button("Filter").click();
+  await page.getByRole("link", { name: "Clear" }).waitFor();
+  await desk.sees("audit");
+  assert.deepEqual(await page.locator("main li.card h2").allTextContents(), ["POST /quarantine:dismiss"]);
 
   await page.getByRole("link", { name: "Operations", exact: true }).click();
   await desk.sees("operations", "Operations");
   await page.getByRole("table", { name: "Roles of this process" }).getByText("ready").first().waitFor();
+  const setting = page.getByRole("row").filter({ hasText: "database.url" });
+  assert.deepEqual((await setting.getByRole("cell").allTextContents())[0], "secret");
   await desk.lookInEveryLanguage("operations");
 
   await page.getByRole("link", { name: "Overview", exact: true }).click();

@@ -23,6 +23,11 @@ export class World {
     return `http://${this.#config.admin}`;
   }
 
+  /** Where a provider of OpenID Connect is to listen. */
+  get provider() {
+    return this.#config.provider;
+  }
+
   /** Where a screenshot of a failure belongs. */
   get failures() {
     return this.#config.failures;

@@ -86,6 +86,7 @@ async fn only_operators_get_in() {
         (Method::POST, "/admin/v1/quarantine:replay"),
         (Method::POST, "/admin/v1/quarantine:dismiss"),
         (Method::GET, "/admin/v1/stats"),
+        (Method::GET, "/admin/v1/system"),
         (Method::GET, "/admin/v1/audit"),
     ];
     let stranger = service.admin_listener();

@@ -47,3 +47,24 @@ async fn an_operators_day_in_the_console() {
     let service = world.service().start().await;
     Journey::new("console.mjs", &world, &service).run().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signing_in_at_a_provider_of_openid_connect() {
+    let world = World::new().await;
+    let port = Port::reserve();
+    let provider = format!("127.0.0.1:{}", port.number());
+    let issuer = format!("http://{provider}");
+    let service = world
+        .service()
+        .roles("api")
+        .env("RIDE_PROMO__ADMIN_AUTH__ALGORITHM", "RS256")
+        .env("RIDE_PROMO__ADMIN_AUTH__JWKS", format!("{issuer}/jwks"))
+        .env("RIDE_PROMO__ADMIN_AUTH__ISSUER", &issuer)
+        .env("RIDE_PROMO__ADMIN_AUTH__AUDIENCE", "ride-promo-admin")
+        .env("RIDE_PROMO__CONSOLE__OIDC_ISSUER", &issuer)
+        .env("RIDE_PROMO__CONSOLE__OIDC_CLIENT_ID", "console")
+        .start()
+        .await;
+    let journey = Journey::new("console-oidc.mjs", &world, &service);
+    journey.with_provider(&provider).run().await;
+}

@@ -220,7 +220,16 @@ async fn everything_it_prints_can_be_used_until_ctrl_c_ends_it_cleanly() {
         .said(&format!("http://{admin}/console#token="))
         .unwrap();
     let signed_in = Api::new(&admin).with_token(console);
-    assert_eq!(signed_in.get("/admin/v1/promotions").await.status, 200);
+    let promotions = signed_in.get("/admin/v1/promotions").await.json();
+    let keys: Vec<&str> = promotions["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|promotion| promotion["promotion_key"].as_str())
+        .collect();
+    for key in ["br-next-month", "br-last-month", "demo-first-ten"] {
+        assert!(keys.contains(&key), "{key} in {keys:?}");
+    }
     let operator = Api::new(&admin).with_token(demo.said("ADMIN_TOKEN=").unwrap());
     let stats = operator.get("/admin/v1/stats").await;
     assert_eq!(stats.status, 200, "{}", stats.text);

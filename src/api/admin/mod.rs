@@ -15,8 +15,10 @@ mod quarantine;
 mod reversals;
 mod rides;
 mod stats;
+mod system;
 mod users;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,8 +28,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::AdminAuth;
-use crate::config::KafkaConfig;
+use crate::config::{KafkaConfig, Setting};
 use crate::kafka::Cluster;
+use crate::readiness::Readiness;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
@@ -47,6 +50,12 @@ pub struct AdminState {
     /// Where rides come from.
     #[from_ref(skip)]
     pub kafka: Arc<KafkaConfig>,
+    /// What this process says of itself.
+    #[from_ref(skip)]
+    pub readiness: Arc<Readiness>,
+    /// What was configured, without what is secret.
+    #[from_ref(skip)]
+    pub settings: Arc<BTreeMap<String, Setting>>,
     /// How long after a deadline expiry waits for rides.
     #[from_ref(skip)]
     pub allowed_lateness: Duration,
@@ -91,6 +100,7 @@ pub fn router() -> OpenApiRouter<AdminState> {
         .routes(routes!(quarantine::dismiss_all))
         .routes(routes!(reversals::list))
         .routes(routes!(stats::get))
+        .routes(routes!(system::get))
         .routes(routes!(audit::list));
     cancel::add_to(router)
 }

@@ -188,6 +188,7 @@ pub const CALLS: &[(&str, &str, &[Scope])] = &[
     ("POST", "/quarantine:replay", &[Scope::Support]),
     ("POST", "/quarantine:dismiss", &[Scope::Support]),
     ("GET", "/stats", &[Scope::View]),
+    ("GET", "/system", &[Scope::View]),
     ("GET", "/audit", &[Scope::Audit]),
 ];
 

@@ -31,6 +31,7 @@ pub struct Journey<'a> {
     world: &'a World,
     service: &'a Service,
     proxy: Option<&'a FaultProxy>,
+    provider: Option<&'a str>,
 }
 
 impl<'a> Journey<'a> {
@@ -41,6 +42,7 @@ impl<'a> Journey<'a> {
             world,
             service,
             proxy: None,
+            provider: None,
         }
     }
 
@@ -48,6 +50,13 @@ impl<'a> Journey<'a> {
     #[must_use]
     pub fn through(mut self, proxy: &'a FaultProxy) -> Self {
         self.proxy = Some(proxy);
+        self
+    }
+
+    /// A provider of OpenID Connect is to listen at this address.
+    #[must_use]
+    pub fn with_provider(mut self, address: &'a str) -> Self {
+        self.provider = Some(address);
         self
     }
 
@@ -61,6 +70,7 @@ impl<'a> Journey<'a> {
             "admin": self.service.admin_listener().address(),
             "admin_token": admin_token(),
             "secret": SECRET,
+            "provider": self.provider,
             "failures": dir,
         });
         let mut command = node(&dir);

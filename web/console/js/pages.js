@@ -7,6 +7,7 @@ import { countries } from "./pages/countries.js";
 import { imports } from "./pages/imports.js";
 import { operations } from "./pages/operations.js";
 import { overview } from "./pages/overview.js";
+import { participations } from "./pages/participations.js";
 import { products } from "./pages/products.js";
 import { promotion } from "./pages/promotion.js";
 import { changePromotion, copyPromotion, createPromotion } from "./pages/promotion-edit.js";
@@ -23,6 +24,7 @@ export const ROUTES = [
   { path: ["promotions", ":id", "copy"], scopes: ["view", "edit"], page: copyPromotion },
   { path: ["clients"], scopes: ["support"], page: clients },
   { path: ["clients", ":id"], scopes: ["support"], page: client },
+  { path: ["participations"], scopes: ["support"], page: participations },
   { path: ["quarantine"], scopes: ["support"], page: quarantine },
   { path: ["imports"], scopes: ["import"], page: imports },
   { path: ["countries"], scopes: ["view"], page: countries },
@@ -36,6 +38,7 @@ export const NAVIGATION = [
   { name: "overview", scope: "view" },
   { name: "promotions", scope: "view" },
   { name: "clients", scope: "support" },
+  { name: "participations", scope: "support" },
   { name: "quarantine", scope: "support" },
   { name: "imports", scope: "import" },
   { name: "countries", scope: "view" },

@@ -7,7 +7,7 @@ export class Session {
   #scopes = new Set();
   /** The token's `sub`, as the audit records it. */
   actor = null;
-  /** When the token ends, in milliseconds since 1970; `null` where it does not say. */
+  /** When the token ends, in milliseconds since 1970. */
   expiresAt = null;
 
   get token() {
@@ -18,44 +18,35 @@ export class Session {
     return this.#token !== null;
   }
 
-  /** Takes a token; throws a `RangeError` for what is not one. What it allows is the service's to say. */
+  /** Takes a token; throws a `RangeError` for what cannot be one. */
   signIn(token) {
-    const claims = claimsOf(token);
+    if (!/^[\w-]+\.[\w-]+\.[\w-]+$/.test(token)) throw new RangeError("not a JWT");
+    this.signOut();
     this.#token = token;
-    this.actor = typeof claims.sub === "string" ? claims.sub : null;
-    this.expiresAt = Number.isFinite(claims.exp) ? claims.exp * 1000 : null;
-    const scope = claims.scope ?? claims.scp ?? "";
-    this.#scopes = new Set(Array.isArray(scope) ? scope : String(scope).split(" "));
+  }
+
+  /** Takes what the service says of the token, `GET /me`. */
+  learn({ subject, scopes, expires_at }) {
+    this.actor = subject;
+    this.expiresAt = new Date(expires_at).getTime();
+    this.#scopes = new Set(scopes);
   }
 
   signOut() {
     this.#token = null;
     this.#scopes = new Set();
     this.actor = null;
+    this.expiresAt = null;
   }
 
   /** The scopes of this service that the token has, without their common beginning. */
   get scopes() {
-    const own = [...this.#scopes].filter((scope) => scope.startsWith(`${SCOPE}:`));
-    return own.map((scope) => scope.slice(SCOPE.length + 1)).sort();
+    return [...this.#scopes].map((scope) => scope.slice(SCOPE.length + 1)).sort();
   }
 
   /** Whether the token may do what takes this scope: `view`, `edit`, `import`, `support`, `audit`. */
   may(scope) {
-    return this.#scopes.has(`${SCOPE}:admin`) || this.#scopes.has(`${SCOPE}:${scope}`);
-  }
-}
-
-function claimsOf(token) {
-  const parts = token.split(".");
-  if (parts.length !== 3) throw new RangeError("not a JWT");
-  try {
-    const bytes = Uint8Array.from(atob(parts[1].replaceAll("-", "+").replaceAll("_", "/")), (letter) => letter.charCodeAt(0));
-    const claims = JSON.parse(new TextDecoder().decode(bytes));
-    if (claims === null || typeof claims !== "object") throw new RangeError("not a JWT");
-    return claims;
-  } catch {
-    throw new RangeError("not a JWT");
+    return this.#scopes.has(`${SCOPE}:${scope}`);
   }
 }
 

@@ -4,6 +4,7 @@ import { api, onSignedOut, session } from "./app.js";
 import { h, newId, put, svg } from "./dom.js";
 import { LANGUAGES, language, moment, setLanguage, t, word } from "./i18n.js";
 import { NAVIGATION, ROUTES } from "./pages.js";
+import * as oidc from "./oidc.js";
 import { find, go, parse } from "./router.js";
 import { tokenFromAddress } from "./session.js";
 import * as settings from "./settings.js";
@@ -30,7 +31,8 @@ export class Shell {
   start() {
     onSignedOut.call = () => this.#signOut(t("sign-in.refused"));
     addEventListener("hashchange", () => this.#arrive());
-    this.#arrive();
+    if (oidc.isReturn()) this.#returned();
+    else this.#arrive();
   }
 
   /** The address has changed: it brings a token, or names another page. */
@@ -41,18 +43,41 @@ export class Shell {
     else this.#signInPage();
   }
 
-  #signIn(token) {
+  /** Back from the provider of OpenID Connect. */
+  async #returned() {
+    try {
+      await this.#signIn(await oidc.finish());
+    } catch (error) {
+      this.#signInPage(t("sign-in.provider-failed", { message: String(error.error_description ?? error.error ?? error.message) }));
+    }
+  }
+
+  /** To the provider; while that is not possible, it says why. */
+  async #goToProvider() {
+    try {
+      await oidc.begin();
+    } catch (error) {
+      this.#signInPage(t("sign-in.provider-failed", { message: String(error.message) }));
+    }
+  }
+
+  async #signIn(token) {
     try {
       session.signIn(token);
     } catch {
       this.#signInPage(t("sign-in.broken"));
       return;
     }
-    clearTimeout(this.#ends);
-    if (session.expiresAt !== null) {
-      const left = session.expiresAt - Date.now();
-      this.#ends = setTimeout(() => this.#signOut(t("sign-in.ended")), Math.min(Math.max(left, 0), MAX_TIMEOUT));
+    try {
+      session.learn(await api.get("/me"));
+    } catch (error) {
+      // A refused token has been told already.
+      if (session.isSignedIn) this.#signOut(error.status === 403 ? t("sign-in.no-scope") : t("error.unreachable-short"));
+      return;
     }
+    clearTimeout(this.#ends);
+    const left = session.expiresAt - Date.now();
+    this.#ends = setTimeout(() => this.#signOut(t("sign-in.ended")), Math.min(Math.max(left, 0), MAX_TIMEOUT));
     if (location.hash === "" || location.hash === "#") history.replaceState(null, "", home());
     this.#main = null;
     this.#show();
@@ -84,8 +109,9 @@ export class Shell {
       h("div", { class: "brand" }, logo(), t("app.name")),
       heading,
       says && h("p", { class: "notice warn", role: "alert" }, says),
+      oidc.isConfigured() && h("button", { type: "button", class: "primary", onclick: () => this.#goToProvider() }, t("sign-in.provider")),
       token.element,
-      h("button", { type: "submit", class: "primary" }, t("sign-in.button")),
+      h("button", { type: "submit", class: oidc.isConfigured() ? null : "primary" }, t("sign-in.button")),
       h("p", { class: "quiet small" }, t("sign-in.memory")),
       this.#choices(),
     );
@@ -125,7 +151,7 @@ export class Shell {
             { class: "small" },
             h("p", { class: "actor" }, session.actor ?? "–"),
             h("p", { class: "quiet" }, session.scopes.map((scope) => word("scope", scope)).join(", ")),
-            session.expiresAt !== null && h("p", { class: "quiet" }, t("session.until", { moment: moment(session.expiresAt) })),
+            h("p", { class: "quiet" }, t("session.until", { moment: moment(session.expiresAt) })),
           ),
           this.#choices(),
           h("button", { type: "button", onclick: () => this.#signOut() }, t("sign-out")),

@@ -4,7 +4,7 @@ import { h } from "../dom.js";
 import { moment, t } from "../i18n.js";
 import { link } from "../router.js";
 import { diffTable } from "../ui/diff.js";
-import { instantInput, textInput } from "../ui/fields.js";
+import { choice, instantInput, textInput } from "../ui/fields.js";
 import { filters, pager } from "../ui/table.js";
 
 export async function audit({ query, signal, api }) {
@@ -20,6 +20,7 @@ export async function audit({ query, signal, api }) {
           { name: "call", label: t("audit.call"), control: textInput({ placeholder: "PATCH /promotions/1" }) },
           { name: "from", label: t("list.from"), control: instantInput() },
           { name: "to", label: t("list.to"), control: instantInput() },
+          { name: "imports", label: t("audit.imports"), control: choice([["", t("list.all")], ["false", t("audit.imports-without")]]) },
         ],
         query,
       ),

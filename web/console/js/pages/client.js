@@ -4,12 +4,13 @@ import { h } from "../dom.js";
 import { t } from "../i18n.js";
 import { go, link } from "../router.js";
 import { eligibility, originations, participation, preOffers } from "../client/parts.js";
+import { participationActions } from "../client/actions.js";
 import { events, KINDS, timeline } from "../client/timeline.js";
 import { whyNot } from "../client/why.js";
 import { choice, field, readFields, textInput } from "../ui/fields.js";
 import { filters } from "../ui/table.js";
 
-export async function client({ params, query, signal, api }) {
+export async function client({ params, query, signal, api, refresh }) {
   const user = await api.get(`/users/${params.id}`, {}, signal);
   const found = events(user);
   const path = ["clients", params.id];
@@ -20,7 +21,7 @@ export async function client({ params, query, signal, api }) {
       found.length === 0 && h("p", { class: "notice warn" }, t("client.unknown")),
       askWhy(path, query),
       query.ride && whyNot(user, query.ride),
-      user.participations.map((one) => participation(one)),
+      user.participations.map((one) => participation(one, participationActions(api, one, refresh))),
       h("div", { class: "grid" }, eligibility(user.eligibility)),
       user.pre_offers.length > 0 && preOffers(user.pre_offers),
       user.applications.length > 0 && originations(user),

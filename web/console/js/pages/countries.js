@@ -6,6 +6,7 @@ import { country, moment, t } from "../i18n.js";
 import { flag } from "../ui/badges.js";
 import { ask } from "../ui/dialog.js";
 import { check, field, textInput } from "../ui/fields.js";
+import { Revision } from "../ui/revision.js";
 import { pager, table } from "../ui/table.js";
 import { toast } from "../ui/toast.js";
 import { auditLink } from "./audit.js";
@@ -36,23 +37,20 @@ function button(api, { country_code, promotions_enabled }, refresh) {
   const name = country(country_code);
   const does = promotions_enabled ? t("countries.turn-off", { country: name }) : t("countries.turn-on", { country: name });
   const act = async () => {
-    const etag = (await api.read(`/geo-config/${country_code}`).catch(() => ({ etag: null }))).etag;
-    await change(api, country_code, !promotions_enabled, { title: does, etag, refresh });
+    const path = `/geo-config/${country_code}`;
+    const revision = new Revision(api, path, await api.read(path));
+    const enabled = !promotions_enabled;
+    const done = await ask({
+      title: does,
+      says: [h("p", {}, enabled ? t("countries.on-does") : t("countries.off-does")), revision.element],
+      does,
+      act: () => revision.change("PUT", { promotions_enabled: enabled }),
+    });
+    if (!done) return;
+    toast(t("saved"), auditLink(`PUT ${path}`));
+    refresh();
   };
   return h("button", { type: "button", onclick: act }, does);
-}
-
-async function change(api, code, enabled, { title, etag = null, refresh, fields = [] }) {
-  const done = await ask({
-    title,
-    says: [h("p", {}, enabled ? t("countries.on-does") : t("countries.off-does"))],
-    fields,
-    does: title,
-    act: () => api.change("PUT", `/geo-config/${code}`, { promotions_enabled: enabled }, { etag }),
-  });
-  if (!done) return;
-  toast(t("saved"), auditLink(`PUT /geo-config/${done.country_code}`));
-  refresh();
 }
 
 async function add(api, refresh) {

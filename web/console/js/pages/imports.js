@@ -113,13 +113,12 @@ function download(rejections, name) {
 }
 
 async function history(api, signal) {
-  const { items } = await api.get("/audit", { limit: 200 }, signal);
-  const rows = items.filter(({ call }) => call.includes(CALL)).slice(0, 20);
+  const { items: rows } = await api.get("/audit", { call: CALL, limit: 20 }, signal);
   return table({
     caption: t("imports.history"),
     shown: true,
     rows,
-    empty: t("imports.no-history"),
+    empty: t("list.empty"),
     columns: [
       { label: t("audit.at"), head: true, cell: ({ at }) => moment(at) },
       { label: t("audit.actor"), cell: ({ actor }) => actor },

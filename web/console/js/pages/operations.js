@@ -1,4 +1,4 @@
-// How far each partition is, and what this process says of its roles.
+// How far each partition is; what the process that answers says of itself.
 
 import { h } from "../dom.js";
 import { duration, number, t } from "../i18n.js";
@@ -6,25 +6,45 @@ import { flag } from "../ui/badges.js";
 import { facts, table } from "../ui/table.js";
 
 export async function operations({ signal, api, refresh }) {
-  const [stats, readiness] = await Promise.all([api.get("/stats", {}, signal), roles(signal)]);
+  const [stats, system] = await Promise.all([api.get("/stats", {}, signal), api.get("/system", {}, signal)]);
   const again = h("button", { type: "button", onclick: refresh }, t("operations.refresh"));
-  return { title: t("nav.operations"), actions: [again], body: [readiness, flow(stats), partitions(stats.ingest)] };
+  return {
+    title: t("nav.operations"),
+    says: t("operations.version", { version: system.version }),
+    actions: [again],
+    body: [roles(system.roles), flow(stats), partitions(stats.ingest), settings(system.settings)],
+  };
 }
 
-/** What `/readyz` says; it is on the same listener and takes no token. */
-async function roles(signal) {
-  const response = await fetch("/readyz", { signal, credentials: "omit", cache: "no-store" });
-  const said = await response.json().catch(() => ({ roles: {} }));
+function roles(rows) {
   return table({
     caption: t("operations.roles"),
     shown: true,
-    rows: Object.entries(said.roles ?? {}),
+    rows,
     columns: [
-      { label: t("operations.role"), head: true, cell: ([name]) => h("code", {}, name) },
-      { label: t("client.status"), cell: ([, status]) => flag(status === "ok", [t("operations.ok"), t("operations.not-ok")], ["good", "bad"]) },
-      { label: t("operations.says"), cell: ([, status]) => (status === "ok" ? "–" : status) },
+      { label: t("operations.role"), head: true, cell: ({ role }) => h("code", {}, role) },
+      { label: t("client.status"), cell: ({ ready }) => flag(ready, [t("operations.ok"), t("operations.not-ok")], ["good", "bad"]) },
+      { label: t("operations.says"), cell: ({ reason }) => reason ?? "–" },
     ],
   });
+}
+
+function settings(rows) {
+  return h(
+    "section",
+    { class: "stack tight" },
+    table({
+      caption: t("operations.settings"),
+      shown: true,
+      rows,
+      columns: [
+        { label: t("operations.setting"), head: true, cell: ({ key }) => h("code", {}, key) },
+        { label: t("operations.setting-value"), cell: ({ value }) => (value === null ? h("span", { class: "quiet" }, t("operations.secret")) : h("code", {}, value)) },
+        { label: t("operations.setting-from"), cell: ({ variable }) => (variable === null ? t("operations.file") : h("code", {}, variable)) },
+      ],
+    }),
+    h("p", { class: "quiet small" }, t("operations.settings-says")),
+  );
 }
 
 function flow({ outbox, sweep, quarantine_open }) {

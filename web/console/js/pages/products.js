@@ -6,6 +6,7 @@ import { t } from "../i18n.js";
 import { ask } from "../ui/dialog.js";
 import { diffTable } from "../ui/diff.js";
 import { field, integer, readFields, textInput } from "../ui/fields.js";
+import { Revision } from "../ui/revision.js";
 import { pager, table } from "../ui/table.js";
 import { toast } from "../ui/toast.js";
 import { auditLink } from "./audit.js";
@@ -35,7 +36,7 @@ export async function products({ query, signal, api, refresh }) {
 
 /** One dialog for a product's fields, and a second that says what will change. */
 async function edit(api, old, refresh) {
-  const etag = old && (await api.read(`/products/${old.product_id}`).catch(() => ({ etag: null }))).etag;
+  const revision = old && new Revision(api, `/products/${old.product_id}`, await api.read(`/products/${old.product_id}`));
   const fields = [
     !old && field({ name: "product_id", label: t("product.id"), control: integer() }),
     field({ name: "name", label: t("product.name"), control: textInput({ maxlength: 200 }) }),
@@ -57,9 +58,9 @@ async function edit(api, old, refresh) {
       const { product_id: _, ...before } = old ?? {};
       return ask({
         title: t("change-title"),
-        says: [diffTable(old ? before : null, sent)],
+        says: [diffTable(old ? before : null, sent), revision?.element],
         does: t("save"),
-        act: () => api.change("PUT", `/products/${product_id}`, sent, { etag }),
+        act: () => (revision ? revision.change("PUT", sent) : api.change("PUT", `/products/${product_id}`, sent)),
       });
     },
   });

@@ -8,6 +8,7 @@ import { PromotionForm } from "../promotion/form.js";
 import { ask } from "../ui/dialog.js";
 import { changes, diffTable } from "../ui/diff.js";
 import { problemBox } from "../ui/problem.js";
+import { Revision } from "../ui/revision.js";
 import { toast } from "../ui/toast.js";
 import { auditLink } from "./audit.js";
 
@@ -22,12 +23,14 @@ export async function copyPromotion({ params, api, signal }) {
 }
 
 export async function changePromotion({ params, api, signal }) {
-  const [{ body: promotion, etag }, stats] = await Promise.all([api.read(`/promotions/${params.id}`, signal), api.get("/stats", {}, signal)]);
+  const [read, stats] = await Promise.all([api.read(`/promotions/${params.id}`, signal), api.get("/stats", {}, signal)]);
+  const promotion = read.body;
   const inProgress = stats.promotions.find((one) => one.promotion_id === promotion.promotion_id)?.in_progress ?? 0;
-  return editor({ api, title: t("promotion.change-of", { title: promotion.title }), document: written(promotion), old: { promotion, etag, inProgress } });
+  const revision = new Revision(api, `/promotions/${params.id}`, read, written);
+  return editor({ api, title: t("promotion.change-of", { title: promotion.title }), document: written(promotion), old: { promotion, revision, inProgress } });
 }
 
-/** `old` is what is changed, with its revision; without it a promotion is created. */
+/** `old` is what is changed, as it was read; without it a promotion is created. */
 function editor({ api, title, document, old = null }) {
   const form = new PromotionForm(document, { isNew: old === null });
   const faults = h("div");
@@ -58,9 +61,10 @@ function editor({ api, title, document, old = null }) {
         "conditions" in patch && h("p", { class: "notice warn" }, t("promotion.keep-terms", { count: old.inProgress })),
         patch.active === false && h("p", { class: "notice warn" }, t("promotion.deactivates", { count: old.inProgress })),
         diffTable(written(old.promotion), form.document),
+        old.revision.element,
       ],
       does: t("promotion.save"),
-      act: () => beside(api.change("PATCH", `/promotions/${old.promotion.promotion_id}`, patch, { etag: old.etag })),
+      act: () => beside(old.revision.change("PATCH", patch)),
     });
 
   /** What is wrong with fields is shown beside them, too. */
@@ -68,17 +72,9 @@ function editor({ api, title, document, old = null }) {
     try {
       return await call;
     } catch (error) {
-      if (error.status === 412) await showTheirs();
-      else if (error.errors) put(faults, problemBox(error, form.showErrors(error.errors)));
+      if (error.errors?.length > 0) put(faults, problemBox(error, form.showErrors(error.errors)));
       throw error;
     }
-  };
-
-  /** Another operator was faster: their change is shown, and the next save is made on top of it. */
-  const showTheirs = async () => {
-    const { body: theirs, etag } = await api.read(`/promotions/${old.promotion.promotion_id}`);
-    put(faults, h("section", { class: "card stack tight" }, h("h2", {}, t("theirs.title")), h("p", {}, t("theirs.says")), diffTable(written(old.promotion), written(theirs))));
-    Object.assign(old, { promotion: theirs, etag });
   };
 
   const back = old ? link("promotions", old.promotion.promotion_id) : link("promotions");
@@ -95,8 +91,8 @@ function editor({ api, title, document, old = null }) {
   };
 }
 
-/** A merge patch of the top level: what is another now. */
+/** A merge patch of the top level: what is another now; `null` takes a field away. */
 function changedFields(before, after) {
-  const { promotion_key: _, ...rest } = after;
-  return Object.fromEntries(Object.entries(rest).filter(([name, value]) => changes(before[name], value).length > 0));
+  const names = [...new Set([...Object.keys(before), ...Object.keys(after)])].filter((name) => name !== "promotion_key");
+  return Object.fromEntries(names.filter((name) => changes(before[name] ?? undefined, after[name] ?? undefined).length > 0).map((name) => [name, after[name] ?? null]));
 }

@@ -6,12 +6,12 @@ import { link } from "../router.js";
 import { readable } from "../quarantine/bytes.js";
 import { correct, dismiss, replay, resolveMany } from "../quarantine/correct.js";
 import { badge } from "../ui/badges.js";
-import { choice, instantInput, field } from "../ui/fields.js";
+import { choice, field, instantInput, integer } from "../ui/fields.js";
 import { facts, filters, pager } from "../ui/table.js";
 
 const STATUSES = ["OPEN", "REPLAYED", "DISMISSED"];
 
-export const REASONS = ["NOT_JSON", "MISSING_FIELD", "WRONG_TYPE", "INVALID_VALUE", "NEGATIVE_AMOUNT", "IN_FUTURE", "TOO_LARGE"];
+const REASONS = ["NOT_JSON", "MISSING_FIELD", "WRONG_TYPE", "INVALID_VALUE", "NEGATIVE_AMOUNT", "IN_FUTURE", "TOO_LARGE"];
 
 /** What stands for every status in the address; without a status the open ones are shown. */
 const ALL = "ALL";
@@ -31,7 +31,13 @@ export async function quarantine({ query, signal, api, refresh }) {
   };
 }
 
-const specs = () => [{ name: "status", label: t("client.status"), control: choice([...STATUSES.map((name) => [name, word("quarantine-status", name)]), [ALL, t("list.all")]]) }];
+const specs = () => [
+  { name: "status", label: t("client.status"), control: choice([...STATUSES.map((name) => [name, word("quarantine-status", name)]), [ALL, t("list.all")]]) },
+  { name: "reason", label: t("quarantine.reason"), control: choice(reasons()) },
+  { name: "user_id", label: t("client.number"), control: integer() },
+];
+
+const reasons = () => [["", t("list.all")], ...REASONS.map((name) => [name, word("quarantine", name)])];
 
 function card(api, record, refresh, isOpen) {
   const done = (act) => async () => (await act(api, record)) && refresh();
@@ -65,7 +71,7 @@ function card(api, record, refresh, isOpen) {
 /** Resolving many at once, by reason and time. */
 function many(api, refresh) {
   const fields = [
-    field({ name: "reason", label: t("quarantine.reason"), control: choice([["", t("list.all")], ...REASONS.map((name) => [name, word("quarantine", name)])]) }),
+    field({ name: "reason", label: t("quarantine.reason"), control: choice(reasons()) }),
     field({ name: "from", label: t("list.from"), control: instantInput() }),
     field({ name: "to", label: t("list.to"), control: instantInput() }),
   ];

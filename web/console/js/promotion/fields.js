@@ -1,11 +1,11 @@
 // The fields of a promotion: where each is in its JSON, and what it is typed into.
 
 import { t } from "../i18n.js";
-import { cents, check, choice, integer, integerList, listInput, periodInput, textInput } from "../ui/fields.js";
+import { cents, check, choice, instantInput, integer, integerList, listInput, periodInput, periodList, textInput } from "../ui/fields.js";
 
 const upper = (text) => text.toUpperCase();
 
-/** The groups of the form; a field is `{path, label, hint?, control}`. `isNew` lets the key be chosen. */
+/** The groups of the form; a field is `{path, hint?, control}`, `wide` are those that take a whole line. `isNew` lets the key be chosen. */
 export function groups(isNew) {
   return [
     {
@@ -37,6 +37,23 @@ export function groups(isNew) {
       ],
     },
     {
+      legend: t("form.reminders"),
+      fields: [
+        { path: "conditions.reminders.challenge", hint: t("hint.reminders"), control: periodList() },
+        { path: "conditions.reminders.reward", hint: t("hint.reminders-reward"), control: periodList() },
+      ],
+    },
+    {
+      legend: t("form.schedule"),
+      fields: [
+        { path: "opens_at", hint: t("hint.opens_at"), control: instantInput() },
+        { path: "closes_at", hint: t("hint.closes_at"), control: instantInput() },
+        { path: "budget.max_participations", hint: t("hint.max_participations"), control: integer() },
+        { path: "budget.max_reward_cents", hint: t("hint.max_reward_cents"), control: cents() },
+        { path: "budget.currency_code", hint: t("hint.budget-currency"), control: textInput({ maxlength: 3, spellcheck: "false" }) },
+      ],
+    },
+    {
       legend: t("form.special"),
       fields: [
         { path: "missing_split", hint: t("hint.missing_split"), control: choice([["create", t("missing_split.create")], ["reject", t("missing_split.reject")]]) },
@@ -55,6 +72,9 @@ export const BLANK = {
   conditions: { target_rides: 20, min_amount_cents: 5000, currency_code: "MXN", challenge_period: "P14D", claim_period: "P7D" },
   missing_split: "create",
   active: true,
+  opens_at: null,
+  closes_at: null,
+  budget: null,
 };
 
 /** What of a promotion is written, without what the service adds. */
@@ -68,7 +88,9 @@ export const at = (value, path) => path.split(".").reduce((inner, name) => inner
 /** A copy with another value at a path; `undefined` takes the field away. */
 export function withValue(object, path, value) {
   const [name, ...rest] = path.split(".");
-  const inner = rest.length === 0 ? value : withValue(object?.[name] ?? {}, rest.join("."), value);
+  let inner = rest.length === 0 ? value : withValue(object?.[name] ?? {}, rest.join("."), value);
+  // An object whose last field went goes too.
+  if (rest.length > 0 && value === undefined && Object.keys(inner).length === 0) inner = undefined;
   const { [name]: _, ...others } = object ?? {};
   if (inner === undefined) return others;
   // The order of the fields stays.

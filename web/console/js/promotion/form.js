@@ -16,11 +16,9 @@ export class PromotionForm {
   /** @param {object} document as `written` gives it */
   constructor(document, { isNew }) {
     this.document = document;
-    const made = groups(isNew).map(({ legend, fields }) => ({
-      legend,
-      fields: fields.map(({ path, hint = null, control }) => field({ name: path, label: t(`field.${path.split(".").at(-1)}`), hint, control })),
-    }));
-    this.#fields = made.flatMap(({ fields }) => fields);
+    const make = ({ path, hint = null, control }) => field({ name: path, label: t(`field.${path.replace(/^conditions\./, "")}`), hint, control });
+    const made = groups(isNew).map(({ legend, fields, wide = [] }) => ({ legend, fields: fields.map(make), wide: wide.map(make) }));
+    this.#fields = made.flatMap(({ fields, wide }) => [...fields, ...wide]);
     this.#json = field({ name: "json", label: t("form.json"), hint: t("form.json-hint"), control: textArea({ rows: 24, spellcheck: "false", class: "mono" }) });
     this.#json.control.element.addEventListener("input", () => this.#fromJson());
     for (const one of this.#fields) one.control.element.addEventListener("input", () => this.#fromField(one));
@@ -32,7 +30,7 @@ export class PromotionForm {
       h(
         "div",
         { class: "stack" },
-        made.map(({ legend, fields }) => h("fieldset", { class: "group card" }, h("legend", { class: "hidden" }, legend), h("h2", { "aria-hidden": "true" }, legend), h("div", { class: "fields" }, fields.map(({ element }) => element)))),
+        made.map(({ legend, fields, wide }) => h("fieldset", { class: "group card" }, h("legend", { class: "hidden" }, legend), h("h2", { "aria-hidden": "true" }, legend), h("div", { class: "fields" }, fields.map(({ element }) => element)), wide.map(({ element }) => element))),
         h("datalist", { id: "zones" }, zoneNames().map((name) => h("option", { value: name }))),
       ),
       h("div", { class: "json stack" }, h("section", { class: "card" }, h("h2", {}, t("form.preview")), this.#preview), h("section", { class: "card" }, this.#json.element)),

@@ -90,8 +90,8 @@ async function count(api, { reason, from, to }) {
   let found = 0;
   let cursor = null;
   for (let page = 0; page < MAX_PAGES; page++) {
-    const { items, next_cursor } = await api.get("/quarantine", { status: "OPEN", limit: 200, cursor });
-    const within = items.filter((one) => (!reason || one.reason === reason) && (!from || one.received_at >= from) && (!to || one.received_at < to));
+    const { items, next_cursor } = await api.get("/quarantine", { status: "OPEN", reason, limit: 200, cursor });
+    const within = items.filter(({ received_at }) => (!from || received_at >= from) && (!to || received_at < to));
     found += within.length;
     if (!next_cursor) return { found, more: false };
     cursor = next_cursor;
