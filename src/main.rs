@@ -640,20 +640,11 @@ fn verify(cli: &Cli, args: &VerifyArgs) -> anyhow::Result<ExitCode> {
 
 fn write_difference(
     format: VerifyFormat,
-    difference: &store::recount::Disagreement,
+    difference: &recovery::verify::Difference,
 ) -> anyhow::Result<()> {
-    let store::recount::Disagreement {
-        user_id,
-        promotion_id,
-        what,
-    } = difference;
     let line = match format {
-        VerifyFormat::Text => format!("{user_id}:{promotion_id}  {what}\n"),
-        VerifyFormat::Json => {
-            let object =
-                json!({ "user_id": user_id, "promotion_id": promotion_id, "difference": what });
-            format!("{object}\n")
-        }
+        VerifyFormat::Text => format!("{difference}\n"),
+        VerifyFormat::Json => format!("{}\n", serde_json::to_string(difference)?),
     };
     answer(line.as_bytes()).map(drop)
 }

@@ -9,10 +9,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 use ride_promo::domain::promotion::Verdict;
-use ride_promo::domain::ride::Ride;
+use ride_promo::domain::ride::{Ride, RideRecord};
 use ride_promo::domain::source::Source;
 use ride_promo::store::Store;
-use ride_promo::store::rides::{Applied, Batch, IncomingRide, Range, RideApplier};
+use ride_promo::store::rides::{Applied, Batch, Incoming, Range, RideApplier};
 use ride_promo::wire::ride_completed::decode_ride;
 
 use crate::input::clock;

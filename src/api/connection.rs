@@ -44,8 +44,9 @@ const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often a connection that has already sent something is checked for a lost peer.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Stands for a refused request, so that its response is written in order.
-const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
+/// Stands for a refused request, so that its response is written in order. No route has its path.
+const STAND_IN: &[u8] =
+    b"GET /refused-request HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
 
 /// State that a connection shares with its requests.
 #[derive(Debug)]

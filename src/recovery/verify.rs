@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -52,10 +53,33 @@ pub struct Summary {
     pub skipped: u64,
     /// Receipts of those that were recounted.
     pub receipts: u64,
+    /// Budgets whose use was recounted.
+    pub budgets: u64,
     /// Records of the status topic that were read.
     pub records: u64,
     /// Differences.
     pub differences: u64,
+}
+
+/// Something that does not agree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// The client; `None` where it is about a promotion as a whole.
+    pub user_id: Option<UserId>,
+    /// The promotion.
+    pub promotion_id: PromotionId,
+    /// What is and what should be.
+    #[serde(rename = "difference")]
+    pub what: String,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.user_id {
+            Some(user_id) => write!(f, "{user_id}:{}  {}", self.promotion_id, self.what),
+            None => write!(f, "promotion {}  {}", self.promotion_id, self.what),
+        }
+    }
 }
 
 /// A version that the topic did not have when it was looked for.
@@ -71,7 +95,7 @@ pub async fn verify(
     scope: Scope,
     stop: &CancellationToken,
     progress: &mut Progress,
-    found: impl FnMut(&Disagreement),
+    found: impl FnMut(&Difference),
 ) -> anyhow::Result<Summary> {
     let mut verification = Verification {
         kafka,
@@ -86,6 +110,9 @@ pub async fn verify(
     verification.read_on(progress).await?;
     verification.participations(scope, progress).await?;
     verification.settle(progress).await?;
+    if scope == Scope::default() {
+        verification.budgets().await?;
+    }
     // What the topic says of a start is not looked at: a scope by it has participations only.
     if scope.since.is_none() {
         verification.unknown_keys(scope.user_id, progress).await?;
@@ -105,7 +132,7 @@ struct Verification<'a, F> {
     found: F,
 }
 
-impl<F: FnMut(&Disagreement)> Verification<'_, F> {
+impl<F: FnMut(&Difference)> Verification<'_, F> {
     async fn read_on(&mut self, progress: &mut Progress) -> anyhow::Result<()> {
         self.reading
             .read_on(self.kafka, &mut self.newest, self.stop, progress)
@@ -113,12 +140,41 @@ impl<F: FnMut(&Disagreement)> Verification<'_, F> {
     }
 
     fn differs(&mut self, (user_id, promotion_id): (UserId, PromotionId), what: String) {
-        self.summary.differences += 1;
-        (self.found)(&Disagreement {
-            user_id,
+        self.report(&Difference {
+            user_id: Some(user_id),
             promotion_id,
             what,
         });
+    }
+
+    fn report(&mut self, difference: &Difference) {
+        self.summary.differences += 1;
+        (self.found)(difference);
+    }
+
+    /// The use of every budget, a promotion at a time.
+    async fn budgets(&mut self) -> anyhow::Result<()> {
+        let mut after = None;
+        loop {
+            let budget = self.store.recount_budget(after, PAGE_TIMEOUT).await;
+            let budget = budget.with_context(|| {
+                let after = after.unwrap_or_default();
+                format!("recounting the budget of the first promotion after {after}")
+            })?;
+            let Some(budget) = budget else {
+                return Ok(());
+            };
+            self.summary.budgets += 1;
+            for what in budget.disagreements {
+                self.report(&Difference {
+                    user_id: None,
+                    promotion_id: budget.promotion_id,
+                    what,
+                });
+            }
+            after = Some(budget.promotion_id);
+            anyhow::ensure!(!self.stop.is_cancelled(), "interrupted");
+        }
     }
 
     /// Page by page, each in a snapshot of its own.
@@ -143,9 +199,13 @@ impl<F: FnMut(&Disagreement)> Verification<'_, F> {
                 }
                 page => page?,
             };
-            for disagreement in &page.counted.disagreements {
-                self.summary.differences += 1;
-                (self.found)(disagreement);
+            for Disagreement {
+                user_id,
+                promotion_id,
+                what,
+            } in page.counted.disagreements
+            {
+                self.differs((user_id, promotion_id), what);
             }
             self.summary.participations += page.counted.participations;
             self.summary.receipts += page.counted.receipts;
@@ -285,7 +345,7 @@ pub async fn every(
 
 async fn run_once(kafka: &KafkaConfig, store: &Store, metrics: &Metrics, stop: &CancellationToken) {
     let mut logged = 0;
-    let found = |difference: &Disagreement| {
+    let found = |difference: &Difference| {
         logged += 1;
         if logged <= MAX_LOGGED {
             tracing::error!(

@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod budget;
+pub mod budget_recount;
 pub mod clock;
 pub mod credits;
 pub mod database;

@@ -74,10 +74,10 @@ export async function eventually(what, ask) {
   }
 }
 
-/** What axe finds on the present page. */
-export async function violations(page) {
+/** What axe finds on the present page, by every rule or by these. */
+export async function violations(page, rules = null) {
   await page.evaluate(AXE);
-  const found = await page.evaluate(() => axe.run(document, { resultTypes: ["violations"] }));
+  const found = await page.evaluate((rules) => axe.run(document, { resultTypes: ["violations"], ...(rules && { runOnly: rules }) }), rules);
   return found.violations.map(({ id, help, nodes }) => `${id}: ${help}\n    ${nodes.map((node) => `${node.html} ${node.failureSummary}`).join("\n    ")}`);
 }
 

@@ -101,7 +101,9 @@ export class Desk {
     for (const colorScheme of ["light", "dark"]) {
       await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
       await page.evaluate(() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn))));
-      assert.deepEqual(await violations(page), [], `${name}, ${colorScheme}`);
+      // Of a page that is shown in another theme only the colours are others.
+      const rules = colorScheme === "dark" ? ["color-contrast"] : null;
+      assert.deepEqual(await violations(page, rules), [], `${name}, ${colorScheme}`);
       if (SCREENSHOTS && PAGE.includes(`screens/console/${name}.png`)) {
         mkdirSync(SCREENSHOTS, { recursive: true });
         await page.evaluate(() => (document.getElementById("toasts").replaceChildren(), scrollTo(0, 0)));

@@ -33,7 +33,7 @@ async fn what_is_only_tried_changes_nothing_and_answers_the_same() {
     let admin = service.admin();
     let promotion = admin.open_promotion(&conditions(3)).await;
     let known = promotion.pre_offer(1);
-    admin.import_pre_offers(&[known.clone()]).await;
+    admin.import_pre_offers(std::slice::from_ref(&known)).await;
     let before = everything(&world).await;
     let api = &admin.api;
 
@@ -135,4 +135,29 @@ async fn what_is_only_tried_changes_nothing_and_answers_the_same() {
     assert_eq!(done.get("dry_run"), None);
     done["dry_run"] = json!(true);
     assert_eq!(tried, done, "an import comes to what was tried");
+
+    // Extensions: who is covered, and nobody is extended.
+    let challenges = Challenges::new(&world, &conditions(3)).await;
+    challenges.start_an_hour_ago(&[1, 2]).await;
+    let mut order = json!({ "promotion_id": challenges.promotion_id, "of": "CHALLENGE", "by": "PT6H", "reason": "tried" });
+    let extend = async |order: &Value| {
+        let request = api.request(Method::POST, "/admin/v1/extensions?dry_run=true");
+        let request = request.header("Idempotency-Key", "tried").json(order);
+        api.send(request).await
+    };
+    let tried = extend(&order).await;
+    assert_eq!(tried.header("location"), None);
+    let tried = tried.expect(202);
+    assert_eq!(
+        (
+            &tried["dry_run"],
+            &tried["matched"],
+            &tried["done"],
+            &tried["by"]
+        ),
+        (&json!(true), &json!(2), &json!(0), &json!("PT6H"))
+    );
+    order["promotion_id"] = json!(999);
+    extend(&order).await.problem(422, "invalid-request");
+    assert_eq!(world.count("select count(*) from extension").await, 0);
 }

@@ -228,7 +228,8 @@ async fn an_extension_moves_the_deadlines_that_it_covers_and_no_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rides_that_were_too_late_for_the_old_deadline_are_judged_again_in_order() {
     let world = World::new().await;
-    let service = world.service().lateness("PT1H").start().await;
+    // Longer than the deadline is over, so that the sweeper does not end the challenge meanwhile.
+    let service = world.service().lateness("PT2H").start().await;
     let mut rules = conditions(2);
     rules["city_ids"] = json!([4_198]);
     let challenges = Challenges::new(&world, &rules).await;

@@ -891,7 +891,7 @@ async fn what_is_not_there_not_allowed_too_large_or_not_json_is_refused_as_a_pro
     let api = service.eligible_client(CLIENT, &promotion).await.api;
     let start = format!("/v1/promotions/{}/start", promotion.id);
     for path in [
-        "/",
+        "/nothing",
         "/v1",
         "/v1/promotions",
         "/v1/promotions/x/progress",

@@ -169,7 +169,7 @@ async fn of_several_only_the_shortest_comes_and_an_extension_repeats_none() {
     // deadline is past; one is over.
     begin(1, hour, seconds(50)).await;
     begin(2, hour, seconds(400)).await;
-    begin(3, seconds(30), seconds(25)).await;
+    begin(3, TimeDelta::milliseconds(30_500), seconds(25)).await;
     begin(4, hour, seconds(-1)).await;
     begin(5, hour, seconds(50)).await;
     end_by_force(&world, 5, challenges.promotion_id, End::Rewarded).await;

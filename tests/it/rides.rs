@@ -807,7 +807,7 @@ async fn a_status_record_carries_the_whole_state_and_the_headers_that_subscriber
                 "challenge_deadline": instant(to), "completed_at": completed_at, "reward_deadline": reward_deadline,
                 "rewarded_at": null, "expired_at": expired_at, "expired_reason": expired_reason,
                 "reward": { "product_id": 80, "amount_cents": 100_000, "currency_code": "MXN", "repayment_rate": "15" },
-                "occurred_at": occurred_at,
+                "occurred_at": occurred_at, "extension": null,
             })
         );
         event_id.parse::<Uuid>().expect("event_id is a UUID");

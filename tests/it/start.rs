@@ -94,6 +94,7 @@ async fn a_start_answers_the_whole_participation_publishes_it_and_makes_a_split(
     let mut expected = state;
     expected["event_id"] = started.event["event_id"].clone();
     expected["type"] = json!("promotion.started");
+    expected["extension"] = json!(null);
     expected["previous_status"] = Value::Null;
     expected["occurred_at"] = json!(instant(started_at));
     assert_eq!(started.event, expected);

@@ -30,6 +30,10 @@ async fn it_finds_nothing_beside_traffic_and_everything_that_is_broken() {
         .await;
     let admin = service.admin();
     let promotion = admin.open_promotion(&conditions(2)).await;
+    let path = format!("/admin/v1/promotions/{}", promotion.id);
+    let budget =
+        serde_json::json!({ "budget": { "max_participations": 10, "currency_code": "MXN" } });
+    admin.api.patch_json(&path, &budget).await.expect(200);
     // 1 to 3 on their way, 4 completed, 5 rewarded, 6 and 7 expired, 8 in another promotion.
     for user_id in 1..=5 {
         let (client, _) = service.started_client(user_id, &promotion).await;
@@ -117,6 +121,7 @@ async fn it_finds_nothing_beside_traffic_and_everything_that_is_broken() {
         "delete from session where user_id = 5",
         "update promotion_user set version = version - 1 where user_id = 6",
         "delete from promotion_user where user_id = 7",
+        "update budget_use set participations_reserved = participations_reserved + 1",
     ] {
         world.execute(broken).await;
     }
@@ -140,6 +145,11 @@ async fn it_finds_nothing_beside_traffic_and_everything_that_is_broken() {
             .any(|line| line.starts_with(&format!("{key}  ")) && line.contains(what));
         assert!(found, "{key} {what}\n{lines:#?}");
     }
+    let budget = format!(
+        "promotion {}  the budget's use has 5 participations reserved, its participations make 4",
+        promotion.id
+    );
+    assert!(lines.contains(&budget), "{lines:#?}");
     let keys: BTreeSet<&str> = lines
         .iter()
         .filter_map(|line| line.split("  ").next())

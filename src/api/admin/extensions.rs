@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::AdminState;
 use crate::api::auth::{Admin, Scope};
+use crate::api::dry_run::{DryRun, DryRunParams};
 use crate::api::extract::{JsonObject, PathParam};
 use crate::api::params::ExtensionPath;
 use crate::api::problem::{Problem, Result};
@@ -62,12 +63,16 @@ refusals!(CreateExtensionRefusals = admin, body, upgrade);
 /// expired or refused for the old deadline. They are extended in the background, each once, and each
 /// gets a `promotion.extended`; rides that were too late for the old deadline only are judged again.
 /// `matched` is what was covered at `at`, as far as it could be counted within 3 s.
+///
+/// With `dry_run=true` the same checks are made and the same response is returned, with `"dry_run":
+/// true` and without `Location`, and nothing is extended.
 #[utoipa::path(
     post,
     path = "/admin/v1/extensions",
     operation_id = "create_extension",
     tag = "extensions",
     params(
+        DryRunParams,
         ("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters. The same key with the same body returns the same extension; with another body it is refused (`422`)"),
     ),
     request_body = NewExtensionBody,
@@ -77,7 +82,7 @@ refusals!(CreateExtensionRefusals = admin, body, upgrade);
     ),
 )]
 pub async fn create(
-    admin: Admin,
+    admin: Admin<DryRun>,
     State(state): State<AdminState>,
     headers: HeaderMap,
     JsonObject(body): JsonObject,
@@ -85,8 +90,17 @@ pub async fn create(
     let key = idempotency_key(&headers)?;
     let new = NewExtension::from_json(&body).map_err(Problem::invalid_request)?;
     admin.require(Scope::of_extension(new.scope.user_id.is_some()))?;
+    let dry_run = admin.query;
     let author = admin.author("POST /extensions");
-    match state.store.extend(&new, &key, &author).await? {
+    let extended = if dry_run.0 {
+        state.store.try_extend(&new, &key).await?
+    } else {
+        state.store.extend(&new, &key, &author).await?
+    };
+    match extended {
+        Extended::Accepted(extension) if dry_run.0 => {
+            Ok((StatusCode::ACCEPTED, Json(dry_run.response(extension))).into_response())
+        }
         Extended::Accepted(extension) => {
             state.outbox_wake.send_replace(());
             let address = format!("/admin/v1/extensions/{}", extension.extension_id);

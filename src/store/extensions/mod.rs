@@ -7,6 +7,7 @@
 
 mod pending;
 mod sweeping;
+mod tried;
 
 use std::time::Duration;
 
@@ -244,16 +245,13 @@ impl Store {
         let counted = self
             .run_tx("count_covered", move |connection| {
                 Box::pin(async move {
-                    // Planned for these values: which index is good depends on what is given.
-                    sqlx::query!(
-                        "select set_config('statement_timeout', $1, true) as timeout, set_config('plan_cache_mode', 'force_custom_plan', true) as plans",
-                        COUNT_TIMEOUT
+                    plan_for_counting(connection).await?;
+                    let at = sqlx::query_scalar!(
+                        "select at from extension where extension_id = $1",
+                        extension_id
                     )
                     .fetch_one(&mut *connection)
                     .await?;
-                    let at = sqlx::query_scalar!("select at from extension where extension_id = $1", extension_id)
-                        .fetch_one(&mut *connection)
-                        .await?;
                     count_covered(connection, of, scope, at).await
                 })
             })
@@ -271,6 +269,18 @@ impl Store {
 }
 
 /// How many participations are live at this instant, by their status now.
+/// Before [`count_covered`]: a bound, and a plan for the values that are given, which decide what index is
+/// good.
+async fn plan_for_counting(connection: &mut PgConnection) -> Result<()> {
+    sqlx::query!(
+        "select set_config('statement_timeout', $1, true) as timeout, set_config('plan_cache_mode', 'force_custom_plan', true) as plans",
+        COUNT_TIMEOUT
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(())
+}
+
 async fn count_covered(
     connection: &mut PgConnection,
     of: DeadlineOf,
@@ -330,28 +340,10 @@ async fn extend(
     if let Some(earlier) = of_key(connection, key).await? {
         return Ok(Inserted::Repeated(Box::new(earlier)));
     }
-    if let Some(promotion_id) = new.scope.promotion_id {
-        let exists = sqlx::query_scalar!(
-            r#"select exists (select from promotion where promotion_id = $1) as "exists!""#,
-            promotion_id
-        );
-        if !exists.fetch_one(&mut *connection).await? {
-            return Ok(Inserted::NoSuchPromotion);
-        }
-    }
-    let length = match new.length {
-        LengthAsked::By(period) => Length::By(period),
-        LengthAsked::Outage(outage_id) => match outage(connection, outage_id).await? {
-            Some(outage) => Length::SharedWith(outage),
-            None => return Ok(Inserted::NoSuchOutage),
-        },
+    let length = match check(connection, new).await? {
+        Ok(length) => length,
+        Err(refused) => return Ok(refused),
     };
-    let running = sqlx::query_scalar!(
-        r#"select count(*) as "running!" from extension where finished_at is null"#
-    );
-    if running.fetch_one(&mut *connection).await? >= MAX_RUNNING {
-        return Ok(Inserted::TooMany);
-    }
     pending::close_gate(connection).await?;
     let (by, outage) = match length {
         Length::By(period) => (i64::try_from(period.seconds()).ok(), None),
@@ -392,6 +384,36 @@ async fn extend(
         "outage_id": outage.map(|outage| outage.outage_id), "reason": new.reason });
     audit::record(connection, author, None, Some(after)).await?;
     Ok(Inserted::New(extension_id))
+}
+
+/// Whether there may be such an extension: by how much it would extend, or why not.
+async fn check(
+    connection: &mut PgConnection,
+    new: &NewExtension,
+) -> Result<std::result::Result<Length, Inserted>> {
+    if let Some(promotion_id) = new.scope.promotion_id {
+        let exists = sqlx::query_scalar!(
+            r#"select exists (select from promotion where promotion_id = $1) as "exists!""#,
+            promotion_id
+        );
+        if !exists.fetch_one(&mut *connection).await? {
+            return Ok(Err(Inserted::NoSuchPromotion));
+        }
+    }
+    let length = match new.length {
+        LengthAsked::By(period) => Length::By(period),
+        LengthAsked::Outage(outage_id) => match outage(connection, outage_id).await? {
+            Some(outage) => Length::SharedWith(outage),
+            None => return Ok(Err(Inserted::NoSuchOutage)),
+        },
+    };
+    let running = sqlx::query_scalar!(
+        r#"select count(*) as "running!" from extension where finished_at is null"#
+    );
+    if running.fetch_one(&mut *connection).await? >= MAX_RUNNING {
+        return Ok(Err(Inserted::TooMany));
+    }
+    Ok(Ok(length))
 }
 
 async fn of_key(connection: &mut PgConnection, key: &str) -> Result<Option<Row>> {

@@ -179,31 +179,25 @@ impl Challenges {
         let is_whole = window > TimeDelta::zero() && window.subsec_nanos() == 0;
         let period = is_whole.then(|| format!("PT{}S", window.num_seconds()));
         let reward = json!({ "product_id": 80, "amount_cents": 100_000, "currency_code": "MXN", "repayment_rate": "15" });
+        let terms_id = self.terms(period).await;
         sqlx::query(
-            "with terms as (
-                 insert into promotion_terms (promotion_id, conditions)
-                 select promotion_id,
-                        case when $7::text is null then conditions
-                             else conditions || jsonb_build_object('challenge_period', $7::text) end
-                   from promotion where promotion_id = $2
-                 on conflict (promotion_id, md5(conditions::text)) do update set promotion_id = excluded.promotion_id
-                 returning terms_id, conditions),
-             made as (
+            "with made as (
                  insert into promotion_user (user_id, promotion_id, terms_id, status, rides_target, started_at,
                                              challenge_deadline, reward, pre_offer_id, country_code, receipts_month,
                                              further_goals, rides_counted, amount_counted, days_counted)
-                 select user_id, $2, (select terms_id from terms), 'IN_PROGRESS', $3, $4,
+                 select user_id, $2, $7, 'IN_PROGRESS', $3, $4,
                         $5, $6, gen_random_uuid(), 'MX', date_trunc('month', $4 at time zone 'UTC')::date,
                         $8, case when $8 is not null then 0 end, case when $8 is not null then 0 end, $9
                    from unnest($1) user_id
                  returning *),
              reserved as (
                  update budget_use set participations_reserved = participations_reserved + cardinality($1::bigint[]),
-                                       reward_cents_reserved = reward_cents_reserved + cardinality($1::bigint[]) * 100000
+                                       reward_cents_reserved = reward_cents_reserved + cardinality($1::bigint[])::bigint * 100000
                   where promotion_id = $2),
              reminders as (
                  insert into participation_reminder (user_id, promotion_id, next_at)
-                 select user_id, promotion_id, clock_ms() from made cross join terms where conditions ? 'reminders')
+                 select user_id, promotion_id, clock_ms() from made join promotion_terms using (terms_id, promotion_id)
+                  where conditions ? 'reminders')
              insert into event_outbox (event_id, type, user_id, promotion_id, status, version, rides_completed, rides_target,
                                        started_at, challenge_deadline, reward, further_goals, occurred_at)
              select gen_random_uuid(), 'promotion.started', user_id, promotion_id, status, version, 0, rides_target, started_at,
@@ -215,12 +209,31 @@ impl Challenges {
         .bind(started_at)
         .bind(deadline)
         .bind(reward)
-        .bind(period)
+        .bind(terms_id)
         .bind(self.further_goals())
         .bind(self.counts_days().then_some(0))
         .execute(executor)
         .await
         .expect("nobody has started yet");
+    }
+
+    /// The frozen conditions with this period, where one is given. In a transaction of their own: a start
+    /// that is left open must not hold up the next.
+    async fn terms(&self, period: Option<String>) -> i64 {
+        sqlx::query_scalar(
+            "insert into promotion_terms (promotion_id, conditions)
+             select promotion_id,
+                    case when $2::text is null then conditions
+                         else conditions || jsonb_build_object('challenge_period', $2::text) end
+               from promotion where promotion_id = $1
+             on conflict (promotion_id, md5(conditions::text)) do update set promotion_id = excluded.promotion_id
+             returning terms_id",
+        )
+        .bind(self.promotion_id)
+        .bind(period)
+        .fetch_one(&self.pool)
+        .await
+        .expect("there is the promotion")
     }
 
     /// The goals beyond the rides at the start, as a start of the service writes them.

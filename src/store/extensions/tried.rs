@@ -1,0 +1,71 @@
+//! An extension that is only tried: the checks and the count of one, without the gate, so that nothing
+//! waits for it.
+
+use uuid::Uuid;
+
+use super::{Extended, Inserted, check, count_covered, of_key, plan_for_counting};
+use crate::domain::extension::ExtensionState;
+use crate::store::{Result, Store};
+use crate::wire::extension::{ExtensionView, LengthAsked, NewExtension};
+
+impl Store {
+    /// What [`Store::extend`] would return, by the same checks; nothing is changed. The id of a new one
+    /// is never used.
+    pub async fn try_extend(&self, new: &NewExtension, key: &str) -> Result<Extended> {
+        self.require_finished_upgrade().await?;
+        let mut connection = self.acquire().await?;
+        if let Some(earlier) = of_key(&mut connection, key).await? {
+            if !earlier.is_of(new) {
+                return Ok(Extended::OtherBody);
+            }
+            return Ok(Extended::Accepted(Box::new(earlier.view()?)));
+        }
+        match check(&mut connection, new).await? {
+            Ok(_) => {}
+            Err(Inserted::NoSuchPromotion) => return Ok(Extended::NoSuchPromotion),
+            Err(Inserted::NoSuchOutage) => return Ok(Extended::NoSuchOutage),
+            Err(Inserted::TooMany | Inserted::New(_) | Inserted::Repeated(_)) => {
+                return Ok(Extended::TooMany);
+            }
+        }
+        drop(connection);
+        let at = self.now().await?;
+        let (of, scope) = (new.of, new.scope);
+        let counted = self
+            .run_or_try_tx("try_extend", true, move |connection| {
+                Box::pin(async move {
+                    plan_for_counting(connection).await?;
+                    count_covered(connection, of, scope, at).await
+                })
+            })
+            .await;
+        let matched = counted.unwrap_or_else(|error| {
+            tracing::warn!(%error, "an extension that is tried was not counted");
+            0
+        });
+        Ok(Extended::Accepted(Box::new(ExtensionView {
+            extension_id: Uuid::now_v7(),
+            at,
+            promotion_id: scope.promotion_id,
+            country_code: scope
+                .country_code
+                .map(|country| country.as_str().to_owned()),
+            user_id: scope.user_id,
+            of,
+            by: match new.length {
+                LengthAsked::By(period) => Some(period),
+                LengthAsked::Outage(_) => None,
+            },
+            outage_id: match new.length {
+                LengthAsked::By(_) => None,
+                LengthAsked::Outage(outage_id) => Some(outage_id),
+            },
+            reason: new.reason.clone(),
+            matched,
+            done: 0,
+            skipped: 0,
+            state: ExtensionState::Running,
+            finished_at: None,
+        })))
+    }
+}
