@@ -16,7 +16,7 @@ use crate::domain::promotion::Conditions;
 use crate::domain::reward::Reward;
 
 /// The state of a participation as of one version: what status events carry and clients read. In
-/// JSON it is flat, see [`FlatState`].
+/// JSON it is flat, see `FlatState`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "FlatState<'_>")]
 pub struct State {

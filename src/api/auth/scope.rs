@@ -135,7 +135,7 @@ impl fmt::Display for ScopeWord {
 /// Where a participation is cancelled.
 const CANCEL_PATH: &str = "/users/{user_id}/participations/{promotion_id}:cancel";
 
-/// The router's template of [`CANCEL_PATH`]: a parameter of its is a whole segment.
+/// The router's template of `CANCEL_PATH`: a parameter of its is a whole segment.
 pub const CANCEL_TEMPLATE: &str = "/users/{user_id}/participations/{action}";
 
 /// Which scopes open which call: any one of them does. Where what is asked for decides which one,

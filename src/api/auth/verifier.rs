@@ -80,7 +80,7 @@ pub enum KeySource {
 }
 
 impl KeySource {
-    /// As configured. A set is fetched by [`KeySet::keep`], which must be running.
+    /// As configured. A set is fetched by `KeySet::keep`, which must be running.
     pub fn new(config: &AuthConfig) -> anyhow::Result<Self> {
         match (config.algorithm, &config.hs256_secret, &config.jwks) {
             (Algorithm::Hs256, Some(secret), _) if !secret.is_empty() => {

@@ -1,8 +1,8 @@
 //! Extensions of deadlines: ordering them, and reading them back (contract, "Extensions").
 //!
 //! An extension is in force from its commit on. The sweeper extends every covered participation in
-//! bounded batches ([`sweeping`]); whoever judges a deadline before that applies what is running
-//! first ([`pending`]). `participation_extension` has a row for each extension of each participation,
+//! bounded batches (`sweeping`); whoever judges a deadline before that applies what is running
+//! first (`pending`). `participation_extension` has a row for each extension of each participation,
 //! so each is applied once, whoever does it.
 
 mod pending;
