@@ -180,29 +180,44 @@ impl Challenges {
         let period = is_whole.then(|| format!("PT{}S", window.num_seconds()));
         let reward = json!({ "product_id": 80, "amount_cents": 100_000, "currency_code": "MXN", "repayment_rate": "15" });
         let terms_id = self.terms(period).await;
-        sqlx::query(
+        let is_current: bool =
+            sqlx::query_scalar("select to_regclass('participation_day') is not null")
+                .fetch_one(&self.pool)
+                .await
+                .expect("it can be asked");
+        // The release before knows neither goals beyond the rides, nor budgets, nor reminders.
+        let (columns, values, kept, goals) = if is_current {
+            (
+                ", further_goals, rides_counted, amount_counted, days_counted",
+                ", $8::jsonb, case when $8 is not null then 0 end, case when $8 is not null then 0 end, $9::int",
+                "reserved as (
+                     update budget_use set participations_reserved = participations_reserved + cardinality($1::bigint[]),
+                                           reward_cents_reserved = reward_cents_reserved + cardinality($1::bigint[])::bigint * 100000
+                      where promotion_id = $2),
+                 reminders as (
+                     insert into participation_reminder (user_id, promotion_id, next_at)
+                     select user_id, promotion_id, clock_ms() from made join promotion_terms using (terms_id, promotion_id)
+                      where conditions ? 'reminders'),",
+                ", further_goals",
+            )
+        } else {
+            ("", "", "unused as (select $8::jsonb, $9::int),", "")
+        };
+        sqlx::query(sqlx::AssertSqlSafe(format!(
             "with made as (
                  insert into promotion_user (user_id, promotion_id, terms_id, status, rides_target, started_at,
-                                             challenge_deadline, reward, pre_offer_id, country_code, receipts_month,
-                                             further_goals, rides_counted, amount_counted, days_counted)
+                                             challenge_deadline, reward, pre_offer_id, country_code, receipts_month{columns})
                  select user_id, $2, $7, 'IN_PROGRESS', $3, $4,
-                        $5, $6, gen_random_uuid(), 'MX', date_trunc('month', $4 at time zone 'UTC')::date,
-                        $8, case when $8 is not null then 0 end, case when $8 is not null then 0 end, $9
+                        $5, $6, gen_random_uuid(), 'MX', date_trunc('month', $4 at time zone 'UTC')::date{values}
                    from unnest($1) user_id
                  returning *),
-             reserved as (
-                 update budget_use set participations_reserved = participations_reserved + cardinality($1::bigint[]),
-                                       reward_cents_reserved = reward_cents_reserved + cardinality($1::bigint[])::bigint * 100000
-                  where promotion_id = $2),
-             reminders as (
-                 insert into participation_reminder (user_id, promotion_id, next_at)
-                 select user_id, promotion_id, clock_ms() from made join promotion_terms using (terms_id, promotion_id)
-                  where conditions ? 'reminders')
+             {kept}
+             told as (select * from made)
              insert into event_outbox (event_id, type, user_id, promotion_id, status, version, rides_completed, rides_target,
-                                       started_at, challenge_deadline, reward, further_goals, occurred_at)
+                                       started_at, challenge_deadline, reward, occurred_at{goals})
              select gen_random_uuid(), 'promotion.started', user_id, promotion_id, status, version, 0, rides_target, started_at,
-                    challenge_deadline, reward, further_goals, clock_ms() from made",
-        )
+                    challenge_deadline, reward, clock_ms(){goals} from told"
+        )))
         .bind(users)
         .bind(self.promotion_id)
         .bind(self.target)
