@@ -2,11 +2,10 @@
 //! beginning of the run. It joins no group and commits nothing.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant as Monotonic};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
@@ -18,12 +17,6 @@ use crate::wire::ride_completed::MAX_AHEAD;
 
 /// The timeout of metadata and offsets.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// A read without a record for this long fails.
-const STALLED_AFTER: Duration = Duration::from_secs(60);
-
-/// How often the loop checks whether it should stop.
-const POLL: Duration = Duration::from_millis(100);
 
 type Consumer = BaseConsumer<LogContext>;
 
@@ -43,34 +36,13 @@ pub fn read(
         .set("queued.max.messages.kbytes", "65536")
         .create_with_context(LogContext { role: "back-test" })
         .context("creating the consumer")?;
-    let mut reading = assign(&consumer, topic, from)?;
-    let mut progress_at = Monotonic::now();
-    while !reading.is_empty() {
-        if stop.is_cancelled() {
-            bail!("interrupted before the end of the topic");
+    let reading = assign(&consumer, topic, from)?;
+    kafka::read_assigned(&consumer, topic, reading, stop, |message| {
+        if let Some(value) = message.payload() {
+            each(value);
         }
-        match consumer.poll(POLL) {
-            Some(Ok(message)) => {
-                progress_at = Monotonic::now();
-                if let Some(value) = message.payload() {
-                    each(value);
-                }
-            }
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                progress_at = Monotonic::now();
-                reading.remove(&partition);
-            }
-            Some(Err(error)) if is_lasting(&error) => {
-                return Err(error).with_context(|| format!("reading the topic {topic}"));
-            }
-            Some(Err(error)) => tracing::debug!(%error, "reading the ride topic"),
-            None if progress_at.elapsed() > STALLED_AFTER => {
-                bail!("the topic {topic} returned no record for {STALLED_AFTER:?}");
-            }
-            None => {}
-        }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Assigns every partition at its first record from `from` on; returns those that have one.
@@ -111,22 +83,4 @@ fn assign(consumer: &Consumer, topic: &str, from: Instant) -> anyhow::Result<BTr
         .assign(&assignment)
         .context("assigning partitions")?;
     Ok(reading)
-}
-
-/// Errors that do not pass without action.
-fn is_lasting(error: &KafkaError) -> bool {
-    use rdkafka::types::RDKafkaErrorCode as Code;
-
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            Code::Fatal
-                | Code::AutoOffsetReset
-                | Code::OffsetOutOfRange
-                | Code::UnknownPartition
-                | Code::UnknownTopic
-                | Code::UnknownTopicOrPartition
-                | Code::TopicAuthorizationFailed
-        )
-    )
 }

@@ -66,7 +66,8 @@ pub(super) async fn examine(
             "this is the broker built into `ride-promo demo`; it answers no questions about topics, rights and clocks, so they were not checked",
         );
     }
-    if ride_topic(report, &cluster, config).await? {
+    let kept = "the last ride of a client";
+    if retained_topic(report, &cluster, config, &kafka.ride_topic, kept).await? {
         let needed = [Operation::Read, Operation::Describe];
         topic_rights(report, &cluster, kafka, &kafka.ride_topic, &needed).await?;
     }
@@ -74,7 +75,8 @@ pub(super) async fn examine(
         let needed = [Operation::Read, Operation::Write, Operation::Describe];
         topic_rights(report, &cluster, kafka, &kafka.status_topic, &needed).await?;
     }
-    if reminder_topic(report, &cluster, config).await? {
+    let kept = "the last reminder of a participation";
+    if retained_topic(report, &cluster, config, &kafka.reminder_topic, kept).await? {
         let needed = [Operation::Write, Operation::Describe];
         topic_rights(report, &cluster, kafka, &kafka.reminder_topic, &needed).await?;
     }
@@ -271,13 +273,15 @@ async fn clock(report: &mut Report<'_>, kafka: &KafkaConfig, asked: bool) -> io:
     }
 }
 
-/// Returns whether the topic exists.
-async fn ride_topic(
+/// A topic that keeps every record; `kept` says what compaction would leave. Returns whether the
+/// topic exists.
+async fn retained_topic(
     report: &mut Report<'_>,
     cluster: &Cluster,
     config: &Config,
+    topic: &str,
+    kept: &str,
 ) -> io::Result<bool> {
-    let topic = &config.kafka.ride_topic;
     let Some((partitions, settings)) = topic_facts(report, cluster, config, topic).await? else {
         return Ok(false);
     };
@@ -285,7 +289,7 @@ async fn ride_topic(
     if policy.contains("compact") {
         report.fail(
             topic,
-            &format!("cleanup.policy is {policy}: all but the last ride of a client get lost"),
+            &format!("cleanup.policy is {policy}: all but {kept} get lost"),
             "set cleanup.policy=delete on the topic",
         )?;
         return Ok(true);
@@ -332,35 +336,6 @@ async fn status_topic(
         return Ok(true);
     }
     report.ok(topic, &format!("{partitions} partitions, compacted"))?;
-    Ok(true)
-}
-
-/// Answers whether the topic is there.
-async fn reminder_topic(
-    report: &mut Report<'_>,
-    cluster: &Cluster,
-    config: &Config,
-) -> io::Result<bool> {
-    let topic = &config.kafka.reminder_topic;
-    let Some((partitions, settings)) = topic_facts(report, cluster, config, topic).await? else {
-        return Ok(false);
-    };
-    let policy = settings("cleanup.policy");
-    if policy.contains("compact") {
-        report.fail(
-            topic,
-            &format!(
-                "cleanup.policy is {policy}: all but the last reminder of a participation get lost"
-            ),
-            "set cleanup.policy=delete on the topic",
-        )?;
-        return Ok(true);
-    }
-    let retention = settings("retention.ms");
-    report.ok(
-        topic,
-        &format!("{partitions} partitions, retention.ms {retention}"),
-    )?;
     Ok(true)
 }
 

@@ -53,7 +53,7 @@ pub fn read_on(
     let metadata = consumer
         .fetch_metadata(Some(topic), METADATA_TIMEOUT)
         .with_context(|| format!("asking for the topic {topic}"))?;
-    let mut unread: BTreeSet<i32> = metadata
+    let unread: BTreeSet<i32> = metadata
         .topics()
         .iter()
         .filter(|found| found.error().is_none())
@@ -71,6 +71,22 @@ pub fn read_on(
     consumer
         .assign(&assignment)
         .context("assigning partitions")?;
+    read_assigned(&consumer, topic, unread, stop, |message| {
+        each(message)?;
+        next.insert(message.partition(), message.offset() + 1);
+        Ok(())
+    })
+}
+
+/// Passes the records of these partitions, which are assigned, to `each`, until each of them has
+/// reached its end.
+pub fn read_assigned(
+    consumer: &BaseConsumer<LogContext>,
+    topic: &str,
+    mut unread: BTreeSet<i32>,
+    stop: &CancellationToken,
+    mut each: impl FnMut(&BorrowedMessage<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let mut progress_at = Instant::now();
     while !unread.is_empty() {
         if stop.is_cancelled() {
@@ -80,7 +96,6 @@ pub fn read_on(
             Some(Ok(message)) => {
                 progress_at = Instant::now();
                 each(&message)?;
-                next.insert(message.partition(), message.offset() + 1);
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 progress_at = Instant::now();
@@ -101,7 +116,7 @@ pub fn read_on(
 }
 
 /// Errors that do not pass without action.
-fn is_lasting(error: &KafkaError) -> bool {
+pub fn is_lasting(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(

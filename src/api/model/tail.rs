@@ -11,7 +11,6 @@ use std::time::{Duration, Instant as Monotonic};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
-use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -169,7 +168,7 @@ impl Tail {
                 None => {}
                 Some(Ok(message)) => reader.take(&message),
                 Some(Err(KafkaError::PartitionEOF(partition))) => reader.at_end(partition)?,
-                Some(Err(error)) if is_lasting(&error) => return Err(error.into()),
+                Some(Err(error)) if kafka::is_lasting(&error) => return Err(error.into()),
                 // Brokers that are away come back, and librdkafka finds them.
                 Some(Err(error)) => tracing::debug!(%error, "reading the status topic"),
             }
@@ -195,24 +194,6 @@ async fn probe(cluster: Cluster, topic: String, answers: SyncSender<Probe>) {
             Err(error) => tracing::debug!(%error, "asking for the status topic's end"),
         }
     }
-}
-
-/// Errors that do not pass by themselves.
-fn is_lasting(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode as Code;
-
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            Code::Fatal
-                | Code::AutoOffsetReset
-                | Code::OffsetOutOfRange
-                | Code::UnknownPartition
-                | Code::UnknownTopic
-                | Code::UnknownTopicOrPartition
-                | Code::TopicAuthorizationFailed
-        )
-    )
 }
 
 /// What was read so far, and how far is still to be read to be at the end.
