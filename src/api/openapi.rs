@@ -292,13 +292,20 @@ fn complete(operation: &mut Value, components: &mut Value, closed: &mut BTreeSet
             closed.extend([name.to_owned(), "Conditions".to_owned()]);
         }
     }
+    // What is only tried has neither address nor revision.
+    let can_be_tried = operation
+        .get_mut("parameters")
+        .into_iter()
+        .flat_map(items)
+        .any(|parameter| parameter["name"] == "dry_run");
     for (_, response) in members(&mut operation["responses"]) {
         response["headers"]["X-Request-Id"] = json!({
             "description": "The request's id in the service's log: the caller's own, where it sent one",
             "schema": { "type": "string" },
         });
-        for (_, header) in members(&mut response["headers"]) {
-            header["required"] = json!(true);
+        for (name, header) in members(&mut response["headers"]) {
+            let is_of_what_is = name == "Location" || name == "ETag";
+            header["required"] = json!(!(can_be_tried && is_of_what_is));
         }
         for (media_type, content) in contents(Some(response)) {
             if media_type != CONTENT_TYPE_PROBLEM {

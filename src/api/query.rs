@@ -103,8 +103,12 @@ impl Params {
         }
     }
 
-    /// A word of a closed list; any other is an invalid request that names it.
+    /// A word of a closed list; any other is an invalid request that names it. An empty one counts as
+    /// missing.
     pub fn word<T: FromStr<Err = UnknownWord>>(&mut self, name: &'static str) -> Result<Option<T>> {
+        if self.text(name).is_none() {
+            return Ok(None);
+        }
         self.parsed(name, |text| {
             text.parse().map_err(|error: UnknownWord| error.to_string())
         })
@@ -129,13 +133,13 @@ impl Params {
         })
     }
 
-    /// A parameter read by `read`, whose error says what it must be.
+    /// A parameter read by `read`, an empty one too; its error says what it must be.
     pub fn parsed<T>(
         &mut self,
         name: &'static str,
         read: impl FnOnce(&str) -> std::result::Result<T, String>,
     ) -> Result<Option<T>> {
-        let Some(text) = self.text(name) else {
+        let Some(text) = self.value(name) else {
             return Ok(None);
         };
         read(text).map(Some).map_err(|reason| {

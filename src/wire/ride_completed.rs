@@ -7,6 +7,8 @@ use chrono::{Datelike, TimeDelta};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::openapi::schema::{AnyOf, Schema, SchemaType};
+use utoipa::openapi::{Object, Type};
 use uuid::Uuid;
 
 use crate::domain::fields::shown;
@@ -87,7 +89,7 @@ pub struct RideCompleted<'a> {
         deserialize_with = "optional_distance",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schema(minimum = 0, example = 8_400)]
+    #[schema(schema_with = distance_schema)]
     distance_m: Option<i64>,
     /// Whether it has the other id too, which makes it no ride.
     #[serde(
@@ -110,6 +112,23 @@ pub struct RideReversed<'a> {
     /// The client who rode.
     #[schema(minimum = 1, example = 48_151)]
     user_id: i64,
+}
+
+/// Any value is allowed; one that is no distance counts as missing.
+fn distance_schema() -> Schema {
+    let metres = Object::builder()
+        .schema_type(Type::Integer)
+        .minimum(Some(0));
+    let other = Object::builder().schema_type(SchemaType::AnyValue);
+    let schema = AnyOf::builder()
+        .description(Some(
+            "How far the ride went, in metres. Anything but an integer from 0 counts as missing.",
+        ))
+        .example(Some(serde_json::json!(8_400)))
+        .item(metres)
+        .item(other)
+        .build();
+    Schema::AnyOf(schema)
 }
 
 /// A ride as the topic carries it: what a ride does not say is left out.

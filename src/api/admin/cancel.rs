@@ -38,7 +38,8 @@ pub struct Cancellation {
     #[schema(
         min_length = 1,
         max_length = 500,
-        example = "The client asked for it by phone"
+        example = "The client asked for it by phone",
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
     )]
     pub reason: String,
 }

@@ -73,7 +73,7 @@ refusals!(CreateExtensionRefusals = admin, body, upgrade);
     tag = "extensions",
     params(
         DryRunParams,
-        ("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters. The same key with the same body returns the same extension; with another body it is refused (`422`)"),
+        ("Idempotency-Key" = String, Header, pattern = "^[!-~]{1,255}$", description = "1 to 255 visible ASCII characters. The same key with the same body returns the same extension; with another body it is refused (`422`)"),
     ),
     request_body = NewExtensionBody,
     responses(

@@ -53,13 +53,13 @@ pub struct ImportQuery {
 impl FromQuery for ImportQuery {
     fn from_query(params: &mut Params) -> Result<Self> {
         let file = params.parsed("file", |name| {
-            let is_name =
-                name.chars().count() <= MAX_FILE_CHARS && !name.chars().any(char::is_control);
+            let is_name = (1..=MAX_FILE_CHARS).contains(&name.chars().count())
+                && !name.chars().any(char::is_control);
             if is_name {
                 Ok(name.to_owned())
             } else {
                 Err(format!(
-                    "must be at most {MAX_FILE_CHARS} printable characters"
+                    "must be 1 to {MAX_FILE_CHARS} printable characters"
                 ))
             }
         })?;
@@ -87,7 +87,7 @@ refusals!(
     path = "/admin/v1/pre-offers:import",
     operation_id = "import_pre_offers",
     tag = "pre-offers",
-    params(ImportParams, DryRunParams, ("Content-Encoding" = Option<String>, Header, pattern = "^(gzip|x-gzip|identity)$", description = "`gzip`, where it is; noticed without it too")),
+    params(ImportParams, DryRunParams, ("Content-Encoding" = Option<String>, Header, pattern = "^(gzip|x-gzip|identity)?$", description = "`gzip`, where it is; noticed without it too")),
     request_body(content(
         (Option<String> = "application/x-ndjson"),
         (Option<String> = "text/csv"),
