@@ -45,7 +45,7 @@ const NEEDED: &[(Role, &str, &str)] = &[
     (Role::Api, "select, insert, update", "participation_day"),
     (Role::Api, "select, update", "quarantined_ride"),
     (Role::Api, "select", "relay_shard"),
-    (Role::Api, "select, insert, update", "ride_receipt"),
+    (Role::Api, "select, insert", "ride_receipt"),
     (Role::Api, "select", "release_upgrade"),
     (Role::Api, "select", "schema_compatibility"),
     (Role::Api, "select", "server_identity"),
@@ -67,7 +67,7 @@ const NEEDED: &[(Role, &str, &str)] = &[
     (Role::Ingest, "select", "promotion_terms"),
     (Role::Ingest, "select, update", "promotion_user"),
     (Role::Ingest, "select, insert", "quarantined_ride"),
-    (Role::Ingest, "select, insert, update", "ride_receipt"),
+    (Role::Ingest, "select, insert", "ride_receipt"),
     (Role::Ingest, "select", "release_upgrade"),
     (Role::Ingest, "select", "schema_compatibility"),
     (Role::Ingest, "select", "server_identity"),
@@ -95,10 +95,15 @@ const NEEDED: &[(Role, &str, &str)] = &[
     (Role::Sweep, "select", "quarantined_ride"),
     (Role::Sweep, "select", "ride_receipt_other"),
     (Role::Sweep, "select", "release_upgrade"),
-    (Role::Sweep, "select, update", "ride_receipt"),
+    (Role::Sweep, "select", "ride_receipt"),
     (Role::Sweep, "select", "schema_compatibility"),
     (Role::Sweep, "select", "server_identity"),
 ];
+
+/// The roles that judge rides change these columns of a receipt, when a deadline was moved or the ride
+/// was taken back. What a ride says is never changed.
+const RECEIPT_ROLES: [Role; 3] = [Role::Api, Role::Ingest, Role::Sweep];
+const RECEIPT_COLUMNS: [&str; 5] = ["verdict", "details", "version", "reversed_at", "late_ride"];
 
 /// A sequence that does not belong to an identity column, and so needs a right of its own.
 const SEQUENCE: (Role, &str) = (Role::Api, "pre_offer_import_seq");
@@ -172,6 +177,18 @@ async fn missing(
         let entry = lacks.map(|lacks| (lacks, (*table).to_owned()));
         missing.extend(entry.filter(|entry| !missing.contains(entry)));
     }
+    if roles.iter().any(|role| RECEIPT_ROLES.contains(role)) {
+        let lacks: Option<String> = sqlx::query_scalar(
+            "select string_agg(column_, ', ')
+               from unnest($1::text[]) column_
+              where not has_column_privilege(to_regclass('ride_receipt')::oid, column_, 'update')",
+        )
+        .bind(RECEIPT_COLUMNS)
+        .fetch_one(&mut *connection)
+        .await?;
+        let entry = lacks.map(|lacks| (format!("update ({lacks})"), "ride_receipt".to_owned()));
+        missing.extend(entry);
+    }
     let (role, sequence) = SEQUENCE;
     let may_use: Option<bool> =
         sqlx::query_scalar("select has_sequence_privilege(to_regclass($1)::oid, 'usage')")
@@ -215,8 +232,12 @@ mod tests {
             (SEQUENCE.0, "usage", format!("sequence {}", SEQUENCE.1)),
             (FUNCTION.0, "execute", format!("function {}", FUNCTION.1)),
         ];
+        let columns = format!("update ({})", RECEIPT_COLUMNS.join(", "));
+        let receipts =
+            RECEIPT_ROLES.map(|role| (role, columns.as_str(), "ride_receipt".to_owned()));
         let needed: BTreeSet<String> = tables
             .chain(others)
+            .chain(receipts)
             .map(|(role, rights, on)| {
                 format!("grant {rights} on {on} to ride_promo_{};", role.as_str())
             })
