@@ -83,6 +83,7 @@ const NEEDED: &[(Role, &str, &str)] = &[
     (Role::Sweep, "select, insert", "event_outbox"),
     (Role::Sweep, "select, update", "extension"),
     (Role::Sweep, "select, update", "extension_gate"),
+    (Role::Sweep, "select, insert, update", "participation_day"),
     (Role::Sweep, "select, insert", "participation_extension"),
     (
         Role::Sweep,
@@ -103,7 +104,14 @@ const NEEDED: &[(Role, &str, &str)] = &[
 /// The roles that judge rides change these columns of a receipt, when a deadline was moved or the ride
 /// was taken back. What a ride says is never changed.
 const RECEIPT_ROLES: [Role; 3] = [Role::Api, Role::Ingest, Role::Sweep];
-const RECEIPT_COLUMNS: [&str; 5] = ["verdict", "details", "version", "reversed_at", "late_ride"];
+const RECEIPT_COLUMNS: [&str; 6] = [
+    "verdict",
+    "details",
+    "version",
+    "reversed_at",
+    "ride_day",
+    "late_ride",
+];
 
 /// A sequence that does not belong to an identity column, and so needs a right of its own.
 const SEQUENCE: (Role, &str) = (Role::Api, "pre_offer_import_seq");

@@ -129,6 +129,7 @@ async fn four_users_serve_together_and_none_may_do_what_is_not_its_work() {
         ("api", "delete from promotion_user"),
         ("api", "delete from event_outbox"),
         ("api", "update consumer_position set next_offset = 0"),
+        ("api", "update ride_receipt set amount_cents = 1"),
         ("api", "delete from ride_receipt"),
         (
             "ingest",
