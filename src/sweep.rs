@@ -1,11 +1,13 @@
-//! Expiry, and the proof it needs: nobody is expired because we are late.
+//! Expires challenges and rewards. A challenge expires only after a proof that every ride which
+//! could still count was applied, so a late service never costs a client the reward.
 //!
-//! A barrier is a moment together with the ends of all partitions asked for after it. Once the
-//! recorded positions have passed those ends, every ride published up to that moment was applied,
-//! and a challenge whose deadline and lateness lie before it can gain no more rides in time.
+//! A barrier is a moment together with the end offsets of all partitions, read after that moment.
+//! Once the recorded positions have passed those ends, every ride published up to that moment was
+//! applied. A challenge whose deadline plus the allowed lateness lies before that moment can gain
+//! no more rides in time.
 //!
-//! Rewards need no proof, only the database's clock. They are expired beside, so that neither Kafka
-//! nor very many challenges keep them waiting.
+//! Rewards need no proof, only the database's clock. They expire in a loop of their own, so that
+//! neither Kafka nor a large number of challenges delays them.
 
 mod extensions;
 mod reminders;
@@ -34,31 +36,31 @@ use crate::store::positions::Position;
 use crate::store::schema::ensure_receipt_partitions;
 use crate::telemetry::Metrics;
 
-/// How often the coming months' receipt partitions are seen to.
+/// How often the receipt partitions of the coming months are created.
 const PARTITIONS_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The first and the longest pause before that is tried again where a lock could not be had, or a
-/// month's receipts are in the default partition already.
+/// The first and the longest pause before another attempt, after a lock was not available or the
+/// default partition already had receipts of a month.
 const PARTITIONS_RETRY: (Duration, Duration) =
     (Duration::from_secs(60), Duration::from_secs(60 * 60));
 
-/// How long the proof, or one batch, may take: a server that is gone without a word is given up
-/// then. There may be many batches.
+/// The longest time for the proof, or for one batch: after it, a silent server is given up. There
+/// may be many batches.
 const STEP_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How many batches a round may have: between two rounds it is said how things stand.
+/// The most batches in a round. Progress is reported between two rounds.
 const MAX_BATCHES: usize = 100;
 
-/// How often what is held back is counted.
+/// How often the overdue participations that cannot expire yet are counted.
 const COUNT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How far before the end of the last complete look the next one begins: longer than any
-/// transaction, so that one which was still open then is seen.
+/// How far the next scan reaches back before the end of the last complete scan. It is longer than
+/// any transaction, so a transaction that was open then is seen now.
 const OVERLAP: TimeDelta = TimeDelta::seconds(120);
 
-/// Between two looks at everything that is overdue: clients whose quarantined ride was resolved are
-/// found then. Where many are held, or a long transaction keeps many dead rows, such a look takes
-/// long, and is made at most so often that it takes a twentieth of the time.
+/// The least time between two scans of everything that is overdue. Such a scan finds the clients
+/// whose quarantined ride was resolved. It takes long if many are held back, or if a long
+/// transaction keeps many dead rows; so these scans take at most a twentieth of the time.
 const LOOK_AT_ALL_INTERVAL: Duration = Duration::from_secs(3);
 const LOOK_AT_ALL_SHARE: u32 = 20;
 
@@ -66,35 +68,35 @@ const LOOK_AT_ALL_SHARE: u32 = 20;
 pub struct Sweep {
     /// The ride topic.
     pub kafka: KafkaConfig,
-    /// Lateness, interval and bounds.
+    /// Allowed lateness, interval and bounds.
     pub limits: SweepConfig,
-    /// Where participations are.
+    /// The database.
     pub store: Store,
-    /// Questions to the broker.
+    /// Requests to the broker.
     pub cluster: Cluster,
-    /// Counts.
+    /// Metrics.
     pub metrics: Arc<Metrics>,
-    /// Told whether the sweeper can do its work, or why not.
+    /// Receives whether the sweeper can do its work, or why not.
     pub readiness: Arc<Readiness>,
-    /// Told after commits that left events in the outbox.
+    /// Notified after commits that left events in the outbox.
     pub outbox_wake: watch::Sender<()>,
-    /// Why rewards cannot be expired at the moment.
+    /// Why rewards cannot be expired now; `None` if they can.
     pub rewards_failing: Mutex<Option<String>>,
-    /// Why reminders cannot be recorded at the moment.
+    /// Why reminders cannot be recorded now; `None` if they can.
     pub reminders_failing: Mutex<Option<String>>,
 }
 
-/// A moment, and what must be read to have read everything published up to it.
+/// A moment, and the offsets up to which everything published before it lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Barrier {
     at: Instant,
-    /// The topic that the ends are of.
+    /// The topic that the ends belong to.
     source: Source,
     ends: BTreeMap<i32, i64>,
 }
 
 impl Barrier {
-    /// Takes the ends of a topic's logs as they are asked for after that moment.
+    /// `topic` has the end offsets, which were read after `at`.
     fn new(at: Instant, topic: TopicNow) -> Self {
         let ends = topic.logs.into_iter();
         Self {
@@ -104,8 +106,8 @@ impl Barrier {
         }
     }
 
-    /// Whether it says nothing any more: it is of another topic, or lacks a partition that the topic
-    /// has. A broker that had not heard of an added partition may have been asked for the ends.
+    /// Whether it proves nothing any more: it belongs to another topic, or lacks a partition of the
+    /// topic. A broker that did not know of an added partition yet may have given the ends.
     fn is_void(&self, now: &TopicNow) -> bool {
         self.source != now.source
             || now
@@ -114,8 +116,8 @@ impl Barrier {
                 .any(|partition| !self.ends.contains_key(partition))
     }
 
-    /// Why it has not passed yet: `None` once every partition's position, in this very incarnation
-    /// of the topic, is at or past its end. A partition without a position counts as unread.
+    /// Why it has not passed yet. `None` once the position of every partition is at or past its end.
+    /// A partition without a position counts as unread.
     fn is_held_by(&self, positions: &BTreeMap<i32, Position>) -> Option<String> {
         for (partition, end) in &self.ends {
             match positions.get(partition) {
@@ -133,15 +135,15 @@ impl Barrier {
     }
 }
 
-/// How far deadlines have been looked at: a look begins where the last one ended, instead of behind
-/// everything that is overdue and held, or was expired and is not yet vacuumed.
+/// How far deadlines were scanned. A scan begins where the last one ended, so it does not pass again
+/// over rows that are held back, or that expired and are not vacuumed yet.
 #[derive(Debug, Default)]
 struct Looked {
     upto: Option<Instant>,
     all_due: Option<tokio::time::Instant>,
 }
 
-/// One look, until it is complete.
+/// One scan, until it is complete.
 #[derive(Clone, Copy, Debug)]
 struct Look {
     window: Window,
@@ -170,29 +172,30 @@ impl Looked {
     }
 }
 
-/// Positions prove nothing where they are not of this topic, or not within its log as it was after
-/// they were read: past its end they would count as read what was never there.
+/// Fails if the positions prove nothing: if they belong to another topic, or are not within the log
+/// as it was after they were read. A position past the end would count records as read that never
+/// were in this log.
 fn check_positions(positions: &BTreeMap<i32, Position>, now: &TopicNow) -> anyhow::Result<()> {
     let TopicNow { source, logs } = now;
     let topic = &source.topic;
     for (partition, position) in positions {
         anyhow::ensure!(
             position.source == *source,
-            "nobody is expired: the position of partition {partition} belongs to another topic of the name {topic}. See \
+            "nothing expires: the position of partition {partition} belongs to another topic of the name {topic}. See \
              `ride-promo positions`"
         );
         if let Some(reason) = &position.stopped {
             anyhow::bail!(
-                "nobody is expired: partition {partition} of {topic} is stopped until an operator decides: {reason}. See \
+                "nothing expires: partition {partition} of {topic} is stopped until an operator decides: {reason}. See \
                  `ride-promo positions`"
             );
         }
         let log = logs.get(partition).with_context(|| {
-            format!("nobody is expired: partition {partition} of {topic} is gone")
+            format!("nothing expires: partition {partition} of {topic} does not exist any more")
         })?;
         anyhow::ensure!(
             (log.low..=log.high).contains(&position.next_offset),
-            "nobody is expired: the position {} of partition {partition} of {topic} is not within its log, which goes from {} \
+            "nothing expires: the position {} of partition {partition} of {topic} is not within its log, which goes from {} \
              to {}. See `ride-promo positions`",
             position.next_offset,
             log.low,
@@ -203,8 +206,8 @@ fn check_positions(positions: &BTreeMap<i32, Position>, now: &TopicNow) -> anyho
 }
 
 impl Sweep {
-    /// Expires rewards, and sees to the coming months' receipts, until stopped. Postgres must be
-    /// there; Kafka need not.
+    /// Expires rewards, and creates the receipt partitions of the coming months, until stopped. It
+    /// needs Postgres, not Kafka.
     pub async fn expire_rewards(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
         let mut tick = self.tick();
         let mut looked = Looked::default();
@@ -229,7 +232,7 @@ impl Sweep {
                             let error = causes::in_words(&error);
                             tracing::warn!(
                                 error,
-                                "the coming months' receipt partitions could not be made, trying again; `migrate` does it too"
+                                "the receipt partitions of the coming months could not be created, trying again; `migrate` creates them too"
                             );
                             partitions_pause = (partitions_pause * 2).min(PARTITIONS_RETRY.1);
                             partitions_pause
@@ -256,15 +259,15 @@ impl Sweep {
         Ok(())
     }
 
-    /// Makes the coming months' partitions that are missing.
+    /// Creates the missing receipt partitions of the coming months.
     async fn see_to_partitions(&self) -> anyhow::Result<()> {
         let missing = in_time(async { Ok(ensure_receipt_partitions(&self.store).await?) }).await?;
         anyhow::ensure!(missing.is_empty(), "missing: {}", missing.join(", "));
         Ok(())
     }
 
-    /// Expires challenges, and says how all the sweeping is going, until stopped. The topics must be
-    /// there.
+    /// Expires challenges, and reports readiness for all loops of the sweeper, until stopped. The
+    /// topics must exist.
     pub async fn expire_challenges(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
         let mut barrier = None;
         let mut looked = Looked::default();
@@ -291,18 +294,18 @@ impl Sweep {
                 if let Err(error) = in_time(count).await {
                     tracing::debug!(
                         error = causes::in_words(&error),
-                        "what is held back could not be counted"
+                        "the participations that are held back could not be counted"
                     );
                 }
-                // It counts all that is overdue.
+                // This counts everything that is overdue.
                 count_due = now + COUNT_INTERVAL.max(now.elapsed() * LOOK_AT_ALL_SHARE);
             }
         }
     }
 
-    /// Why one of the loops beside cannot do its work at the moment.
+    /// Why one of the other loops cannot do its work now.
     fn failing_of<'a>(&self, of: &'a Mutex<Option<String>>) -> MutexGuard<'a, Option<String>> {
-        // A task that panicked left a whole text behind.
+        // The text is assigned as a whole, so a panic cannot have left half of it.
         of.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -312,7 +315,7 @@ impl Sweep {
         tick
     }
 
-    /// Expires challenges where a barrier has passed; it stays until none is left that it allows.
+    /// Once a barrier has passed, expires all challenges that it allows; the barrier stays until then.
     async fn round(
         &self,
         barrier: &mut Option<Barrier>,
@@ -334,7 +337,7 @@ impl Sweep {
         Ok(())
     }
 
-    /// Takes a barrier where there is none, and answers its moment once it has passed.
+    /// Takes a barrier if there is none. Returns its moment once it has passed.
     async fn pass(&self, barrier: &mut Option<Barrier>) -> anyhow::Result<Option<Instant>> {
         if let Standing::Other(other) = self.store.server_standing().await? {
             return Err(other.into());
@@ -344,9 +347,9 @@ impl Sweep {
             let at = self.store.now().await?;
             *barrier = Some(Barrier::new(at, self.cluster.topic_now(topic).await?));
         }
-        // Positions before the logs' ends, or one that moves on meanwhile would seem to be past its
-        // end. The topic is asked for each time: it may have been replaced, or have more partitions,
-        // since the barrier was taken, and then the barrier's ends say nothing any more.
+        // Positions are read before the logs' ends. Otherwise a position that moves in between would
+        // seem to be past the end. The topic is described each time: since the barrier was taken, it
+        // may have been replaced or got more partitions, and then the barrier's ends prove nothing.
         let positions = self.store.positions(topic).await?;
         let now = self.cluster.topic_now(topic).await?;
         self.record_lost_ends(&positions, &now).await?;
@@ -362,8 +365,8 @@ impl Sweep {
         Ok(Some(pending.at))
     }
 
-    /// Records the positions past their logs' ends, so that ingest and expiry stop there also when the
-    /// logs have grown.
+    /// Records each position that is past the end of its log, so that ingest and expiry stay stopped
+    /// there even after the log has grown.
     async fn record_lost_ends(
         &self,
         positions: &BTreeMap<i32, Position>,
@@ -388,7 +391,7 @@ impl Sweep {
         Ok(())
     }
 
-    /// Batch by batch; answers whether none is left, or else the round has had its share.
+    /// Expires batch by batch. Returns true if none is left, false after [`MAX_BATCHES`].
     async fn expire_all<F>(
         &self,
         reason: ExpiredReason,
@@ -405,7 +408,7 @@ impl Sweep {
             }
             let expired = in_time(async { Ok(batch(limit).await?) }).await?;
             self.expired(reason, expired);
-            // Fewer than the limit can also mean that others were faster: then the next round sees.
+            // A batch may also be short because another process was faster; the next round sees it.
             if expired < self.limits.batch_max as u64 {
                 return Ok(true);
             }
@@ -421,8 +424,8 @@ impl Sweep {
         }
     }
 
-    /// Counts what is held back. Until a barrier has passed, its age is that of this sweeper, whose
-    /// first count `began` keeps.
+    /// Counts what is held back. Until a barrier has passed, `began`, the moment of the first count,
+    /// stands for it in the barrier's age.
     async fn count(
         &self,
         proven: Option<Instant>,
@@ -442,20 +445,20 @@ impl Sweep {
     }
 
     fn lateness(&self) -> TimeDelta {
-        // The configuration bounds it far inside the range.
+        // The configuration's bound lies far inside the range.
         TimeDelta::from_std(self.limits.allowed_lateness).unwrap_or(TimeDelta::MAX)
     }
 }
 
-/// Within [`STEP_TIMEOUT`].
+/// Runs a step within [`STEP_TIMEOUT`].
 async fn in_time<T>(step: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::time::timeout(STEP_TIMEOUT, step)
         .await
-        .context("a server does not answer")
+        .context("a server did not respond in time")
         .flatten()
 }
 
-/// Logs a failure, and hands it on as readiness tells it.
+/// Logs a failure, and returns its text for readiness.
 fn told<T>(result: anyhow::Result<T>) -> Result<T, String> {
     result.map_err(|error| {
         let error = causes::in_words(&error);
@@ -488,8 +491,8 @@ mod tests {
     fn a_barrier_that_lacks_a_partition_or_is_of_another_topic_is_void() {
         let barrier = Barrier::new(Clock::System.now(), topic("a", &[7, 9]));
         assert!(!barrier.is_void(&topic("a", &[8, 9])));
-        assert!(barrier.is_void(&topic("a", &[7, 9, 0])), "one was added");
-        assert!(barrier.is_void(&topic("b", &[7, 9])), "created anew");
+        assert!(barrier.is_void(&topic("a", &[7, 9, 0])), "a partition was added");
+        assert!(barrier.is_void(&topic("b", &[7, 9])), "the topic was created again");
     }
 
     #[test]
@@ -500,14 +503,14 @@ mod tests {
         let mut looked = Looked::default();
         let first = looked.begin(at(10_000), began);
         assert_eq!(first.window.after, Instant::UNIX_EPOCH);
-        // A look that was not complete is made again.
+        // A scan that was not complete is repeated.
         let again = looked.begin(at(10_001), after(1));
         assert_eq!(again.window.after, Instant::UNIX_EPOCH);
         looked.end(first, after(2));
         let next = looked.begin(at(10_002), after(2));
         assert_eq!(next.window.after, at(10_000) - OVERLAP);
         looked.end(next, after(3));
-        // The first took two seconds: a twentieth of the time.
+        // The first scan took two seconds, which may be a twentieth of the time.
         let later = looked.begin(at(10_041), after(41));
         assert_eq!(later.window.after, at(10_002) - OVERLAP);
         let all = looked.begin(at(10_042), after(42));

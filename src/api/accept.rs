@@ -6,8 +6,8 @@ use axum::http::header::ACCEPT;
 /// A type and its subtype.
 pub type MediaType = (&'static str, &'static str);
 
-/// What `Accept` prefers of what there is; the first where it does not say, `None` where it takes none
-/// of them.
+/// The form of the response that `Accept` prefers among `there`: the first if there is no `Accept`,
+/// `None` if it accepts none of them.
 pub fn choose<T: Copy>(headers: &HeaderMap, there: &[(MediaType, T)]) -> Option<T> {
     let values: Vec<&str> = headers
         .get_all(ACCEPT)
@@ -22,7 +22,7 @@ pub fn choose<T: Copy>(headers: &HeaderMap, there: &[(MediaType, T)]) -> Option<
     }
     let mut best: Option<(f32, T)> = None;
     for (media_type, form) in there {
-        // The most specific range that names it says its weight.
+        // The most specific matching range gives the weight.
         let weight = values
             .iter()
             .filter_map(|range| fit(range, *media_type))
@@ -35,7 +35,7 @@ pub fn choose<T: Copy>(headers: &HeaderMap, there: &[(MediaType, T)]) -> Option<
     best.map(|(_, form)| form)
 }
 
-/// How specifically a range names the type, and with which weight.
+/// How specifically a range matches the type (0 to 2), and its weight. `None` if it does not match.
 fn fit(range: &str, (kind, subtype): MediaType) -> Option<(u8, f32)> {
     let mut parts = range.split(';').map(str::trim);
     let (its_kind, its_subtype) = parts.next()?.split_once('/')?;

@@ -1,5 +1,5 @@
-//! A line in the log for every admin call, and for every token that was refused: who, what, and what
-//! came of it. Never a body, a query or a token.
+//! A log line for every admin call, and for every rejected token: the caller, the call and the
+//! outcome. It never has a body, a query or a token.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -9,21 +9,21 @@ use axum::response::Response;
 
 use super::problem::Slug;
 
-/// The longest call that is written down, in characters.
+/// The longest method and path in a line, in characters.
 const MAX_CALL_CHARS: usize = 300;
 
-/// Where the admin calls are; a line leaves it out, as the audit does.
+/// The base path of the admin calls. A line leaves it out, as the audit does.
 const ADMIN_BASE: &str = "/admin/v1";
 
-/// Who is calling, once the token was read. It goes into the request before the handler has it, and
-/// is read when the response is there.
+/// The caller, known once the token was read. It is put into the request before the handler runs, and
+/// read when the response is ready.
 #[derive(Clone, Debug, Default)]
 pub struct Caller(Arc<OnceLock<String>>);
 
 impl Caller {
-    /// Notes the operator; the first word holds.
+    /// Sets the caller; a later call changes nothing.
     pub fn is(&self, actor: &str) {
-        // Set already: by the same request, to the same.
+        // If it is set already, then by the same request to the same value.
         let _ = self.0.set(actor.to_owned());
     }
 
@@ -32,8 +32,8 @@ impl Caller {
     }
 }
 
-/// The line of one request. It is written with the response, or when the request is dropped before
-/// there is one, as at the end of a stop.
+/// The line of one request. It is written with the response, or when the request is dropped without
+/// one, as at the end of a shutdown.
 #[derive(Debug)]
 pub struct AccessLine {
     is_admin: bool,
@@ -45,8 +45,8 @@ pub struct AccessLine {
 }
 
 impl AccessLine {
-    /// Of a request that has just come. `is_admin` says whether it is an admin call, of which every
-    /// one is written down; of others only a refused token is.
+    /// For a request that has just arrived. Every admin call gets a line; any other call gets one only
+    /// if its token is rejected.
     pub fn begin(is_admin: bool, method: &str, path: &str, request_id: &str) -> Self {
         let path = path.strip_prefix(ADMIN_BASE).unwrap_or(path);
         let call = format!("{method} {path}");
@@ -60,12 +60,12 @@ impl AccessLine {
         }
     }
 
-    /// Where the caller is noted.
+    /// Where the extractor sets the caller.
     pub fn caller(&self) -> Caller {
         self.caller.clone()
     }
 
-    /// Writes the line, if the request leaves one.
+    /// Writes the line, if the request gets one.
     pub fn answered(mut self, response: &Response) {
         self.written = true;
         let status = response.status();
@@ -90,7 +90,7 @@ impl AccessLine {
             if self.is_admin {
                 "admin call"
             } else {
-                "token refused"
+                "token rejected"
             },
         );
     }
@@ -99,7 +99,7 @@ impl AccessLine {
 impl Drop for AccessLine {
     fn drop(&mut self) {
         if !self.written && self.is_admin {
-            // What it began may still be done.
+            // The call may still take effect.
             self.write("unanswered", None);
         }
     }

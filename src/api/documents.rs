@@ -1,5 +1,5 @@
-//! The API documents on the admin listener: OpenAPI, AsyncAPI, and Swagger UI to read them. All of
-//! it is in the binary; nothing is fetched from elsewhere.
+//! The API documents on the admin listener: OpenAPI, AsyncAPI, and Swagger UI to read them. The
+//! binary contains all of it; pages load nothing from other hosts.
 
 use std::io::Read as _;
 
@@ -23,7 +23,7 @@ const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const JSON: &str = "application/json";
 
-/// Only files of this listener; Swagger UI writes styles into elements and draws from data URLs.
+/// Swagger UI needs files of this listener only, styles in elements, and images as data URLs.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
@@ -48,7 +48,7 @@ pub fn router() -> Router {
         fixed(HTML, page.replace("{calls}", calls))
     };
     let admin = page("admin API", "../openapi/admin.json", "here");
-    // The client API is on another listener, which a page of this one may not call.
+    // The client API is on another listener, which a page of this listener may not call.
     let client = page("client API", "../openapi/client.json", "elsewhere");
     Router::new()
         .route("/docs", get(async || Redirect::to("/docs/admin")))
@@ -83,7 +83,7 @@ fn answer(kind: &'static str, body: Vec<u8>) -> Response {
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (REFERRER_POLICY, "no-referrer"),
-        // a new release may have other bytes under the same name
+        // a later release may serve other bytes under the same name
         (CACHE_CONTROL, "no-cache"),
     ];
     (headers, body).into_response()
@@ -101,7 +101,7 @@ fn packed(kind: &'static str, bytes: &'static [u8], headers: &HeaderMap) -> Resu
         GzDecoder::new(bytes)
             .read_to_end(&mut whole)
             .map_err(|error| {
-                tracing::error!(%error, "a file of Swagger UI cannot be unpacked");
+                tracing::error!(%error, "a file of Swagger UI cannot be decompressed");
                 Problem::internal_error()
             })?;
         answer(kind, whole)

@@ -7,8 +7,8 @@ use utoipa::IntoParams;
 use super::problem::Result;
 use super::query::{FromQuery, Params};
 
-/// Whether a call is only tried: every check is made and the response is the same, but for `"dry_run":
-/// true`, and nothing is changed.
+/// Whether a call is only tried: all checks are made and the response is the same, with `"dry_run":
+/// true`, but nothing is changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DryRun(pub bool);
 
@@ -23,12 +23,12 @@ impl FromQuery for DryRun {
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "only its description is used")]
 pub struct DryRunParams {
-    /// `true`: make the same checks and return the same response with `"dry_run": true`, and change
+    /// `true` makes the same checks and returns the same response with `"dry_run": true`, but changes
     /// nothing
     dry_run: Option<bool>,
 }
 
-/// A response, with `"dry_run": true` where nothing was changed.
+/// A response, with `"dry_run": true` if nothing was changed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Tried<T> {
     #[serde(flatten)]

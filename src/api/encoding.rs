@@ -5,7 +5,7 @@ use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 
 use super::problem::{Problem, Result};
 
-/// Whether the caller accepts gzip, by its name or by `*`, and not with the weight 0.
+/// Whether the caller accepts gzip: by its name or by `*`, with a weight above 0.
 pub fn takes_gzip(headers: &HeaderMap) -> bool {
     let mut by_star = false;
     for value in headers.get_all(ACCEPT_ENCODING) {
@@ -22,7 +22,7 @@ pub fn takes_gzip(headers: &HeaderMap) -> bool {
     by_star
 }
 
-/// `q=0`, with up to three decimals.
+/// Whether a parameter is `q=0`, with up to three decimals.
 fn is_zero_weight(parameter: &str) -> bool {
     let weight = parameter
         .strip_prefix("q=")
@@ -34,7 +34,7 @@ fn is_gzip(coding: &str) -> bool {
     coding.eq_ignore_ascii_case("gzip") || coding.eq_ignore_ascii_case("x-gzip")
 }
 
-/// Refuses an encoded body, because it would be read wrongly.
+/// Rejects an encoded body, because it would be read wrongly.
 pub fn require_plain(headers: &HeaderMap) -> Result<()> {
     if codings(headers).next().is_none() {
         Ok(())
@@ -43,7 +43,7 @@ pub fn require_plain(headers: &HeaderMap) -> Result<()> {
     }
 }
 
-/// Refuses a body with any encoding but one gzip.
+/// Rejects a body with any encoding except one gzip.
 pub fn require_plain_or_gzip(headers: &HeaderMap) -> Result<()> {
     let mut codings = codings(headers);
     match (codings.next(), codings.next()) {
@@ -53,8 +53,8 @@ pub fn require_plain_or_gzip(headers: &HeaderMap) -> Result<()> {
     }
 }
 
-/// The encodings of a body, in the order in which they were applied; a value that is not ASCII is
-/// unknown.
+/// The encodings of a body, in the order in which they were applied. A value that is not ASCII counts
+/// as unknown.
 fn codings(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     headers
         .get_all(CONTENT_ENCODING)

@@ -19,7 +19,7 @@ pub fn shared(name: &str) -> Value {
     with_shared(&EXAMPLES["values"][name])
 }
 
-/// `{"name": value}` in OpenAPI's form; a text `@name` stands for the shared value of that name.
+/// `{"name": value}` in OpenAPI's form. A string `@name` stands for the shared value of that name.
 pub fn named(examples: &Value) -> Value {
     let examples = examples.as_object().into_iter().flatten();
     examples

@@ -17,7 +17,7 @@ use crate::wire::document;
 /// larger bodies reads the request itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyRules {
-    /// Most bytes.
+    /// The largest body, in bytes.
     pub limit_bytes: usize,
     /// The timeout from the head to the body's end.
     pub timeout: Duration,
@@ -96,7 +96,7 @@ fn object(bytes: Vec<u8>) -> Result<JsonObject> {
             "The body must be a JSON object.",
         )),
         Err(error) => {
-            // The text is JSON, but a field is there twice.
+            // A data error means valid JSON in which a field occurs twice.
             let what = if error.is_data() {
                 "ambiguous"
             } else {
@@ -109,8 +109,8 @@ fn object(bytes: Vec<u8>) -> Result<JsonObject> {
     }
 }
 
-/// The one parameter of a path, such as `{promotion_id}`. An invalid value names nothing, so it is
-/// not found.
+/// The one parameter of a path, such as `{promotion_id}`. An invalid value cannot name a resource, so
+/// the response is `404`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathParam<T>(pub T);
 

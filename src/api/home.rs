@@ -1,4 +1,4 @@
-//! `/` of each listener: a page of links to what is there, the same for everybody.
+//! `/` of each listener: a page of links to its other pages.
 
 use axum::Router;
 use axum::http::header::{
@@ -6,7 +6,7 @@ use axum::http::header::{
 };
 use axum::routing::get;
 
-/// A link and what is behind it.
+/// A path and what it serves.
 type Link = (&'static str, &'static str);
 
 const PROBES: &[Link] = &[
@@ -26,17 +26,17 @@ const ADMIN: &[Link] = &[
 
 const CLIENT: &[Link] = &[("/app", "the client's pages; they need a client's token")];
 
-/// Of the client listener.
+/// The page of the client listener.
 pub fn client() -> Router {
     page("Ride Promo", &[CLIENT])
 }
 
-/// Of the admin listener where the admin API is.
+/// The page of the admin listener with the admin API.
 pub fn admin() -> Router {
     page("Ride Promo: admin", &[ADMIN, PROBES])
 }
 
-/// Of a listener that has only probes and metrics.
+/// The page of a listener that has only probes and metrics.
 pub fn probes() -> Router {
     page("Ride Promo: probes and metrics", &[PROBES])
 }

@@ -11,8 +11,8 @@ use super::problem::{Problem, Result};
 use crate::config::ApiConfig;
 use crate::domain::UserId;
 
-/// How often clients with a full bucket are forgotten. This bounds the memory by the clients who
-/// called within the last seconds.
+/// How often clients with a full bucket are forgotten. So memory is needed only for clients who called
+/// within the last seconds.
 pub const FORGET_EVERY: Duration = Duration::from_secs(5);
 
 /// One token bucket per client, which refills over time.
@@ -25,7 +25,7 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// As configured; `refused` counts refused requests.
+    /// `refused` counts the requests over the limit.
     pub fn new(config: &ApiConfig, refused: IntCounter) -> Self {
         let quota = NonZeroU32::new(config.rate_limit_per_second).map(|rate| {
             let burst = NonZeroU32::new(config.rate_limit_burst).unwrap_or(NonZeroU32::MIN);

@@ -1,4 +1,4 @@
-//! HTTP: the client API and pages, the admin API, the probes and metrics, each on its listener.
+//! HTTP: the client API and pages, the admin API, probes and metrics, each on its listener.
 
 pub mod accept;
 pub mod access;
@@ -56,22 +56,22 @@ use crate::telemetry::Metrics;
 
 pub use openapi::{admin_openapi, client_openapi};
 
-/// How often Postgres is asked whether it is there.
+/// How often the availability of Postgres is checked.
 const PULSE_EVERY: Duration = Duration::from_secs(1);
 
-/// How often it is noted that Postgres is reached; the contract says at least every 10 s.
+/// How often it is recorded that Postgres is reached; the contract demands at least every 10 s.
 const PRESENCE_EVERY: Duration = Duration::from_secs(5);
 
-/// A pulse that takes longer counts as none.
+/// The timeout of that check.
 const PULSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Connections to the client listener beside those that wait.
+/// The most connections to the client listener, besides long polls and streams.
 const CLIENT_CONNECTIONS: usize = 8_192;
 
-/// Connections to the admin listener.
+/// The most connections to the admin listener.
 const ADMIN_CONNECTIONS: usize = 512;
 
-/// Connections to the listener of metrics and probes.
+/// The most connections to the listener of metrics and probes.
 const METRICS_CONNECTIONS: usize = 64;
 
 /// The listeners of a process, and what they serve.
@@ -84,17 +84,17 @@ pub struct Api {
     pub cluster: Cluster,
     /// Metrics.
     pub metrics: Arc<Metrics>,
-    /// What the roles say of themselves.
+    /// The reports of the roles.
     pub readiness: Arc<Readiness>,
     /// Wakes the relay of this process after an event was written.
     pub outbox_wake: watch::Sender<()>,
 }
 
 impl Api {
-    /// Serves the admin listener, and the one of metrics and probes where it is configured, until
-    /// `stop_listeners`; where the role `api` runs here, the client
-    /// listener until `stop` as well, and the admin calls. Both end when what was begun is
-    /// answered. Fails where it cannot listen, or tokens cannot be checked.
+    /// Serves the admin listener, and the separate listener of metrics and probes if it is
+    /// configured, until `stop_listeners`. If the role `api` runs here, it also serves the admin calls,
+    /// and the client listener until `stop`. A listener ends once its running requests have their
+    /// responses. Fails if it cannot listen, or if tokens cannot be checked.
     pub async fn run(
         self,
         with_api: bool,
@@ -161,7 +161,7 @@ impl Api {
         Ok(())
     }
 
-    /// The admin calls and the client calls, and what keeps them going in the background.
+    /// The routers of the admin calls and the client calls. Starts their background tasks.
     fn calls(&self, stop: &CancellationToken) -> anyhow::Result<(Router, Router)> {
         let [verifier, admin_verifier] = self.verifiers(stop)?;
         let api = &self.config.api;
@@ -237,8 +237,8 @@ impl Api {
         Ok((admin, client))
     }
 
-    /// The verifiers of the client API's and the admin API's tokens. Where both have the same keys,
-    /// these are fetched once.
+    /// The verifiers of the client API's and the admin API's tokens. If both use the same keys, these
+    /// are fetched once.
     fn verifiers(&self, stop: &CancellationToken) -> anyhow::Result<[Arc<Verifier>; 2]> {
         let (auth, admin_auth) = (&self.config.auth, &self.config.admin_auth);
         let keys = KeySource::new(auth).context("[auth]")?;
@@ -311,14 +311,14 @@ impl Api {
             max_connections: 0,
             max_connections_per_address: 0,
             cors: None,
-            // The roles that drain beside and after need their share.
+            // The roles that drain at the same time and after need their share.
             drain_timeout: self.config.shutdown_timeout / 3,
         }
     }
 }
 
-/// Asks Postgres once a second for what readiness and the read model must know. The role `api` is
-/// ready while Postgres answers and clients' tokens can be checked; without Kafka clients' calls work.
+/// Asks Postgres once a second for what readiness and the read model need. The role `api` is ready
+/// while Postgres responds and clients' tokens can be checked; client calls work without Kafka.
 async fn pulse(
     store: Store,
     model: Arc<Model>,
@@ -336,13 +336,13 @@ async fn pulse(
                 verifier.trouble().map_or(Ok(()), Err)
             }
             Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("postgres did not answer within {PULSE_TIMEOUT:?}")),
+            Err(_) => Err(format!("postgres did not respond within {PULSE_TIMEOUT:?}")),
         };
         readiness.set(Role::Api, said);
     }
 }
 
-/// Notes every few seconds that Postgres is reached, by which outages are found.
+/// Records every few seconds that Postgres is reached. A gap in these records is an outage.
 async fn presence(store: Store) {
     let mut tick = tokio::time::interval(PRESENCE_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -351,12 +351,12 @@ async fn presence(store: Store) {
         match tokio::time::timeout(PULSE_TIMEOUT, store.note_presence()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "postgres was not reached"),
-            Err(_) => tracing::debug!("postgres did not answer in time"),
+            Err(_) => tracing::debug!("postgres did not respond in time"),
         }
     }
 }
 
-/// Keeps the metric of how old the key sets are.
+/// Updates the metric of the key sets' ages.
 async fn key_set_ages(verifiers: [(&'static str, Arc<Verifier>); 2], metrics: Arc<Metrics>) {
     let mut tick = tokio::time::interval(PULSE_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,5 +1,5 @@
-//! The OpenAPI documents, made from the routes themselves. What the handlers' attributes cannot say
-//! is added here: what holds for all operations, examples, and which answer leads to which call.
+//! The OpenAPI documents, generated from the routes. This module adds what the handlers' attributes
+//! cannot say: what holds for all operations, examples, and links from a response to the next call.
 
 use std::collections::BTreeSet;
 
@@ -18,8 +18,8 @@ use crate::wire::schemas::bound_integers;
 
 const COMPONENTS: &str = "#/components/schemas/";
 
-/// An answer that leads to another call: the operation and its status, the call, and where its
-/// parameters come from.
+/// A response that leads to another call: the operation and status of the response, the next call, and
+/// where its parameters come from.
 type Link = (
     &'static str,
     &'static str,
@@ -136,17 +136,17 @@ const ADMIN_LINKS: &[Link] = &[
     ),
 ];
 
-/// Of the client API.
+/// The document of the client API.
 pub fn client_openapi() -> Value {
     document(
         client::router().into_openapi(),
         json!({
             "title": "Ride Promo",
             "description": "What a client's app calls: the offer, the challenge's progress, the reward.\n\n\
-                The token's `sub` is the client's `user_id`; a client only ever sees and changes their \
-                own. Money is an integer number of cents with an ISO 4217 code, instants are RFC 3339 \
-                in UTC with milliseconds. Refusals are RFC 9457 problems whose `type` says which. After \
-                a `503` or a lost connection the outcome is unknown and repeating is safe, for every call.",
+                The token's `sub` is the client's `user_id`; a client only sees and changes their own \
+                data. Money is an integer number of cents with an ISO 4217 code. Instants are RFC 3339 \
+                in UTC with milliseconds. Error responses are RFC 9457 problems; `type` says which. After \
+                a `503` or a lost connection the outcome is unknown, and every call can be repeated safely.",
         }),
         &[
             ("landing", "Which screen the client sees"),
@@ -157,24 +157,25 @@ pub fn client_openapi() -> Value {
     )
 }
 
-/// Of the admin API.
+/// The document of the admin API.
 pub fn admin_openapi() -> Value {
     let mut api = document(
         admin::router().into_openapi(),
         json!({
             "title": "Ride Promo admin",
-            "description": "What operators call, on a listener of its own.\n\n\
-                The token's `scope` contains what each call's `security` names: `ride-promo:view` to read \
-                promotions, products, countries and figures, `ride-promo:edit` to change them, \
-                `ride-promo:import` to import pre-offers, `ride-promo:support` for clients' data, rides and \
-                quarantine, `ride-promo:audit` to read the audit; `ride-promo:admin` is all of them. Every \
-                change is recorded with the token's `sub`. Lists answer pages: give `next_cursor` as `cursor` for the next one. \
-                Unknown fields of a body and unknown query parameters are refused. Refusals are RFC 9457 \
+            "description": "What operators call. It has a listener of its own.\n\n\
+                The token's `scope` must contain a scope that the call's `security` names: \
+                `ride-promo:view` to read promotions, products, countries and figures, `ride-promo:edit` \
+                to change them, `ride-promo:import` to import pre-offers, `ride-promo:support` for \
+                clients' data, rides and quarantine, `ride-promo:audit` to read the audit; \
+                `ride-promo:admin` allows all of them. Every change is recorded with the token's `sub`. \
+                Lists are returned in pages: pass `next_cursor` as `cursor` to get the next one. Unknown \
+                fields of a body and unknown query parameters are errors. Error responses are RFC 9457 \
                 problems.",
         }),
         &[
-            ("me", "Who is calling"),
-            ("promotions", "What clients can take part in"),
+            ("me", "The caller"),
+            ("promotions", "What clients can participate in"),
             (
                 "participations",
                 "Clients in promotions, listed and exported",
@@ -182,17 +183,17 @@ pub fn admin_openapi() -> Value {
             ("products", "The loan products behind the offers"),
             (
                 "geo-config",
-                "The switch per country; a country that is not listed is off",
+                "The per-country flags; promotions are disabled in a country that is not listed",
             ),
             ("pre-offers", "Importing pre-approved loans from scoring"),
             (
                 "users",
                 "Why a client saw a screen, and why a ride did not count",
             ),
-            ("quarantine", "Records of the ride topic that are no rides"),
-            ("stats", "The service in figures"),
-            ("system", "The process that answers"),
-            ("audit", "Who changed what"),
+            ("quarantine", "Records of the ride topic that are not valid rides"),
+            ("stats", "Figures on the service's work"),
+            ("system", "The process that responds"),
+            ("audit", "Every change, with its operator"),
         ],
         ADMIN_LINKS,
     );
@@ -204,7 +205,7 @@ pub fn admin_openapi() -> Value {
     api
 }
 
-/// Which scopes open an admin call, each by itself, and which one its `403` names.
+/// Adds the scopes that allow an admin call, each by itself, and the one that its `403` names.
 fn add_scopes(operation: &mut Value, method: &str, path: &str) {
     let scopes = scopes_of(method, path).unwrap_or_default();
     let words = scopes.iter().map(|scope| scope.as_str());
@@ -264,7 +265,7 @@ fn operations(api: &mut Value) -> impl Iterator<Item = &mut Value> {
         .flat_map(Map::values_mut)
 }
 
-/// A type that only refusals or other schemas' texts name, with those it refers to.
+/// Adds a type that only error responses or other schemas' texts name, and the types it refers to.
 fn add_schemas<T: ToSchema>(api: &mut Value) {
     let mut schemas: Vec<(String, RefOr<Schema>)> = vec![(T::name().into_owned(), T::schema())];
     T::schemas(&mut schemas);
@@ -277,7 +278,7 @@ fn shared_schema<T: ToSchema>() -> Value {
     serde_json::to_value(T::schema()).unwrap_or_default()
 }
 
-/// What the attributes cannot say, in every operation.
+/// Adds to an operation what the attributes cannot say.
 fn complete(operation: &mut Value, components: &mut Value, closed: &mut BTreeSet<String>) {
     for parameter in operation.get_mut("parameters").into_iter().flat_map(items) {
         never_null(&mut parameter["schema"]);
@@ -288,11 +289,11 @@ fn complete(operation: &mut Value, components: &mut Value, closed: &mut BTreeSet
         if let Some(name) = reference.and_then(|to| to.strip_prefix(COMPONENTS))
             && media_type == "application/json"
         {
-            // Handlers refuse fields that they do not know, those of conditions too.
+            // Handlers reject unknown fields, those of conditions too.
             closed.extend([name.to_owned(), "Conditions".to_owned()]);
         }
     }
-    // What is only tried has neither address nor revision.
+    // A change that is only tried has neither an address nor a revision.
     let can_be_tried = operation
         .get_mut("parameters")
         .into_iter()
@@ -300,7 +301,7 @@ fn complete(operation: &mut Value, components: &mut Value, closed: &mut BTreeSet
         .any(|parameter| parameter["name"] == "dry_run");
     for (_, response) in members(&mut operation["responses"]) {
         response["headers"]["X-Request-Id"] = json!({
-            "description": "The request's id in the service's log: the caller's own, where it sent one",
+            "description": "The request's id in the service's log; the caller's own id if it sent one",
             "schema": { "type": "string" },
         });
         for (name, header) in members(&mut response["headers"]) {
@@ -320,14 +321,14 @@ fn complete(operation: &mut Value, components: &mut Value, closed: &mut BTreeSet
     }
 }
 
-/// The bodies of a request or an answer, by media type.
+/// The bodies of a request or a response, by media type.
 fn contents(of: Option<&mut Value>) -> impl Iterator<Item = (&String, &mut Value)> {
     of.and_then(|of| of.get_mut("content"))
         .into_iter()
         .flat_map(members)
 }
 
-/// Parameters and bodies are left out or there; only fields can be null.
+/// Parameters and bodies are present or absent; only fields can be null.
 fn never_null(schema: &mut Value) {
     if let Some(kind) = schema["type"].get(0).cloned() {
         schema["type"] = kind;
@@ -339,7 +340,7 @@ fn never_null(schema: &mut Value) {
     }
 }
 
-/// A schema with a title becomes a component, and what is left is a reference to it.
+/// Moves a schema with a title to the components, and leaves a reference to it.
 fn move_to_components(schema: &mut Value, components: &mut Value) {
     if let Some(title) = schema["title"].as_str().map(str::to_owned) {
         let reference = json!({ "$ref": format!("{COMPONENTS}{title}") });
@@ -362,7 +363,7 @@ fn add_examples(operation: &mut Value) {
             continue;
         };
         for (media_type, content) in contents(Some(response)) {
-            // Of its media type, where the response has several.
+            // The example of its media type, if the response has several.
             let answer = answer.get(media_type).unwrap_or(answer);
             content["examples"] = examples::named(answer);
         }
@@ -381,7 +382,7 @@ fn add_links(operation: &mut Value, links: &[Link]) {
     }
 }
 
-/// What is in their lists, and that `max_rides_per_day` needs to know when a day ends.
+/// Adds the limits of list items, and that `max_rides_per_day` requires `day_boundary_timezone`.
 fn complete_conditions(conditions: &mut Value) {
     let service_type = &shared_schema::<RideCompleted>()["properties"]["service_type"];
     let properties = &mut conditions["properties"];
@@ -519,7 +520,7 @@ mod tests {
             .expect("operations")
             .keys()
         {
-            assert!(ids.contains(id), "{id} is no operation");
+            assert!(ids.contains(id), "{id} is not an operation");
         }
     }
 }

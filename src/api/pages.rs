@@ -1,19 +1,19 @@
-//! The client's pages, under `/app`: the files of `web/`, which are in the binary.
+//! The client's pages, under `/app`: the files of `web/`, which the binary contains.
 //!
-//! They are for anybody: the token comes to the page in its address's fragment, which is never
-//! sent. Everything they do goes over the client API.
+//! They are public. The token reaches the page in the fragment of its address, which browsers never
+//! send. The pages use only the client API.
 
 use axum::Router;
 
 use super::site::{File, Source, files};
 use crate::config::RepaymentRate;
 
-/// What the page may do, which is what it does: its own files, and calls to its own host.
+/// What the page may do: load its own files, and call its own host.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'";
 
-/// Where the page says what a repayment rate is of (`js/repayment.js`).
+/// Where the page states what a repayment rate is a percentage of (`js/repayment.js`).
 const REPAYMENT_RATE: &str = "{repayment_rate}";
 
 const INDEX: &str = include_str!("../../web/index.html");

@@ -5,7 +5,7 @@
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-/// Of a call about one promotion.
+/// Parameters of a call about one promotion.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct PromotionPath {
@@ -14,7 +14,7 @@ pub struct PromotionPath {
     promotion_id: i64,
 }
 
-/// Of a call about one client.
+/// Parameters of a call about one client.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct UserPath {
@@ -23,7 +23,7 @@ pub struct UserPath {
     user_id: i64,
 }
 
-/// Of a call about one client's participation in one promotion.
+/// Parameters of a call about one client's participation in one promotion.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct ParticipationPath {
@@ -35,7 +35,7 @@ pub struct ParticipationPath {
     promotion_id: i64,
 }
 
-/// Of a call about one product.
+/// Parameters of a call about one product.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct ProductPath {
@@ -44,7 +44,7 @@ pub struct ProductPath {
     product_id: i64,
 }
 
-/// Of a call about one country.
+/// Parameters of a call about one country.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct CountryPath {
@@ -53,7 +53,7 @@ pub struct CountryPath {
     country_code: String,
 }
 
-/// Of a call about one quarantined record.
+/// Parameters of a call about one quarantined record.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct QuarantinePath {
@@ -61,7 +61,7 @@ pub struct QuarantinePath {
     quarantine_id: Uuid,
 }
 
-/// Of a call about one extension.
+/// Parameters of a call about one extension.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct ExtensionPath {

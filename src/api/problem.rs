@@ -1,4 +1,4 @@
-//! Refusals as RFC 9457 problems: every slug of contract 5 and 6, made in one place.
+//! Error responses as RFC 9457 problems: every slug of contract 5 and 6, made in one place.
 
 use axum::http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
@@ -15,13 +15,13 @@ use crate::domain::fields::FieldError;
 use crate::domain::participation::ExpiredReason;
 use crate::store::StoreError;
 
-/// The media type of every refusal.
+/// The media type of every error response.
 pub const CONTENT_TYPE_PROBLEM: &str = "application/problem+json";
 
-/// How soon a client may try again what failed because something of ours was away.
+/// How soon a client may repeat a request that failed because a part of the service was unavailable.
 const RETRY_SOON: Duration = Duration::from_secs(1);
 
-/// What does not vary between two problems of the same type.
+/// The members that all problems of a type share.
 #[derive(Debug, PartialEq, Eq)]
 struct Kind {
     status: StatusCode,
@@ -39,8 +39,8 @@ impl Kind {
     }
 }
 
-/// A refused request: answers itself as `application/problem+json`. Its texts are for callers, so
-/// nothing internal belongs into them.
+/// An error response: converts itself to `application/problem+json`. Its texts are for callers, so
+/// they hold nothing internal.
 #[derive(Debug)]
 pub struct Problem {
     kind: &'static Kind,
@@ -54,20 +54,20 @@ pub struct Problem {
 enum Hint {
     /// How to authenticate (RFC 6750, 3).
     Authenticate(&'static str),
-    /// The scope that the token lacks (RFC 6750, 3).
+    /// The scope that the token does not have (RFC 6750, 3).
     Scope(&'static str),
     RetryAfterSeconds(u64),
-    /// The content encodings that are understood (RFC 9110, 15.5.16).
+    /// The content encodings that the service accepts (RFC 9110, 15.5.16).
     AcceptEncoding(&'static str),
-    /// The rest of the body was not read, so no other request can follow on this connection.
+    /// The rest of the body was not read, so the connection cannot carry another request.
     CloseConnection,
 }
 
-/// In the extensions of an error response: the end of its `type`, for the log.
+/// An extension of each error response: the last part of its `type`, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slug(pub &'static str);
 
-/// What a handler answers.
+/// What a handler returns.
 pub type Result<T> = std::result::Result<T, Problem>;
 
 macro_rules! kind {
@@ -87,9 +87,9 @@ impl Problem {
         }
     }
 
-    /// Adds a member of its own to the problem.
+    /// Adds a member to the problem.
     pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
-        // What is given here are structs, texts and numbers, which always have a JSON form.
+        // Callers give structs, strings and numbers, which always have a JSON form.
         let value = serde_json::to_value(value).unwrap_or_default();
         self.members.insert(name.to_owned(), value);
         self
@@ -106,27 +106,27 @@ impl Problem {
         self.with_hint(Hint::RetryAfterSeconds(seconds.max(1)))
     }
 
-    /// The status it is answered with.
+    /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         self.kind.status
     }
 
-    /// What kind it is, the end of its `type`.
+    /// The last part of its `type`.
     pub fn slug(&self) -> &'static str {
         self.kind.slug
     }
 
-    /// What kind it is, for people.
+    /// The problem's type in words.
     pub fn title(&self) -> &'static str {
         self.kind.title
     }
 
-    /// What its type has beyond RFC 9457's members.
+    /// The members beyond those of RFC 9457.
     pub fn members(&self) -> &Map<String, Value> {
         &self.members
     }
 
-    /// The JSON that is answered.
+    /// The JSON of the response.
     pub fn body(&self) -> Value {
         let mut body = Map::new();
         let address = format!("/problems/{}", self.kind.slug);
@@ -138,9 +138,9 @@ impl Problem {
         Value::Object(body)
     }
 
-    // In every group ---------------------------------------------------------------------------
+    // For several calls ------------------------------------------------------------------------
 
-    /// The body is not JSON, or something in it is of the wrong JSON type.
+    /// The body is not JSON, or a field has the wrong JSON type.
     pub fn malformed_request(detail: impl Into<String>) -> Self {
         Self::new(
             kind!(BAD_REQUEST, "malformed-request", "Malformed request"),
@@ -148,12 +148,12 @@ impl Problem {
         )
     }
 
-    /// There is no token.
+    /// The request has no token.
     pub fn unauthorized(detail: impl Into<String>) -> Self {
         Self::authenticate(detail, "Bearer")
     }
 
-    /// There is a token, and it is not taken here.
+    /// The request has a token that is not valid here.
     pub fn invalid_token(detail: impl Into<String>) -> Self {
         Self::authenticate(detail, "Bearer error=\"invalid_token\"")
     }
@@ -166,7 +166,7 @@ impl Problem {
         .with_hint(Hint::Authenticate(challenge))
     }
 
-    /// The token is good, and its scope does not contain the one that the call needs.
+    /// The token is valid, but its scope does not contain the one that the call needs.
     pub fn insufficient_scope(scope: &'static str) -> Self {
         Self::new(
             kind!(FORBIDDEN, "forbidden", "Not allowed"),
@@ -175,7 +175,7 @@ impl Problem {
         .with_hint(Hint::Scope(scope))
     }
 
-    /// There is nothing at this address.
+    /// No route has this address.
     pub fn not_found() -> Self {
         Self::new(
             kind!(NOT_FOUND, "not-found", "Not found"),
@@ -183,7 +183,7 @@ impl Problem {
         )
     }
 
-    /// The address exists, but not for this method. The router adds which ones there are.
+    /// The address exists, but not for this method. The router adds `Allow`.
     pub fn method_not_allowed() -> Self {
         Self::new(
             kind!(
@@ -191,7 +191,7 @@ impl Problem {
                 "method-not-allowed",
                 "Method not allowed"
             ),
-            "This address does not take this method; Allow says which it takes.",
+            "This address does not have this method; Allow lists those it has.",
         )
     }
 
@@ -208,7 +208,7 @@ impl Problem {
         .with_hint(Hint::CloseConnection)
     }
 
-    /// The head of the request is not HTTP.
+    /// The head of the request is not valid HTTP.
     pub fn malformed_head(detail: impl Into<String>) -> Self {
         Self::malformed_request(detail).with_hint(Hint::CloseConnection)
     }
@@ -243,15 +243,15 @@ impl Problem {
         .with_hint(Hint::CloseConnection)
     }
 
-    /// The response has no form that the caller takes; it has those of `there`.
+    /// The response has no form that the caller accepts; `there` lists its forms.
     pub fn not_acceptable(there: &'static str) -> Self {
         Self::new(
             kind!(NOT_ACCEPTABLE, "not-acceptable", "Not acceptable"),
-            format!("Accept names no form of the response; there are: {there}."),
+            format!("Accept names no form of the response; its forms are: {there}."),
         )
     }
 
-    /// The body is in a content encoding that is not understood; `accepted` are.
+    /// The body has a content encoding that the service does not accept; it accepts `accepted`.
     pub fn unsupported_encoding(accepted: &'static str) -> Self {
         Self::new(
             kind!(
@@ -259,7 +259,7 @@ impl Problem {
                 "unsupported-encoding",
                 "Unsupported content encoding"
             ),
-            format!("The body's Content-Encoding is not understood; understood are: {accepted}."),
+            format!("The body's Content-Encoding is not accepted; these are: {accepted}."),
         )
         .with_hint(Hint::AcceptEncoding(accepted))
     }
@@ -273,7 +273,7 @@ impl Problem {
         .with_hint(Hint::CloseConnection)
     }
 
-    /// These fields are wrong. One of the wrong JSON type makes the whole request malformed.
+    /// These fields are wrong. If one has the wrong JSON type, the whole request is malformed.
     pub fn invalid_request(errors: Vec<FieldError>) -> Self {
         if let Some(error) = errors.iter().find(|error| error.wrong_type) {
             let detail = format!("{} {}.", error.field, error.reason);
@@ -293,17 +293,17 @@ impl Problem {
         Self::invalid_request(vec![FieldError::invalid(field, reason)])
     }
 
-    /// More than the client's share; after `wait` there is room again.
+    /// The client has used up its share; it has room again after `wait`.
     pub fn too_many_requests(wait: Duration) -> Self {
         Self::new(
             kind!(TOO_MANY_REQUESTS, "too-many-requests", "Too many requests"),
-            "More requests than one client may send; Retry-After says when to go on.",
+            "More requests than one client may send; Retry-After says when to continue.",
         )
         .with_retry_after(wait)
     }
 
-    /// Something of ours is away or full. Repeating is safe; whether the effect is there already is
-    /// unknown.
+    /// A part of the service is unavailable or full. Repeating is safe; whether the request took effect
+    /// is unknown.
     pub fn temporarily_unavailable() -> Self {
         Self::new(
             kind!(
@@ -316,7 +316,7 @@ impl Problem {
         .with_retry_after(RETRY_SOON)
     }
 
-    /// It needs what the release before cannot read, and processes of that release may still run.
+    /// The call would write what the release before cannot read, and a process of it may still run.
     pub fn upgrade_unfinished() -> Self {
         Self::new(
             kind!(CONFLICT, "upgrade-unfinished", "Upgrade unfinished"),
@@ -324,7 +324,7 @@ impl Problem {
         )
     }
 
-    /// Our fault. Log the cause where this is made: the caller learns nothing of it.
+    /// A fault of the service. Log the cause where this is made: the caller is not told it.
     pub fn internal_error() -> Self {
         Self::new(
             kind!(INTERNAL_SERVER_ERROR, "internal-error", "Internal error"),
@@ -332,7 +332,7 @@ impl Problem {
         )
     }
 
-    // Of single calls --------------------------------------------------------------------------
+    // For single calls -------------------------------------------------------------------------
 
     /// Start: the client took part before.
     pub fn already_participated(participation: &impl Serialize) -> Self {
@@ -369,7 +369,7 @@ impl Problem {
         )
     }
 
-    /// Acknowledge: there is nothing over to be acknowledged.
+    /// Acknowledge: the participation has not expired.
     pub fn not_expired() -> Self {
         Self::new(
             kind!(CONFLICT, "not-expired", "Not expired"),
@@ -389,7 +389,7 @@ impl Problem {
         )
     }
 
-    /// Reward: the challenge expired unreached, was quit or was cancelled.
+    /// Reward: the challenge expired before it was completed, was quit or was cancelled.
     pub fn challenge_over(reason: ExpiredReason) -> Self {
         Self::new(
             kind!(GONE, "challenge-over", "The challenge is over"),
@@ -418,7 +418,7 @@ impl Problem {
         )
     }
 
-    /// Reward: it was accepted before, with this outcome.
+    /// Reward: it was accepted before; `application` is the result.
     pub fn already_rewarded(application: impl Serialize) -> Self {
         Self::new(
             kind!(CONFLICT, "already-rewarded", "Already rewarded"),
@@ -427,7 +427,7 @@ impl Problem {
         .with("application", application)
     }
 
-    /// Accept: the split has gone and the promotion does not make another.
+    /// Accept: the split does not exist any more, and the promotion does not make another.
     pub fn split_missing() -> Self {
         Self::new(
             kind!(CONFLICT, "split-missing", "Split missing"),
@@ -435,11 +435,11 @@ impl Problem {
         )
     }
 
-    /// Accept: a reward of the client may have been lost in a restore, and is looked into.
+    /// Accept: a restore may have lost a reward of the client, and an operator is checking that.
     pub fn reward_under_review() -> Self {
         Self::new(
             kind!(CONFLICT, "reward-under-review", "Reward under review"),
-            "An earlier reward of the client is being looked into; try again later.",
+            "An earlier reward of the client is being checked; try again later.",
         )
     }
 
@@ -451,7 +451,7 @@ impl Problem {
         )
     }
 
-    /// Admin: what is to be changed is not what the caller saw.
+    /// Admin: the resource is not in the state that the caller saw.
     pub fn precondition_failed() -> Self {
         Self::new(
             kind!(
@@ -459,11 +459,11 @@ impl Problem {
                 "precondition-failed",
                 "Precondition failed"
             ),
-            "It was changed since, or is not there: read it again and decide anew.",
+            "The resource has changed or does not exist: read it again before you decide.",
         )
     }
 
-    /// Admin: the participation is over or rewarded.
+    /// Admin: the participation is rewarded or expired.
     pub fn not_live() -> Self {
         Self::new(
             kind!(CONFLICT, "not-live", "Not live"),
@@ -471,11 +471,11 @@ impl Problem {
         )
     }
 
-    /// Admin: the promotion has had starts that no budget counted.
+    /// Admin: the promotion already had starts that no budget counted.
     pub fn budget_too_late() -> Self {
         Self::new(
             kind!(CONFLICT, "budget-too-late", "Budget too late"),
-            "The promotion has had starts and never a budget; create another promotion with one.",
+            "The promotion has had starts without a budget; create another promotion with one.",
         )
     }
 
@@ -492,7 +492,7 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             error if error.is_unavailable() => {
-                // Readiness logs an outage once; a line per request would only drown it.
+                // Readiness logs an outage once; a line for each request would hide it.
                 tracing::debug!(%error, "postgres is unavailable");
                 Self::temporarily_unavailable()
             }
@@ -512,7 +512,7 @@ impl IntoResponse for Problem {
         response.extensions_mut().insert(Slug(self.kind.slug));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_PROBLEM));
-        // Some statuses, such as 404 and 410, may be kept by caches that are not told (RFC 9111, 4.2.2).
+        // Caches may keep some statuses, such as 404 and 410, unless told not to (RFC 9111, 4.2.2).
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match self.hint {
             Some(Hint::Authenticate(challenge)) => {
@@ -520,7 +520,7 @@ impl IntoResponse for Problem {
             }
             Some(Hint::Scope(scope)) => {
                 let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\"");
-                // A scope is letters, a hyphen and a colon.
+                // A scope consists of letters, hyphens and colons, so it is a valid header value.
                 if let Ok(challenge) = HeaderValue::from_str(&challenge) {
                     headers.insert(WWW_AUTHENTICATE, challenge);
                 }

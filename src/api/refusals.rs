@@ -1,5 +1,5 @@
-//! The refusals of each call in the OpenAPI documents, described by the very problems that are
-//! answered: status, type, title, members and headers cannot differ from what goes out.
+//! The error responses of each call in the OpenAPI documents. They are described by the same problems
+//! that handlers return, so status, type, title, members and headers cannot differ.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +13,8 @@ use crate::domain::participation::ExpiredReason;
 /// The responses of an operation, by status.
 pub type Responses = BTreeMap<String, RefOr<Response>>;
 
-/// Defines what a call refuses: `refusals!(Name = client(), with_path(); Problem::not_expired())`
-/// is a type to be named among the call's `responses`.
+/// Defines the error responses of a call: `refusals!(Name = client, path; Problem::not_expired())`
+/// declares a type to name in the call's `responses`.
 macro_rules! refusals {
     ($name:ident = $($group:ident),+ $(; $($problem:expr),+)?) => {
         struct $name;
@@ -32,7 +32,7 @@ macro_rules! refusals {
 
 pub(crate) use refusals;
 
-/// Of every client call.
+/// The error responses of every client call.
 pub fn client() -> Vec<Problem> {
     let mut problems = admin();
     let wait = std::time::Duration::from_secs(1);
@@ -40,7 +40,7 @@ pub fn client() -> Vec<Problem> {
     problems
 }
 
-/// Of every admin call.
+/// The error responses of every admin call.
 pub fn admin() -> Vec<Problem> {
     vec![
         Problem::unauthorized("A bearer token is required."),
@@ -51,12 +51,12 @@ pub fn admin() -> Vec<Problem> {
     ]
 }
 
-/// Of a call that names one thing in its path.
+/// Of a call whose path names one resource.
 pub fn path() -> Vec<Problem> {
     vec![Problem::not_found()]
 }
 
-/// Of a call that reads a body, if only to find it empty.
+/// Of a call that reads a body, even an empty one.
 pub fn body() -> Vec<Problem> {
     vec![
         Problem::malformed_request("The body must be a JSON object."),
@@ -76,22 +76,22 @@ pub fn upgrade() -> Vec<Problem> {
     vec![Problem::upgrade_unfinished()]
 }
 
-/// `already-participated`, with a participation as it may be.
+/// `already-participated`, with an example of a participation.
 pub fn already_participated() -> Problem {
     Problem::already_participated(&example("participation"))
 }
 
-/// `already-rewarded`, with what accepting created.
+/// `already-rewarded`, with an example of an application.
 pub fn already_rewarded() -> Problem {
     Problem::already_rewarded(example("origination"))
 }
 
-/// `challenge-over`, for one of the reasons.
+/// `challenge-over`, with one of its reasons.
 pub fn challenge_over() -> Problem {
     Problem::challenge_over(ExpiredReason::ChallengeNotCompleted)
 }
 
-/// `not-eligible`, for two reasons.
+/// `not-eligible`, with two reasons.
 pub fn not_eligible() -> Problem {
     Problem::not_eligible(&[
         EligibilityRule::PromotionInactive,
@@ -103,8 +103,8 @@ fn example(name: &str) -> Value {
     super::examples::shared(name)
 }
 
-/// Those problems by status. The schema of each is inline and has a title; the document moves it
-/// among its components.
+/// These problems by status. The schema of each is inline and has a title; the document moves it to its
+/// components.
 pub fn responses(problems: &[Problem]) -> Responses {
     let mut by_status = BTreeMap::<u16, Vec<&Problem>>::new();
     for problem in problems {
@@ -145,18 +145,18 @@ fn response(status: u16, problems: &[&Problem]) -> Response {
     let headers = match status {
         401 => Some((
             "WWW-Authenticate",
-            "`Bearer`, with `error=\"invalid_token\"` where there was a token (RFC 6750)",
+            "`Bearer`, with `error=\"invalid_token\"` if there was a token (RFC 6750)",
             "string",
         )),
         403 => Some((
             "WWW-Authenticate",
-            "`Bearer error=\"insufficient_scope\"` with the `scope` that is missing",
+            "`Bearer error=\"insufficient_scope\"` with the missing `scope`",
             "string",
         )),
-        405 => Some(("Allow", "The methods that this address takes", "string")),
+        405 => Some(("Allow", "The methods of this address", "string")),
         415 => Some((
             "Accept-Encoding",
-            "The content encodings that are understood",
+            "The accepted content encodings",
             "string",
         )),
         429 | 503 => Some((
@@ -185,27 +185,27 @@ fn schema(problem: &Problem) -> Value {
         fixed(
             "string",
             address,
-            "What kind of problem this is, for programs.",
+            "The problem's type, for programs.",
         ),
     );
     properties.insert(
         "title".to_owned(),
-        json!({ "type": "string", "description": "What kind of problem this is, for people." }),
+        json!({ "type": "string", "description": "The problem's type, for people." }),
     );
     properties.insert(
         "status".to_owned(),
-        fixed("integer", json!(status), "The answer's status."),
+        fixed("integer", json!(status), "The response's status."),
     );
     properties.insert(
         "detail".to_owned(),
-        json!({ "type": "string", "description": "What went wrong here, for people." }),
+        json!({ "type": "string", "description": "What went wrong, for people." }),
     );
     for name in problem.members().keys() {
         properties.insert(name.clone(), member(name));
         required.push(name);
     }
     if problem.slug() == "malformed-request" {
-        // Only where the body is an object whose fields can be named.
+        // Present only if the body is an object whose fields can be named.
         properties.insert("errors".to_owned(), member("errors"));
     }
     json!({
@@ -214,7 +214,7 @@ fn schema(problem: &Problem) -> Value {
     })
 }
 
-/// The schema of a member beyond RFC 9457's.
+/// The schema of a member beyond those of RFC 9457.
 fn member(name: &str) -> Value {
     let reference = |to: &str| json!({ "$ref": format!("#/components/schemas/{to}") });
     let list = |of: &str| json!({ "type": "array", "minItems": 1, "items": reference(of) });
@@ -238,7 +238,7 @@ fn component(slug: &str) -> String {
     words.chain(["Problem".to_owned()]).collect()
 }
 
-/// A part of a document, from its JSON.
+/// Reads a part of a document from its JSON.
 fn described<T: serde::de::DeserializeOwned>(json: Value) -> T {
     serde_json::from_value(json).expect("written here, in OpenAPI's form")
 }

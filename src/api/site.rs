@@ -1,7 +1,7 @@
-//! Pages that are in the binary: an index and the files that it names.
+//! Serves a site that the binary contains: an index, and the files that it names.
 //!
-//! The index names each file under the version of the whole site, so a file can be cached for ever,
-//! and the index of one release never uses a file of another.
+//! The index names each file under the version of the whole site. So a file can be cached for ever, and
+//! the index of one release never uses a file of another.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::etag;
 use super::problem::{Problem, Result};
 
-/// The headers of every response, beside the Content-Security-Policy.
+/// The headers of every response, besides the Content-Security-Policy.
 const PROTECTION: [(HeaderName, &str); 5] = [
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (REFERRER_POLICY, "no-referrer"),
@@ -37,27 +37,27 @@ const PROTECTION: [(HeaderName, &str); 5] = [
     ),
 ];
 
-/// The index is validated at each use; that costs no body while it is the same.
+/// For the index: it is validated at each use, and an unchanged index is not sent again.
 const REVALIDATED: &str = "no-cache";
 
-/// What has the version in its address never changes.
+/// For files with the version in their address: they never change.
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
 
-/// Where the index names the version of its files.
+/// The place in the index for the version of its files.
 const VERSION: &str = "{version}";
 
-/// Where the index names its modules, so that they are fetched at once and not one after another.
+/// The place in the index for its modules, so that they are fetched at once, not one after another.
 const MODULES: &str = "{modules}";
 
 /// A file of a site.
 pub(super) struct File {
-    /// Its address beneath the version, such as `js/main.js`.
+    /// Its address below the version, such as `js/main.js`.
     pub(super) path: &'static str,
-    /// What is in it.
+    /// Its content.
     pub(super) content: &'static str,
 }
 
-/// The files of a folder of `web/`, read when the binary is built.
+/// The files of a folder of `web/`, included at compile time.
 macro_rules! files {
     ($folder:literal: $($path:literal),* $(,)?) => {
         &[$($crate::api::site::File {
@@ -69,11 +69,11 @@ macro_rules! files {
 
 pub(super) use files;
 
-/// Where a site is, and what it is made of.
+/// A site's address and contents.
 pub(super) struct Source {
     /// Its address, such as `/app`.
     pub(super) base: &'static str,
-    /// The page; `{version}` and `{modules}` in it are replaced.
+    /// The page, in which `{version}` and `{modules}` are replaced.
     pub(super) index: String,
     /// The files that the page names.
     pub(super) files: &'static [File],
@@ -83,7 +83,7 @@ pub(super) struct Source {
 
 /// A site as it is served.
 pub(super) struct Site {
-    /// Another for each content; 32 hexadecimal digits.
+    /// Derived from the content; 32 hexadecimal digits.
     pub(super) version: String,
     /// The page as it is sent.
     pub(super) index: String,
@@ -147,8 +147,8 @@ async fn index(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response {
     )
 }
 
-/// A file of the version in the address, or of another: while processes are being replaced, the page may
-/// come from one and its files from the other. Only its own version is cached.
+/// A file, whichever version the address names: during a rolling upgrade the page may come from one
+/// process and its files from another. Only a file of its own version may be cached.
 async fn file(
     State(site): State<Arc<Site>>,
     Path((version, path)): Path<(String, String)>,
@@ -217,8 +217,8 @@ pub(super) mod tests {
         }
     }
 
-    /// Every file of the folder is served, but for those `unserved` (names, or beginnings that end
-    /// with a slash), and the index names each that is served, but for licences.
+    /// Every file of the folder is served, except those in `unserved` (names, or prefixes that end with
+    /// a slash). The index names each served file, except licences.
     pub(in crate::api) fn check(folder: &str, unserved: &[&str], source: Source) {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
         let mut there = BTreeSet::new();
@@ -248,7 +248,7 @@ pub(super) mod tests {
         assert!(!site.index.contains('{'), "{}", site.index);
     }
 
-    /// The files name no other host; `vendor/` is of others, who name theirs in comments.
+    /// The files name no other host. Files of `vendor/` are not ours, and name hosts in comments.
     pub(in crate::api) fn check_hosts(files: &[File]) {
         for file in files
             .iter()

@@ -1,4 +1,4 @@
-//! `[auth]` and `[admin_auth]`: which tokens are taken.
+//! `[auth]` and `[admin_auth]`: how tokens are verified.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,13 +6,13 @@ use std::time::Duration;
 use super::source::Reader;
 use super::{Algorithm, AuthConfig, DAY, MINUTE, SECOND, Secret, text};
 
-/// How long keys are used while the key set cannot be fetched, where nothing is configured.
+/// The default of how long keys are used while the key set cannot be fetched.
 const JWKS_MAX_AGE: Duration = Duration::from_secs(3_600);
 
-/// How far an issuer's clock may be ahead, where nothing is configured.
+/// The default of how far an issuer's clock may be ahead.
 const LEEWAY: Duration = Duration::from_secs(5);
 
-/// `[auth]` and `[admin_auth]`, which takes from the other what it does not say itself.
+/// Reads `[auth]`, and `[admin_auth]`, which takes what it does not set from `[auth]`.
 pub(super) fn sections(
     reader: &mut Reader,
     needed: bool,
@@ -20,12 +20,12 @@ pub(super) fn sections(
 ) -> (AuthConfig, AuthConfig) {
     let auth = AuthWritten::read(reader, "auth");
     let own = AuthWritten::read(reader, "admin_auth");
-    own.refuse_unused(reader, own.algorithm.or(auth.algorithm));
+    own.reject_unused(reader, own.algorithm.or(auth.algorithm));
     let own_key = own.hs256_secret.is_some() || own.jwks.is_some();
     let admin_auth = own.or(&auth);
     let lacks_key = auth.lacks_key();
     let auth = auth.finish(reader, "auth", needed, warnings);
-    // What is the same in both is reported once.
+    // A warning that both sections cause is reported once.
     let mut admin_warnings = Vec::new();
     let admin_auth = admin_auth.finish(
         reader,
@@ -39,7 +39,7 @@ pub(super) fn sections(
     (auth, admin_auth)
 }
 
-/// One auth section as far as it is written.
+/// The settings of one auth section, as far as they are set.
 struct AuthWritten {
     algorithm: Option<Algorithm>,
     hs256_secret: Option<Secret>,
@@ -48,7 +48,7 @@ struct AuthWritten {
     issuer: Option<String>,
     audience: Option<String>,
     leeway: Option<Duration>,
-    /// Something of it is there but wrong: reported already, so not reported as missing.
+    /// A setting is present but wrong. It is reported already, so it is not reported as missing.
     wrong: bool,
 }
 
@@ -87,7 +87,7 @@ impl AuthWritten {
         let name = |reader: &mut Reader, name: &str| {
             let key = key(name);
             reader.is_set(&key).then(|| text(reader, &key)).or_else(|| {
-                // Asked for all the same, so that the key is known.
+                // Read nevertheless, so that the key counts as known.
                 text(reader, &key);
                 None
             })
@@ -107,7 +107,7 @@ impl AuthWritten {
         }
     }
 
-    /// Fills what is not written from another section.
+    /// Takes settings that are missing here from another section.
     fn or(self, fallback: &Self) -> Self {
         Self {
             algorithm: self.algorithm.or(fallback.algorithm),
@@ -121,9 +121,9 @@ impl AuthWritten {
         }
     }
 
-    /// Reports keys of `[admin_auth]` that its algorithm does not use: whoever sets one believes that
-    /// operators' tokens are checked with it.
-    fn refuse_unused(&self, reader: &mut Reader, algorithm: Option<Algorithm>) {
+    /// Reports keys of `[admin_auth]` that its algorithm does not use: an operator who sets one expects
+    /// that admin tokens are checked with it.
+    fn reject_unused(&self, reader: &mut Reader, algorithm: Option<Algorithm>) {
         let Some(algorithm) = algorithm else { return };
         let symmetric = algorithm == Algorithm::Hs256;
         for (name, is_set, is_used) in [
@@ -136,7 +136,7 @@ impl AuthWritten {
                 reader.problem(
                     &format!("admin_auth.{name}"),
                     format!(
-                        "is not used with the algorithm {name_of}; set admin_auth.algorithm too, or take it out"
+                        "is not used with the algorithm {name_of}; set admin_auth.algorithm too, or remove it"
                     ),
                 );
             }
@@ -189,14 +189,14 @@ impl AuthWritten {
             && secret.expose().len() < 32
         {
             warnings.push(format!(
-                "{section}.hs256_secret is shorter than the 32 bytes HS256 asks for: fine for development only"
+                "{section}.hs256_secret is shorter than the 32 bytes that HS256 requires: use it for development only"
             ));
         }
         if let Some(jwks) = self.jwks.as_ref().filter(|_| !symmetric)
             && jwks.starts_with("http://")
         {
             warnings.push(format!(
-                "{section}.jwks is fetched without TLS: whoever is on the way can sign tokens"
+                "{section}.jwks is fetched without TLS: an attacker on the network path can replace the keys and sign tokens"
             ));
         }
         AuthConfig {

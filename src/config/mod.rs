@@ -1,10 +1,10 @@
-//! Configuration: one struct per concern, read from defaults, then a TOML file, then the
-//! environment. Everything that is wrong is reported at once, before anything is contacted.
+//! Configuration: one struct per concern, read from the defaults, then a TOML file, then the
+//! environment. All errors are reported at once, before the process connects to anything.
 //!
-//! A key `section.name` of the file is the variable `RIDE_PROMO__SECTION__NAME`; an empty variable
-//! counts as not set. A key or `RIDE_PROMO__` variable nobody knows is an error, since it is most
-//! likely a typo. Secrets can be read from a file (`…_FILE`). `config.example.toml` lists every
-//! key with its default and meaning.
+//! A key `section.name` of the file is the variable `RIDE_PROMO__SECTION__NAME`. An empty variable
+//! counts as not set. An unknown key or `RIDE_PROMO__` variable is an error, since it is most likely
+//! a typo. Secrets can be read from a file (`…_FILE`). `config.example.toml` lists every key with its
+//! default and meaning.
 
 mod auth;
 mod secret;
@@ -37,7 +37,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// librdkafka properties this service sets itself, because a promise hangs on them.
+/// librdkafka properties that this service sets itself, because its guarantees depend on them.
 pub const RESERVED_PROPERTIES: [&str; 21] = [
     "acks",
     "allow.auto.create.topics",
@@ -62,8 +62,8 @@ pub const RESERVED_PROPERTIES: [&str; 21] = [
     "transactional.id",
 ];
 
-/// What a subcommand cannot do without. What it does not need may be missing, but must be right
-/// where it is set.
+/// The settings that a subcommand requires. Other settings may be missing, but if they are set, they
+/// must be valid.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     /// `database.url`.
@@ -75,37 +75,37 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// Everything, as `serve` and `doctor` do.
+    /// All settings, as `serve` and `doctor` require.
     pub const ALL: Self = Self {
         database: true,
         kafka: true,
         auth: true,
     };
-    /// Only the database, as `migrate` and `import` do.
+    /// Only the database, for `migrate` and `import`.
     pub const DATABASE: Self = Self {
         database: true,
         kafka: false,
         auth: false,
     };
-    /// Only Kafka, as `replay` does.
+    /// Only Kafka, for `replay`.
     pub const KAFKA: Self = Self {
         database: false,
         kafka: true,
         auth: false,
     };
-    /// Database and Kafka, as `positions` does.
+    /// Database and Kafka, for `positions`.
     pub const DATABASE_AND_KAFKA: Self = Self {
         database: true,
         kafka: true,
         auth: false,
     };
-    /// Only the key of tokens, as `token` does.
+    /// Only the signing key of tokens, for `token`.
     pub const AUTH: Self = Self {
         database: false,
         kafka: false,
         auth: true,
     };
-    /// Nothing, as `demo` does.
+    /// No setting, for `demo`.
     pub const NOTHING: Self = Self {
         database: false,
         kafka: false,
@@ -113,7 +113,7 @@ impl Needs {
     };
 }
 
-/// Everything that is wrong with the configuration, at once. The process exits with 2.
+/// All errors of the configuration. The process exits with 2.
 #[derive(Debug, thiserror::Error)]
 #[error("the configuration is wrong:{}", .problems.iter().map(|problem| format!("\n  {problem}")).collect::<String>())]
 pub struct ConfigError {
@@ -130,21 +130,21 @@ pub struct Config {
     pub kafka: KafkaConfig,
     /// Tokens of the client API.
     pub auth: AuthConfig,
-    /// Tokens of the admin API: what `[admin_auth]` does not say is as in `[auth]`.
+    /// Tokens of the admin API; settings that `[admin_auth]` leaves out are those of `[auth]`.
     pub admin_auth: AuthConfig,
     /// The operators' console.
     pub console: ConsoleConfig,
     /// The client API.
     pub api: ApiConfig,
-    /// The admin API, and metrics and probes too.
+    /// The admin API, which also serves metrics and probes.
     pub admin: AdminConfig,
-    /// Metrics and probes apart.
+    /// A separate listener of metrics and probes.
     pub metrics: MetricsConfig,
     /// Reading rides.
     pub ingest: IngestConfig,
     /// Publishing status changes.
     pub relay: RelayConfig,
-    /// Expiring what has run out.
+    /// Expiring challenges and rewards.
     pub sweep: SweepConfig,
     /// Recounting participations.
     pub verify: VerifyConfig,
@@ -154,31 +154,31 @@ pub struct Config {
     pub log: LogConfig,
     /// Traces.
     pub traces: TracesConfig,
-    /// How long a stop may take before what is still running is cut off.
+    /// The longest time of a shutdown; after it, running work is cut off.
     pub shutdown_timeout: Duration,
-    /// What is not wrong but worth a line in the log at start.
+    /// Warnings to log at the start: settings that are valid but unwise.
     pub warnings: Vec<String>,
-    /// What was set, by its key; what is secret is not there. What was not set has its default.
+    /// The settings that were set, by key, without secret values. All others have their defaults.
     pub settings: BTreeMap<String, Setting>,
 }
 
 /// `[database]`: Postgres.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DatabaseConfig {
-    /// `postgres://user:password@host:port/database`, several `host:port` with commas between; empty
-    /// where it was not needed.
+    /// `postgres://user:password@host:port/database`, or several `host:port` separated by commas. Empty
+    /// if the subcommand does not require it.
     pub url: Secret,
-    /// The file that `url` was read from, if it was: it is read again when no host takes a session.
+    /// The file that `url` was read from, if any. It is read again when no host accepts a session.
     pub url_file: Option<PathBuf>,
-    /// The most connections this process opens for its pool; ingest, relay and api hold one
-    /// of their own besides.
+    /// The most connections of this process's pool. Ingest, relay and api each hold one more of their
+    /// own.
     pub max_connections: u32,
 }
 
 /// `[kafka]`: Kafka.
 #[derive(Clone, PartialEq)]
 pub struct KafkaConfig {
-    /// `host:port`, comma-separated; empty where it was not needed.
+    /// `host:port`, comma-separated. Empty if the subcommand does not require it.
     pub brokers: String,
     /// Topic of completed rides.
     pub ride_topic: String,
@@ -194,15 +194,15 @@ pub struct KafkaConfig {
     pub partitions: i32,
     /// Replicas of a topic that is created.
     pub replication_factor: i32,
-    /// librdkafka properties, handed through; none of [`RESERVED_PROPERTIES`].
+    /// librdkafka properties, passed on unchanged; none of [`RESERVED_PROPERTIES`].
     pub properties: BTreeMap<String, String>,
-    /// The files that some of them were read from; each new client reads them again.
+    /// The files that some of the properties come from. Each new client reads them again.
     pub property_files: BTreeMap<String, PathBuf>,
 }
 
 impl fmt::Debug for KafkaConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Which of librdkafka's properties hold a secret is not for us to know: names only.
+        // Any librdkafka property may hold a secret, so only the names are shown.
         let properties: Vec<&String> = self.properties.keys().collect();
         f.debug_struct("KafkaConfig")
             .field("brokers", &self.brokers)
@@ -218,7 +218,7 @@ impl fmt::Debug for KafkaConfig {
     }
 }
 
-/// How tokens are signed. One, so that a token cannot choose.
+/// How tokens are signed. There is one algorithm, so that a token cannot choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// HMAC with a shared secret.
@@ -240,27 +240,27 @@ impl Algorithm {
     }
 }
 
-/// `[auth]` and `[admin_auth]`: which tokens are taken.
+/// `[auth]` and `[admin_auth]`: how tokens are verified.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuthConfig {
-    /// The one algorithm; HS256 without a secret where none was needed.
+    /// The one algorithm; HS256 without a secret if the subcommand does not require it.
     pub algorithm: Algorithm,
-    /// Set where the algorithm is HS256.
+    /// Set if the algorithm is HS256.
     pub hs256_secret: Option<Secret>,
-    /// File path or `http(s)` URL of the key set, set where the algorithm is RS256 or ES256.
+    /// File path or `http(s)` URL of the key set; set if the algorithm is RS256 or ES256.
     pub jwks: Option<String>,
     /// How long keys are used while the key set cannot be fetched.
     pub jwks_max_age: Duration,
-    /// What `iss` must be.
+    /// The required `iss`.
     pub issuer: String,
-    /// What `aud` must contain.
+    /// The value that `aud` must contain.
     pub audience: String,
     /// How far `nbf` and `iat` may lie in the future.
     pub leeway: Duration,
 }
 
 impl AuthConfig {
-    /// Whether tokens of the other section are checked with the same keys, fetched the same way.
+    /// Whether both sections check tokens with the same keys, fetched in the same way.
     pub fn has_keys_of(&self, other: &Self) -> bool {
         self.algorithm == other.algorithm
             && self.hs256_secret == other.hs256_secret
@@ -272,60 +272,60 @@ impl AuthConfig {
 /// The operators' console.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConsoleConfig {
-    /// How operators sign in beside pasting a token, where it is configured.
+    /// How operators sign in, besides pasting a token; `None` if not configured.
     pub oidc: Option<OidcConfig>,
 }
 
-/// A provider of OpenID Connect, for the authorization code flow with PKCE.
+/// An OpenID Connect provider, for the authorization code flow with PKCE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OidcConfig {
     /// The issuer's URL.
     pub issuer: String,
-    /// The public client that the console is at the provider.
+    /// The console's public client at the provider.
     pub client_id: String,
 }
 
 /// `[api]`: the client API.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiConfig {
-    /// Where it listens.
+    /// The address to listen on.
     pub listen: SocketAddr,
-    /// Requests per second and client; 0 for no limit.
+    /// The most requests per second and client; 0 for no limit.
     pub rate_limit_per_second: u32,
-    /// Requests a client may send at once.
+    /// The most requests that a client may send at once.
     pub rate_limit_burst: u32,
-    /// Longest time for a request's head.
+    /// The timeout of a request's head.
     pub header_timeout: Duration,
-    /// How long a connection may stay open between two requests.
+    /// The longest time that a connection may stay open between two requests.
     pub idle_timeout: Duration,
-    /// Connections from one address at a time; 0 for half of all.
+    /// The most connections from one address at a time; 0 for half of all.
     pub max_connections_per_address: usize,
-    /// Where pages that call the API from browsers come from; `*` for anywhere.
+    /// The origins of pages that may call the API from browsers; `*` for all.
     pub cors_origins: Vec<String>,
-    /// Longest time for an answer; a long poll's wait does not count.
+    /// The timeout of a response; a long poll's wait does not count.
     pub request_timeout: Duration,
-    /// Longest time for a request's body.
+    /// The timeout of a request's body.
     pub body_timeout: Duration,
-    /// Largest body.
+    /// The largest body, in bytes.
     pub body_limit_bytes: usize,
-    /// Long polls and streams of one client at a time.
+    /// The most long polls and streams of one client at a time.
     pub max_waits_per_client: usize,
-    /// Long polls and streams in all.
+    /// The most long polls and streams in total.
     pub max_waits: usize,
-    /// Participations the read model keeps.
+    /// The most participations in the read model.
     pub model_capacity: usize,
-    /// What the client's pages may say of a loan's cost.
+    /// What the client's pages say about a loan's cost.
     pub repayment_rate: RepaymentRate,
 }
 
-/// What `repayment_rate` of a pre-offer is a percentage of. Scoring sends a number alone, so the
-/// operator says it; the client's pages compute nothing that was not said.
+/// What `repayment_rate` of a pre-offer is a percentage of. Scoring sends only a number, so the operator
+/// configures its meaning. The client's pages compute no cost without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RepaymentRate {
-    /// Not said: the pages show the rate and refer to the full terms.
+    /// Not configured: the pages show the rate and refer to the full terms.
     Unstated,
-    /// Of the amount, charged once, repaid with it in one payment `term_days` days after the
-    /// acceptance: the pages show the charge, the total and the day.
+    /// Of the amount, charged once and repaid together with it, `term_days` days after the acceptance:
+    /// the pages show the charge, the total and the day.
     OnceOfAmount,
 }
 
@@ -342,21 +342,21 @@ impl RepaymentRate {
 /// `[admin]`: the admin API, metrics and probes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdminConfig {
-    /// Where it listens.
+    /// The address to listen on.
     pub listen: SocketAddr,
-    /// Longest silence within the body of an import, which may be of any size.
+    /// The longest silence within the body of an import, which may be of any size.
     pub import_body_timeout: Duration,
 }
 
-/// `[metrics]`: metrics and probes apart from the admin API.
+/// `[metrics]`: metrics and probes on a listener of their own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MetricsConfig {
-    /// Where they are served besides the admin listener; `None` for only there.
+    /// The address to serve them on besides the admin listener; `None` for only the admin listener.
     pub listen: Option<SocketAddr>,
 }
 
 impl Config {
-    /// Where this process can be asked how it is, and the setting that says so.
+    /// The address of this process's probes, and the setting that it comes from.
     pub fn probes(&self) -> (SocketAddr, &'static str) {
         match self.metrics.listen {
             Some(address) => (address, "metrics.listen"),
@@ -368,18 +368,18 @@ impl Config {
 /// `[ingest]`: reading rides.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IngestConfig {
-    /// Most records of a batch.
+    /// The most records in a batch.
     pub batch_max_records: usize,
-    /// Most records of a batch that are of clients with a live participation.
+    /// The most records in a batch that are of clients with a live participation.
     pub batch_max_applied: usize,
-    /// Most payload bytes of a batch.
+    /// The most payload bytes in a batch.
     pub batch_max_bytes: usize,
-    /// Longest time a record waits for its batch to fill.
+    /// The longest time that a record waits for its batch to fill.
     pub batch_max_age: Duration,
-    /// How often cluster and topic are checked for still being the same.
+    /// How often ingest checks that cluster and topic are still the same.
     pub identity_check_interval: Duration,
-    /// How long a partition may stand still with rides to read before ingest is not ready; three
-    /// times as long, and the Kafka client is replaced.
+    /// How long a partition with rides to read may make no progress before ingest is not ready. After
+    /// three times as long, the Kafka client is replaced.
     pub progress_timeout: Duration,
     /// librdkafka's buffer of fetched records, in KiB; its `queued.max.messages.kbytes`.
     pub queue_kbytes: u32,
@@ -388,43 +388,43 @@ pub struct IngestConfig {
 /// `[relay]`: publishing status changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RelayConfig {
-    /// Most events of one Kafka transaction.
+    /// The most events in one Kafka transaction.
     pub batch_max: usize,
-    /// How often the outbox is looked at when nothing woke the relay.
+    /// How often the relay checks the outbox without being woken.
     pub poll_interval: Duration,
 }
 
-/// `[sweep]`: expiring what has run out.
+/// `[sweep]`: expiring challenges and rewards.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SweepConfig {
-    /// How long after a deadline a ride completed before it may be published and still count.
+    /// How long after its end a ride may be published and still count.
     pub allowed_lateness: Duration,
-    /// How often the sweeper looks.
+    /// The time between two rounds of the sweeper.
     pub interval: Duration,
-    /// Most participations expired in one transaction.
+    /// The most participations that expire in one transaction.
     pub batch_max: usize,
 }
 
-/// `[verify]`: recounting participations now and then.
+/// `[verify]`: recounting participations regularly.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VerifyConfig {
-    /// Between the end of one recount and the begin of the next; zero for none.
+    /// The time from the end of one recount to the start of the next; zero for no recounts.
     pub interval: Duration,
 }
 
 /// `[erase]`: erasing clients.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EraseConfig {
-    /// What clients' ids are hashed with in the erasure ledger, at least 32 bytes.
+    /// The key of the hashes of clients' ids in the erasure ledger, at least 32 bytes.
     pub secret: Option<Secret>,
     /// The topic of the ledger.
     pub topic: String,
 }
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     /// For people.
     Pretty,
@@ -433,7 +433,7 @@ pub enum LogFormat {
 /// `[log]`: the log, on stderr.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogConfig {
-    /// JSON or for people.
+    /// The format.
     pub format: LogFormat,
     /// Filter directives of `tracing`, such as `info,ride_promo=debug`.
     pub level: String,
@@ -442,17 +442,17 @@ pub struct LogConfig {
 /// `[traces]`: spans to an OpenTelemetry collector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TracesConfig {
-    /// Base URL of an OTLP/HTTP receiver, without `/v1/traces`; `None` for no traces, also where
-    /// they are disabled.
+    /// The base URL of an OTLP/HTTP receiver, without `/v1/traces`. `None` for no traces, also if they
+    /// are disabled.
     pub otlp_endpoint: Option<String>,
-    /// The share of traces begun here that is recorded, 0 to 1; whose caller has decided, follows.
+    /// The share of the traces begun here that is recorded, 0 to 1. Other traces follow their caller.
     pub sample_ratio: f64,
-    /// Most spans that wait to be sent; further ones are dropped.
+    /// The most spans that wait to be sent; further ones are dropped.
     pub max_queue: usize,
 }
 
 impl Config {
-    /// Reads defaults, the file if one is named, and this process' environment.
+    /// Reads the defaults, `file` if given, and this process's environment.
     pub fn load(file: Option<&Path>, needs: Needs) -> Result<Self, ConfigError> {
         let text = file
             .map(source::read_file)
@@ -478,8 +478,8 @@ impl Config {
     }
 }
 
-/// Reads everything, with defaults in the place of what is wrong; the problems; every key there
-/// is.
+/// Reads all settings. Returns the configuration, with defaults in place of invalid values, the problems,
+/// and every known key.
 fn read(
     file: Option<&str>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -565,7 +565,7 @@ fn read(
     (config, problems, known)
 }
 
-/// What a listener's address must be.
+/// The form of a listener's address, for error messages.
 const LISTEN: &str = "an IP address and a port, such as 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080";
 
 fn listen(reader: &mut Reader, key: &str, port: u16) -> SocketAddr {
@@ -644,7 +644,7 @@ fn kafka(reader: &mut Reader, needed: bool) -> KafkaConfig {
             reader.problem(key, message);
         }
     }
-    // Before the properties, which take the same keys.
+    // Read before the properties, which take the same keys.
     let property_files = reader.property_files();
     let (properties, each_is_valid) = properties(reader);
     let config = KafkaConfig {
@@ -691,7 +691,7 @@ fn erase(reader: &mut Reader, others: &[String]) -> EraseConfig {
     EraseConfig { secret, topic }
 }
 
-/// A name that defaults to the service's.
+/// A name, by default the service's name.
 fn text(reader: &mut Reader, key: &str) -> String {
     reader.value(
         key,
@@ -706,7 +706,7 @@ fn text(reader: &mut Reader, key: &str) -> String {
 
 fn is_broker(text: &str) -> bool {
     let text = text.trim();
-    // librdkafka takes a protocol in front, `PLAINTEXT://host:port`.
+    // librdkafka accepts a protocol as a prefix, `PLAINTEXT://host:port`.
     let address = text.split_once("://").map_or(text, |(_, address)| address);
     match address.rsplit_once(':') {
         Some((host, port)) => {
@@ -727,7 +727,7 @@ fn is_topic(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// The properties, and whether librdkafka takes each of them.
+/// The properties, and whether librdkafka accepts all of them.
 fn properties(reader: &mut Reader) -> (BTreeMap<String, String>, bool) {
     let properties = reader.properties();
     let mut each_is_valid = true;
@@ -737,7 +737,7 @@ fn properties(reader: &mut Reader) -> (BTreeMap<String, String>, bool) {
             each_is_valid = false;
             reader.problem(
                 &key,
-                "is set by ride-promo itself and cannot be overridden; expected any other librdkafka property",
+                "is set by ride-promo itself and cannot be changed; expected any other librdkafka property",
             );
         } else if rdkafka::ClientConfig::new()
             .set(name, value)
@@ -745,10 +745,10 @@ fn properties(reader: &mut Reader) -> (BTreeMap<String, String>, bool) {
             .is_err()
         {
             each_is_valid = false;
-            // librdkafka's own message repeats the value, which may be a password.
+            // librdkafka's own message contains the value, which may be a password.
             reader.problem(
                 &key,
-                "is not a librdkafka property, or not with this value (not shown here); see librdkafka's CONFIGURATION.md",
+                "is not a librdkafka property, or has an invalid value (not shown here); see librdkafka's CONFIGURATION.md",
             );
         }
     }
@@ -786,7 +786,7 @@ fn console(reader: &mut Reader) -> ConsoleConfig {
     }
 }
 
-/// An issuer's URL as it is written: its text is compared with what the provider says.
+/// An issuer's URL, kept as it is written: it is compared as text with the provider's.
 fn oidc_issuer(text: &str) -> Option<String> {
     let url = reqwest::Url::parse(text).ok()?;
     let host = url.host_str()?;
@@ -862,7 +862,7 @@ fn log(reader: &mut Reader) -> LogConfig {
 }
 
 fn traces(reader: &mut Reader) -> TracesConfig {
-    // As OpenTelemetry specifies OTEL_SDK_DISABLED: any value but `true` is false.
+    // As OpenTelemetry specifies for OTEL_SDK_DISABLED: any value except `true` is false.
     let is_true = |text: &str| Some(text.eq_ignore_ascii_case("true"));
     let disabled = reader.value("traces.disabled", false, "true or false", is_true);
     TracesConfig {
@@ -892,13 +892,13 @@ fn traces(reader: &mut Reader) -> TracesConfig {
     }
 }
 
-/// Origins as browsers send them (RFC 6454, 6.2): scheme and host in lower case, a port where it is
-/// not the scheme's, no path.
+/// Origins as browsers send them (RFC 6454, 6.2): scheme and host in lower case, a port only if it is not
+/// the scheme's default, no path.
 fn cors_origins(text: &str) -> Option<Vec<String>> {
     let origin = |text: &str| {
         let url = reqwest::Url::parse(text).ok()?;
         let http = ["http", "https"].contains(&url.scheme());
-        // There are no patterns.
+        // Patterns are not supported.
         let whole = http && !text.contains('*');
         (whole && url.origin().ascii_serialization() == text).then(|| text.to_owned())
     };

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// A password, key or connection URL. Its `Debug` shows nothing of it and it has no `Display`, so
-/// it cannot get into a log by accident.
+/// A password, key or connection URL. Its `Debug` hides the value and it has no `Display`, so it cannot
+/// get into a log by accident.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -13,12 +13,12 @@ impl Secret {
         Self(value.into())
     }
 
-    /// The value itself, for the one call that needs it.
+    /// The value itself. Call it only where the value is used.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether nothing was configured.
+    /// Whether it was not configured.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

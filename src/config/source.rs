@@ -1,7 +1,7 @@
-//! Where values come from, and everything that can be wrong with them.
+//! Where settings come from, and every error they can have.
 //!
-//! File and environment are flattened into one map of dotted keys, the environment over the file.
-//! Reading a key takes it out of the map, so what is left at the end is a typo.
+//! File and environment are flattened into one map of dotted keys; the environment overrides the file.
+//! Reading a key removes it from the map, so a key that is left at the end is a typo.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,20 +15,20 @@ use std::time::Duration;
 use super::secret::Secret;
 use crate::domain::period::{format_duration, parse_duration};
 
-/// Every variable of this service starts with it; `__` separates section and key.
+/// The prefix of every variable of this service; `__` separates section and key.
 pub(super) const ENV_PREFIX: &str = "RIDE_PROMO__";
 
-/// Names that are common enough to be read without the prefix. The prefixed name wins.
+/// Common names that are read without the prefix. The prefixed name takes precedence.
 const PLAIN_VARIABLES: [(&str, &str); 5] = [
     ("DATABASE_URL", "database.url"),
     ("DATABASE_URL_FILE", "database.url_file"),
     ("KAFKA_BROKERS", "kafka.brokers"),
-    // What every OpenTelemetry SDK reads.
+    // These two are read by every OpenTelemetry SDK.
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "traces.otlp_endpoint"),
     ("OTEL_SDK_DISABLED", "traces.disabled"),
 ];
 
-/// Keys below it are librdkafka's, dots and all.
+/// The keys below it are librdkafka's and may contain dots.
 const PROPERTIES: &str = "kafka.properties.";
 
 /// Where a value was set.
@@ -38,12 +38,12 @@ enum Origin {
     Env(String),
 }
 
-/// One thing that is wrong with the configuration.
+/// One error of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The dotted key, such as `api.listen`.
     pub key: String,
-    /// What is wrong and what is expected, with the value unless it is secret.
+    /// What is wrong and what is expected; with the value, unless it is secret.
     pub message: String,
 }
 
@@ -53,16 +53,16 @@ impl Display for Problem {
     }
 }
 
-/// A value as it was written, before it has a type.
+/// A value as it was set, before it has a type.
 #[derive(Clone, Debug)]
 struct Written {
-    /// `None` where the file has a list, a table or a date instead of a single plain value.
+    /// `None` if the file has a list, a table or a date instead of a single plain value.
     text: Option<String>,
     origin: Origin,
 }
 
 impl Written {
-    /// Names the variable, where it was one.
+    /// Names the variable, if the value came from one.
     fn place(&self) -> String {
         match &self.origin {
             Origin::File => String::new(),
@@ -71,18 +71,18 @@ impl Written {
     }
 }
 
-/// A key that was set, for an operator who looks at a running process.
+/// A key that was set, for operators who inspect a running process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// As it was written; `None` where it is secret.
+    /// The value as it was written; `None` if it is secret.
     pub value: Option<String>,
-    /// The environment variable that set it; `None` where the file did.
+    /// The environment variable that set it; `None` if the file did.
     pub variable: Option<String>,
 }
 
 impl Setting {
     fn of(written: &Written) -> Self {
-        // A URL's user and password are before an @.
+        // In a URL, user and password are before an @.
         let has_credentials = |text: &str| {
             text.split_once("://")
                 .is_some_and(|(_, rest)| rest.contains('@'))
@@ -97,7 +97,7 @@ impl Setting {
     }
 }
 
-/// Hands out typed values by key and remembers what was wrong.
+/// Returns typed values by key and collects the problems.
 pub(super) struct Reader {
     written: BTreeMap<String, Written>,
     set: BTreeMap<String, Setting>,
@@ -106,8 +106,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Flattens the two layers. A file that is not TOML is the first problem; reading goes on
-    /// without it, so that the environment's problems are reported too.
+    /// Flattens the two layers. A file that is not TOML is the first problem; reading continues without
+    /// it, so that problems of the environment are reported too.
     pub(super) fn new(
         file: Option<&str>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -122,7 +122,7 @@ impl Reader {
             match text.parse::<toml::Table>() {
                 Ok(table) => reader.flatten("", table),
                 Err(error) => {
-                    // The error's own Display quotes the line, which may hold a password.
+                    // The error's own Display quotes the line, which may contain a password.
                     let line = error
                         .span()
                         .and_then(|span| text.get(..span.start))
@@ -175,7 +175,7 @@ impl Reader {
                 continue;
             };
             match value.into_string() {
-                // Compose files and charts set what they leave out to the empty string.
+                // Compose files and charts set omitted variables to the empty string.
                 Ok(value) if value.is_empty() => {}
                 Ok(value) => {
                     layer.insert(key, (name, value));
@@ -184,7 +184,7 @@ impl Reader {
             }
         }
         for layer in [plain, prefixed] {
-            // A secret and its file are one setting: setting either replaces both from below.
+            // A secret and its file are one setting: setting either replaces both of the lower layer.
             for key in layer.keys() {
                 match key.strip_suffix("_file") {
                     Some(value_key) => self.written.remove(value_key),
@@ -199,7 +199,7 @@ impl Reader {
         }
     }
 
-    /// Records that something is wrong with a key.
+    /// Records a problem with a key.
     pub(super) fn problem(&mut self, key: &str, message: impl Into<String>) {
         self.problems.push(Problem {
             key: key.to_owned(),
@@ -207,7 +207,7 @@ impl Reader {
         });
     }
 
-    /// The value of a key, if it is set and `parse` takes it.
+    /// The value of a key, if it is set and `parse` accepts it.
     pub(super) fn optional<T>(
         &mut self,
         key: &str,
@@ -280,8 +280,8 @@ impl Reader {
         })
     }
 
-    /// A secret from `key`, or from the file that `key_file` names (its trailing line break does
-    /// not belong to it). `check` answers what is wrong, without repeating the value.
+    /// A secret from `key`, or from the file that `key_file` names, without a trailing line break. `check`
+    /// returns what is wrong, without repeating the value.
     pub(super) fn secret(
         &mut self,
         key: &str,
@@ -333,13 +333,13 @@ impl Reader {
         }
     }
 
-    /// The file that a secret is read from, if it is. Only before it is read.
+    /// The file that a secret comes from, if any. Call it before the secret is read.
     pub(super) fn secret_file(&self, key: &str) -> Option<PathBuf> {
         let written = self.written.get(&format!("{key}_file"))?;
         written.text.as_deref().map(PathBuf::from)
     }
 
-    /// The files that properties are read from, by librdkafka's names. Only before they are read.
+    /// The files that properties come from, by librdkafka's names. Call it before they are read.
     pub(super) fn property_files(&self) -> BTreeMap<String, PathBuf> {
         self.written
             .range(PROPERTIES.to_owned()..)
@@ -351,8 +351,8 @@ impl Reader {
             .collect()
     }
 
-    /// Everything below `kafka.properties`, by librdkafka's names; `…_file` reads the value of a
-    /// secret one from a file.
+    /// All keys below `kafka.properties`, by librdkafka's names. `…_file` reads a secret property from a
+    /// file.
     pub(super) fn properties(&mut self) -> BTreeMap<String, String> {
         let names: Vec<String> = self
             .written
@@ -370,17 +370,17 @@ impl Reader {
         properties
     }
 
-    /// Whether anything was set for the key, right or wrong. Only before it is read.
+    /// Whether the key was set, validly or not. Call it before the key is read.
     pub(super) fn is_set(&self, key: &str) -> bool {
         self.written.contains_key(key) || self.written.contains_key(&format!("{key}_file"))
     }
 
-    /// What was set, by its key, without what is secret. Only when everything was read.
+    /// The settings that were set, by key, without secret values. Call it after all keys were read.
     pub(super) fn settings(&self) -> BTreeMap<String, Setting> {
         self.set.clone()
     }
 
-    /// All problems, those of keys nobody asked for included; and every key that was asked for.
+    /// All problems, including unknown keys, and every known key.
     pub(super) fn finish(mut self) -> (Vec<Problem>, BTreeSet<String>) {
         for (key, written) in std::mem::take(&mut self.written) {
             let hint = self

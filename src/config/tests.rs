@@ -425,15 +425,15 @@ fn the_example_has_every_key_and_says_the_defaults() {
     assert_eq!(problems, []);
     let (config, problems, _) = read(Some(example), env(&REQUIRED), Needs::ALL);
     assert_eq!(problems, []);
-    // Where a value was set is another thing than what it is.
+    // Only the values are compared, not where they were set.
     let unset = |config| Config {
         settings: BTreeMap::new(),
         ..config
     };
     assert_eq!(unset(config), unset(defaults));
     assert_eq!(example_keys(example), known);
-    // What is live in the example and equal to the default is only worth something if it is
-    // live: only keys without a default may be commented out.
+    // The example shows each default as a live line. Only a key without a default may be commented
+    // out.
     let commented: Vec<&str> = example
         .lines()
         .filter_map(|line| line.strip_prefix('#'))
@@ -443,7 +443,7 @@ fn the_example_has_every_key_and_says_the_defaults() {
     for key in commented {
         assert!(
             [
-                // Of [metrics]: the others have a default.
+                // In [metrics]; the other listeners have a default.
                 "listen",
                 "url",
                 "url_file",
@@ -460,7 +460,7 @@ fn the_example_has_every_key_and_says_the_defaults() {
                 "cors_origins",
                 "oidc_issuer",
                 "oidc_client_id",
-                // of [admin_auth], which takes them from [auth]
+                // in [admin_auth], where the default is the value of [auth]
                 "jwks_max_age",
                 "leeway",
             ]

@@ -1,40 +1,40 @@
-//! What is known of a partition's log before a position: enough to tell later that the log is no
-//! longer the one that was read. Kafka can lose the end of a log (power loss, an unclean election, a
-//! wiped disk) and give its offsets out again; then the offset alone says nothing.
+//! What is known of a partition's log before a position. It shows later whether the log is still the
+//! one that was read. Kafka can lose the end of a log (power loss, an unclean election, a wiped disk)
+//! and give its offsets to other records; then the offset alone proves nothing.
 
 use super::ride::Fnv1a;
 
-/// How many bytes of a key or a value are looked at; their lengths always are.
+/// How many bytes of a key or a value the fingerprint covers; it always covers their lengths.
 const MAX_BYTES: usize = 4_096;
 
 /// What is known of the log before a position.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Anchor {
-    /// The leader epoch in which the log was written up to the position; `None` where it is unknown.
+    /// The leader epoch of the last record read before the position; `None` if unknown.
     pub leader_epoch: Option<i32>,
-    /// The last record that was applied; `None` where it is unknown.
+    /// The last record that was applied; `None` if unknown.
     pub record: Option<RecordMark>,
 }
 
-/// A record, as far as it takes to recognise it.
+/// What is needed to recognise a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordMark {
     /// Its offset.
     pub offset: i64,
-    /// A number for its offset, timestamp, key and value, stored: never compute it otherwise.
+    /// A hash of its offset, timestamp, key and value. It is stored, so its computation never changes.
     pub fingerprint: i64,
 }
 
 impl RecordMark {
-    /// The mark of a record. `timestamp_ms` is in milliseconds since 1970, -1 where it has none.
+    /// The mark of a record. `timestamp_ms` is in milliseconds since 1970, -1 if it has none.
     pub fn new(offset: i64, timestamp_ms: i64, key: Option<&[u8]>, value: Option<&[u8]>) -> Self {
         let mut bytes = Vec::new();
         Self::write_bytes(&mut bytes, offset, timestamp_ms, key, value);
         Self::of_bytes(offset, &bytes)
     }
 
-    /// Replaces `bytes` by what the fingerprint is made of. Copying costs less than hashing, and of
-    /// many records only the last one's fingerprint is needed.
+    /// Replaces `bytes` by the input of the fingerprint. Copying is cheaper than hashing, and only the
+    /// last of many records needs its fingerprint.
     pub fn write_bytes(
         bytes: &mut Vec<u8>,
         offset: i64,
@@ -53,7 +53,7 @@ impl RecordMark {
         }
     }
 
-    /// The mark of the record whose bytes were written by [`RecordMark::write_bytes`].
+    /// The mark of the record whose bytes [`RecordMark::write_bytes`] wrote.
     pub fn of_bytes(offset: i64, bytes: &[u8]) -> Self {
         let mut hash = Fnv1a::new();
         hash.write(bytes);
@@ -86,7 +86,7 @@ mod tests {
                 assert_ne!(one.fingerprint, other.fingerprint);
             }
         }
-        // Stored, so the same in every release.
+        // These are stored, so they are the same in every release.
         assert_eq!(marks[0].fingerprint, 616_025_901_112_078_548);
     }
 }

@@ -1,4 +1,4 @@
-//! How much a promotion may cost (contract 2, Schedule and budget).
+//! A promotion's budget: the most it may cost (contract 2, Schedule and budget).
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -6,19 +6,19 @@ use serde_json::Value;
 use super::fields::{FieldError, Fields, integer, parsed, shown};
 use super::reward::{CurrencyCode, Reward};
 
-/// The maxima of a promotion. Whatever runs at the same time, what is reserved and what is spent never
-/// exceed them together.
+/// The maxima of a promotion. What is reserved and spent together never exceeds them, whatever runs at
+/// the same time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Budget)]
 pub struct Budget {
     /// The most participations that are live or rewarded, at least 1; `null` for no maximum.
     #[schema(minimum = 1, example = 10_000)]
     pub max_participations: Option<i64>,
-    /// The most cents of all their rewards, at least 1; `null` for no maximum.
+    /// The largest sum of their rewards in cents, at least 1; `null` for no maximum.
     #[schema(minimum = 1, example = 200_000_000)]
     pub max_reward_cents: Option<i64>,
-    /// The currency of `max_reward_cents`, required with it and never changed once set. Where it is set,
-    /// a reward in another currency cannot be started.
+    /// The currency of `max_reward_cents`: required with it, and never changed once set. With it, a reward
+    /// in another currency cannot be started.
     #[schema(value_type = Option<String>, pattern = "^[A-Z]{3}$", example = "MXN")]
     pub currency_code: Option<CurrencyCode>,
 }
@@ -36,8 +36,8 @@ pub struct BudgetUse {
     pub reward_cents_spent: i64,
 }
 
-/// The most that may be in use before a start for it to fit. Where there is no maximum, the limit is that
-/// of a 64-bit integer.
+/// The largest use that still leaves room for a start. Without a maximum it is the largest 64-bit
+/// integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
     /// Participations, reserved and spent.
@@ -47,7 +47,7 @@ pub struct Room {
 }
 
 impl Budget {
-    /// Reads and checks a budget, naming every field that is wrong by its path under `budget`.
+    /// Reads and checks a budget. Each error names its field by the path under `budget`.
     pub fn from_json(value: &Value) -> Result<Self, Vec<FieldError>> {
         let Value::Object(object) = value else {
             let reason = format!(
@@ -70,7 +70,7 @@ impl Budget {
         }))
     }
 
-    /// What may be in use before a start with this reward; `None` where the reward's currency is not the
+    /// The largest use before a start with this reward; `None` if the reward's currency is not the
     /// budget's.
     pub fn room_for(&self, reward: &Reward) -> Option<Room> {
         if self
@@ -86,7 +86,7 @@ impl Budget {
         })
     }
 
-    /// Whether a start with this reward fits beside what is in use.
+    /// Whether a start with this reward fits in addition to the present use.
     pub fn has_room(&self, used: &BudgetUse, reward: &Reward) -> bool {
         self.room_for(reward).is_some_and(|room| {
             used.participations_reserved + used.participations_spent <= room.participations
@@ -157,7 +157,7 @@ mod tests {
         assert!(!both.has_room(&used(2, 201), &mxn));
         assert!(!both.has_room(&used(2, 200), &reward(101, "MXN")));
         assert!(!both.has_room(&BudgetUse::default(), &reward(100, "COP")));
-        // Lowered below what is in use: no start, and nothing worse.
+        // A maximum below the present use only stops starts.
         let lowered = budget(
             json!({ "max_participations": 1, "max_reward_cents": 1, "currency_code": "MXN" }),
         );

@@ -1,5 +1,5 @@
-//! Who may start a promotion, and what a client sees on landing (contract 5, Eligibility and
-//! Landing): pure decisions from facts read under one snapshot.
+//! Decides whether a client may start a promotion, and what they see on landing (contract 5,
+//! Eligibility and Landing). These are pure decisions from facts read under one snapshot.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -13,48 +13,48 @@ use super::words::words;
 use super::{Instant, PromotionId};
 
 words! {
-    /// A rule of eligibility; as a reason: it failed. In order.
+    /// A rule of eligibility, in order. As a reason it means that the rule failed.
     pub enum EligibilityRule {
         /// The client was rewarded before, in any promotion.
         AlreadyRewarded = "ALREADY_REWARDED",
-        /// A challenge of theirs is in progress or waits to be claimed.
+        /// A challenge of the client is in progress, or its reward can be claimed.
         AnotherChallengeLive = "ANOTHER_CHALLENGE_LIVE",
-        /// No newbie pre-offer is there.
+        /// The client has no newbie pre-offer.
         NoPreOffer = "NO_PRE_OFFER",
-        /// There are newbie pre-offers, but none is valid any more.
+        /// The client has newbie pre-offers, but none is valid any more.
         PreOfferExpired = "PRE_OFFER_EXPIRED",
-        /// The pre-offer's promotion is not known.
+        /// The pre-offer's promotion does not exist here.
         NoPromotionMapped = "NO_PROMOTION_MAPPED",
-        /// The promotion is switched off.
+        /// The promotion is not active.
         PromotionInactive = "PROMOTION_INACTIVE",
-        /// It is before the promotion's `opens_at`, or at or after its `closes_at`.
+        /// The time is before the promotion's `opens_at`, or at or after its `closes_at`.
         PromotionNotOpen = "PROMOTION_NOT_OPEN",
-        /// Promotions are switched off in the pre-offer's country.
+        /// Promotions are disabled in the pre-offer's country.
         PromotionsDisabled = "PROMOTIONS_DISABLED",
         /// The reward does not fit in what is left of the promotion's budget, or is in another currency.
         BudgetExhausted = "BUDGET_EXHAUSTED",
     }
 }
 
-/// What must be known of a client to decide; `None` where a rule cannot be judged.
+/// The facts about a client that decide; `None` if a rule cannot be judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// A participation is `REWARDED`, in any promotion.
     pub rewarded: bool,
-    /// A participation is live, in any promotion; one past its reward's deadline is not, whether
-    /// that is written already or not.
+    /// A participation is live, in any promotion. A reward past its deadline is not live, whether its
+    /// expiry is recorded or not.
     pub live: bool,
-    /// The newbie pre-offer to consider. For the landing the most recently imported valid one of a
-    /// promotion not yet taken part in, mapped before unmapped; for a start the most recently
-    /// imported valid one of that promotion.
+    /// The newbie pre-offer to consider. For the landing: the most recently imported valid one of a
+    /// promotion in which the client has not participated, mapped before unmapped. For a start: the most
+    /// recently imported valid one of that promotion.
     pub pre_offer: PreOfferFound,
-    /// Whether a promotion is known: the pre-offer's, or the one to be started.
+    /// Whether the promotion exists: the pre-offer's, or the one to be started.
     pub promotion_mapped: Option<bool>,
     /// Whether that promotion is active.
     pub promotion_active: Option<bool>,
-    /// Whether it can be started at this moment.
+    /// Whether it can be started now.
     pub promotion_open: Option<bool>,
-    /// Whether promotions are on in the pre-offer's country, which is the client's.
+    /// Whether promotions are enabled in the pre-offer's country, which is the client's.
     pub promotions_enabled: Option<bool>,
     /// Whether the pre-offer's reward fits in the promotion's budget.
     pub budget_has_room: Option<bool>,
@@ -63,16 +63,16 @@ pub struct Facts {
 /// Whether there is a pre-offer to consider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PreOfferFound {
-    /// None at all.
+    /// No pre-offer.
     No,
-    /// Only such as are not valid any more.
+    /// Only pre-offers that are not valid any more.
     Expired,
-    /// One.
+    /// A valid pre-offer.
     Valid,
 }
 
 impl Facts {
-    /// Every rule in the contract's order, with whether it holds; `None` where it cannot be judged.
+    /// Every rule in the contract's order, with its result; `None` if it cannot be judged.
     fn rules(&self) -> [(EligibilityRule, Option<bool>); 9] {
         let unexpired = match self.pre_offer {
             PreOfferFound::No => None,
@@ -96,7 +96,7 @@ impl Facts {
     }
 }
 
-/// Every rule that could be judged and failed, in order; empty means eligible.
+/// Every rule that was judged and failed, in order. An empty list means eligible.
 pub fn failed_rules(facts: &Facts) -> Vec<EligibilityRule> {
     facts
         .rules()
@@ -106,9 +106,9 @@ pub fn failed_rules(facts: &Facts) -> Vec<EligibilityRule> {
 }
 
 words! {
-    /// What the client's app shows.
+    /// The screen that the client's app shows.
     pub enum Screen {
-        /// The challenge is done and the reward may be claimed.
+        /// The challenge is completed, and the reward can be claimed.
         RewardReady = "REWARD_READY",
         /// Rides are being counted.
         PromoProgress = "PROMO_PROGRESS",
@@ -116,33 +116,33 @@ words! {
         ChallengeOver = "CHALLENGE_OVER",
         /// The deadline of the reward passed; shown until acknowledged.
         RewardExpired = "REWARD_EXPIRED",
-        /// A promotion may be started.
+        /// A promotion can be started.
         PromoOffer = "PROMO_OFFER",
         /// A loan without a challenge.
         RegularOffer = "REGULAR_OFFER",
-        /// Nothing.
+        /// No offer.
         NoOffer = "NO_OFFER",
     }
 }
 
-/// The latest participation of a client, over all promotions. A live or rewarded one is always
-/// the latest: with it, none can be started.
+/// The latest participation of a client, over all promotions. A live or rewarded participation is
+/// always the latest, because no other can be started beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Latest {
     /// The promotion.
     pub promotion_id: PromotionId,
-    /// Where it stands, as written.
+    /// Its recorded status.
     pub status: Status,
-    /// The client has seen that it is over.
+    /// Whether the client has acknowledged its end.
     pub acknowledged: bool,
-    /// The pre-offer it was started from is still there and valid.
+    /// Whether the pre-offer it was started from still exists and is valid.
     pub pre_offer_valid: bool,
 }
 
-/// A pre-offer, with what decides whether its promotion may be shown and started.
+/// A pre-offer, with what decides whether its promotion is shown and can be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PreOffer {
-    /// Which.
+    /// Its id.
     pub pre_offer_id: Uuid,
     /// The loan's terms.
     pub reward: Reward,
@@ -152,52 +152,52 @@ pub struct PreOffer {
     pub valid_until: Instant,
     /// The promotion that scoring named.
     pub promotion_key: Option<String>,
-    /// The promotion, where its key was known at import.
+    /// The promotion, if its key was known at the import.
     pub promotion_id: Option<PromotionId>,
     /// Whether that promotion is active; `None` without one.
     pub promotion_active: Option<bool>,
     /// When that promotion can be started.
     pub schedule: Schedule,
-    /// That promotion's budget with what is in use of it; `None` without one.
+    /// That promotion's budget and its present use; `None` without a budget.
     pub budget: Option<(Budget, BudgetUse)>,
-    /// The country's switch; `None` where it was never set, which is off.
+    /// The country's flag; `None` if it was never set, which means disabled.
     pub promotions_enabled: Option<bool>,
 }
 
 impl PreOffer {
-    /// Whether its reward fits in its promotion's budget.
+    /// Whether its reward fits in the promotion's budget.
     fn fits(&self) -> bool {
         self.budget
             .is_none_or(|(budget, used)| budget.has_room(&used, &self.reward))
     }
 }
 
-/// Everything that decides what a client sees on landing, as of one moment.
+/// Everything that decides what a client sees on landing, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientFacts {
     /// The moment, by the database's clock.
     pub now: Instant,
     /// The latest participation.
     pub latest: Option<Latest>,
-    /// The client counts as rewarded for a reason that no participation shows: a reward that was lost in
-    /// a restore, or one before the client's data was erased.
+    /// The client counts as rewarded although no participation shows it: a restore lost the reward, or
+    /// it came before the client's data was erased.
     pub rewarded_elsewhere: bool,
-    /// The newbie pre-offer to consider, valid or not: the most recently imported one of a
-    /// promotion not yet taken part in; valid before expired, then mapped before unmapped.
+    /// The newbie pre-offer to consider, valid or not: the most recently imported one of a promotion in
+    /// which the client has not participated; valid before expired, then mapped before unmapped.
     pub newbie: Option<PreOffer>,
     /// The most recently imported valid pre-offer of another segment.
     pub regular: Option<PreOffer>,
 }
 
-/// One rule of eligibility as it was judged, with the values compared.
+/// The result of one rule of eligibility, with the values compared.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 #[schema(as = EligibilityCheck)]
 pub struct Check {
-    /// The reason given where it fails.
+    /// The rule; it is the reason if it fails.
     pub rule: EligibilityRule,
     /// Whether it holds.
     pub ok: bool,
-    /// What was compared.
+    /// The values compared.
     #[schema(value_type = Object)]
     pub facts: Value,
 }
@@ -222,17 +222,17 @@ impl ClientFacts {
         matches!(status, Some(Status::Completed(completion)) if self.now >= completion.reward_deadline)
     }
 
-    /// The screen that a participation claims for itself, if it does.
+    /// The screen that a participation decides by itself, if any.
     fn screen_of(&self, latest: &Latest) -> Option<Screen> {
         let ended = match latest.status {
             Status::Completed(completion) if self.now < completion.reward_deadline => {
                 return Some(Screen::RewardReady);
             }
             Status::InProgress => return Some(Screen::PromoProgress),
-            // A client who was rewarded once is never a newbie again, so no earlier challenge is
+            // A client who was rewarded once is never a newbie again, so earlier challenges are not
             // shown either.
             Status::Rewarded { .. } => return None,
-            // Past its deadline, written or not.
+            // Past its deadline, whether that is recorded or not.
             Status::Completed(_) => ExpiredReason::RewardNotClaimed,
             Status::Expired { reason, .. } => reason,
         };
@@ -240,7 +240,7 @@ impl ClientFacts {
             return None;
         }
         Some(match ended {
-            // The early ends count as acknowledged, so that their screen is not decided here.
+            // The other ends count as acknowledged, so they never come here.
             ExpiredReason::ChallengeNotCompleted
             | ExpiredReason::Quit
             | ExpiredReason::Cancelled => Screen::ChallengeOver,
@@ -248,7 +248,7 @@ impl ClientFacts {
         })
     }
 
-    /// The same as eligibility sees it.
+    /// The facts for the rules of eligibility.
     pub fn facts(&self) -> Facts {
         let status = self.latest.map(|latest| latest.status);
         let valid = self.newbie.as_ref().filter(|found| self.is_valid(found));
@@ -273,8 +273,8 @@ impl ClientFacts {
         }
     }
 
-    /// Every rule that could be judged, in order, with what was compared: the failed ones are those
-    /// of [`failed_rules`].
+    /// Every rule that was judged, in order, with the values compared. The failed ones are those of
+    /// [`failed_rules`].
     pub fn checks(&self) -> Vec<Check> {
         self.facts()
             .rules()
@@ -360,7 +360,7 @@ mod tests {
         TimeDelta::seconds(seconds)
     }
 
-    /// Mapped to an active promotion, in a country where promotions are on, valid for a second.
+    /// Mapped to an active promotion in a country with promotions enabled; valid for a second.
     fn pre_offer() -> PreOffer {
         PreOffer {
             pre_offer_id: Uuid::from_u128(1),
@@ -381,7 +381,7 @@ mod tests {
         }
     }
 
-    /// For one participation, and so many of them in use.
+    /// A budget for one participation, of which this many are in use.
     fn budget_with(participations_reserved: i64) -> Option<(Budget, BudgetUse)> {
         let budget = Budget {
             max_participations: Some(1),
@@ -464,7 +464,7 @@ mod tests {
         let in_time = completed(now() + TimeDelta::milliseconds(1));
         let too_late = completed(now());
         let regular = Some(pre_offer());
-        // Who could start, who has only a regular pre-offer, who has nothing.
+        // The columns: can start, has only a regular pre-offer, has nothing.
         let rows = [
             (
                 "completed in time",

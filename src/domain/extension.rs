@@ -1,4 +1,5 @@
-//! Extensions: moving the deadlines of participations that are live (contract, "Extensions").
+//! Extensions: orders that move the deadlines of live participations (contract 2, "Deadlines and
+//! exceptions").
 
 use chrono::Datelike as _;
 use uuid::Uuid;
@@ -10,7 +11,7 @@ use super::words::words;
 use super::{Instant, PromotionId, UserId};
 
 words! {
-    /// Which of a participation's two deadlines.
+    /// One of a participation's two deadlines.
     pub enum DeadlineOf {
         /// `challenge_deadline`, while the status is `IN_PROGRESS`.
         Challenge = "CHALLENGE",
@@ -20,7 +21,7 @@ words! {
 }
 
 words! {
-    /// Where an extension stands.
+    /// The progress of an extension.
     pub enum ExtensionState {
         /// Participations are being extended. No covered one is judged by its old deadline.
         Running = "RUNNING",
@@ -35,16 +36,16 @@ const MAX_YEAR: i32 = 9_999;
 /// By how much a deadline moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
-    /// By this, at least a second.
+    /// By this period, at least a second.
     By(Period),
-    /// By what the claim window, from completion to the deadline, shares with an outage.
+    /// By the time that the claim window (from completion to the deadline) overlaps with an outage.
     SharedWith(Outage),
 }
 
 /// A time in which no process with the role `api` reached Postgres.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outage {
-    /// Names it.
+    /// Its id.
     pub outage_id: Uuid,
     /// The last moment before it at which Postgres was reached.
     pub from: Instant,
@@ -52,7 +53,7 @@ pub struct Outage {
     pub to: Instant,
 }
 
-/// Which participations an extension is about: those that match everything that is given.
+/// Which participations an extension covers: those that match all fields that are set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     /// In this promotion.
@@ -63,7 +64,7 @@ pub struct Scope {
     pub user_id: Option<UserId>,
 }
 
-/// An extension, as far as it decides about a participation.
+/// The parts of an extension that decide about a participation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extension {
     /// Which participations.
@@ -72,11 +73,11 @@ pub struct Extension {
     pub of: DeadlineOf,
     /// By how much.
     pub length: Length,
-    /// Participations that were live at this instant are covered.
+    /// It covers participations that were live at this instant.
     pub at: Instant,
 }
 
-/// A participation, as far as extensions are concerned.
+/// The parts of a participation that extensions need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subject<'a> {
     /// The client.
@@ -85,9 +86,9 @@ pub struct Subject<'a> {
     pub promotion_id: PromotionId,
     /// The country of its pre-offer.
     pub country_code: &'a str,
-    /// When it began.
+    /// When it started.
     pub started_at: Instant,
-    /// Where it stands now.
+    /// Its present status.
     pub status: Status,
     /// The end of the challenge.
     pub challenge_deadline: Instant,
@@ -96,9 +97,9 @@ pub struct Subject<'a> {
 /// A deadline that moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Move {
-    /// Where it was.
+    /// The old deadline.
     pub from: Instant,
-    /// Where it is from now on, later than `from`.
+    /// The new deadline, later than `from`.
     pub to: Instant,
 }
 
@@ -116,17 +117,17 @@ impl Scope {
 }
 
 impl Extension {
-    /// How the deadline of a participation moves that has not had this extension; `None` where it is
-    /// not covered, or no longer in the status whose deadline this is.
+    /// How this extension moves the deadline of a participation that has not had it yet. `None` if the
+    /// participation is not covered, or no longer has the status to which this deadline belongs.
     ///
     /// Extensions are applied in the order of their instants, and before a deadline is judged. So the
-    /// present deadline is also that of the instant.
+    /// present deadline is also the deadline at `at`.
     pub fn moves(&self, subject: &Subject<'_>) -> Option<Move> {
         if !self.scope.contains(subject) {
             return None;
         }
         let (window_from, from) = match (self.of, subject.status) {
-            // Also while it is settling: it has not expired, though its deadline has passed.
+            // Also while settling: the deadline has passed, but the challenge has not expired.
             (DeadlineOf::Challenge, Status::InProgress) if subject.started_at <= self.at => {
                 (subject.started_at, subject.challenge_deadline)
             }

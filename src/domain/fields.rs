@@ -1,5 +1,4 @@
-//! Reads the fields of a JSON object one by one, so that everything that is wrong with a body is
-//! named at once.
+//! Reads the fields of a JSON object one by one, so that all errors of a body are reported at once.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -11,20 +10,20 @@ use serde_json::{Map, Number, Value};
 
 use super::{Instant, parse_instant};
 
-/// What is wrong with one field of an input.
+/// An error of one field of an input.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FieldError {
     /// The field's path, such as `conditions.target_rides`.
     pub field: String,
-    /// What it should have been, and what it was.
+    /// What was expected, and what it was.
     pub reason: String,
-    /// It is of another JSON type (the whole request is malformed), not just a bad value.
+    /// The value has the wrong JSON type (so the whole request is malformed), not only a bad value.
     #[serde(skip)]
     pub wrong_type: bool,
 }
 
 impl FieldError {
-    /// A value out of form or range.
+    /// A value with a bad form or out of range.
     pub fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self {
             field: field.into(),
@@ -43,17 +42,17 @@ impl FieldError {
     }
 }
 
-/// Why a value is not what a field takes: what it should have been.
+/// Why a field cannot have a value: what was expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Another JSON type.
+    /// The value has another JSON type.
     WrongType(String),
-    /// Out of form or range.
+    /// The value has a bad form or is out of range.
     Invalid(String),
 }
 
 impl Refusal {
-    /// The error of a field that has this value.
+    /// The error of a field with this value.
     pub fn of(self, field: impl Into<String>, value: &str) -> FieldError {
         let got = |reason: String| format!("{reason}, got {}", shown(value));
         match self {
@@ -63,15 +62,15 @@ impl Refusal {
     }
 }
 
-/// A JSON object that is being read. Absent and `null` are the same; a field nobody asked for is
-/// an error in the end, so that nothing is silently ignored.
+/// A JSON object that is being read. An absent field and `null` are the same. Fields that were not read
+/// are errors in the end, so that nothing is silently ignored.
 #[derive(Debug)]
 pub struct Fields<'a> {
-    /// What the object's own path is, up to its dot.
+    /// The prefix of the fields' paths, including its dot.
     path: &'static str,
     object: &'a Map<String, Value>,
     asked: Vec<&'static str>,
-    /// Paths of fields of objects within this one that were not asked for.
+    /// The paths of unread fields of objects within this one.
     unknown_within: Vec<String>,
     errors: Vec<FieldError>,
 }
@@ -82,7 +81,7 @@ impl<'a> Fields<'a> {
         Self::under("", object)
     }
 
-    /// Begins to read an object within another; `path` leads to its fields, as in `conditions.`.
+    /// Begins to read an object within another. `path` is the prefix of its fields, such as `conditions.`.
     pub fn under(path: &'static str, object: &'a Map<String, Value>) -> Self {
         Self {
             path,
@@ -93,7 +92,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A field that must be there.
+    /// A required field.
     pub fn required<T>(
         &mut self,
         name: &'static str,
@@ -106,7 +105,7 @@ impl<'a> Fields<'a> {
         self.read(name, value?, read)
     }
 
-    /// A field that may be left out.
+    /// An optional field.
     pub fn optional<T>(
         &mut self,
         name: &'static str,
@@ -116,8 +115,8 @@ impl<'a> Fields<'a> {
         self.read(name, value, read)
     }
 
-    /// A field of a merge patch: left out keeps what there is. `null` would remove it (RFC 7396),
-    /// which no field here allows.
+    /// A field of a merge patch. Leaving it out keeps the value. `null` would remove it (RFC 7396), which
+    /// this field does not allow.
     pub fn patched<T>(
         &mut self,
         name: &'static str,
@@ -129,8 +128,8 @@ impl<'a> Fields<'a> {
         self.optional(name, read)
     }
 
-    /// As [`Fields::patched`], of a field that may be removed: `None` where it is left out, `Some(None)`
-    /// where it is `null`.
+    /// As [`Fields::patched`], for a field that may be removed: `None` if it is left out, `Some(None)` if
+    /// it is `null`.
     pub fn patched_or_removed<T>(
         &mut self,
         name: &'static str,
@@ -141,7 +140,7 @@ impl<'a> Fields<'a> {
         is_named.then_some(read)
     }
 
-    /// A field whose reader finds errors of its own, as the conditions' does.
+    /// A field whose reader returns a list of errors with their paths, such as the conditions.
     pub fn nested<T>(
         &mut self,
         name: &'static str,
@@ -156,8 +155,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// An object within this one, whose fields have the path `path`. What is wrong with them, and
-    /// which of them are not known, is told with this one's.
+    /// An object within this one, whose fields have the prefix `path`. Its errors and its unknown fields
+    /// are reported with this object's.
     pub fn within<T>(
         &mut self,
         name: &'static str,
@@ -176,24 +175,24 @@ impl<'a> Fields<'a> {
         Some(read)
     }
 
-    /// Whether the field is there and not `null`.
+    /// Whether the field is present and not `null`.
     pub fn has(&self, name: &str) -> bool {
         self.object.get(name).is_some_and(|value| !value.is_null())
     }
 
-    /// Whether the field is named at all.
+    /// Whether the field is present, even as `null`.
     pub fn names(&self, name: &str) -> bool {
         self.object.contains_key(name)
     }
 
-    /// Adds an error about a field.
+    /// Adds an error of a field.
     pub fn refuse(&mut self, name: &'static str, reason: impl Into<String>) {
         self.asked.push(name);
         self.errors
             .push(FieldError::invalid(self.path_of(name), reason));
     }
 
-    /// What was read, if all of it is right.
+    /// Returns what was read, if there are no errors and no unknown fields.
     pub fn finish<T>(mut self, read: Option<T>) -> Result<T, Vec<FieldError>> {
         for name in self.unknown() {
             self.errors
@@ -202,7 +201,7 @@ impl<'a> Fields<'a> {
         self.finish_known(read)
     }
 
-    /// The paths of the fields that were not asked for.
+    /// The paths of the fields that were not read.
     pub fn unknown(&self) -> Vec<String> {
         let names = self.object.keys();
         names
@@ -212,7 +211,7 @@ impl<'a> Fields<'a> {
             .collect()
     }
 
-    /// As [`Fields::finish`], whatever other fields there are.
+    /// As [`Fields::finish`], but ignores unknown fields.
     pub fn finish_known<T>(self, read: Option<T>) -> Result<T, Vec<FieldError>> {
         match read {
             Some(read) if self.errors.is_empty() => Ok(read),
@@ -245,7 +244,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A value as an error shows it: not more than somebody can read.
+/// A value as an error shows it, cut to a readable length.
 pub fn shown(value: &str) -> Cow<'_, str> {
     const MOST: usize = 100;
     match value.char_indices().nth(MOST) {
@@ -254,8 +253,8 @@ pub fn shown(value: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether a JSON number is an integer, one beyond 64 bits too: that arrives as a float, and is out
-/// of range rather than of the wrong type. `1.0` is none.
+/// Whether a JSON number is an integer. An integer beyond 64 bits is parsed as a float, but counts as an
+/// integer out of range, not as a wrong type. `1.0` is not an integer.
 fn is_integer(number: &Number) -> bool {
     !number.is_f64()
         || number
@@ -270,7 +269,7 @@ pub fn boolean(value: &Value) -> Result<bool, Refusal> {
         .ok_or_else(|| Refusal::WrongType("must be true or false".to_owned()))
 }
 
-/// A JSON integer within a range; `1.0` is none, and one beyond 64 bits is out of every range.
+/// A JSON integer within a range. `1.0` is not an integer; one beyond 64 bits is out of every range.
 pub fn integer(range: RangeInclusive<i64>) -> impl Fn(&Value) -> Result<i64, Refusal> {
     move |value| match value {
         Value::Number(number) if is_integer(number) => number
@@ -291,8 +290,8 @@ pub fn string(value: &Value) -> Result<&str, Refusal> {
         .ok_or_else(|| Refusal::WrongType("must be a string".to_owned()))
 }
 
-/// A text for people of 1 to `most` characters, none of them a control character (which Postgres
-/// or a terminal may refuse), not only of blanks.
+/// A text of 1 to `max` characters, not only blanks, without control characters, which Postgres or a
+/// terminal may not accept.
 pub fn text(most: usize) -> impl FnOnce(&Value) -> Result<String, Refusal> {
     move |value| {
         let text = string(value)?;
@@ -307,14 +306,14 @@ pub fn text(most: usize) -> impl FnOnce(&Value) -> Result<String, Refusal> {
     }
 }
 
-/// A string of a form that its type knows.
+/// A string that its type can parse.
 pub fn parsed<T: FromStr<Err: Display>>(value: &Value) -> Result<T, Refusal> {
     string(value)?
         .parse()
         .map_err(|error: T::Err| Refusal::Invalid(error.to_string()))
 }
 
-/// RFC 3339 with any offset, finer digits cut off.
+/// An RFC 3339 instant with any offset, cut to milliseconds.
 pub fn instant(value: &Value) -> Result<Instant, Refusal> {
     parse_instant(string(value)?)
         .ok_or_else(|| Refusal::Invalid("must be an RFC 3339 instant".to_owned()))

@@ -1,5 +1,5 @@
 //! The goals of a challenge (contract 2, "Goals"): rides, local days with a ride, and the sum of the
-//! fares. Each is a function of the set of counted rides, not of their order.
+//! fares. Each depends only on the set of counted rides, not on their order.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,15 +18,15 @@ words! {
     }
 }
 
-/// One goal as clients and subscribers are told it.
+/// One goal as clients and subscribers see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Goal {
     /// What it counts.
     pub goal: GoalName,
-    /// How much is reached: rides, days or cents; at most `target`.
+    /// The amount reached: rides, days or cents; at most `target`.
     #[schema(minimum = 0, example = 6)]
     pub completed: i64,
-    /// How much is needed.
+    /// The amount needed.
     #[schema(minimum = 1, example = 20)]
     pub target: i64,
 }
@@ -52,15 +52,15 @@ impl Reached {
 /// The goals beyond the number of rides. Stored as JSON beside the participation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FurtherGoals {
-    /// Local days, where the promotion asks for them.
+    /// Local days, if the promotion has this goal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub days: Option<Reached>,
-    /// Cents, where the promotion asks for them.
+    /// Cents, if the promotion has this goal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amount_cents: Option<Reached>,
 }
 
-/// Every goal of a participation, as told: in the order of [`GoalName`].
+/// Every goal of a participation, as clients see it, in the order of [`GoalName`].
 pub fn told(rides: Reached, further: Option<FurtherGoals>) -> Vec<Goal> {
     let further = further.as_ref();
     let goals = [
@@ -82,7 +82,7 @@ pub fn told(rides: Reached, further: Option<FurtherGoals>) -> Vec<Goal> {
     asked.collect()
 }
 
-/// The further goals among those [`told`].
+/// The further goals within a list that [`told`] made.
 pub fn further_of(goals: &[Goal]) -> Option<FurtherGoals> {
     let of = |name| {
         let goal = goals.iter().find(|goal| goal.goal == name)?;
@@ -98,12 +98,12 @@ pub fn further_of(goals: &[Goal]) -> Option<FurtherGoals> {
     (further.days.is_some() || further.amount_cents.is_some()).then_some(further)
 }
 
-/// What has counted, exactly; also beyond the targets, so that a reversal can take it back.
+/// The exact counts, also beyond the targets, so that a reversal can reduce them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Counted rides.
     pub rides: u32,
-    /// Local days with a counted ride, where days are counted.
+    /// Local days with a counted ride, if the conditions count days.
     pub days: u32,
     /// The sum of their fares in cents. Wider than any sum of 64-bit fares that can occur.
     pub amount_cents: i128,
@@ -120,7 +120,7 @@ impl Conditions {
         tally.rides.min(self.target_rides)
     }
 
-    /// What is reached of the goals beyond the number of rides.
+    /// The progress of the goals beyond the number of rides.
     pub fn further_goals(&self, tally: &Tally) -> Option<FurtherGoals> {
         if !self.has_further_goals() {
             return None;
@@ -148,7 +148,7 @@ impl Conditions {
                 .is_none_or(|target| tally.amount_cents >= target.into())
     }
 
-    /// Whether clients are told something else after `tally` than before it.
+    /// Whether clients see a difference between `before` and `after`.
     pub fn tells_apart(&self, before: &Tally, after: &Tally) -> bool {
         self.rides_completed(before) != self.rides_completed(after)
             || self.further_goals(before) != self.further_goals(after)

@@ -33,7 +33,7 @@ words! {
     }
 }
 
-/// A time of day to the minute, `00:00` to `24:00`.
+/// A time of day in minutes, `00:00` to `24:00`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TimeOfDay(u16);
 
@@ -57,22 +57,22 @@ impl Serialize for TimeOfDay {
     }
 }
 
-/// Some hours of some days of the week.
+/// A window: hours on some days of the week.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Window {
     /// The days, each once.
     #[schema(min_items = 1, max_items = 7)]
     days: Vec<Weekday>,
-    /// Where the window begins, `00:00` to `23:59`.
+    /// The start of the window, `00:00` to `23:59`.
     #[schema(value_type = String, pattern = "^([01][0-9]|2[0-3]):[0-5][0-9]$", example = "06:00")]
     from: TimeOfDay,
-    /// Where it ends, itself excluded: `00:01` to `24:00`, after `from`.
+    /// Its end, exclusive: `00:01` to `24:00`, after `from`.
     #[schema(value_type = String, pattern = "^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$", example = "10:00")]
     to: TimeOfDay,
 }
 
 impl Window {
-    /// Whether this local time lies in the window.
+    /// Whether a local time lies in the window.
     pub fn covers(&self, local: NaiveDateTime) -> bool {
         let day = Weekday::ALL[local.weekday().num_days_from_monday() as usize];
         let minute = u16::try_from(local.hour() * 60 + local.minute()).unwrap_or(MINUTES_OF_DAY);

@@ -1,5 +1,5 @@
-//! The pure rules: what counts, what may follow what, who is eligible. No async, SQL, Kafka or
-//! HTTP in here, so every rule can be tested by itself and read in one place.
+//! The pure rules: which rides count, which transitions exist, who is eligible. There is no async code,
+//! SQL, Kafka or HTTP here, so every rule can be tested and read by itself.
 
 pub mod anchor;
 pub mod budget;
@@ -33,15 +33,15 @@ pub type UserId = i64;
 /// A promotion's number (contract 1).
 pub type PromotionId = i64;
 
-/// Cuts finer digits off, as the contract says of every instant on input. A leap second becomes
-/// the second after it, which is how Postgres keeps it too.
+/// Cuts an instant to milliseconds, as the contract demands of every input. A leap second becomes the
+/// second after it, as in Postgres.
 pub fn to_millis(instant: Instant) -> Instant {
     DateTime::from_timestamp_millis(instant.timestamp_millis()).unwrap_or(instant)
 }
 
-/// RFC 3339 with any offset, finer digits cut off; `None` for anything else. chrono alone would also
-/// take a typographer's minus, a leap second in any minute, and years that UTC moves out of what
-/// RFC 3339 can write.
+/// An RFC 3339 instant with any offset, cut to milliseconds; `None` for any other text. chrono alone would
+/// also accept a Unicode minus, a leap second in any minute, and instants whose year in UTC has not four
+/// digits.
 pub fn parse_instant(text: &str) -> Option<Instant> {
     let instant = DateTime::parse_from_rfc3339(text).ok()?.to_utc();
     let is_leap_second = instant.nanosecond() >= 1_000_000_000;

@@ -13,21 +13,21 @@ use super::verdict::{Judgement, Verdict, judge};
 use super::words::words;
 
 words! {
-    /// Where a participation stands.
+    /// The status of a participation.
     pub enum StatusName {
         /// Rides are being counted.
         InProgress = "IN_PROGRESS",
-        /// The target is reached; the reward may be claimed.
+        /// The target is reached, and the reward can be claimed.
         Completed = "COMPLETED",
         /// The reward was accepted; final.
         Rewarded = "REWARDED",
-        /// Over, for the reason given; final.
+        /// Ended without an accepted reward; `expired_reason` says why; final.
         Expired = "EXPIRED",
     }
 }
 
 impl StatusName {
-    /// `REWARDED` and `EXPIRED`: nothing follows.
+    /// Whether it is `REWARDED` or `EXPIRED`, after which nothing changes.
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Rewarded | Self::Expired)
     }
@@ -38,7 +38,7 @@ words! {
     pub enum ExpiredReason {
         /// The challenge's deadline passed and the target was not reached.
         ChallengeNotCompleted = "CHALLENGE_NOT_COMPLETED",
-        /// The reward's deadline passed unclaimed.
+        /// The reward's deadline passed, and the reward was not claimed.
         RewardNotClaimed = "REWARD_NOT_CLAIMED",
         /// The client quit the challenge.
         Quit = "QUIT",
@@ -47,8 +47,8 @@ words! {
     }
 }
 
-/// Where a participation stands, with what belongs to that state. Everything judges by this; only
-/// JSON and the tables are flat, see [`StatusFields`].
+/// The status of a participation, with the data of that state. All code judges by this type; only JSON
+/// and the tables are flat, see [`StatusFields`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// Rides are being counted until the challenge's deadline, which every status has.
@@ -57,18 +57,18 @@ pub enum Status {
     Completed(Completion),
     /// The reward was accepted.
     Rewarded {
-        /// What was completed before.
+        /// The completion before it.
         completion: Completion,
         /// When it was accepted.
         rewarded_at: Instant,
     },
-    /// Over.
+    /// Ended without an accepted reward.
     Expired {
-        /// What was completed before, where that was.
+        /// The completion before it, if any.
         completion: Option<Completion>,
         /// When this was recorded.
         expired_at: Instant,
-        /// Why.
+        /// The reason.
         reason: ExpiredReason,
     },
 }
@@ -78,18 +78,18 @@ pub enum Status {
 pub struct Completion {
     /// When this was recorded.
     pub completed_at: Instant,
-    /// The end of the claim, exclusive.
+    /// The end of the time to claim, exclusive.
     pub reward_deadline: Instant,
 }
 
-/// A status as columns and JSON have it: what does not belong to it is `None`.
+/// A status as columns and JSON have it: fields of other statuses are `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusFields {
     /// The status.
     pub status: StatusName,
     /// When completion was recorded.
     pub completed_at: Option<Instant>,
-    /// The end of the claim.
+    /// The end of the time to claim.
     pub reward_deadline: Option<Instant>,
     /// When the reward was accepted.
     pub rewarded_at: Option<Instant>,
@@ -99,22 +99,22 @@ pub struct StatusFields {
     pub expired_reason: Option<ExpiredReason>,
 }
 
-/// A move that the status machine does not have.
+/// A transition that the status machine does not allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MoveError {
-    /// The move does not start at this status.
+    /// The transition does not start at this status.
     #[error("not possible from {}", .0.as_str())]
     From(StatusName),
-    /// The move is one for before the deadline, which has passed.
+    /// The transition is possible only before the deadline, which has passed.
     #[error("the deadline has passed")]
     TooLate,
-    /// The move is one for after the deadline, which has not passed.
+    /// The transition is possible only after the deadline, which has not passed.
     #[error("the deadline has not passed")]
     TooEarly,
 }
 
 impl Status {
-    /// Its word.
+    /// The name of the status.
     pub const fn name(&self) -> StatusName {
         match self {
             Self::InProgress => StatusName::InProgress,
@@ -124,12 +124,12 @@ impl Status {
         }
     }
 
-    /// `REWARDED` and `EXPIRED`: nothing follows.
+    /// Whether it is `REWARDED` or `EXPIRED`, after which nothing changes.
     pub const fn is_final(&self) -> bool {
         self.name().is_final()
     }
 
-    /// The challenge as it was completed, where it was.
+    /// The completion, if the challenge was completed.
     pub const fn completion(&self) -> Option<Completion> {
         match self {
             Self::InProgress => None,
@@ -138,7 +138,7 @@ impl Status {
         }
     }
 
-    /// The same, flat.
+    /// The flat form.
     pub fn fields(&self) -> StatusFields {
         let completion = self.completion();
         let mut fields = StatusFields {
@@ -162,8 +162,8 @@ impl Status {
         fields
     }
 
-    /// The target-th ride counted, recorded `now`. Never too late: what decides is when the rides
-    /// were completed, and the client's week to claim begins with the recording (contract 3).
+    /// The last goal is reached, recorded `now`. It is never too late: the times at which the rides were
+    /// completed decide, and the time to claim begins with the recording (contract 3).
     pub fn complete(self, now: Instant, conditions: &Conditions) -> Result<Self, MoveError> {
         match self {
             Self::InProgress => Ok(Self::Completed(Completion {
@@ -174,7 +174,7 @@ impl Status {
         }
     }
 
-    /// The reward is accepted `now`, which must be before the reward's deadline.
+    /// The reward is accepted `now`, which must be before its deadline.
     pub fn accept(self, now: Instant) -> Result<Self, MoveError> {
         match self {
             Self::Completed(completion) if now < completion.reward_deadline => Ok(Self::Rewarded {
@@ -186,7 +186,7 @@ impl Status {
         }
     }
 
-    /// The client quits, recorded `now`: possible while rides are counted, settling too.
+    /// The client quits, recorded `now`: possible while rides are counted, also while settling.
     pub fn quit(self, now: Instant) -> Result<Self, MoveError> {
         match self {
             Self::InProgress => Ok(Self::Expired {
@@ -198,8 +198,8 @@ impl Status {
         }
     }
 
-    /// An operator cancels, recorded `now`: possible while rides are counted, settling too, and while the
-    /// reward can be accepted.
+    /// An operator cancels, recorded `now`: possible while rides are counted, also while settling, and while
+    /// the reward can be accepted.
     pub fn cancel(self, now: Instant) -> Result<Self, MoveError> {
         match self {
             Self::Completed(completion) if now >= completion.reward_deadline => {
@@ -214,7 +214,7 @@ impl Status {
         }
     }
 
-    /// Why it would expire, with the deadline that decides; `None` where nothing follows.
+    /// The reason and the deadline of an expiry from this status; `None` if it cannot expire.
     pub const fn expiry(&self, challenge_deadline: Instant) -> Option<(ExpiredReason, Instant)> {
         match self {
             Self::InProgress => Some((ExpiredReason::ChallengeNotCompleted, challenge_deadline)),
@@ -225,7 +225,8 @@ impl Status {
         }
     }
 
-    /// Time has run out, recorded `now`. The sweeper has to prove first that every ride was read.
+    /// The deadline has passed, recorded `now`. Before this, the sweeper must prove that every ride was
+    /// read.
     pub fn expire(self, challenge_deadline: Instant, now: Instant) -> Result<Self, MoveError> {
         let Some((reason, deadline)) = self.expiry(challenge_deadline) else {
             return Err(MoveError::From(self.name()));
@@ -241,9 +242,9 @@ impl Status {
     }
 }
 
-/// Columns or JSON that no status has.
+/// Columns or JSON that belong to no valid status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("what comes with status {0} is not what belongs to it")]
+#[error("the fields beside the status {0} do not belong to it")]
 pub struct BrokenStatus(pub StatusName);
 
 impl TryFrom<StatusFields> for Status {
@@ -277,15 +278,15 @@ impl TryFrom<StatusFields> for Status {
             }
             _ => None,
         };
-        // What is left over belongs to another status.
+        // A field that is left over belongs to another status.
         status
             .filter(|status| status.fields() == fields)
             .ok_or(BrokenStatus(fields.status))
     }
 }
 
-/// A challenge in progress, with what must be known of its past to judge more rides: the pure
-/// heart of ingest. Feed it rides and reversals in offset order.
+/// A challenge in progress, with the past that is needed to judge more rides: the pure core of ingest.
+/// It takes rides and reversals in offset order.
 #[derive(Clone, Debug)]
 pub struct Challenge<'a> {
     /// The frozen conditions.
@@ -296,63 +297,63 @@ pub struct Challenge<'a> {
     pub challenge_deadline: Instant,
     /// What has counted so far.
     pub tally: Tally,
-    /// Rides already recorded; only those that may come again, or be reversed, need be here.
+    /// Rides that are recorded already; those that cannot come again or be reversed may be left out.
     pub recorded: HashMap<Uuid, Recorded>,
-    /// How many rides count per local day, where the conditions count days.
+    /// How many rides count per local day, if the conditions count days.
     pub counted_per_day: HashMap<NaiveDate, u32>,
 }
 
-/// What is known of a ride that was recorded.
+/// A ride that is recorded already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recorded {
-    /// Of what it said; `None` where only its reversal came.
+    /// The fingerprint of the ride; `None` if only its reversal arrived.
     pub fingerprint: Option<i64>,
-    /// What was decided.
+    /// The verdict.
     pub verdict: Verdict,
     /// Its fare in cents.
     pub amount_cents: i64,
-    /// Its local day as it was decided then, where the conditions count days.
+    /// Its local day as it was computed then, if the conditions count days.
     pub day: Option<NaiveDate>,
 }
 
-/// What became of a ride or a reversal.
+/// The effect of a ride or a reversal.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// A ride, judged for the first time, to be recorded.
     Judged {
         /// The verdict.
         judgement: Judgement,
-        /// Its local day, where the conditions count days.
+        /// Its local day, if the conditions count days.
         day: Option<NaiveDate>,
-        /// Whether it moved a goal.
+        /// Whether a goal advanced.
         moved: bool,
     },
-    /// A ride that was recorded before; changes nothing, whatever it now says.
+    /// A ride that was recorded before. It changes nothing, whatever it says now.
     Duplicate {
-        /// It says something else than it did.
+        /// Whether it differs from what was recorded.
         differs: bool,
     },
     /// A reversal, to be recorded.
     Reversed {
-        /// The verdict that the ride had; `None` where it was not recorded.
+        /// The ride's verdict before; `None` if the ride was not recorded.
         before: Option<Verdict>,
         /// Whether a goal fell.
         moved: bool,
     },
     /// A reversal that was recorded before.
     ReversedBefore,
-    /// The challenge was completed before it: no receipt, and no effect on it.
+    /// The challenge was completed before it. It gets no receipt and changes nothing.
     NotInProgress,
 }
 
 impl Challenge<'_> {
-    /// Whether every goal is reached. From then on nothing changes it any more.
+    /// Whether every goal is reached. From then on nothing changes the challenge.
     pub fn is_complete(&self) -> bool {
         self.conditions.is_reached_by(&self.tally)
     }
 
-    /// Takes one ride. A ride already recorded is recognised before it is judged, so it never
-    /// uses up a place.
+    /// Takes one ride. A ride that is recorded already is recognised before it is judged, so it never
+    /// counts twice.
     pub fn take(&mut self, ride: &Ride) -> Outcome {
         let fingerprint = ride.fingerprint();
         if let Some(recorded) = self.recorded.get(&ride.ride_id) {
@@ -402,8 +403,8 @@ impl Challenge<'_> {
         }
     }
 
-    /// Takes one reversal. A ride that was not recorded is recorded as reversed, so that it does not
-    /// count if it comes later.
+    /// Takes one reversal. A ride that is not recorded yet is recorded as reversed, so that it does not
+    /// count if it arrives later.
     pub fn take_back(&mut self, reversal: &Reversal) -> Outcome {
         let recorded = self.recorded.get_mut(&reversal.ride_id);
         if recorded

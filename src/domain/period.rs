@@ -17,15 +17,15 @@ pub const MAX_SECONDS: u64 = 366 * SECONDS_PER_DAY;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Period(u64);
 
-/// Why a text is not a [`Period`], or no duration at all.
+/// Why a text is not a [`Period`] or a duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PeriodError {
-    /// Not of the form; months, years and fractions among others.
+    /// The form is wrong. Months, years and fractions are not allowed.
     #[error(
         "must be an ISO 8601 duration of weeks, days, hours, minutes and seconds, such as P14D or PT10M"
     )]
     Form,
-    /// Above 366 days.
+    /// Longer than 366 days.
     #[error("must be at most P366D")]
     TooLong,
 }
@@ -47,7 +47,7 @@ impl Period {
 
     /// As chrono's type, for adding to an instant.
     pub fn delta(self) -> TimeDelta {
-        // At most 366 days, far inside the range.
+        // At most 366 days, which is far inside the range.
         TimeDelta::seconds(i64::try_from(self.0).unwrap_or(i64::MAX / 1_000))
     }
 
@@ -74,9 +74,9 @@ impl fmt::Display for Period {
     }
 }
 
-/// Reads weeks, days, hours, minutes and seconds, in this order, each at most once; only seconds may
-/// have a fraction, of at most nine digits, because the configuration has waits far below a second.
-/// Of any length that a [`Duration`] holds.
+/// Reads weeks, days, hours, minutes and seconds, in this order, each at most once. Only seconds may have a
+/// fraction, of at most nine digits, because some settings are far below a second. Any length that a
+/// [`Duration`] can hold is valid.
 pub fn parse_duration(text: &str) -> Result<Duration, PeriodError> {
     let rest = text.strip_prefix('P').ok_or(PeriodError::Form)?;
     let (date, time) = match rest.split_once('T') {
@@ -92,7 +92,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, PeriodError> {
     date.checked_add(time).ok_or(PeriodError::TooLong)
 }
 
-/// Reads `<number><unit>` pairs whose units come from the list, in its order, each at most once.
+/// Reads `<number><unit>` pairs. The units come from the list, in its order, each at most once.
 fn parts(mut text: &str, mut units: &[(char, u64)]) -> Result<Duration, PeriodError> {
     let mut sum = Duration::ZERO;
     while !text.is_empty() {
@@ -110,7 +110,7 @@ fn parts(mut text: &str, mut units: &[(char, u64)]) -> Result<Duration, PeriodEr
             Some(_) => return Err(PeriodError::Form),
             None => (number, 0),
         };
-        // u64's own parsing would let a plus sign through.
+        // u64's own parser would accept a plus sign.
         if whole.is_empty() || !whole.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(PeriodError::Form);
         }
@@ -132,7 +132,7 @@ fn nanos(digits: &str) -> Result<u32, PeriodError> {
         .map_err(|_| PeriodError::Form)
 }
 
-/// The shortest usual way to write it: `P14D`, `PT10M`, `PT0.2S`, `PT0S`.
+/// The shortest common form: `P14D`, `PT10M`, `PT0.2S`, `PT0S`.
 pub fn format_duration(duration: Duration) -> String {
     use fmt::Write as _;
 

@@ -14,39 +14,39 @@ use super::time_zone::TimeZone;
 
 pub use super::verdict::{Judgement, Verdict, judge};
 
-/// The most rides a promotion may ask for.
+/// The largest `target_rides`.
 pub const MAX_TARGET_RIDES: u32 = 10_000;
 
-/// The most local days a promotion may ask for.
+/// The largest `target_days`.
 const MAX_TARGET_DAYS: u32 = 366;
 
-/// The longest distance a promotion may ask for, in metres.
+/// The largest `min_distance_m`, in metres.
 const MAX_MIN_DISTANCE: i64 = 10_000_000;
 
 const SECONDS_OF_DAY: u64 = 24 * 60 * 60;
 
-/// The rules of a promotion. Only [`Conditions::from_json`] makes them, so they are always valid.
+/// The rules of a promotion. Only its readers construct it, so it is always valid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(
-    description = "The rules of a promotion. The optional ones narrow it: left out or `null`, they restrict nothing, and a ride that does not say what a narrowing asks for does not match it."
+    description = "The rules of a promotion. The optional ones narrow it: if one is left out or `null`, it restricts nothing. A ride that lacks the value which a narrowing compares does not match it."
 )]
 pub struct Conditions {
     /// How many rides complete the challenge, 1 to 10,000.
     #[schema(value_type = i32, minimum = 1, maximum = 10_000, example = 20)]
     pub target_rides: u32,
-    /// Where given, on how many local days a ride must count, too; goes with the time zone. At most
-    /// the days of `challenge_period`, rounded up, plus one.
+    /// If given, rides must also count on this many local days; requires the time zone. At most the days of
+    /// `challenge_period`, rounded up, plus one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<i32>, minimum = 1, maximum = 366, example = 5)]
     pub target_days: Option<u32>,
-    /// Where given, what the fares of the counted rides must come to, too, in cents.
+    /// If given, the fares of the counted rides must also reach this sum, in cents.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, example = 200_000)]
     pub target_amount_cents: Option<i64>,
-    /// The least fare that counts, in cents.
+    /// The lowest fare that counts, in cents.
     #[schema(minimum = 0, example = 5_000)]
     pub min_amount_cents: i64,
-    /// Where given, the shortest ride that counts, in metres.
+    /// If given, the shortest ride that counts, in metres.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 10_000_000, example = 1_000)]
     pub min_distance_m: Option<i64>,
@@ -57,31 +57,31 @@ pub struct Conditions {
     /// seconds, from `PT1S` to `P366D`; a day is 24 hours.
     #[schema(value_type = String, format = "duration", example = "P14D")]
     pub challenge_period: Period,
-    /// How long the reward may be claimed from completion, in the same form.
+    /// How long the reward can be claimed after completion, in the same form.
     #[schema(value_type = String, format = "duration", example = "P7D")]
     pub claim_period: Period,
-    /// Where given, the ride's country must be one of these.
+    /// If given, the ride's country must be one of these.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(inline, min_items = 1, example = json!(["MX"]))]
     pub country_codes: Option<Vec<CountryCode>>,
-    /// Where given, the ride's city must be one of these.
+    /// If given, the ride's city must be one of these.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(min_items = 1, example = json!([4_198]))]
     pub city_ids: Option<Vec<i64>>,
-    /// Where given, the ride's kind must be one of these.
+    /// If given, the ride's service type must be one of these.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(min_items = 1, example = json!(["city"]))]
     pub service_types: Option<Vec<String>>,
-    /// Where given, the ride must have ended in one of these windows of the week, by local time;
-    /// goes with the time zone.
+    /// If given, the ride must have ended in one of these windows of the week, by local time; requires the
+    /// time zone.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(min_items = 1, max_items = 28)]
     pub hours: Option<Vec<Window>>,
-    /// Where given, the most rides that count per local day; goes with the time zone.
+    /// If given, the most rides that count per local day; requires the time zone.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<i32>, minimum = 1, maximum = 10_000, example = 5)]
     pub max_rides_per_day: Option<u32>,
-    /// Where a day begins and ends: a time zone of the IANA database.
+    /// The time zone that decides where a local day begins and ends; a name of the IANA database.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = "time-zone", example = "America/Mexico_City")]
     pub day_boundary_timezone: Option<TimeZone>,
@@ -91,8 +91,8 @@ pub struct Conditions {
 }
 
 impl Conditions {
-    /// Reads and checks conditions, reporting everything that is wrong, each with its path under
-    /// `conditions`. Unknown fields are errors, so that no rule is silently ignored.
+    /// Reads and checks conditions. Reports all errors, each with its path under `conditions`. Unknown
+    /// fields are errors, so that no rule is silently ignored.
     pub fn from_json(value: &Value) -> Result<Self, Vec<FieldError>> {
         let mut fields = Self::fields(value)?;
         let read = Self::read(&mut fields);
@@ -102,8 +102,8 @@ impl Conditions {
         fields.finish(read)
     }
 
-    /// What holds of conditions when they are written. Frozen ones were written under the rules of
-    /// their time.
+    /// Checks that apply only to conditions that are written now. Frozen conditions were written under the
+    /// rules of their time.
     fn check_as_written(&self, fields: &mut Fields<'_>) {
         let days = self.challenge_period.seconds().div_ceil(SECONDS_OF_DAY);
         let most = days + 1;
@@ -117,8 +117,8 @@ impl Conditions {
         }
     }
 
-    /// Whether a process of a release before 0.2.0 would misjudge participations under these: it knows
-    /// neither further goals nor these narrowings nor reminders.
+    /// Whether a release before 0.2.0 would misjudge participations under these conditions, because it does
+    /// not know a further goal, narrowing or reminder that they have.
     pub fn need_finished_upgrade(&self) -> bool {
         self.has_further_goals()
             || self.min_distance_m.is_some()
@@ -126,13 +126,13 @@ impl Conditions {
             || self.reminders.is_some()
     }
 
-    /// Reads the frozen conditions of a participation, and the paths of the fields that this release
-    /// does not know, which it ignores.
+    /// Reads the frozen conditions of a participation. Returns also the paths of the fields that this
+    /// release does not know, which it ignores.
     ///
-    /// Such a field is of a later release. An upgrade writes none before every process of the
-    /// release before has gone, so this covers a forced mixture only: one row must not stop the
-    /// rides of all other clients. What is ignored can only be in the client's favour: a ride counts
-    /// that the later release would refuse.
+    /// Such a field comes from a later release. An upgrade writes none before every process of the release
+    /// before is gone, so this covers only a forced mixture: one row must not stop the rides of all other
+    /// clients. Ignoring a field can only help the client: a ride may count that the later release would not
+    /// count.
     pub fn from_frozen(value: &Value) -> Result<(Self, Vec<String>), Vec<FieldError>> {
         let mut fields = Self::fields(value)?;
         let read = Self::read(&mut fields);
@@ -140,7 +140,7 @@ impl Conditions {
         Ok((fields.finish_known(read)?, unknown))
     }
 
-    /// Whether a ride must say where it was or what kind it is to count.
+    /// Whether a ride can count only if it has a place or a service type.
     pub const fn narrows_by_place_or_service(&self) -> bool {
         self.country_codes.is_some() || self.city_ids.is_some() || self.service_types.is_some()
     }
@@ -155,7 +155,7 @@ impl Conditions {
         Ok(Fields::under("conditions.", object))
     }
 
-    /// Every field; `None` where one is wrong, which the fields then know.
+    /// Reads every field. `None` if one is wrong; `fields` then has the error.
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
         let target_rides = fields.required("target_rides", integer(1..=MAX_TARGET_RIDES.into()));
         let target_days = fields.optional("target_days", integer(1..=MAX_TARGET_DAYS.into()));
@@ -200,19 +200,19 @@ impl Conditions {
         })
     }
 
-    /// The document as it is stored and shown.
+    /// The JSON as it is stored and shown.
     pub fn to_json(&self) -> Value {
-        // A struct of texts, numbers and lists always has a JSON form.
+        // A struct of strings, numbers and lists always has a JSON form.
         serde_json::to_value(self).unwrap_or_default()
     }
 
-    /// Whether anything here goes by the rides that counted on a local day.
+    /// Whether a condition depends on the rides that counted on a local day.
     pub fn counts_days(&self) -> bool {
         self.max_rides_per_day.is_some() || self.target_days.is_some()
     }
 
-    /// The local day of a ride where [days are counted](Self::counts_days), else `None`. Ask once
-    /// and keep the answer: the rules of the zone may change.
+    /// The local day of a ride if [days are counted](Self::counts_days), else `None`. Compute it once and
+    /// store it: the rules of the time zone may change.
     pub fn day_of(&self, ride: &Ride) -> Option<NaiveDate> {
         if !self.counts_days() {
             return None;
@@ -222,7 +222,7 @@ impl Conditions {
     }
 }
 
-/// At most 10,000, see the bounds given to [`integer`].
+/// For numbers of at most 10,000, see the bounds given to [`integer`].
 fn small(number: i64) -> u32 {
     u32::try_from(number).unwrap_or(MAX_TARGET_RIDES)
 }
@@ -246,7 +246,7 @@ fn service_type(value: &Value) -> Result<String, Refusal> {
     }
 }
 
-/// Items of a narrowing; none at all would let no ride count.
+/// The items of a narrowing. With an empty list no ride could count.
 fn list<T>(
     item: impl Fn(&Value) -> Result<T, Refusal>,
 ) -> impl Fn(&Value) -> Result<Vec<T>, Refusal> {
@@ -263,9 +263,9 @@ fn list<T>(
     }
 }
 
-/// 1 to 64 printable characters (contract 4.1).
+/// Whether a text has 1 to 64 printable characters (contract 4.1).
 pub fn is_service_type(text: &str) -> bool {
-    // Every character is at least a byte, so the byte length bounds the count early.
+    // Every character has at least one byte, so the byte length bounds the count early.
     !text.is_empty()
         && text.len() <= 64 * 4
         && text.chars().count() <= 64

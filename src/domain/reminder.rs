@@ -12,7 +12,7 @@ use super::fields::{Fields, Refusal};
 use super::period::Period;
 use super::words::words;
 
-/// How many leads there may be before each deadline.
+/// The most leads before each deadline.
 pub const MAX_LEADS: usize = 5;
 
 /// The shortest lead, in seconds.
@@ -21,15 +21,15 @@ const MIN_LEAD_SECONDS: u64 = 60;
 words! {
     /// Which deadline a reminder is about.
     pub enum ReminderOf {
-        /// The challenge's: rides still have to be taken.
+        /// The challenge's deadline, while rides are still needed.
         Challenge = "CHALLENGE",
-        /// The reward's: it still has to be claimed.
+        /// The reward's deadline, while it is not claimed.
         Reward = "REWARD",
     }
 }
 
-/// How long before a deadline a client is reminded. Keeps the text of the conditions, which
-/// subscribers find in each reminder.
+/// How long before a deadline a reminder is due. It keeps the text of the conditions, which each
+/// reminder repeats.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lead {
     text: String,
@@ -37,7 +37,7 @@ pub struct Lead {
 }
 
 impl Lead {
-    /// As the conditions write it.
+    /// The text of the conditions.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -61,7 +61,7 @@ impl Serialize for Lead {
 /// The leads of a promotion, before each of its deadlines.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(
-    description = "When to remind a client of a deadline, on the topic of reminders: up to 5 leads before each, as ISO 8601 durations, `PT1M` or longer and shorter than the period that ends there. Each is published once."
+    description = "When to remind a client of a deadline, on the topic of reminders: up to 5 leads before each deadline. A lead is an ISO 8601 duration of at least `PT1M`, shorter than the period that ends at the deadline. Each is published once."
 )]
 pub struct Reminders {
     /// Before the challenge's deadline, while rides are still needed.
@@ -75,7 +75,8 @@ pub struct Reminders {
 }
 
 impl Reminders {
-    /// Reads the fields of `conditions.reminders`. A period that could not be read bounds nothing.
+    /// Reads the fields of `conditions.reminders`. A period that is `None`, because it could not be read,
+    /// bounds nothing.
     pub fn read(
         fields: &mut Fields<'_>,
         challenge_period: Option<Period>,
@@ -135,7 +136,7 @@ fn leads(
     }
 }
 
-/// The leads of a participation that are over, in seconds.
+/// The leads that are done, in seconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct Done(BTreeMap<ReminderOf, Vec<u64>>);
@@ -152,19 +153,19 @@ impl Done {
     }
 }
 
-/// What one look at a deadline's leads finds.
+/// The result of one look at a deadline's leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look<'a> {
     /// The lead to publish now, and the moment at which it was due.
     pub due: Option<(&'a Lead, Instant)>,
-    /// When to look again; `None` where no lead is to come as the deadline is.
+    /// When to look again; `None` if no further lead is due before the present deadline.
     pub next_at: Option<Instant>,
 }
 
-/// Looks which of the leads before `deadline` is due at `now`, and notes in `done` those that are
-/// over: the one that is due, longer ones that are due with it, and those whose moment lay before
-/// the window began. A lead that was due while nobody looked, up to the deadline, is not over: a
-/// later deadline may bring it back.
+/// Finds which of the leads before `deadline` is due at `now`, and marks in `done` the leads that are
+/// done: the one that is due, longer ones that are due with it, and those whose moment lies before the
+/// window began. A lead that became due and was missed until the deadline is not done: a later deadline
+/// may make it due again.
 pub fn look<'a>(
     leads: &'a [Lead],
     of: ReminderOf,
@@ -266,7 +267,7 @@ mod tests {
             (due, found.next_at)
         };
         assert_eq!(look(&mut done, 0), (None, Some(at(400))));
-        // The longest two are due.
+        // The two longest are due.
         assert_eq!(
             look(&mut done, 720),
             (Some(("PT5M", at(700))), Some(at(880)))
@@ -283,12 +284,12 @@ mod tests {
         let of = ReminderOf::Reward;
         let first = look(&leads, of, &mut done, (at(0), at(600)), at(300));
         assert_eq!(first.due.map(|(lead, _)| lead.as_str()), Some("PT5M"));
-        // Nobody looked before the deadline had passed.
+        // No look until the deadline has passed.
         let late = look(&leads, of, &mut done, (at(0), at(600)), at(600));
         assert_eq!((late.due, late.next_at), (None, None));
         let extended = look(&leads, of, &mut done, (at(0), at(1_000)), at(601));
         assert_eq!((extended.due, extended.next_at), (None, Some(at(940))));
-        // The other deadline has marks of its own.
+        // The other deadline has its own marks.
         assert!(!done.has(ReminderOf::Challenge, &leads[0]));
     }
 
@@ -301,7 +302,7 @@ mod tests {
             let found = look(&leads, of, &mut done, (at(0), at(deadline)), at(1_450));
             assert_eq!((found.due, found.next_at), (None, None));
         }
-        // One at the very beginning is not before it.
+        // A lead at the very beginning is not before it.
         let found = look(&leads, of, &mut Done::default(), (at(0), at(600)), at(0));
         assert!(found.due.is_some());
     }
@@ -316,8 +317,8 @@ mod tests {
     }
 
     proptest! {
-        /// However often and late somebody looks and whatever is extended, each lead is due at most
-        /// once, never before its moment, never at or after the deadline.
+        /// However often and late the looks are and whatever is extended, each lead is due at most once,
+        /// never before its moment, never at or after the deadline.
         #[test]
         fn each_lead_is_due_at_most_once(
             minutes in prop::collection::btree_set(1_u64..1_000, 0..5),

@@ -1,11 +1,11 @@
-//! Money and the loan terms that a participation freezes at start.
+//! Money, and the loan terms that a participation freezes at its start.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A fixed number of capital ASCII letters, as ISO codes are.
+/// A fixed number of capital ASCII letters, as in ISO codes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Code<const N: usize>([u8; N]);
 
@@ -23,7 +23,7 @@ pub struct CodeError(usize);
 impl<const N: usize> Code<N> {
     /// The letters.
     pub fn as_str(&self) -> &str {
-        // Only ASCII capitals get in, see `from_str`.
+        // Only ASCII capitals are stored, see `from_str`.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
@@ -78,7 +78,7 @@ impl<'de, const N: usize> Deserialize<'de> for Code<N> {
     }
 }
 
-/// The loan terms copied from the pre-offer into the participation at start and never changed
+/// The loan terms, copied from the pre-offer into the participation at the start and never changed
 /// after (contract 1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(
@@ -94,7 +94,7 @@ pub struct Reward {
     /// The amount's currency.
     #[schema(value_type = String, pattern = "^[A-Z]{3}$", example = "MXN")]
     pub currency_code: CurrencyCode,
-    /// As scoring wrote it; a text, because it is passed on and never calculated with.
+    /// As scoring wrote it: a string, because the service passes it on and never computes with it.
     #[schema(example = "15")]
     pub repayment_rate: String,
 }

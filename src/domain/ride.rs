@@ -1,4 +1,4 @@
-//! A completed ride, as far as promotions care.
+//! A completed ride, with the fields that promotions use.
 
 use uuid::Uuid;
 
@@ -7,51 +7,51 @@ use super::words::words;
 use super::{Instant, UserId};
 
 words! {
-    /// How a ride came to be recorded.
+    /// How a ride reached the service.
     pub enum RideSource {
         /// From the ride topic.
         Topic = "TOPIC",
-        /// An operator replayed it from the quarantine.
+        /// Replayed from the quarantine by an operator.
         Quarantine = "QUARANTINE",
-        /// An operator entered it, because it never arrived.
+        /// Entered by an operator, because its record never arrived.
         Operator = "OPERATOR",
     }
 }
 
-/// A valid ride-completed event (contract 4.1); whoever makes one has checked every field.
+/// A valid ride-completed event (contract 4.1). Its creator has checked every field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ride {
-    /// Names the ride; under two clients it is two rides.
+    /// Identifies the ride within its client; the same id under two clients is two rides.
     pub ride_id: Uuid,
-    /// Who rode.
+    /// The client.
     pub user_id: UserId,
-    /// When the ride ended; rides are judged by this, not by when they arrive.
+    /// When the ride ended. Rides are judged by this, not by when they arrive.
     pub completed_at: Instant,
     /// The fare, at least 0.
     pub amount_cents: i64,
     /// The fare's currency.
     pub currency_code: CurrencyCode,
-    /// Where, if known.
+    /// The country, if known.
     pub country_code: Option<CountryCode>,
-    /// Where, if known; at least 0.
+    /// The city, if known; at least 0.
     pub city_id: Option<i64>,
-    /// What kind, if known; 1 to 64 printable characters.
+    /// The service type, if known; 1 to 64 printable characters.
     pub service_type: Option<Box<str>>,
-    /// How far, in metres, if known; at least 0.
+    /// The distance in metres, if known; at least 0.
     pub distance_m: Option<i64>,
 }
 
-/// The platform took a ride back: cancelled afterwards, refunded, or fraud (contract 4.1, "Reversed
-/// rides").
+/// The platform takes a ride back: it was cancelled afterwards, refunded, or fraud (contract 4.1,
+/// "Reversed rides").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reversal {
     /// The ride.
     pub ride_id: Uuid,
-    /// Who rode.
+    /// The client.
     pub user_id: UserId,
 }
 
-/// What a record of the ride topic says.
+/// A valid record of the ride topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RideRecord {
     /// A ride was completed.
@@ -61,7 +61,7 @@ pub enum RideRecord {
 }
 
 impl RideRecord {
-    /// Whose ride it is.
+    /// The client of the ride.
     pub const fn user_id(&self) -> UserId {
         match self {
             Self::Completed(ride) => ride.user_id,
@@ -69,7 +69,7 @@ impl RideRecord {
         }
     }
 
-    /// Which ride it is.
+    /// The ride.
     pub const fn ride_id(&self) -> Uuid {
         match self {
             Self::Completed(ride) => ride.ride_id,
@@ -79,7 +79,7 @@ impl RideRecord {
 }
 
 impl Ride {
-    /// A ride that says no more than it must.
+    /// A ride with the required fields only.
     pub const fn new(
         ride_id: Uuid,
         user_id: UserId,
@@ -100,15 +100,15 @@ impl Ride {
         }
     }
 
-    /// A number for what the ride says beside its id and client: equal rides have equal
-    /// fingerprints, in every release, because they are stored on receipts. FNV-1a, 64 bits.
+    /// A hash of all fields except id and client: FNV-1a, 64 bits. Receipts store it, so equal rides have
+    /// equal fingerprints in every release.
     ///
-    /// It is append-only. An optional field that is added later is written after all others, under a
-    /// tag of its own from 2 to 31 (a service type has no such character, so nothing is read two
-    /// ways), and only where the ride says it: `if let Some(x) { hash.write(&[2]); … }`. So the
-    /// fingerprint of a ride that does not say it stays what receipts have stored.
+    /// It is append-only. An optional field that is added later is written after all others, under a tag of
+    /// its own from 2 to 31 (a service type has no such character, so the bytes stay unambiguous), and only
+    /// if the ride has it: `if let Some(x) { hash.write(&[2]); … }`. So the fingerprint of a ride without the
+    /// field stays the one that receipts have stored.
     pub fn fingerprint(&self) -> i64 {
-        // All of them by name, so that a field to come is not forgotten here.
+        // All fields are named, so that a later field is not forgotten here.
         let Self {
             ride_id: _,
             user_id: _,
@@ -124,7 +124,7 @@ impl Ride {
         hash.write(&completed_at.timestamp_millis().to_le_bytes());
         hash.write(&amount_cents.to_le_bytes());
         hash.write(currency_code.as_str().as_bytes());
-        // A tag before each optional field keeps "absent" apart from every value.
+        // A tag before each optional field distinguishes "absent" from every value.
         match country_code {
             None => hash.write(&[0]),
             Some(country) => {
@@ -154,7 +154,7 @@ impl Ride {
     }
 }
 
-/// FNV-1a, 64 bits: for numbers that are stored and must be the same in every release.
+/// FNV-1a, 64 bits: for stored hashes, which must be the same in every release.
 pub(super) struct Fnv1a(u64);
 
 impl Fnv1a {
@@ -177,7 +177,7 @@ impl Fnv1a {
 mod tests {
     use super::*;
 
-    /// What the first release stored. A redelivery must be recognised whatever fields have come
+    /// The values of the first release. A redelivered ride must be recognised although fields were added
     /// since.
     #[test]
     fn fingerprints_are_those_that_receipts_have_stored() {

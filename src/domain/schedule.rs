@@ -2,12 +2,12 @@
 
 use super::Instant;
 
-/// The half-open interval in which starts are possible. It ends no challenge that was started.
+/// The half-open interval in which starts are possible. Its end does not end a started challenge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Schedule {
-    /// From here on; `None` for no beginning.
+    /// The start of the interval; `None` if it has none.
     pub opens_at: Option<Instant>,
-    /// Until here, exclusive; `None` for no end.
+    /// The end, exclusive; `None` if it has none.
     pub closes_at: Option<Instant>,
 }
 
@@ -18,7 +18,7 @@ impl Schedule {
             && self.closes_at.is_none_or(|closes_at| now < closes_at)
     }
 
-    /// Whether there is a moment at which it is open.
+    /// Whether it is open at any moment.
     pub fn is_possible(&self) -> bool {
         self.opens_at
             .zip(self.closes_at)

@@ -3,9 +3,9 @@
 use super::words::words;
 
 words! {
-    /// Where a split stands.
+    /// The status of a split.
     pub enum SplitStatus {
-        /// The client may be shown the promotion; ends by the clock, written or not.
+        /// The promotion can be shown to the client. It ends by the clock, recorded or not.
         Active = "ACTIVE",
         /// Its reward was accepted.
         Used = "USED",
@@ -15,16 +15,16 @@ words! {
 }
 
 words! {
-    /// What accepting does where the client's active split has gone by then.
+    /// What accepting does if the client's active split does not exist any more.
     pub enum MissingSplit {
-        /// One is made from the frozen reward.
+        /// A split is created from the frozen reward.
         Create = "create",
-        /// It is refused with `split-missing`.
+        /// The response is the error `split-missing`.
         Reject = "reject",
     }
 }
 
 impl MissingSplit {
-    /// Where a promotion does not say.
+    /// The default of a promotion.
     pub const DEFAULT: Self = Self::Create;
 }

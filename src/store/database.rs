@@ -1,12 +1,12 @@
-//! Whole databases on a server: the demo makes one for itself and removes it.
+//! Creates and removes whole databases; the demo uses one of its own.
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
-/// Makes a database on the server of `url`, connected to by that URL's own database. Only names of
-/// small letters, digits and underscores.
+/// Creates a database on the server of `url`, through the database that the URL names. The name may have
+/// only lower-case letters, digits and underscores.
 pub async fn create(url: &str, name: &str) -> sqlx::Result<()> {
-    // From template0, so that it is empty whatever the server's operators put into template1.
+    // From template0, so that it is empty whatever the server's operators added to template1.
     execute(
         url,
         format!("create database {} template template0", checked(name)?),
@@ -14,7 +14,7 @@ pub async fn create(url: &str, name: &str) -> sqlx::Result<()> {
     .await
 }
 
-/// Removes a database and cuts off whoever is connected to it.
+/// Removes a database and closes all connections to it.
 pub async fn remove(url: &str, name: &str) -> sqlx::Result<()> {
     execute(
         url,
@@ -25,7 +25,7 @@ pub async fn remove(url: &str, name: &str) -> sqlx::Result<()> {
 
 /// The URL of another database on the same server.
 pub fn with_name(url: &str, name: &str) -> sqlx::Result<String> {
-    // Checks the URL the way everything else reads it; the rest is text.
+    // sqlx checks the URL as for every connection; the rest is text.
     url.parse::<PgConnectOptions>()?;
     let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
     let (address, query) = match rest.split_once('?') {
@@ -35,7 +35,7 @@ pub fn with_name(url: &str, name: &str) -> sqlx::Result<String> {
     let authority = address
         .split_once('/')
         .map_or(address, |(before, _)| before);
-    // These would name the database once more.
+    // These parameters would name the database again.
     let query: String = query
         .into_iter()
         .flat_map(|query| query.split('&'))
@@ -52,7 +52,7 @@ fn checked(name: &str) -> sqlx::Result<&str> {
         Ok(name)
     } else {
         Err(sqlx::Error::Configuration(
-            format!("{name:?} is no name for a database here").into(),
+            format!("{name:?} is not a valid name of a database here").into(),
         ))
     }
 }
@@ -60,7 +60,7 @@ fn checked(name: &str) -> sqlx::Result<&str> {
 async fn execute(url: &str, statement: String) -> sqlx::Result<()> {
     let options: PgConnectOptions = url.parse()?;
     let mut connection: PgConnection = options.connect().await?;
-    // A name cannot be bound; it was checked.
+    // A name cannot be a parameter; it was checked.
     sqlx::raw_sql(AssertSqlSafe(statement))
         .execute(&mut connection)
         .await?;

@@ -1,4 +1,4 @@
-//! Ending a participation before its time: the client quits, or an operator cancels it (contract 2,
+//! Ends a participation before its deadline: the client quits, or an operator cancels it (contract 2,
 //! Deadlines and exceptions).
 
 use serde_json::json;
@@ -14,35 +14,35 @@ use crate::domain::split::SplitStatus;
 use crate::domain::{PromotionId, UserId};
 use crate::wire::promotion_status::EventType;
 
-/// What came of quitting.
+/// The result of quitting.
 #[derive(Clone, Debug)]
 pub enum Quit {
-    /// It is over because the client quit.
+    /// The challenge is over because the client quit.
     Quit {
         /// The participation.
         participation: Stored,
-        /// The client quit earlier.
+        /// Whether the client quit earlier.
         repeated: bool,
     },
     /// The challenge is not in progress.
     NotInProgress,
-    /// The client does not take part.
+    /// The client does not participate.
     NotParticipating,
 }
 
-/// What came of cancelling.
+/// The result of cancelling.
 #[derive(Clone, Debug)]
 pub enum Cancelled {
-    /// It is over because an operator cancelled it now.
+    /// An operator cancelled the participation now.
     Cancelled(Stored),
-    /// It is neither in progress nor a reward that can still be accepted.
+    /// It is not in progress, and it has no reward that can still be accepted.
     NotLive,
-    /// The client does not take part.
+    /// The client does not participate.
     NotParticipating,
 }
 
 impl Store {
-    /// The client quits a challenge that is in progress. Quitting again finds what the first did.
+    /// The client quits a challenge that is in progress. A repeat returns the result of the first call.
     pub async fn quit(
         &self,
         user_id: UserId,
@@ -82,7 +82,7 @@ impl Store {
         .await
     }
 
-    /// An operator ends a participation that is live. The audit has the reason.
+    /// An operator cancels a live participation. The audit records the reason.
     pub async fn cancel(
         &self,
         user_id: UserId,
@@ -114,7 +114,7 @@ impl Store {
     }
 }
 
-/// The release before does not read these reasons.
+/// The release before does not know these reasons.
 fn require(is_finished: bool) -> Result<()> {
     if is_finished {
         Ok(())
@@ -123,10 +123,10 @@ fn require(is_finished: bool) -> Result<()> {
     }
 }
 
-/// A participation under its row lock, read after it.
+/// A participation whose row is locked, read after the lock.
 struct Locked {
     found: Stored,
-    /// Its promotion counts the use of its budget.
+    /// Whether its promotion counts the use of its budget.
     has_budget_use: bool,
 }
 
@@ -155,8 +155,8 @@ async fn lock(
     }))
 }
 
-/// Ends the participation: its split, its status, acknowledged at once, and its event. Returns it with
-/// what the caller has to give back of the budget at the end of the transaction.
+/// Ends the participation: its split, its status (acknowledged at once), and its event. Returns it with what
+/// the caller must give back of the budget at the end of the transaction.
 async fn end(
     connection: &mut PgConnection,
     locked: Locked,
@@ -207,7 +207,7 @@ async fn end(
     .await?;
     let Some(ended) = load(connection, user_id, promotion_id).await? else {
         return Err(StoreError::Corrupt(format!(
-            "participation ({user_id}, {promotion_id}) vanished while it was ended"
+            "participation ({user_id}, {promotion_id}) disappeared while it was ended"
         )));
     };
     let mut released = Released::default();

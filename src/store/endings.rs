@@ -1,13 +1,13 @@
-//! Which participations ended since the last call, through any process. The result is exact,
-//! because it uses Postgres' own snapshots.
+//! Which participations ended since the last call, through any process. The result is exact, because it uses
+//! Postgres' own snapshots.
 
 use sqlx::postgres::PgConnection;
 
 use super::{Result, Store};
 use crate::domain::{PromotionId, UserId};
 
-/// A database session that reports terminal transitions. It must be given up at its first error. A
-/// new one knows nothing of earlier transitions.
+/// A database session that reports terminal transitions. After its first error it must be dropped. A new
+/// one does not know earlier transitions.
 #[derive(Debug)]
 pub struct EndingFeed {
     connection: PgConnection,
@@ -28,11 +28,11 @@ impl EndingFeed {
     /// The participations that were committed as `REWARDED` or `EXPIRED` since the last call. It
     /// contains every transition that was confirmed before this call.
     pub async fn next(&mut self) -> Result<Vec<(UserId, PromotionId)>> {
-        // A snapshot hides exactly the transactions from its xmax on and those in its list. The
-        // query asks for these, and not from its xmin on, so that one open transaction does not
-        // cause all later ones to be read again and again. The ranges are ordered, so that the
-        // planner uses this index in any state of the table. It is one statement, so that the new
-        // snapshot is the one with which the rows were read.
+        // A snapshot hides exactly the transactions from its xmax on and those in its list. The query
+        // asks for these, not for all from its xmin on; otherwise one open transaction would make it
+        // read all later ones at every call. The ranges are ordered, so that the planner uses this index
+        // in any state of the table. It is one statement, so that the new snapshot is the one with which
+        // the rows were read.
         let news = sqlx::query!(
             r#"select pg_current_snapshot()::text as "snapshot!", array_agg(user_id) as users, array_agg(promotion_id) as promotions
                  from ((select user_id, promotion_id from promotion_user

@@ -1,5 +1,5 @@
-//! Erasing a client: everything of theirs in one transaction, a tombstone for each of their keys in
-//! the status topic, and an entry in the ledger that outlives a restore (contract 9).
+//! Erases a client: all rows of the client in one transaction, a tombstone for each of their keys in the
+//! status topic, and an entry in the ledger that survives a restore (contract 9).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,13 +18,13 @@ use crate::domain::reward::Reward;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::wire::erasure::{ErasedLoan, Erasure};
 
-/// How many quarantined records are looked through at once; each may be large.
+/// How many quarantined records are searched at once; each may be large.
 const QUARANTINE_PAGE: i64 = 50;
 
 /// How many clients of one table are compared with the ledger at once.
 const CLIENT_PAGE: i64 = 5_000;
 
-/// `erase.secret`, and what it makes of a client's id.
+/// The key made of `erase.secret`. It turns a client's id into the name in the ledger.
 pub struct ErasureKey {
     key: EncodingKey,
     id: String,
@@ -47,12 +47,12 @@ impl ErasureKey {
         })
     }
 
-    /// Tells this key from others and nothing more.
+    /// Identifies this key without revealing it.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// What a client is called in the ledger.
+    /// The client's name in the ledger.
     pub fn client(&self, user_id: UserId) -> Result<String> {
         hmac(&self.key, &format!("ride-promo client {user_id}"))
     }
@@ -69,30 +69,30 @@ fn hmac(key: &EncodingKey, text: &str) -> Result<String> {
 pub struct Order {
     /// The client.
     pub user_id: UserId,
-    /// What is to become of the loan of a client who was rewarded.
+    /// What to do with the loan of a client who was rewarded.
     pub loan: Option<ErasedLoan>,
-    /// The ledger's entry, published already.
+    /// The ledger's entry, which is published already.
     pub entry: Erasure,
-    /// Records of the quarantine without a known client whose bytes name this one.
+    /// Quarantined records without a known client whose bytes name this client.
     pub naming: Vec<Uuid>,
-    /// Who orders it, for the audit.
+    /// The operator, for the audit.
     pub author: Author,
-    /// Why, for the audit.
+    /// The reason, for the audit.
     pub reason: String,
 }
 
-/// What came of an order.
+/// The result of an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Erased {
-    /// It is done.
+    /// The client was erased.
     Done(Removed),
-    /// The client was rewarded, and the order does not say what is to become of the loan.
+    /// The client was rewarded, and the order does not say what to do with the loan.
     LoanUndecided,
-    /// The client was rewarded after the ledger's entry was published: order again.
+    /// The client was rewarded after the ledger's entry was published. The order must be repeated.
     RewardedMeanwhile,
 }
 
-/// What was removed, in rows.
+/// The number of rows that were removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Removed {
     /// Participations.
@@ -107,7 +107,7 @@ pub struct Removed {
     pub applications: u64,
     /// Quarantined records.
     pub quarantined: u64,
-    /// Entries of the audit whose content named the client.
+    /// Audit entries whose content named the client.
     pub audit_entries: u64,
     /// Keys that got a tombstone in the status topic.
     pub tombstones: u64,
@@ -116,13 +116,13 @@ pub struct Removed {
 }
 
 impl Store {
-    /// This store with the key of `erase.secret`, which recognises clients who were erased.
+    /// This store with the key of `erase.secret`, so that it recognises erased clients.
     pub fn with_erasure_key(mut self, key: Option<ErasureKey>) -> Self {
         self.erasure_key = key.map(std::sync::Arc::new);
         self
     }
 
-    /// What the client is called in the ledger, where there is a key.
+    /// The client's name in the ledger, if there is a key.
     pub(super) fn erased_name(&self, user_id: UserId) -> Result<Option<String>> {
         self.erasure_key
             .as_ref()
@@ -130,8 +130,8 @@ impl Store {
             .transpose()
     }
 
-    /// The number of rewarded clients in the ledger whom this store's key cannot recognise: they
-    /// would be taken for strangers.
+    /// The number of rewarded clients in the ledger whom this store's key cannot recognise. They would
+    /// count as new clients.
     pub async fn unrecognised_erasures(&self) -> Result<i64> {
         let key_id = self.erasure_key.as_ref().map(|key| key.id().to_owned());
         Ok(sqlx::query_scalar!(
@@ -142,7 +142,7 @@ impl Store {
         .await?)
     }
 
-    /// Whether the client was ever rewarded, as far as this database knows.
+    /// Whether the client was ever rewarded, according to this database.
     pub async fn was_rewarded(&self, user_id: UserId) -> Result<bool> {
         let mut connection = self.acquire().await?;
         was_rewarded(&mut connection, user_id).await
@@ -160,7 +160,7 @@ impl Store {
         .await?)
     }
 
-    /// Records of the quarantine without a known client whose bytes name this one.
+    /// Quarantined records without a known client whose bytes name this client.
     pub async fn quarantined_naming(&self, user_id: UserId) -> Result<Vec<Uuid>> {
         let mut found = Vec::new();
         let mut after = Uuid::nil();
@@ -185,7 +185,7 @@ impl Store {
         }
     }
 
-    /// Erases the client, if the order says all it must. Erasing again removes what has come since.
+    /// Erases the client, if the order is complete. Erasing again removes what was added since.
     pub async fn erase(&self, order: Order) -> Result<Erased> {
         self.require_finished_upgrade().await?;
         self.run_tx("erase", move |connection| {
@@ -195,7 +195,7 @@ impl Store {
         .await
     }
 
-    /// Enters erasures that are known from elsewhere, in one transaction.
+    /// Records erasures that are known from the ledger topic, in one transaction.
     pub async fn enter_erasures(&self, entries: Vec<Erasure>) -> Result<()> {
         self.require_finished_upgrade().await?;
         self.run_tx("enter_erasures", move |connection| {
@@ -210,7 +210,7 @@ impl Store {
         .await
     }
 
-    /// Which of these erasures the table has.
+    /// Which of these erasures the table contains.
     pub async fn known_erasures(&self, ids: &[Uuid]) -> Result<BTreeSet<Uuid>> {
         let known = sqlx::query_scalar!(
             "select erasure_id from erasure where erasure_id = any($1)",
@@ -221,8 +221,8 @@ impl Store {
         Ok(known.into_iter().collect())
     }
 
-    /// The clients with anything in this database who are among `wanted`, by what the ledger calls
-    /// them. Reads every client's id once, in pages.
+    /// The clients with data in this database whose names in the ledger are among `wanted`. Reads every
+    /// client's id once, in pages.
     pub async fn find_clients(
         &self,
         key: &ErasureKey,
@@ -273,7 +273,7 @@ impl Store {
     }
 }
 
-/// The tables that hold clients of their own.
+/// The tables with data of clients.
 #[derive(Clone, Copy, Debug)]
 enum Holder {
     Participations,
@@ -291,8 +291,8 @@ impl Holder {
     ];
 }
 
-/// Whether the client counts as rewarded for a reason that no participation here shows: a reward
-/// that only the status topic knows is held for review, or the client was erased after a reward.
+/// Whether the client counts as rewarded although no participation here shows it: a reward that only the
+/// status topic has is held for review, or the client was erased after a reward.
 pub(super) async fn rewarded_elsewhere(
     connection: &mut PgConnection,
     user_id: UserId,
@@ -352,7 +352,7 @@ async fn erase(connection: &mut PgConnection, order: &Order) -> Result<Erased> {
     }
     let (keys, counted) = remove_participations(connection, user_id, keep, &mut removed).await?;
     remove_the_rest(connection, order, &mut removed).await?;
-    // After what of these keys is on its way to the topic: the relay publishes by id.
+    // After the events of these keys that wait in the outbox: the relay publishes in the order of ids.
     removed.tombstones = enqueue_tombstones(connection, user_id, &keys).await?;
     scrub_audit(connection, user_id, &mut removed).await?;
     enter(connection, &order.entry).await?;
@@ -365,7 +365,7 @@ async fn erase(connection: &mut PgConnection, order: &Order) -> Result<Erased> {
     Ok(Erased::Done(removed))
 }
 
-/// The application and what belongs to it; the split goes with the others.
+/// Removes the application and its rows; the split is removed with the others.
 async fn remove_origination(
     connection: &mut PgConnection,
     user_id: UserId,
@@ -384,9 +384,9 @@ async fn remove_origination(
     Ok(())
 }
 
-/// The participations but for a rewarded one that is kept, with their receipts, their splits, what
-/// of them waits to be published, and what is noted of those that were lost. Returns their keys'
-/// promotions, and the participation that is in use of a budget.
+/// Removes the participations, except a rewarded one that is kept, with their receipts, their splits, their
+/// waiting events, and the records of lost ones. Returns their promotions, and the participation that uses a
+/// budget.
 async fn remove_participations(
     connection: &mut PgConnection,
     user_id: UserId,
@@ -404,7 +404,7 @@ async fn remove_participations(
     )
     .execute(&mut *connection)
     .await?;
-    // An order that names the client; there is nothing left that it could extend.
+    // An extension of this client alone; it has nothing left to extend.
     sqlx::query!("delete from extension where user_id = $1", user_id)
         .execute(&mut *connection)
         .await?;
@@ -457,7 +457,7 @@ async fn remove_participations(
         .fetch_all(&mut *connection)
         .await?,
     );
-    // What a relay has read already is published before the tombstone.
+    // Events that a relay has read already are published before the tombstone.
     promotions.extend(
         sqlx::query_scalar!(
             "delete from event_outbox e
@@ -480,9 +480,9 @@ async fn remove_participations(
     Ok((promotions.into_iter().collect(), counted))
 }
 
-/// What is noted beside participations that are gone.
+/// Removes the rows about participations that are gone.
 async fn remove_notes(connection: &mut PgConnection, user_id: UserId) -> Result<()> {
-    // After the participations, whose row locks guard it.
+    // After the participations, whose row locks guard these rows.
     sqlx::query!(
         "delete from participation_reminder n
           where n.user_id = $1
@@ -502,7 +502,7 @@ async fn remove_notes(connection: &mut PgConnection, user_id: UserId) -> Result<
     Ok(())
 }
 
-/// Pre-offers and quarantined records.
+/// Removes pre-offers and quarantined records.
 async fn remove_the_rest(
     connection: &mut PgConnection,
     order: &Order,
@@ -523,7 +523,7 @@ async fn remove_the_rest(
     .execute(&mut *connection)
     .await?
     .rows_affected();
-    // The body decides whose ride it is; the key may still name this client.
+    // The body decides the client of a record; the key of another client's record may name this one.
     sqlx::query!(
         "update quarantined_ride set key = null where key = convert_to(($1::bigint)::text, 'UTF8')",
         user_id
@@ -533,7 +533,7 @@ async fn remove_the_rest(
     Ok(())
 }
 
-/// Entries of the audit keep actor, moment and call; what names the client goes.
+/// Audit entries keep operator, time and call; content that names the client is removed.
 async fn scrub_audit(
     connection: &mut PgConnection,
     user_id: UserId,
@@ -566,7 +566,7 @@ async fn scrub_audit(
     Ok(())
 }
 
-/// Enters an erasure. One who was once rewarded stays so, whatever comes later.
+/// Records an erasure. Once it says that the client was rewarded, later ones keep that.
 async fn enter(connection: &mut PgConnection, entry: &Erasure) -> Result<()> {
     let erased_at: Instant = entry.erased_at;
     sqlx::query!(
@@ -586,8 +586,8 @@ async fn enter(connection: &mut PgConnection, entry: &Erasure) -> Result<()> {
     Ok(())
 }
 
-/// Whether these bytes, of which no client could be told, name this one: by the number after a
-/// `user_id`, or, where they have no such field, anywhere as a number of its own.
+/// Whether these bytes, in which no client could be read, name this client: by the number after a `user_id`,
+/// or, if they have no such field, by a number of its own anywhere.
 fn names(bytes: &[u8], user_id: UserId) -> bool {
     const FIELD: &[u8] = b"user_id";
     let id = user_id.to_string();
@@ -615,7 +615,7 @@ fn names(bytes: &[u8], user_id: UserId) -> bool {
         })
 }
 
-/// Whether the bytes begin with this number, whole.
+/// Whether the bytes begin with exactly this number.
 fn is_number(bytes: &[u8], id: &[u8]) -> bool {
     bytes.strip_prefix(id).is_some_and(|rest| {
         rest.first()

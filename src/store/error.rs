@@ -4,67 +4,67 @@ use super::identity::OtherServer;
 use super::upgrade::GATED_RELEASE;
 use crate::postgres::NoServer;
 
-/// Why a call to the store failed. What callers branch on are their own outcomes; this is what
-/// they do not expect.
+/// Why a call to the store failed. Results that callers branch on are in their own types; these are the
+/// unexpected ones.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Postgres is away, overloaded, or takes no writes: trying again later may work, and whether
-    /// the effect is there is unknown.
+    /// Postgres is unavailable, overloaded, or does not accept writes. Another try may work. Whether this
+    /// one took effect is unknown.
     #[error("postgres is unavailable: {0}")]
     Unavailable(#[source] sqlx::Error),
-    /// No host takes a session that can write; nothing was done.
+    /// No host accepts a session that can write; nothing was done.
     #[error("postgres is unavailable: {0}")]
     NoServer(NoServer),
     /// The database is on a server that no operator has accepted; nothing was done.
     #[error(transparent)]
     OtherServer(#[from] OtherServer),
-    /// A statement or a row is wrong: a bug, or a schema that is not ours.
-    #[error("postgres refused: {0}")]
+    /// A statement or a row is wrong: a bug, or a schema of another service.
+    #[error("postgres reported an error: {0}")]
     Unexpected(#[source] sqlx::Error),
-    /// A stored value is not one we could have written.
+    /// A stored value is not one that this service writes.
     #[error("stored data is broken: {0}")]
     Corrupt(String),
-    /// It would write what the release before cannot read, and the upgrade is not finished.
+    /// The release before could not read what would be written, and the upgrade is not finished.
     #[error(
         "the upgrade to {GATED_RELEASE} is not finished: stop every process of an older release, then run `ride-promo migrate --finish`"
     )]
     UpgradeUnfinished,
-    /// What was to be changed is not what the caller saw; nothing was done.
+    /// The resource is not in the state that the caller saw; nothing was done.
     #[error("the precondition does not hold")]
     PreconditionFailed,
-    /// The last statement of a start found that its reward no longer fits in the promotion's budget;
-    /// everything before it is rolled back. [`Store::start`](super::Store::start) makes a reason of it.
+    /// The last statement of a start found that its reward does not fit in the promotion's budget any more.
+    /// Everything before it is rolled back. [`Store::start`](super::Store::start) returns it as a reason.
     #[error("the promotion's budget is exhausted")]
     BudgetExhausted,
-    /// The task that ran the transaction died.
-    #[error("the transaction's task died: {0}")]
+    /// The task that ran the transaction panicked or was aborted.
+    #[error("the transaction's task ended: {0}")]
     Task(#[from] tokio::task::JoinError),
 }
 
 /// The result of a call to the store.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// SQLSTATEs, or classes of them, that say that the server is unavailable and not that the statement
-/// is wrong. Commands answer 503, ingest keeps its batch, and the session is not used again.
+/// SQLSTATEs, or classes of them, which mean that the server is unavailable, not that the statement is
+/// wrong. Calls return 503, ingest keeps its batch, and the session is closed.
 ///
 /// | code | when |
 /// | --- | --- |
-/// | 08 | a connection is lost; 08P01 also for whatever PgBouncer has to say |
+/// | 08 | a connection is lost; 08P01 also for every message of PgBouncer |
 /// | 0A000 of `RevalidateCachedQuery` | a migration changed a table under a prepared statement |
 /// | 25006 | the server became a standby, or its transactions were made read-only |
-/// | 25P03, 25P04 | a transaction ran out of time |
-/// | 26000, 42P05 | a proxy began to hand out another session's statements |
+/// | 25P03, 25P04 | a transaction reached its timeout |
+/// | 26000, 42P05 | a proxy began to return another session's prepared statements |
 /// | 28000, 28P01 | the role or its password was changed; `DATABASE_URL_FILE` is read again |
-/// | 3D000 | the database is being restored under its name |
-/// | 40 | a conflict that was tried again, also one with a standby's recovery |
-/// | 53 | the disk is full (53100), no memory (53200), no connection to spare (53300) |
-/// | 55 | a lock is not to be had in time; recovery is in progress (55000) |
+/// | 3D000 | the database does not exist while it is being restored |
+/// | 40 | a conflict that was tried again, also a conflict with a standby's recovery |
+/// | 53 | the disk is full (53100), no memory (53200), no connection left (53300) |
+/// | 55 | a lock was not available in time; recovery is in progress (55000) |
 /// | 57 | shut down, crashed, starting up, statement timeout (57014), database dropped |
 /// | 58 | the server's file system fails; PgBouncer's own failures |
 ///
-/// Anything else is a bug or a schema that is not ours, and answers 500: 22 and 23 (a value or a
-/// constraint), 42501 and 42P01 (a right or a table is missing), 54 (a limit), F0, P0, XX (the server's
-/// configuration, functions, or data are broken).
+/// All others mean a bug or a wrong schema and return 500: 22 and 23 (a value or a constraint), 42501 and
+/// 42P01 (a right or a table is missing), 54 (a limit), F0, P0, XX (the server's configuration, functions, or
+/// data are broken).
 const UNAVAILABLE: [&str; 14] = [
     "08", "25006", "25P03", "25P04", "26000", "28000", "28P01", "3D000", "40", "42P05", "53", "55",
     "57", "58",
@@ -113,12 +113,12 @@ impl From<NoServer> for StoreError {
 }
 
 impl StoreError {
-    /// Trying again later may work, without any change here.
+    /// Whether another try may work without a change here.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::NoServer(_))
     }
 
-    /// The SQLSTATE, where Postgres gave one.
+    /// The SQLSTATE, if Postgres returned one.
     pub fn code(&self) -> Option<String> {
         let error = match self {
             Self::Unavailable(error) | Self::Unexpected(error) => error,
@@ -134,12 +134,12 @@ impl StoreError {
         Some(code.into_owned())
     }
 
-    /// A serialization failure or a deadlock: the same transaction may go through now.
+    /// Whether it is a serialization failure or a deadlock; the same transaction may succeed now.
     pub(super) fn is_conflict(&self) -> bool {
         matches!(self.code().as_deref(), Some("40001" | "40P01"))
     }
 
-    /// Postgres answered, or began to and took too long: it may take less at once.
+    /// Whether Postgres worked on the statement but may not manage so much at once.
     pub fn may_be_too_much(&self) -> bool {
         match self {
             Self::Unexpected(_) | Self::Corrupt(_) | Self::Task(_) => true,
@@ -156,7 +156,7 @@ impl StoreError {
         }
     }
 
-    /// A unique index by that name refused a row.
+    /// Whether the unique index of this name rejected a row.
     pub fn is_duplicate_of(&self, constraint: &str) -> bool {
         let (Self::Unavailable(error) | Self::Unexpected(error)) = self else {
             return false;
@@ -167,12 +167,12 @@ impl StoreError {
     }
 }
 
-/// The answer did not come in time.
+/// No response arrived in time.
 pub(super) fn timed_out() -> StoreError {
     StoreError::Unavailable(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))
 }
 
-/// The session is on a server that takes no writes, or its transactions are read-only.
+/// The session is on a server that does not accept writes, or its transactions are read-only.
 pub(super) fn not_writable() -> StoreError {
     let text = "the session is on a standby, or read-only";
     StoreError::Unavailable(sqlx::Error::Protocol(text.to_owned()))

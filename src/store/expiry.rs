@@ -1,4 +1,4 @@
-//! Expiring what has run out, in bounded batches under the participations' row locks.
+//! Expires challenges and rewards, in bounded batches under the participations' row locks.
 
 use sqlx::PgConnection;
 use sqlx::types::Json;
@@ -14,7 +14,7 @@ use crate::domain::split::SplitStatus;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::wire::promotion_status::EventType;
 
-/// How many participations are past their deadline and not expired, by what holds them.
+/// How many participations are past their deadline and not expired, by the cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HeldBack {
     /// It is not proven that every ride was read.
@@ -23,7 +23,7 @@ pub struct HeldBack {
     pub by_quarantine: i64,
 }
 
-/// The deadlines that are looked at: bound values, so that an index gives these rows only.
+/// A range of deadlines. Its bounds are parameters, so that an index returns only these rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Later than this.
@@ -33,15 +33,15 @@ pub struct Window {
 }
 
 impl Store {
-    /// Expires challenges whose deadline is in `window`, up to whose end the caller has proven that
-    /// every ride was applied. One whose client has an open quarantined ride received since the start
-    /// is left. Returns how many expired; fewer than `limit` means that none is left.
+    /// Expires challenges whose deadline is in `window`. The caller has proven that every ride up to the end of
+    /// `window` was applied. A challenge is skipped if its client has an open quarantined ride received since
+    /// the start. Returns how many expired; fewer than `limit` means that none is left.
     pub async fn expire_challenges(&self, window: Window, limit: i64) -> Result<u64> {
         self.run_tx("expire_challenges", move |connection| {
             Box::pin(async move {
                 identity::ensure_accepted(connection).await?;
-                // After the positions (the caller read them) and before the locks: a ride that is
-                // quarantined later than this was published after the proof.
+                // After the positions (which the caller read) and before the locks: a ride that is
+                // quarantined later was published after the proof.
                 let candidates = sqlx::query!(
                     "select p.user_id, p.promotion_id from promotion_user p
                       where p.status = 'IN_PROGRESS' and p.challenge_deadline > $1 and p.challenge_deadline <= $2
@@ -64,7 +64,7 @@ impl Store {
         .await
     }
 
-    /// Expires rewards whose deadline is in `window`, which ends in the past of the database's clock.
+    /// Expires rewards whose deadline is in `window`, which must end in the past of the database's clock.
     /// Returns how many expired; fewer than `limit` means that none is left.
     pub async fn expire_rewards(&self, window: Window, limit: i64) -> Result<u64> {
         self.run_tx("expire_rewards", move |connection| {
@@ -93,7 +93,7 @@ impl Store {
         .await
     }
 
-    /// What is past `due` (the deadline plus the allowed lateness) and still in progress.
+    /// Counts what is past `due` (the deadline plus the allowed lateness) and still in progress.
     pub async fn held_back(&self, due: Instant) -> Result<HeldBack> {
         let row = sqlx::query!(
             r#"select count(*) filter (where held) as "by_quarantine!", count(*) filter (where not held) as "by_lag!"
@@ -112,8 +112,8 @@ impl Store {
     }
 }
 
-/// Expires the client's reward, if it was not claimed in time, where a start may not wait for the
-/// sweeper. Returns how many expired, and what the caller has to give back of their budgets.
+/// Expires the client's reward if it was not claimed in time, for a start, which cannot wait for the
+/// sweeper. Returns how many expired, and what the caller must give back of their budgets.
 pub(super) async fn expire_reward_of(
     connection: &mut PgConnection,
     user_id: UserId,
@@ -132,7 +132,7 @@ pub(super) async fn expire_reward_of(
     expire(connection, StatusName::Completed, keys).await
 }
 
-/// A participation that may expire, its row locked.
+/// A participation that may expire; its row is locked.
 struct Due {
     user_id: UserId,
     promotion_id: PromotionId,
@@ -143,11 +143,11 @@ struct Due {
     rewarded_at: Option<Instant>,
     expired_at: Option<Instant>,
     expired_reason: Option<ExpiredReason>,
-    /// The reward, where the promotion counts what it spends.
+    /// The reward, if the promotion counts its use.
     counted_reward: Option<Json<Reward>>,
 }
 
-/// Those that still have this status, in key order.
+/// Locks those that still have this status, in key order.
 async fn lock(
     connection: &mut PgConnection,
     status: StatusName,
@@ -172,9 +172,9 @@ async fn lock(
     .await?)
 }
 
-/// Locks these participations in key order and expires those that still have this status and are due, by
-/// the status machine; a ride or an accept that was first wins. Returns how many expired, and what the
-/// caller has to give back of their budgets at the end of the transaction.
+/// Locks these participations in key order, and expires those that still have this status and are due, by the
+/// status machine. A ride or an accept that came first wins. Returns how many expired, and what the caller
+/// must give back of their budgets at the end of the transaction.
 async fn expire(
     connection: &mut PgConnection,
     status: StatusName,
@@ -184,8 +184,8 @@ async fn expire(
         return Ok((0, Released::default()));
     }
     let mut locked = lock(connection, status, &users, &promotions).await?;
-    // After the locks, and as the statement before it cannot. A deadline that an extension moves is
-    // moved before it is judged.
+    // After the locks, because a statement before them cannot know. A running extension moves a deadline
+    // before the deadline is judged.
     let Moment { now, is_extending } = extensions::moment(connection).await?;
     if is_extending {
         let keys: Vec<_> = locked
@@ -203,7 +203,7 @@ async fn expire(
     let mut expired = Expired::default();
     let mut released = Released::default();
     for row in locked {
-        // A deadline that was moved while the lock was waited for.
+        // The deadline may have moved while this waited for the lock.
         if let Ok(status) = status_of!(row)?.expire(row.challenge_deadline, now) {
             expired.push((row.user_id, row.promotion_id), row.status, status);
             released.add(row.promotion_id, row.counted_reward.as_deref());
@@ -212,7 +212,7 @@ async fn expire(
     Ok((expired.write(connection, now).await?, released))
 }
 
-/// Participations that expired, a column each; every one makes one event.
+/// Participations that expired, one `Vec` per column. Each makes one event.
 #[derive(Default)]
 struct Expired {
     users: Vec<UserId>,

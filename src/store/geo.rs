@@ -1,4 +1,4 @@
-//! The switch per country that allows new splits and starts.
+//! The per-country flags that allow new splits and starts.
 
 use serde_json::json;
 use sqlx::PgConnection;
@@ -34,8 +34,8 @@ impl Store {
         .await?)
     }
 
-    /// Switches a country, where the precondition holds. A start that has read the switch holds it until it is decided, so what is
-    /// started after this answers has seen the new one.
+    /// Sets a country's flag if the precondition holds. A start locks the flag it reads until it commits, so
+    /// every start that commits after this call has seen the new flag.
     pub async fn put_geo_config(
         &self,
         country_code: CountryCode,
@@ -48,16 +48,16 @@ impl Store {
             let (precondition, author) = (precondition.clone(), author.clone());
             Box::pin(async move {
                 let country_code = country_code.as_str();
-                // Waits for landings and starts that have read it, and they for this. By the table's
-                // lock, which has a queue: on the row alone, ever new readers would go first.
+                // Waits for landings and starts that have read it; later ones wait for this. The lock is on
+                // the table, because it has a queue: on the row, new readers could always go first.
                 sqlx::query("lock table geo_config in exclusive mode")
                     .execute(&mut *connection)
                     .await?;
                 if precondition.is_some() {
                     check(&precondition, locked(&mut *connection, country_code).await?.as_ref())?;
                 }
-                // Inserting first tells a new row from an old one under the row's lock, so that two
-                // who write a country at the same time both record what they replaced.
+                // Inserting first tells a new row from an old one under the row's lock. So two concurrent
+                // writers of a country both record what they replaced.
                 let inserted = sqlx::query_as!(
                     GeoConfig,
                     "insert into geo_config (country_code, promotions_enabled) values ($1, $2)
@@ -93,7 +93,7 @@ impl Store {
     }
 }
 
-/// A country, if it is there, with its row locked.
+/// A country, if it exists, with its row locked.
 async fn locked(connection: &mut PgConnection, country_code: &str) -> Result<Option<GeoConfig>> {
     Ok(sqlx::query_as!(
         GeoConfig,

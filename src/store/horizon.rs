@@ -1,10 +1,10 @@
-//! What keeps Postgres from removing rows that are no longer needed.
+//! Finds what keeps Postgres from removing rows that are no longer needed.
 
 use sqlx::PgConnection;
 
 use super::Result;
 
-/// What can hold the horizon back, as metrics name it.
+/// The kinds of holders of the horizon, as metrics name them.
 pub const HOLDERS: [&str; 4] = ["session", "prepared", "slot", "standby"];
 
 /// One kind of holder, and the oldest of its kind.
@@ -12,16 +12,16 @@ pub const HOLDERS: [&str; 4] = ["session", "prepared", "slot", "standby"];
 pub struct Holder {
     /// One of [`HOLDERS`].
     pub kind: String,
-    /// How many transaction ids were given out since the oldest that it needs.
+    /// How many transaction ids were assigned since the oldest one that it needs.
     pub transactions: i64,
-    /// For how many seconds; `None` of slots and standbys, of which Postgres does not know.
+    /// Its age in seconds; `None` for slots and standbys, for which Postgres does not record it.
     pub seconds: Option<f64>,
-    /// Which one it is, with what ends it.
+    /// What it is, with the statement that ends it.
     pub who: String,
 }
 
-/// The oldest holder of each kind there is. What belongs to other users is only seen by a member of
-/// `pg_read_all_stats`.
+/// The oldest holder of each kind. Only a member of `pg_read_all_stats` sees what belongs to other
+/// users.
 pub async fn horizon(connection: &mut PgConnection) -> Result<Vec<Holder>> {
     Ok(sqlx::query_as!(
             Holder,

@@ -1,6 +1,6 @@
-//! Which server the database is on. After a fail-over, a restore or a move, the last of what was
-//! answered and published may be missing: until an operator accepts the server, nothing is read from
-//! or published to Kafka, and nobody is expired.
+//! Which server the database is on. After a failover, a restore or a move, the last confirmed and published
+//! changes may be missing. Until an operator accepts the server, nothing is read from or published to Kafka,
+//! and nothing expires.
 
 use serde_json::json;
 use sqlx::PgConnection;
@@ -8,12 +8,12 @@ use sqlx::PgConnection;
 use super::audit::{self, Author};
 use super::{Result, Store, StoreError};
 
-/// A server and its timeline: a promotion and a recovery to a moment begin a new one.
+/// A server and its timeline. A promotion or a point-in-time recovery begins a new timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct ServerIdentity {
     /// Postgres' `system_identifier`, made by `initdb`; copies of the data directory share it.
     pub system_identifier: i64,
-    /// The timeline that is written to.
+    /// The timeline that the server writes to.
     pub timeline: i32,
 }
 
@@ -30,18 +30,18 @@ impl std::fmt::Display for ServerIdentity {
     }
 }
 
-/// How the server stands to the one that was accepted.
+/// How the server compares with the accepted one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// It is the same.
     Accepted(ServerIdentity),
     /// It is another one, or another timeline.
     Other(OtherServer),
-    /// It does not tell, or did not when the schema was made: nothing is compared.
+    /// The server does not say, or did not when the schema was created. Nothing is compared.
     Unknown,
 }
 
-/// The server is not the one that was accepted.
+/// The server is not the accepted one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the database is on another server or timeline ({now}) than the one that was accepted ({accepted}): it was failed over, \
@@ -50,11 +50,11 @@ pub enum Standing {
 pub struct OtherServer {
     /// The one that was accepted last.
     pub accepted: ServerIdentity,
-    /// This one.
+    /// The present one.
     pub now: ServerIdentity,
 }
 
-/// Compares the server of this session with the one that was accepted.
+/// Compares the server of this session with the accepted one.
 pub async fn standing(connection: &mut PgConnection) -> Result<Standing> {
     let now = now(connection).await?;
     let accepted = accepted(connection).await?;
@@ -65,8 +65,8 @@ pub async fn standing(connection: &mut PgConnection) -> Result<Standing> {
     })
 }
 
-/// Fails on a server that was not accepted. Asked in each session that writes for Kafka's sake: a
-/// session cannot survive a change of its server.
+/// Fails on a server that was not accepted. Every session whose writes depend on Kafka calls it once: a session
+/// cannot survive a change of its server.
 pub(super) async fn ensure_accepted(connection: &mut PgConnection) -> Result<()> {
     match standing(connection).await? {
         Standing::Other(other) => Err(StoreError::OtherServer(other)),
@@ -74,7 +74,7 @@ pub(super) async fn ensure_accepted(connection: &mut PgConnection) -> Result<()>
     }
 }
 
-/// Accepts the server of this session, audited where that changes anything.
+/// Accepts the server of this session; audited if that changes anything.
 pub(super) async fn accept(connection: &mut PgConnection, actor: &str, reason: &str) -> Result<()> {
     let (before, Some(now)) = (accepted(connection).await?, now(connection).await?) else {
         return Ok(());
@@ -91,7 +91,7 @@ pub(super) async fn accept(connection: &mut PgConnection, actor: &str, reason: &
     .bind(now.timeline)
     .execute(&mut *connection)
     .await?;
-    // A number of 64 bits as a text: JSON's readers round it.
+    // A 64-bit number as a string, because JSON readers may round it.
     let said = |identity: ServerIdentity| json!({ "system_identifier": identity.system_identifier.to_string(), "timeline": identity.timeline });
     let mut after = said(now);
     after["reason"] = json!(reason);
@@ -102,8 +102,8 @@ pub(super) async fn accept(connection: &mut PgConnection, actor: &str, reason: &
     audit::record(connection, &author, before.map(said), Some(after)).await
 }
 
-// Not checked queries: the doctor and processes of before a migration ask as well, and what a server
-// tells of itself is not the schema's.
+// These queries are not checked at compile time: the doctor and processes before a migration use them too,
+// and they read the server's own views, not the schema.
 
 async fn now(connection: &mut PgConnection) -> Result<Option<ServerIdentity>> {
     let now = sqlx::query_as("select system_identifier, timeline from server_identity_now()");
@@ -116,12 +116,12 @@ async fn accepted(connection: &mut PgConnection) -> Result<Option<ServerIdentity
 }
 
 impl Store {
-    /// Compares the server with the one that was accepted.
+    /// Compares the server with the accepted one.
     pub async fn server_standing(&self) -> Result<Standing> {
         standing(&mut *self.acquire().await?).await
     }
 
-    /// The operator's decision that work may go on, on this server; audited.
+    /// The operator's decision to go on working on this server; audited.
     pub async fn accept_server_identity(&self, actor: &str, reason: &str) -> Result<()> {
         let (actor, reason) = (actor.to_owned(), reason.to_owned());
         self.run_tx("accept_server_identity", move |connection| {

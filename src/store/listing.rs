@@ -1,5 +1,5 @@
-//! Operators' list of participations: in pages, each under a snapshot of its own, of work that does not
-//! grow with the table.
+//! Lists participations for operators: in pages, each under its own snapshot. The work for a page does not grow
+//! with the table.
 
 use sqlx::types::Json;
 use uuid::Uuid;
@@ -12,22 +12,22 @@ use crate::domain::reward::Reward;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::wire::listing::ListedParticipation;
 
-/// Which participations a list has; what is `None` is not asked for.
+/// The filter of the list; `None` matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParticipationFilter {
-    /// Only of this promotion.
+    /// Only participations in this promotion.
     pub promotion_id: Option<PromotionId>,
-    /// Only those that are in this status now.
+    /// Only participations that have this status now.
     pub status: Option<StatusName>,
-    /// Only of this client.
+    /// Only participations of this client.
     pub user_id: Option<UserId>,
-    /// Only those started at or after this.
+    /// Only participations started at or after this instant.
     pub started_from: Option<Instant>,
-    /// Only those started before this.
+    /// Only participations started before this instant.
     pub started_to: Option<Instant>,
 }
 
-/// A place in the list, which goes from the newest start to the oldest.
+/// A place in the list, which is ordered from the newest start to the oldest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The start.
@@ -49,7 +49,7 @@ impl Place {
         }
     }
 
-    /// Between what started at this instant or later, and what started before.
+    /// The place between participations started at this instant or later and those started before.
     const fn before_all_at(started_at: Instant) -> Self {
         Self {
             started_at,
@@ -58,7 +58,7 @@ impl Place {
         }
     }
 
-    /// Before every participation.
+    /// The place before every participation.
     const FIRST: Self = Self {
         started_at: END_OF_TIME,
         user_id: i64::MAX,
@@ -66,7 +66,7 @@ impl Place {
     };
 }
 
-/// After every start: the last year that the contract's instants can say.
+/// After every start: the end of the last year that the contract's instants can have.
 const END_OF_TIME: Instant = match chrono::DateTime::from_timestamp(253_402_300_799, 0) {
     Some(end) => end,
     None => Instant::MAX_UTC,
@@ -97,8 +97,8 @@ struct Row {
 }
 
 impl Store {
-    /// Participations, the newest start first: those after the place `after`, at most `limit`. One
-    /// statement, and so one snapshot.
+    /// Participations, the newest start first: those after the place `after`, at most `limit`. It is one
+    /// statement, so it has one snapshot.
     pub async fn participations(
         &self,
         filter: &ParticipationFilter,
@@ -109,15 +109,15 @@ impl Store {
             Some(status) => std::slice::from_ref(status),
             None => &StatusName::ALL,
         };
-        // One upper bound and not two: of two, Postgres may begin its scan at the later one.
+        // There is one upper bound, because with two Postgres may begin its scan at the later one.
         let after = after.unwrap_or(Place::FIRST);
         let after = match filter.started_to {
             Some(to) if to <= after.started_at => Place::before_all_at(to),
             _ => after,
         };
-        // The keys come from an index in the order of the list, status by status, each up to the limit:
-        // of one promotion, of all, or of one client, whose few are read whole. Two of the three parts
-        // have a condition that is false before anything is read.
+        // An index returns the keys in the order of the list, status by status, each up to the limit: for one
+        // promotion, for all, or for one client, whose few keys are all read. Two of the three parts have a
+        // condition that is false before anything is read.
         let rows = sqlx::query_as!(
             Row,
             r#"with keys as (

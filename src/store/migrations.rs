@@ -1,8 +1,8 @@
-//! Applies the migrations that are missing, beside processes that go on serving.
+//! Applies the missing migrations while processes go on serving.
 //!
-//! A statement that waits for a lock on a table makes everybody else wait behind it. So a migration
-//! waits at most [`LOCK_TIMEOUT`], gives up, and is tried again after a pause in which traffic goes
-//! on. Indexes are built concurrently, in files that begin with `-- no-transaction`.
+//! All statements on a table queue behind one that waits for a lock on it. So a migration waits at most
+//! [`LOCK_TIMEOUT`], gives up, and is tried again after a pause in which traffic goes on. Indexes are built
+//! concurrently, in files that begin with `-- no-transaction`.
 
 use std::time::{Duration, Instant};
 
@@ -12,19 +12,19 @@ use sqlx::{AssertSqlSafe, Executor as _, PgConnection, SqlSafeStr as _};
 
 pub(super) static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
-/// How long a migration waits for a lock before it lets those pass who wait behind it.
+/// How long a migration waits for a lock before it lets the statements behind it pass.
 pub(super) const LOCK_TIMEOUT: &str = "500ms";
 
-/// Between two tries to get a lock.
+/// The pause between two attempts to get a lock.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a lock is tried for before `migrate` fails and says who holds it.
+/// How long attempts continue before `migrate` fails and reports who holds the lock.
 const RETRY_FOR: Duration = Duration::from_secs(10 * 60);
 
-/// How long a lock is waited for before that is logged.
+/// How long attempts continue before that is logged.
 const QUIET_FOR: Duration = Duration::from_secs(10);
 
-/// Between two looks whether another process has finished migrating.
+/// How often it checks whether another process has finished migrating.
 const TURN_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The migration of release 0.2, which builds an index under an exclusive lock.
@@ -34,15 +34,15 @@ const ENDINGS_COLUMN: &str = "alter table promotion_user add column if not exist
 const ENDINGS_INDEX: &str = "create index concurrently if not exists promotion_user_ended_xid \
      on promotion_user (ended_xid) include (user_id, promotion_id) where ended_xid is not null";
 
-/// Applies every migration that is missing, one process at a time. `connection` must have no
-/// statement timeout and the session's `lock_timeout` set to [`LOCK_TIMEOUT`].
+/// Applies every missing migration, one process at a time. `connection` must have no statement timeout, and
+/// its `lock_timeout` must be [`LOCK_TIMEOUT`].
 pub(super) async fn run(connection: &mut PgConnection) -> anyhow::Result<()> {
     let lock = lock_id(connection).await?;
     let began = Instant::now();
     let mut said = false;
     loop {
         take_turn(connection, lock).await?;
-        // A build that failed leaves its own.
+        // A statement that failed may have left its own setting.
         let lock_timeout = format!("set lock_timeout = '{LOCK_TIMEOUT}'");
         connection.execute(AssertSqlSafe(lock_timeout)).await?;
         let applied = apply_missing(connection).await;
@@ -51,8 +51,8 @@ pub(super) async fn run(connection: &mut PgConnection) -> anyhow::Result<()> {
             .execute(&mut *connection)
             .await?;
         let Err(error) = applied else { return Ok(()) };
-        // A concurrent build and a release before this one that waits for its turn wait for each
-        // other; that one gets its turn then.
+        // A concurrent build and a process of an earlier release that waits for its turn deadlock. The other
+        // process gets its turn then.
         if !has_code(&error, &["55P03", "40P01"]) {
             return Err(error);
         }
@@ -60,7 +60,7 @@ pub(super) async fn run(connection: &mut PgConnection) -> anyhow::Result<()> {
         if waited >= RETRY_FOR {
             let holders = oldest_transactions(connection).await?;
             return Err(error.context(format!(
-                "a lock could not be had for {} s; the oldest transactions are {holders}",
+                "a lock was not available for {} s; the oldest transactions are {holders}",
                 waited.as_secs()
             )));
         }
@@ -115,7 +115,7 @@ async fn apply(
         for statement in statements(migration.sql.as_str()) {
             execute_alone(connection, &statement).await?;
         }
-        // All it says is there now, which is all that is left to write down.
+        // All its effects exist now, so only its record is missing.
         connection.skip(table, migration).await?;
     } else if migration.version == ENDINGS && !is_new {
         execute_alone(connection, ENDINGS_COLUMN).await?;
@@ -128,8 +128,8 @@ async fn apply(
     Ok(())
 }
 
-/// The shipped migration 2 for a table that has the column and the index already: what is left
-/// takes milliseconds, however large the table is.
+/// The shipped migration 2 for a table that already has the column and the index. The rest takes milliseconds,
+/// however large the table is.
 fn endings_after_index(migration: &Migration) -> Migration {
     let sql = migration
         .sql
@@ -148,8 +148,7 @@ fn endings_after_index(migration: &Migration) -> Migration {
     migration
 }
 
-/// The statements of a migration without a transaction. Each ends with a semicolon at the end of a
-/// line.
+/// The statements of a migration without a transaction. Each ends with a semicolon at the end of a line.
 fn statements(sql: &str) -> Vec<String> {
     let code: Vec<&str> = sql
         .lines()
@@ -162,7 +161,7 @@ fn statements(sql: &str) -> Vec<String> {
         .collect()
 }
 
-/// Executes a statement of its own transaction. Running it again after it was interrupted is fine.
+/// Executes a statement in its own transaction. An interrupted statement can be run again.
 async fn execute_alone(connection: &mut PgConnection, statement: &str) -> anyhow::Result<()> {
     let Some(index) = index_of(statement) else {
         connection
@@ -170,14 +169,14 @@ async fn execute_alone(connection: &mut PgConnection, statement: &str) -> anyhow
             .await?;
         return Ok(());
     };
-    // A build that was interrupted leaves an index that is kept up to date and never used.
+    // An interrupted build leaves an index that is updated but never used.
     let is_invalid: Option<bool> = sqlx::query_scalar(
         "select not indisvalid from pg_index where indexrelid = to_regclass($1)",
     )
     .bind(index)
     .fetch_optional(&mut *connection)
     .await?;
-    // It waits for transactions, not for tables, and nobody waits behind it.
+    // It waits for transactions, not for tables, so nothing queues behind it.
     connection.execute("set lock_timeout = 0").await?;
     if is_invalid == Some(true) {
         let drop = format!("drop index concurrently {index}");
@@ -201,8 +200,8 @@ fn index_of(statement: &str) -> Option<&str> {
     }
 }
 
-/// Waits until no other process migrates this database, in short statements: one that waits for long
-/// has a snapshot, which a concurrent build waits for in turn.
+/// Waits until no other process migrates this database, in short statements: a statement that waits for long has
+/// a snapshot, and a concurrent build would wait for that snapshot in turn.
 async fn take_turn(connection: &mut PgConnection, lock: i64) -> sqlx::Result<()> {
     loop {
         let taken: bool = sqlx::query_scalar("select pg_try_advisory_lock($1)")
@@ -216,7 +215,7 @@ async fn take_turn(connection: &mut PgConnection, lock: i64) -> sqlx::Result<()>
     }
 }
 
-/// The lock that sqlx takes in earlier releases.
+/// The advisory lock that sqlx takes in earlier releases.
 async fn lock_id(connection: &mut PgConnection) -> sqlx::Result<i64> {
     let database: String = sqlx::query_scalar("select current_database()::text")
         .fetch_one(connection)
@@ -236,7 +235,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     !crc
 }
 
-/// Who is most likely in the way, in words.
+/// The transactions that most likely hold the lock, in words.
 async fn oldest_transactions(connection: &mut PgConnection) -> sqlx::Result<String> {
     let found: Option<String> = sqlx::query_scalar(
         "select string_agg(who, ', ') from (

@@ -1,5 +1,5 @@
-//! All the SQL there is. Everything that changes several rows goes through [`Store::run_tx`];
-//! every statement that changes a status names the status it expects.
+//! All SQL of the service. Everything that changes several rows goes through [`Store::run_tx`]. Every
+//! statement that changes a status names the status it expects.
 
 pub mod audit;
 pub mod budget;
@@ -63,30 +63,29 @@ use self::error::{not_writable, timed_out};
 use crate::postgres::{self, Connector, SESSION_NAME, Settings, State, UrlError, Why};
 use crate::wire::revision::Precondition;
 
-/// How often a transaction is tried when Postgres chose it as the victim of a deadlock or of a
-/// serialization failure.
+/// The most attempts of a transaction that Postgres aborts because of a deadlock or a serialization failure.
 const MOST_TRIES: u32 = 5;
 
-/// How long a command waits for a connection before it answers "temporarily unavailable".
+/// How long a call waits for a connection before it returns "temporarily unavailable".
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long it pauses between two looks for a server that is away.
+/// The pause between two attempts to find a server that is unavailable.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long it pauses before it tries the next session of the pool.
+/// The pause before the next session of the pool is tried.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long a transaction may take before its connection is given up; longer than any statement's
-/// own time-out.
+/// The timeout of a transaction, after which its connection is closed. It is longer than every statement
+/// timeout.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A database, reached through a pool.
+/// A database, with a pool of sessions.
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
-    /// What the pool's sessions are called.
+    /// The `application_name` of the pool's sessions.
     name: Arc<str>,
-    /// What the connector's number was when the pool's options were set last.
+    /// The connector's generation when the pool's options were last set.
     pool_generation: Arc<AtomicU64>,
     connector: Arc<Connector>,
     gate: Arc<upgrade::Gate>,
@@ -94,14 +93,14 @@ pub struct Store {
 }
 
 impl Store {
-    /// A store at `url` that connects when first used, so that a Postgres that is away at start is
-    /// waited for like one that goes away later. The error is that of a URL that cannot be read.
+    /// A store at `url` that connects on first use, so that an unavailable Postgres is handled in the same way at
+    /// the start and later. Fails if the URL is invalid.
     pub fn new(url: &str, max_connections: u32) -> std::result::Result<Self, UrlError> {
         Self::with_url_file(url, None, max_connections)
     }
 
-    /// As [`Store::new`], where `url` was read from `file`: it is read again when no host takes a
-    /// session with it.
+    /// As [`Store::new`], for a `url` that was read from `file`. The file is read again when no host accepts a
+    /// session.
     pub fn with_url_file(
         url: &str,
         file: Option<PathBuf>,
@@ -110,7 +109,7 @@ impl Store {
         Self::for_purpose(url, file, max_connections, "")
     }
 
-    /// As [`Store::with_url_file`], with sessions that `pg_stat_activity` shows with their purpose.
+    /// As [`Store::with_url_file`]; `pg_stat_activity` shows the sessions with their purpose.
     pub fn for_purpose(
         url: &str,
         file: Option<PathBuf>,
@@ -124,7 +123,7 @@ impl Store {
             .max_connections(max_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .max_lifetime(Duration::from_secs(30 * 60))
-            // `acquire` tests it, and more.
+            // `acquire` has a stronger test.
             .test_before_acquire(false)
             .after_connect(|connection, _| {
                 Box::pin(async { postgres::set_up(connection, &Settings::new("")).await })
@@ -140,9 +139,8 @@ impl Store {
         })
     }
 
-    /// A session of the pool, on a server that takes writes at this moment. One that is on a
-    /// standby or whose transactions are read-only is closed: it would stay so, also when the server
-    /// has long changed.
+    /// A session of the pool, on a server that accepts writes at this moment. A session to a standby, or with
+    /// read-only transactions, is closed: it would stay so even after the server has changed.
     pub async fn acquire(&self) -> Result<PoolConnection<Postgres>> {
         let deadline = Instant::now() + ACQUIRE_TIMEOUT;
         let mut looked = false;
@@ -154,7 +152,7 @@ impl Store {
                     let state = async { Ok(postgres::state(&mut connection).await?) };
                     match within(ACQUIRE_TIMEOUT, state).await {
                         Ok(State::Primary) => return Ok(connection),
-                        // What this session is on says nothing of what the next one will be on.
+                        // The next session may be on another server.
                         Ok(State::Standby | State::ReadOnly) => {
                             connection.close_on_drop();
                             not_writable()
@@ -171,18 +169,18 @@ impl Store {
             }
             match self.connector.look().await {
                 Ok(()) => {
-                    // Every session of the pool was busy for all this time.
+                    // Every session of the pool was busy until the deadline.
                     let busy = Instant::now() >= deadline;
                     if busy && self.connector.current().0 == generation {
                         return Err(failure);
                     }
                     if looked {
-                        // The pool's failure and the connector's success may go on for a while.
+                        // The pool may fail for a while although the connector succeeds.
                         tokio::time::sleep(RETRY_PAUSE).await;
                     }
                     looked = true;
                 }
-                // A restart is waited for, as long as a session of the pool is.
+                // It waits for a restarting server as long as for a session of the pool.
                 Err(no_server) if no_server.why == Why::Away && Instant::now() < deadline => {
                     tokio::time::sleep(LOOK_PAUSE).await;
                 }
@@ -191,7 +189,7 @@ impl Store {
         }
     }
 
-    /// Has the pool open its sessions where the connector found the primary last.
+    /// Makes the pool open its sessions at the primary that the connector found last.
     fn follow_connector(&self) -> u64 {
         let (generation, options) = self.connector.current();
         if self.pool_generation.swap(generation, Ordering::SeqCst) != generation {
@@ -201,7 +199,7 @@ impl Store {
         generation
     }
 
-    /// The number of sessions that the pool has, and how many of them are idle.
+    /// The number of sessions in the pool, and how many of them are idle.
     pub fn pool_size(&self) -> (u32, usize) {
         (self.pool.size(), self.pool.num_idle())
     }
@@ -211,28 +209,28 @@ impl Store {
         self.pool.close().await;
     }
 
-    /// How sessions are begun and the primary is found.
+    /// Finds the primary and opens sessions.
     pub fn connector(&self) -> &Connector {
         &self.connector
     }
 
-    /// Where the database is.
+    /// The present connection options.
     pub fn options(&self) -> PgConnectOptions {
         self.connector.current().1
     }
 
-    /// A session of its own, on the primary.
+    /// Opens a session outside the pool, on the primary.
     async fn connect(&self, settings: &Settings) -> Result<PgConnection> {
         Ok(self.connector.connect(settings).await?)
     }
 
-    /// A session of its own that will tell what becomes visible from now on, and the `pg_snapshot`
-    /// it begins from: what is loaded after it and committed in between is told once more. It dies
-    /// with its first error, since after a crash or a failover Postgres hands out the same
-    /// transaction ids again.
+    /// Opens a session outside the pool that will report what becomes visible from now on, with its first
+    /// `pg_snapshot`. Rows that are loaded later and were committed in between are reported once more. After
+    /// its first error it must not be used: after a crash or a failover Postgres assigns the same transaction ids
+    /// again.
     async fn session_from_now(&self, purpose: &str) -> Result<(PgConnection, String)> {
-        // Planned once, and by the indexes: with custom plans Postgres chooses a sequential scan for
-        // large batches, and for a table with few rows.
+        // Statements are planned once, with the indexes. With custom plans Postgres would choose a sequential
+        // scan for large batches and for small tables.
         let settings = Settings::new(purpose)
             .with("plan_cache_mode", "force_generic_plan")
             .with("enable_seqscan", "off");
@@ -243,18 +241,17 @@ impl Store {
         Ok((connection, snapshot))
     }
 
-    /// The one clock that decides everything.
+    /// The database's clock, by which everything is decided.
     pub async fn now(&self) -> Result<crate::domain::Instant> {
         Ok(sqlx::query_scalar!(r#"select clock_ms() as "now!""#)
             .fetch_one(&mut *self.acquire().await?)
             .await?)
     }
 
-    /// Runs `f` in a transaction and commits it, again where Postgres asks for that. Runs in a task
-    /// of its own: a caller that goes away (axum drops the handler of a client that hung up) can
-    /// leave neither half a transaction nor a connection with an open one behind. An
-    /// [`StoreError::Unavailable`] leaves open whether it was committed; `f` must find its own
-    /// effect when it is run again.
+    /// Runs `f` in a transaction and commits it; repeats it if Postgres demands that. It runs in a task of its own:
+    /// if the caller is dropped (axum drops the handler of a client that hung up), neither half a transaction nor
+    /// a connection with an open transaction is left. After [`StoreError::Unavailable`] it is unknown whether it
+    /// was committed, so `f` must find its own effect when it is run again.
     pub async fn run_tx<T, F>(&self, name: &'static str, f: F) -> Result<T>
     where
         T: Send + 'static,
@@ -263,8 +260,7 @@ impl Store {
         self.run_or_try_tx(name, false, f).await
     }
 
-    /// As [`Store::run_tx`]; where it is only tried, the transaction is rolled back in the end and
-    /// nothing is changed.
+    /// As [`Store::run_tx`]. If `only_tried`, the transaction is rolled back in the end and nothing is changed.
     pub async fn run_or_try_tx<T, F>(&self, name: &'static str, only_tried: bool, f: F) -> Result<T>
     where
         T: Send + 'static,
@@ -283,7 +279,7 @@ impl Store {
                 }
             }
         };
-        // The task is of the same request, in the log and in traces.
+        // The task belongs to the same request in logs and traces.
         let transaction = async move { span::traced(name, &options, transaction).await };
         tokio::spawn(transaction.with_current_context().in_current_span()).await?
     }
@@ -306,7 +302,7 @@ where
     };
     match tokio::time::timeout(TRANSACTION_TIMEOUT, transaction).await {
         Ok(result) => {
-            // A session that Postgres took away, or that became read-only, is of no more use.
+            // A session that Postgres closed, or that became read-only, cannot be used again.
             if let Err(error) = &result
                 && error.is_unavailable()
                 && !error.is_conflict()
@@ -316,15 +312,15 @@ where
             result
         }
         Err(_elapsed) => {
-            // A connection that does not answer, or has half a transaction, goes back to nobody.
+            // A connection that does not respond, or has an open transaction, must not go back to the pool.
             drop(connection.detach());
             Err(timed_out())
         }
     }
 }
 
-/// The answer, or that it did not come within this time: a server may be gone without a word. What
-/// was asked is dropped then; a session that it was asked on must be given up.
+/// The result, or [`timed_out`](error::timed_out): a server may become silent. The operation is dropped then,
+/// and a session that it used must be closed.
 pub async fn within<T, E: From<StoreError>>(
     limit: Duration,
     answer: impl Future<Output = std::result::Result<T, E>>,
@@ -334,7 +330,7 @@ pub async fn within<T, E: From<StoreError>>(
         .unwrap_or_else(|_| Err(timed_out().into()))
 }
 
-/// Fails where what is there, locked by the caller, is not what the request's precondition asks for.
+/// Fails if the present resource, locked by the caller, does not meet the request's precondition.
 fn check(precondition: &Precondition, there: Option<&impl serde::Serialize>) -> Result<()> {
     if precondition.holds(there) {
         Ok(())
@@ -343,8 +339,8 @@ fn check(precondition: &Precondition, there: Option<&impl serde::Serialize>) -> 
     }
 }
 
-/// Fails where a statement changed other than the rows that the caller holds the locks of: a bug that
-/// must not commit.
+/// Fails if a statement changed another number of rows than the caller has locked: a bug, which must not
+/// commit.
 fn must_be_all(changed: u64, of: usize, what: &str) -> Result<()> {
     if changed == of as u64 {
         Ok(())

@@ -1,5 +1,4 @@
-//! When the API last reached this database, and the outages that are found by it (contract,
-//! "Outages").
+//! Records when the API last reached this database, and the outages that this shows (contract, "Outages").
 
 use chrono::TimeDelta;
 use uuid::Uuid;
@@ -7,16 +6,16 @@ use uuid::Uuid;
 use super::{Result, Store};
 use crate::wire::extension::OutageView;
 
-/// A longer time without any process of the API is an outage.
+/// A longer time in which no process of the API reached Postgres is an outage.
 const LONGEST_GAP: TimeDelta = TimeDelta::minutes(5);
 
-/// How many outages are kept, the newest.
+/// The most outages that are kept, the newest.
 const MAX_OUTAGES: i64 = 1_000;
 
 impl Store {
-    /// Notes that a process with the role `api` has reached this database now, and the outage that
-    /// ends with it. Not before an upgrade is finished: processes of the release before do not note
-    /// anything, and their time would seem to be an outage.
+    /// Records that a process with the role `api` has reached this database now, and the outage that this ends, if
+    /// any. Not before an upgrade is finished: processes of the release before record nothing, so their time
+    /// would seem to be an outage.
     pub async fn note_presence(&self) -> Result<()> {
         if !self.upgrade_is_finished().await? {
             return Ok(());
@@ -45,7 +44,7 @@ impl Store {
                     )
                     .execute(&mut *connection)
                     .await?;
-                    tracing::warn!(from = %reached, to = %now, "the API did not reach postgres for a time; the admin API lists it among the outages");
+                    tracing::warn!(from = %reached, to = %now, "the API could not reach postgres for a time; the admin API lists it as an outage");
                 }
                 sqlx::query!(
                     "insert into api_presence (reached_at) values ($1)
@@ -60,8 +59,7 @@ impl Store {
         .await
     }
 
-    /// A page of outages, newest first: those before the number `before`, at most `limit`, each with
-    /// its number.
+    /// A page of outages, newest first: those before the number `before`, at most `limit`, each with its number.
     pub async fn outages(&self, before: Option<i64>, limit: i64) -> Result<Vec<(i64, OutageView)>> {
         let rows = sqlx::query!(
             "select number, outage_id, began_at, ended_at from outage

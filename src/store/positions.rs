@@ -1,5 +1,4 @@
-//! Where ingest stands: the position of each partition of the ride topic, and the operator's hand
-//! on it.
+//! The position of each partition of the ride topic, and how an operator sets it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +18,7 @@ pub struct Position {
     pub partition: i32,
     /// The offset of the next record to apply.
     pub next_offset: i64,
-    /// How often an operator has moved it, plus one.
+    /// How often an operator has set it, plus one.
     pub generation: i64,
     /// The incarnation of the topic it belongs to.
     pub source: Source,
@@ -27,12 +26,12 @@ pub struct Position {
     pub updated_at: Instant,
     /// What is known of the log before it.
     pub anchor: Anchor,
-    /// Why nothing may be read from it until an operator sets it.
+    /// Why nothing may be read from it until an operator sets it; `None` if reading may go on.
     pub stopped: Option<String>,
 }
 
 impl Position {
-    /// As the rules look at it.
+    /// The parts that the rules need.
     pub fn recorded(&self) -> Recorded<'_> {
         Recorded {
             source: &self.source,
@@ -68,7 +67,7 @@ impl Store {
                     source,
                     updated_at: row.updated_at,
                     anchor: Anchor {
-                        // A process of a release that knows no epochs may have moved it since.
+                        // A process of a release without epochs may have moved it since.
                         leader_epoch: row
                             .leader_epoch
                             .filter(|_| row.epoch_offset == Some(row.next_offset)),
@@ -86,7 +85,7 @@ impl Store {
             .collect())
     }
 
-    /// Begins positions at the given offsets for partitions that have none; existing ones stay.
+    /// Inserts positions at the given offsets for partitions that have none; existing ones stay.
     pub async fn begin_positions(
         &self,
         source: &Source,
@@ -112,8 +111,8 @@ impl Store {
         Ok(())
     }
 
-    /// Records that nothing may be read from a position, nor anybody be expired, until an operator
-    /// sets it. Nothing where one has done so meanwhile, or it is stopped already.
+    /// Records that nothing may be read from a position, and nothing may expire, until an operator sets it. Changes
+    /// nothing if an operator has set it meanwhile, or if it is stopped already.
     pub async fn stop_position(&self, position: &Position, reason: &str) -> Result<()> {
         sqlx::query!(
             "update consumer_position set stopped_reason = $6, stopped_at = clock_ms()
@@ -131,9 +130,9 @@ impl Store {
         Ok(())
     }
 
-    /// The operator's decision: sets positions in this incarnation of the topic, and forgets those
-    /// of partitions that are gone, audited. A batch that was read before cannot commit after, even
-    /// if the offset recurs: the generation grows. The server that this is done on is accepted by it.
+    /// The operator's decision, audited: sets positions in this incarnation of the topic, and removes those of
+    /// partitions that do not exist any more. A batch that was read before cannot commit later, even at the same
+    /// offset, because the generation grows. This also accepts the present server.
     pub async fn set_positions(
         &self,
         source: &Source,

@@ -18,7 +18,7 @@ pub use tried::TriedImport;
 
 const UNIQUE_EXTERNAL_ID: &str = "pre_offer_external_id_key";
 
-/// How often a batch is tried while other imports insert the same pre-offers.
+/// The most attempts of a batch while other imports insert the same pre-offers.
 const MOST_TRIES: u32 = 10;
 
 /// A line with its number.
@@ -26,39 +26,39 @@ const MOST_TRIES: u32 = 10;
 pub struct NumberedLine {
     /// Counted from 1.
     pub number: u64,
-    /// What it says.
+    /// Its content.
     pub line: PreOfferLine,
 }
 
-/// The entry in the audit that grows with an import.
+/// The audit entry of an import, which is updated with each batch.
 #[derive(Clone, Debug)]
 pub struct Journal {
-    /// The name of the file, where it is known.
+    /// The name of the file, if known.
     pub file: Option<String>,
-    /// Who imports.
+    /// The operator.
     pub author: Author,
-    /// The entry, once a batch has been committed.
+    /// The entry's id, after the first batch was committed.
     pub audit_id: Option<i64>,
-    /// What the import has come to before the batch, the batch's bad lines included.
+    /// The counts of the import before the batch, with the batch's bad lines.
     pub before: ImportCounts,
 }
 
-/// What became of a batch.
+/// The result of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchImported {
-    /// The import up to here.
+    /// The counts of the import so far.
     pub counts: ImportCounts,
-    /// Its entry in the audit; `None` of an import that is only tried.
+    /// Its audit entry; `None` for an import that is only tried.
     pub audit_id: Option<i64>,
-    /// Lines that were rejected because there is no such product, with its id.
+    /// Lines that were rejected because their product does not exist, with the product's id.
     pub unknown_products: Vec<(u64, i64)>,
-    /// Lines that were imported without a promotion because there is none of that key.
+    /// Lines that were imported without a promotion because none has their key.
     pub unknown_promotion_keys: Vec<u64>,
 }
 
 impl Store {
-    /// Imports a batch of lines in one transaction, as if applied one after another. Running it
-    /// again finds the lines unchanged. A batch is bounded by the caller.
+    /// Imports a batch of lines in one transaction, as if they were applied one after another. If it is run again,
+    /// it finds the lines unchanged. The caller bounds the batch.
     pub async fn import_pre_offers(
         &self,
         lines: Vec<NumberedLine>,
@@ -75,7 +75,7 @@ impl Store {
                 })
                 .await;
             match result {
-                // Another import has committed one of the new ones meanwhile: now it is known.
+                // Another import has committed one of the new pre-offers meanwhile; it is known now.
                 Err(error) if tries < MOST_TRIES && error.is_duplicate_of(UNIQUE_EXTERNAL_ID) => {
                     tries += 1;
                 }
@@ -85,27 +85,27 @@ impl Store {
     }
 }
 
-/// A pre-offer as stored, or about to be.
+/// A pre-offer as it is stored, or is about to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stored {
     line: PreOfferLine,
     promotion_id: Option<PromotionId>,
 }
 
-/// What a batch does to one pre-offer.
+/// The effect of a batch on one pre-offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Change<'a> {
     line: &'a PreOfferLine,
     promotion_id: Option<PromotionId>,
-    /// Which of the batch's changing lines was the last to change it: its place in the order of
+    /// The index of the last of the batch's changing lines that changed it. It decides the place in the order of
     /// import.
     order: usize,
 }
 
-/// The effect of a batch: pure, so that folding can be tested by itself.
+/// The effect of a batch. It is computed by pure code, so that it can be tested by itself.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Folded<'a> {
-    /// By external id, which is the order in which they are written.
+    /// By external id, the order in which they are written.
     changes: BTreeMap<&'a str, Change<'a>>,
     /// How many lines changed something.
     changing: usize,
@@ -139,7 +139,7 @@ fn fold<'a>(
                 folded.unknown_promotion_keys.push(*number);
             }
         }
-        // What it says now: a line of this batch before, else what is stored.
+        // The present value: of an earlier line of this batch, else the stored one.
         let now = match folded.changes.get(line.external_id.as_str()) {
             Some(change) => Some((change.line, change.promotion_id)),
             None => stored
@@ -165,7 +165,7 @@ fn fold<'a>(
     folded
 }
 
-/// What the import has come to with this batch.
+/// The counts of the import including this batch.
 fn counts(journal: &Journal, folded: &Folded<'_>) -> ImportCounts {
     let before = journal.before;
     ImportCounts {
@@ -185,8 +185,8 @@ async fn import(
 ) -> Result<BatchImported> {
     let products = lock_products(connection, lines).await?;
     let promotions = promotions(connection, lines).await?;
-    // Compared first and locked then: a line that changes nothing leaves its pre-offer as it is, in
-    // the table too. What it was compared with may change at once; then that change came after it.
+    // First compared, then locked: a line that changes nothing does not touch the row. If another transaction
+    // changes the row after the comparison, that change counts as the later one.
     let mut stored = stored(connection, lines).await?;
     let changing: HashSet<Uuid> = fold(lines, &stored, &products, &promotions)
         .changes
@@ -195,20 +195,20 @@ async fn import(
         .map(|(pre_offer_id, _)| *pre_offer_id)
         .collect();
     if !changing.is_empty() {
-        // What another import has made of them meanwhile counts, and one that is gone is new.
+        // Changes by another import meanwhile are taken into account; a removed pre-offer is new again.
         let locked = lock_stored(connection, &changing.iter().copied().collect::<Vec<_>>()).await?;
         stored.retain(|_, (pre_offer_id, _)| !changing.contains(pre_offer_id));
         stored.extend(locked);
     }
     let folded = fold(lines, &stored, &products, &promotions);
-    // After the locks, so that of two imports of the same pre-offer the later one is in front; in
-    // the order of the lines, so that of two pre-offers in one file the later one is.
+    // After the locks, so that of two imports of the same pre-offer the later one is first in the order; and in the
+    // order of the lines, so that of two pre-offers in one file the later one is.
     let import_seqs = next_import_seqs(connection, folded.changing).await?;
     let mut new = Rows::default();
     let mut known = Rows::default();
     for change in folded.changes.values() {
         let import_seq = import_seqs.get(change.order).copied().ok_or_else(|| {
-            StoreError::Corrupt("the sequence of imports gave too few numbers".to_owned())
+            StoreError::Corrupt("the sequence of imports returned too few numbers".to_owned())
         })?;
         match stored.get(&change.line.external_id) {
             None => new.push(Uuid::now_v7(), change, import_seq),
@@ -226,7 +226,7 @@ async fn import(
     })
 }
 
-/// Which of the products exist; they stay until the end of the transaction.
+/// Which of the products exist. Their locks keep them until the end of the transaction.
 async fn lock_products(
     connection: &mut PgConnection,
     lines: &[NumberedLine],
@@ -242,8 +242,8 @@ async fn lock_products(
     .collect())
 }
 
-/// Which of the promotions exist. Not locked: no call deletes one, and a start locks a promotion
-/// after the pre-offers, the other way round.
+/// Which of the promotions exist. They are not locked: no call deletes a promotion, and a start locks a promotion
+/// after the pre-offers, which is the opposite order.
 async fn promotions(
     connection: &mut PgConnection,
     lines: &[NumberedLine],
@@ -263,7 +263,7 @@ async fn promotions(
     .collect())
 }
 
-/// The pre-offers that the lines name and that are there.
+/// The stored pre-offers that the lines name.
 async fn stored(
     connection: &mut PgConnection,
     lines: &[NumberedLine],
@@ -286,7 +286,7 @@ async fn stored(
     .collect()
 }
 
-/// These pre-offers as they are now, locked in the order in which a start locks those of its client.
+/// The present rows of these pre-offers, locked in the order in which a start locks its client's.
 async fn lock_stored(
     connection: &mut PgConnection,
     pre_offer_ids: &[Uuid],
@@ -356,7 +356,7 @@ async fn next_import_seqs(connection: &mut PgConnection, count: usize) -> Result
     Ok(import_seqs)
 }
 
-/// Rows to write, column by column as `unnest` takes them.
+/// Rows to write, one `Vec` per column as `unnest` takes them.
 #[derive(Default)]
 struct Rows {
     pre_offer_ids: Vec<Uuid>,
@@ -394,8 +394,8 @@ impl Rows {
         self.import_seqs.push(import_seq);
     }
 
-    /// In the order of their external ids, as they were pushed: two imports that insert the same
-    /// ones wait for each other in one direction only.
+    /// Inserts in the order of the external ids, in which the rows were pushed: two imports of the same pre-offers
+    /// wait for each other in one direction only.
     async fn insert(&self, connection: &mut PgConnection) -> Result<()> {
         if self.pre_offer_ids.is_empty() {
             return Ok(());
@@ -424,7 +424,7 @@ impl Rows {
         Ok(())
     }
 
-    /// The rows are locked already.
+    /// Updates rows that are locked already.
     async fn update(&self, connection: &mut PgConnection) -> Result<()> {
         if self.pre_offer_ids.is_empty() {
             return Ok(());
@@ -464,7 +464,7 @@ impl Rows {
     }
 }
 
-/// One entry per import, true after every batch: what was committed by then.
+/// Writes the one audit entry of an import: after every batch it says what was committed by then.
 async fn write_journal(
     connection: &mut PgConnection,
     journal: &Journal,
@@ -526,7 +526,7 @@ mod tests {
         let mut strange = line("strange", 1, None);
         strange.product_id = 81;
         let lines = numbered(vec![
-            line("known", 1, Some("later")), // the promotion has come to be: updated
+            line("known", 1, Some("later")), // the promotion was created since: updated
             line("known", 1, Some("later")), // unchanged
             line("new", 1, None),            // imported, without
             line("new", 2, Some("no such")), // updated, without, listed

@@ -33,8 +33,8 @@ impl Store {
         .await?)
     }
 
-    /// Writes a product, new or not, where the precondition holds. What was accepted before keeps the
-    /// product as it was then.
+    /// Creates or replaces a product if the precondition holds. A reward that was accepted before keeps the product
+    /// as it was then.
     pub async fn put_product(
         &self,
         product_id: i64,
@@ -50,7 +50,7 @@ impl Store {
                 if precondition.is_some() {
                     check(&precondition, locked(&mut *connection, product_id).await?.as_ref())?;
                 }
-                // As in `put_geo_config`: inserting first tells a new row from an old one.
+                // As in `put_geo_config`, inserting first tells a new row from an old one.
                 let inserted = sqlx::query_as!(
                     Product,
                     "insert into product (product_id, name, currency_code, term_days, terms_url) values ($1, $2, $3, $4, $5)
@@ -93,7 +93,7 @@ impl Store {
     }
 }
 
-/// A product, if it is there, with its row locked.
+/// A product, if it exists, with its row locked.
 async fn locked(connection: &mut PgConnection, product_id: i64) -> Result<Option<Product>> {
     Ok(sqlx::query_as!(
         Product,

@@ -1,5 +1,5 @@
-//! Promotions, as operators write them. Participations keep the conditions they started under, so
-//! nothing here touches them.
+//! Creates and changes promotions. Participations keep the conditions they started under, so these calls do not
+//! change them.
 
 use serde_json::{Value, json};
 use sqlx::types::Json;
@@ -15,29 +15,29 @@ use crate::domain::{Instant, PromotionId};
 use crate::wire::admin::{NewPromotion, Promotion, PromotionPatch};
 use crate::wire::revision::Precondition;
 
-/// What became of a promotion to be created.
+/// The result of creating a promotion.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Created {
-    /// It is there now.
+    /// It was created.
     Created(Promotion),
-    /// Another one has its key.
+    /// Another promotion has its key.
     KeyTaken,
 }
 
-/// What became of a patch.
+/// The result of a patch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Patched {
-    /// The promotion as it is now.
+    /// The promotion after the patch.
     Patched(Promotion),
-    /// There is no such promotion.
+    /// The promotion does not exist.
     NoSuchPromotion,
-    /// The field does not go with what the promotion is.
+    /// The field does not fit the present promotion.
     Invalid(FieldError),
-    /// It has had starts and never a budget.
+    /// It has had starts, but never a budget.
     BudgetTooLate,
 }
 
-/// A promotion as stored.
+/// A promotion's row.
 struct Row {
     promotion_id: PromotionId,
     promotion_key: String,
@@ -107,7 +107,7 @@ impl Store {
         Ok(row.map(Promotion::from))
     }
 
-    /// Creates a promotion; with `dry_run` only says what would come of it. The caller asks
+    /// Creates a promotion; with `dry_run` it only returns what would result. The caller must call
     /// [`NewPromotion::needs_finished_upgrade`] before.
     pub async fn create_promotion(
         &self,
@@ -152,8 +152,8 @@ impl Store {
         .await
     }
 
-    /// Changes what the patch names, where the precondition holds; with `dry_run` only says what would
-    /// come of it. The caller asks [`PromotionPatch::needs_finished_upgrade`] before.
+    /// Changes the fields of the patch if the precondition holds; with `dry_run` it only returns what would result.
+    /// The caller must call [`PromotionPatch::needs_finished_upgrade`] before.
     pub async fn patch_promotion(
         &self,
         promotion_id: PromotionId,
@@ -174,8 +174,8 @@ impl Store {
             let (patch, precondition) = (patch.clone(), precondition.clone());
             let author = author.clone();
             Box::pin(async move {
-                // Waits for landings and starts that have read it, and they for this. By the table's
-                // lock, which has a queue: on the row alone, ever new readers would go first.
+                // Waits for landings and starts that have read it; later ones wait for this. The lock is on
+                // the table, because it has a queue: on the row, new readers could always go first.
                 sqlx::query("lock table promotion in exclusive mode")
                     .execute(&mut *connection)
                     .await?;

@@ -1,32 +1,32 @@
-//! Where the relay begins to read the outbox.
+//! Computes the id from which the relay reads the outbox.
 
 use std::time::{Duration, Instant};
 
-/// Up to which id everything is published and deleted, for good: reads begin behind it. Deleted rows
-/// stay in the index for as long as any transaction could see them, and without a bound each read
-/// would pass over all that were deleted since a `pg_dump` began.
+/// The id up to which everything is published and deleted for good; reads begin after it. Deleted rows stay in the
+/// index as long as any transaction could see them. Without this bound, each read would pass over all rows that
+/// were deleted since, for example, a `pg_dump` began.
 ///
-/// Ids are given out in order and become visible out of order, so an id that was read does not show
-/// that those before it are there. But a transaction has locked the table before it is given an id,
-/// and keeps that lock until it is visible. So: an id is known (`undecided.upto`); then the
-/// transactions that hold the lock are noted; once all of these have ended, a read that begins after
-/// that sees whatever is left up to that id, and nothing more can come.
+/// Ids are assigned in order but become visible out of order, so an id that was read does not prove that all
+/// earlier ones are visible. But a transaction locks the table before it gets an id, and keeps that lock until its
+/// rows are visible. So: the relay takes a known id (`undecided.upto`), then records the transactions that hold
+/// the lock. Once all of these have ended, a later read sees everything that is left up to that id, and no row up
+/// to it can appear any more.
 #[derive(Debug, Default)]
 pub(super) struct Published {
-    /// Reads begin behind this.
+    /// Reads begin after this id.
     pub(super) upto: i64,
-    /// What others were told of it, in `relay_shard`.
+    /// The value that was last written to `relay_shard`, for the next relay.
     pub(super) told: i64,
-    /// Up to here no transaction can commit an event any more.
+    /// Up to this id no transaction can commit an event any more.
     decided: i64,
-    /// The next to be decided, and the transactions that must end before.
+    /// The next id to decide, and the transactions that must end before.
     undecided: Option<Undecided>,
     /// The largest id that was read.
     newest: i64,
-    /// Where `upto` will be when what was read last is deleted, and how many that were.
+    /// The value of `upto` once the rows read last are deleted, and their number.
     next: i64,
     read: usize,
-    /// When it was last asked who writes.
+    /// When the writers were last requested.
     pub(super) asked: Option<Instant>,
 }
 
@@ -37,16 +37,16 @@ struct Undecided {
 }
 
 impl Published {
-    /// Whether to ask who writes, so that reads can begin further behind.
+    /// Whether to request the writers now, so that reads can begin at a higher id.
     pub(super) fn is_due(&self, interval: Duration) -> bool {
         self.asked.is_none_or(|asked| asked.elapsed() >= interval)
             && (self.undecided.is_some() || self.newest > self.decided)
     }
 
-    /// Takes note of who writes to the outbox now, by their virtual transaction ids.
+    /// Takes the transactions that write to the outbox now, by their virtual transaction ids.
     pub(super) fn hear(&mut self, writers: Vec<String>) {
         if let Some(waiting) = &self.undecided {
-            // One that was prepared meanwhile has another id now.
+            // A transaction that was prepared meanwhile has another id now.
             let may_come =
                 |writer: &String| waiting.writers.contains(writer) || writer.starts_with(PREPARED);
             if writers.iter().any(may_come) {
@@ -58,13 +58,13 @@ impl Published {
             upto: self.newest,
             writers,
         });
-        // Nobody writes: what is known is decided at once.
+        // Without writers, what is known is decided at once.
         if let Some(waiting) = self.undecided.take_if(|waiting| waiting.writers.is_empty()) {
             self.decided = waiting.upto;
         }
     }
 
-    /// A session begins to read behind this.
+    /// The state of a session that begins to read after this id.
     pub(super) fn behind(upto: i64) -> Self {
         Self {
             upto,
@@ -74,7 +74,7 @@ impl Published {
         }
     }
 
-    /// The ids that a read which began after the last [`Published::hear`] found, in order.
+    /// Takes the ids, in order, of a read that began after the last [`Published::hear`].
     pub(super) fn have_read(&mut self, ids: &[i64], is_all: bool) {
         let last = ids.last().copied().unwrap_or_default();
         self.newest = self.newest.max(last);
@@ -89,7 +89,7 @@ impl Published {
         }
     }
 
-    /// So many of the rows read last are deleted.
+    /// Takes how many of the rows read last were deleted.
     pub(super) fn have_deleted(&mut self, rows: usize) {
         if rows == self.read {
             self.upto = self.upto.max(self.next);
@@ -97,7 +97,7 @@ impl Published {
     }
 }
 
-/// How the virtual transaction id of a prepared transaction begins.
+/// The prefix of a prepared transaction's virtual transaction id.
 const PREPARED: &str = "-1/";
 
 #[cfg(test)]
@@ -108,7 +108,7 @@ mod tests {
 
     use super::*;
 
-    /// What writers and the relay can do next; a writer is chosen by its place among the open ones.
+    /// The next step of a writer or the relay. A writer is chosen by its index among the open ones.
     #[derive(Clone, Debug)]
     enum Step {
         Begin,
@@ -165,7 +165,7 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Begin if open.len() < 4 => {
-                        // The table is locked before the first id is given out.
+                        // The table is locked before the first id is assigned.
                         open.push(Writer { transaction: format!("3/{next_transaction}"), ids: Vec::new() });
                         next_transaction += 1;
                     }
@@ -185,7 +185,7 @@ mod tests {
                     },
                     Step::Ask => relay.hear(open.iter().map(|writer| writer.transaction.clone()).collect()),
                     Step::Relay(limit) => read(&mut relay, &mut visible, &mut published, limit),
-                    // Another session begins from what the last one told.
+                    // Another session begins at the value that the last one wrote.
                     Step::TakeOver => relay = Published::behind(relay.upto),
                     _ => {}
                 }
@@ -206,11 +206,11 @@ mod tests {
         let mut relay = Published::default();
         relay.have_read(&[1, 3], true);
         relay.have_deleted(2);
-        assert_eq!(relay.upto, 0, "2 may still come");
+        assert_eq!(relay.upto, 0, "2 may still appear");
         relay.hear(vec!["3/7".to_owned()]);
         relay.hear(vec!["3/7".to_owned(), "4/1".to_owned()]);
         relay.have_read(&[], true);
-        assert_eq!(relay.upto, 0, "its writer is there");
+        assert_eq!(relay.upto, 0, "its writer is still open");
         relay.hear(vec!["4/1".to_owned()]);
         relay.have_read(&[], true);
         assert_eq!(relay.upto, 3);

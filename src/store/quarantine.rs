@@ -1,7 +1,7 @@
-//! Quarantined rides: looking at them, and resolving them by replaying or dismissing (contract 6).
+//! Quarantined records: listing them, and resolving them by replaying or dismissing (contract 6).
 //!
-//! A quarantine row is locked before the participation that its ride changes; the sweeper reads
-//! quarantine without locking it, so an open row holds its client until its effect is committed.
+//! A quarantine row is locked before the participation that its ride changes. The sweeper reads the quarantine
+//! without a lock, so an open row delays its client's expiry until its effect is committed.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -26,43 +26,43 @@ use crate::wire::ride_completed::{
 /// How many records one transaction of a bulk call resolves.
 const BATCH: i64 = 200;
 
-/// A page of records ends with the first one beyond so many bytes of values: a value is as large as
-/// Kafka takes it, and a page holds up to 200.
+/// A page of records ends with the first one that exceeds this sum of value sizes. A value can be as large as
+/// Kafka allows, and a page has up to 200.
 const MOST_PAGE_BYTES: i64 = 4 << 20;
 
 /// A record that is, or was, in quarantine.
 #[derive(Clone, Debug)]
 pub struct Quarantined {
-    /// Names it here.
+    /// Its id in this service.
     pub quarantine_id: Uuid,
-    /// Where it was read.
+    /// The topic it was read from.
     pub topic: String,
-    /// Where it was read.
+    /// The partition it was read from.
     pub partition: i32,
-    /// Where it was read.
+    /// Its offset in that partition.
     pub offset: i64,
     /// Its key, if it had one.
     pub key: Option<Vec<u8>>,
-    /// Its client, as far as one can be told.
+    /// Its client, if one can be read from it.
     pub user_id: Option<UserId>,
-    /// The first of what is wrong with it.
+    /// The first fault.
     pub reason: QuarantineReason,
-    /// All that is wrong with it.
+    /// All faults.
     pub detail: String,
     /// Its bytes.
     pub value: Vec<u8>,
     /// When it was recorded.
     pub received_at: Instant,
-    /// Where it stands.
+    /// Its status.
     pub status: QuarantineStatus,
     /// When it was resolved.
     pub resolved_at: Option<Instant>,
-    /// By whom and how.
+    /// Who resolved it, and how.
     pub resolution: Option<Value>,
 }
 
 impl Quarantined {
-    /// As the admin API shows it.
+    /// The record as the admin API shows it.
     pub fn view(&self) -> QuarantinedView {
         QuarantinedView {
             quarantine_id: self.quarantine_id,
@@ -85,75 +85,75 @@ impl Quarantined {
     }
 }
 
-/// Which records a list has; what is `None` is not asked for.
+/// The filter of the list; `None` matches everything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QuarantineFilter {
-    /// Only of this status.
+    /// Only records with this status.
     pub status: Option<QuarantineStatus>,
-    /// Only of this client.
+    /// Only records of this client.
     pub user_id: Option<UserId>,
-    /// Only of this reason.
+    /// Only records with this reason.
     pub reason: Option<QuarantineReason>,
 }
 
-/// Some of the records of a list.
+/// A page of a list.
 #[derive(Clone, Debug)]
 pub struct QuarantinedPage {
     /// In the list's order.
     pub records: Vec<Quarantined>,
-    /// There are records after these.
+    /// Whether there are records after these.
     pub more: bool,
 }
 
-/// What became of a call to replay one record.
+/// The result of replaying one record.
 #[derive(Clone, Debug)]
 pub enum Replay {
-    /// It is resolved, and this is what came of it.
+    /// It is resolved, with this result.
     Resolved(AppliedOne),
-    /// It still is no valid ride (or its correction is not): left open.
+    /// It, or its correction, is still not a valid ride. It stays open.
     StillBad(Vec<Fault>),
-    /// The correction is of another client than this: left open.
+    /// The correction is of another client than this one. The record stays open.
     OtherClient(UserId),
-    /// Somebody was quicker.
+    /// Another call has resolved it.
     AlreadyResolved,
-    /// There is none of that id.
+    /// No record has that id.
     NotFound,
 }
 
-/// What became of a call to dismiss one record.
+/// The result of dismissing one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dismissal {
     /// It is resolved.
     Dismissed,
-    /// Somebody was quicker.
+    /// Another call has resolved it.
     AlreadyResolved,
-    /// There is none of that id.
+    /// No record has that id.
     NotFound,
 }
 
-/// Which open records a bulk call is about; `[from, to)` is of `received_at`.
+/// The open records that a bulk call selects; `[from, to)` is a range of `received_at`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// Only of this reason.
+    /// Only records with this reason.
     pub reason: Option<QuarantineReason>,
-    /// Only those received at or after this.
+    /// Only records received at or after this instant.
     pub from: Option<Instant>,
-    /// Only those received before this.
+    /// Only records received before this instant.
     pub to: Option<Instant>,
 }
 
-/// What a bulk call did.
+/// The result of a bulk call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct BulkResolved {
     /// Records that it resolved.
     pub resolved: u64,
-    /// Records that it was about and could not resolve.
+    /// Selected records that it could not resolve.
     pub left_open: u64,
 }
 
 impl Store {
-    /// A page of quarantined records, newest first: those after the place
-    /// `(received_at, quarantine_id)`, at most `limit`, and fewer where their values are large.
+    /// A page of quarantined records, newest first: those after the place `(received_at, quarantine_id)`, at most
+    /// `limit`, and fewer if their values are large.
     pub async fn quarantined(
         &self,
         filter: QuarantineFilter,
@@ -194,7 +194,7 @@ impl Store {
         .await?)
     }
 
-    /// Judges a record again, or what it should have said, and resolves it in the same transaction.
+    /// Judges a record, or its correction, and resolves the record in the same transaction.
     pub async fn replay_quarantined(
         &self,
         quarantine_id: Uuid,
@@ -209,7 +209,7 @@ impl Store {
         .await
     }
 
-    /// Gives a record up.
+    /// Dismisses a record.
     pub async fn dismiss_quarantined(
         &self,
         quarantine_id: Uuid,
@@ -224,8 +224,8 @@ impl Store {
         .await
     }
 
-    /// Judges again every open record of the selection that was received until now, in the order
-    /// in which they were. Those that still are no valid rides stay open.
+    /// Judges every open record of the selection that was received until now, in the order of arrival. Records
+    /// that are still not valid rides stay open.
     pub async fn replay_quarantine(
         &self,
         selection: &Selection,
@@ -236,7 +236,7 @@ impl Store {
             .await
     }
 
-    /// Gives up every open record of the selection that was received until now.
+    /// Dismisses every open record of the selection that was received until now.
     pub async fn dismiss_quarantine(
         &self,
         selection: &Selection,
@@ -247,8 +247,8 @@ impl Store {
             .await
     }
 
-    /// Batch by batch, each a transaction with its own entry in the audit. Each record is looked at
-    /// once, and those that arrive meanwhile are not, so it ends.
+    /// Resolves batch by batch, each in a transaction with its own audit entry. Each record is visited once, and
+    /// later arrivals are not visited, so the call ends.
     async fn resolve_all(
         &self,
         bulk: Bulk,
@@ -258,7 +258,7 @@ impl Store {
     ) -> Result<BulkResolved> {
         let now = self.now().await?;
         let mut selection = selection.clone();
-        // What was received in this very millisecond is in, where nobody set an end.
+        // Without `to`, records of the present millisecond are included.
         let end = now + chrono::TimeDelta::milliseconds(1);
         selection.to = Some(selection.to.map_or(end, |to| to.min(end)));
         let mut after = None;
@@ -284,8 +284,8 @@ impl Store {
     }
 }
 
-/// [`Store::quarantined`], in the caller's snapshot. The sizes first: the values of a page may be
-/// more than memory should hold.
+/// [`Store::quarantined`], in the caller's snapshot. It reads the sizes first, because the values of a page may
+/// need too much memory.
 async fn page(
     connection: &mut PgConnection,
     filter: QuarantineFilter,
@@ -303,8 +303,8 @@ async fn page(
         ..QuarantineFilter::default()
     };
     let sizes = if filter == only_open {
-        // Its own statement: a status that is a parameter cannot use the index of open ones, and
-        // open ones are few among many.
+        // A statement of its own: with the status as a parameter Postgres cannot use the index of open
+        // records, which are few among many.
         sqlx::query_as!(
             Size,
             r#"select quarantine_id, octet_length(value)::bigint as "bytes!"
@@ -347,7 +347,7 @@ async fn page(
     })
 }
 
-/// A client's newest records, at most `limit`, and fewer where their values are large.
+/// A client's newest records, at most `limit`, and fewer if their values are large.
 pub(super) async fn quarantined_of(
     connection: &mut PgConnection,
     user_id: UserId,
@@ -367,13 +367,13 @@ pub(super) async fn quarantined_of(
     load(connection, fitting(&sizes, sizes.len())).await
 }
 
-/// A record and how large its value is.
+/// A record and the size of its value.
 struct Size {
     quarantine_id: Uuid,
     bytes: i64,
 }
 
-/// The first `limit` at most, up to and including the one that goes beyond [`MOST_PAGE_BYTES`].
+/// The first ones, at most `limit`, up to and including the one that exceeds [`MAX_PAGE_BYTES`].
 fn fitting(sizes: &[Size], limit: usize) -> &[Size] {
     let mut bytes = 0;
     let fit = sizes.iter().take(limit).take_while(|size| {
@@ -400,7 +400,7 @@ async fn load(connection: &mut PgConnection, sizes: &[Size]) -> Result<Vec<Quara
     .await?)
 }
 
-/// What is locked of a record to resolve it.
+/// The columns of a locked record that resolving needs.
 struct Locked {
     quarantine_id: Uuid,
     status: QuarantineStatus,
@@ -455,7 +455,7 @@ async fn replay(
     let applied = apply(connection, &replayed).await?;
     let mut resolution = resolution_of(&applied, &author.actor);
     if corrected.is_some() {
-        // What was applied, as the topic would carry it.
+        // The ride that was applied, as a record of the topic.
         let bytes = match &replayed {
             RideRecord::Completed(ride) => encode(ride),
             RideRecord::Reversed(reversal) => encode_reversal(reversal),
@@ -515,19 +515,19 @@ enum Bulk {
     Dismiss,
 }
 
-/// What is locked of each record of a bulk call.
+/// The columns of each record of a bulk call.
 struct InBulk {
     quarantine_id: Uuid,
     received_at: Instant,
     partition: i32,
     offset: i64,
-    /// `None` where it is too large to be a ride, or nobody looks at it.
+    /// `None` if it is too large to be a ride, or is not needed.
     value: Option<Vec<u8>>,
 }
 
 struct Batch {
     done: BulkResolved,
-    /// Where the next batch begins; `None` after the last.
+    /// The last record of the batch, after which the next begins; `None` after the last batch.
     last: Option<(Instant, Uuid)>,
 }
 
@@ -540,9 +540,8 @@ async fn resolve_batch(
     author: &Author,
 ) -> Result<Batch> {
     let (after_at, after_id) = after.unzip();
-    // Oldest first, so that rides are applied in the order in which they came. Not locked yet: where
-    // the next batch begins, and whether there is one, must not depend on what another call has
-    // resolved by the time it lets go.
+    // Oldest first, so that rides are applied in the order of arrival. Not locked yet: where the next batch begins,
+    // and whether there is one, must not depend on what another call resolves before it releases its locks.
     let found = sqlx::query!(
         "select received_at, quarantine_id
            from quarantined_ride
@@ -594,8 +593,8 @@ async fn resolve_batch(
         Bulk::Replay => {
             let now = now(connection).await?;
             let takes_reversals = upgrade_is_finished(connection).await?;
-            // By client, which is the order in which everything locks participations, and each
-            // client's in the order of arrival.
+            // By client, the order in which every transaction locks participations, and each client's in the
+            // order of arrival.
             records.sort_by_key(|record| (record.received_at, record.partition, record.offset));
             let mut replayed: Vec<(Uuid, RideRecord)> = records
                 .iter()
@@ -675,12 +674,12 @@ fn before_json(record: &Locked) -> Value {
         "user_id": record.user_id })
 }
 
-/// Who replayed it, and what came of it.
+/// Who replayed it, and the result.
 fn resolution_of(applied: &AppliedOne, actor: &str) -> Value {
     json!({ "actor": actor, "outcome": applied.outcome(), "receipt": applied.receipt().map(receipt_json) })
 }
 
-/// What the audit says of a receipt.
+/// A receipt as the audit shows it.
 pub(super) fn receipt_json(receipt: &Receipt) -> Value {
     json!({ "ride_id": receipt.ride_id, "verdict": receipt.verdict, "details": receipt.details,
         "completed_at": receipt.completed_at.map(format_instant), "recorded_at": format_instant(receipt.recorded_at) })

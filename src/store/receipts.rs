@@ -1,8 +1,8 @@
-//! Moving a month's receipts from the default partition into a partition of their own.
+//! Moves a month's receipts from the default partition into a partition of their own.
 //!
-//! A partition cannot be attached while the default one has rows of its range, and rows that are in
-//! neither would be rides that could count twice. So the rows are copied while they stay where they
-//! are, a trigger keeps the copies true, and one short transaction puts the copies in their place.
+//! A partition cannot be attached while the default partition has rows of its range; and while rows are in neither,
+//! their rides could count twice. So the rows are copied and stay in place, a trigger keeps the copies equal to
+//! them, and one short transaction puts the copies in their place.
 
 use std::time::{Duration, Instant};
 
@@ -17,30 +17,30 @@ use super::audit::{self, Author};
 use super::migrations::{LOCK_TIMEOUT, has_code};
 use crate::postgres::Settings;
 
-/// How many receipts are copied in a transaction.
+/// How many receipts are copied in one transaction.
 const BATCH: i64 = 5_000;
 
-/// Between two tries to get a lock, and how long it is tried for.
+/// The pause between two attempts to get a lock, and how long attempts continue.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const RETRY_FOR: Duration = Duration::from_secs(10 * 60);
 
-/// Held while receipts are moved: "RPMM" in ASCII.
+/// The advisory lock that is held while receipts are moved: "RPMM" in ASCII.
 const MOVING_LOCK: i64 = 0x5250_4d4d;
 
-/// What a move has done.
+/// The result of a move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moved {
     /// Receipts that are in their month's partition now.
     pub moved: i64,
-    /// Receipts that stay in the default partition: of other months.
+    /// Receipts of other months, which stay in the default partition.
     pub left: i64,
 }
 
-/// A month's partition, made beside the table first.
+/// A month's partition, which is built as a separate table first.
 #[derive(Clone, Debug)]
 struct Target {
     table: String,
-    /// Which receipts belong there.
+    /// The condition of the receipts that belong there.
     range: String,
     bounds: String,
 }
@@ -59,8 +59,8 @@ impl Target {
     }
 }
 
-/// Moves the receipts of these months, each given by its first day, beside everything that runs. It
-/// must be run by the owner. Broken off, it leaves nothing that counts, and is begun again.
+/// Moves the receipts of these months, each given by its first day, while all processes run. It must be run by the
+/// owner of the tables. If it is interrupted, its copies are not used, and it can be run again.
 pub async fn move_months(
     store: &Store,
     months: &[NaiveDate],
@@ -88,7 +88,7 @@ pub async fn move_months(
         .fetch_one(&mut connection)
         .await?;
         ensure!(!attached, "{} is a partition already", target.table);
-        // What an earlier try left is made anew; anything else of that name is somebody's data.
+        // Tables of an earlier attempt are created again. Another table of that name may hold data of others.
         let foreign: bool = sqlx::query_scalar(
             "select to_regclass($1) is not null
                 and not exists (select from pg_constraint
@@ -99,7 +99,7 @@ pub async fn move_months(
         .await?;
         ensure!(
             !foreign,
-            "a table {} is there and is no partition: rename or drop it first",
+            "a table {} exists and is not a partition: rename or drop it first",
             target.table
         );
     }
@@ -117,7 +117,7 @@ pub async fn move_months(
     Ok(moved)
 }
 
-/// Makes the tables, without what an earlier try left of them, and has them kept true from here on.
+/// Creates the tables, after dropping those of an earlier attempt, and the trigger that keeps the copies equal.
 async fn prepare(connection: &mut PgConnection, targets: &[Target]) -> anyhow::Result<String> {
     let schema: String = sqlx::query_scalar("select quote_ident(current_schema())")
         .fetch_one(connection)
@@ -164,8 +164,8 @@ async fn prepare(connection: &mut PgConnection, targets: &[Target]) -> anyhow::R
     Ok(sql)
 }
 
-/// Copies what was there before the trigger, in bounded transactions. A row that is being changed or
-/// deleted is waited for; changed after it was copied, the trigger changes the copy.
+/// Copies the rows from before the trigger, in bounded transactions. It waits for a row that is being changed or
+/// deleted. When a row changes after it was copied, the trigger changes the copy.
 async fn copy(connection: &mut PgConnection, targets: &[Target]) -> anyhow::Result<()> {
     let mut sql = String::from(
         "with batch as materialized (
@@ -189,7 +189,7 @@ async fn copy(connection: &mut PgConnection, targets: &[Target]) -> anyhow::Resu
     ));
     let mut last = (0_i64, 0_i64, Uuid::nil(), NaiveDate::MIN);
     loop {
-        // Waits for a writer's transaction, and holds nobody up meanwhile.
+        // Waits for a writer's transaction; nothing waits for this one meanwhile.
         let batch = sqlx::query_as(AssertSqlSafe(sql.clone()))
             .bind(last.0)
             .bind(last.1)
@@ -212,13 +212,13 @@ async fn copy(connection: &mut PgConnection, targets: &[Target]) -> anyhow::Resu
     }
 }
 
-/// Earlier than any receipt, and a date of Postgres.
+/// Earlier than any receipt, and a valid date of Postgres.
 const EARLIEST: NaiveDate = match NaiveDate::from_ymd_opt(1970, 1, 1) {
     Some(date) => date,
     None => NaiveDate::MIN,
 };
 
-/// Counts both in one snapshot: what is in the default partition is in the copies, and nothing else.
+/// Compares the counts in one snapshot: the copies must have exactly the rows of the default partition.
 async fn compare(connection: &mut PgConnection, targets: &[Target]) -> anyhow::Result<Moved> {
     let copies: Vec<String> = targets
         .iter()
@@ -239,11 +239,11 @@ async fn compare(connection: &mut PgConnection, targets: &[Target]) -> anyhow::R
     Ok(Moved { moved, left })
 }
 
-/// Puts the copies in the place of the default partition.
+/// The statements that replace the default partition by the copies.
 fn swap(targets: &[Target]) -> String {
     let mut sql = String::from("alter table ride_receipt detach partition ride_receipt_other;\n");
     for Target { table, bounds, .. } in targets {
-        // Its check says that all its rows belong there: it is not read.
+        // Its check proves that all its rows belong there, so attaching does not read it.
         sql.push_str(&format!(
             "alter table ride_receipt attach partition {table} for values {bounds};
              alter table {table} drop constraint moving_receipts;\n"
@@ -274,8 +274,8 @@ async fn locking(connection: &mut PgConnection, sql: &str) -> anyhow::Result<()>
     locking_with(connection, sql, async |_| Ok(())).await
 }
 
-/// Runs statements that lock tables, and something after them, in one transaction; again where a lock
-/// could not be had at once.
+/// Runs statements that lock tables, and something after them, in one transaction. Repeats it if a lock was not
+/// available at once.
 async fn locking_with(
     connection: &mut PgConnection,
     sql: &str,
@@ -299,7 +299,7 @@ async fn locking_with(
         let waited = began.elapsed().as_secs();
         if began.elapsed() >= RETRY_FOR {
             return Err(error.context(format!(
-                "a lock could not be had for {waited} s; is a pg_dump running? Run it again then"
+                "a lock was not available for {waited} s; is a pg_dump running? Run the command again after it"
             )));
         }
         tokio::time::sleep(RETRY_PAUSE).await;

@@ -1,5 +1,5 @@
-//! Comparing the participations with what the status topic last said of each, after a restore to an
-//! earlier moment. Memory holds a page of keys, however many there are.
+//! Compares the participations with the newest record of each in the status topic, after a restore to an earlier
+//! moment. Memory holds one page of keys, however many there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,16 +21,16 @@ use crate::postgres::SESSION_NAME;
 use crate::wire::participation::State;
 use crate::wire::promotion_status::PromotionStatus;
 
-/// What sessions of this command are called.
+/// The purpose in the session names of this command.
 pub const PURPOSE: &str = "reconcile";
 
 /// Keys compared in one transaction.
 const PAGE: i64 = 500;
 
-/// What differs at one key.
+/// A difference at one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// The database's state is not the topic's newest, and its version not above it: it gets `to`.
+    /// The database's state is not the topic's newest, and its version is not higher. It gets the version `to`.
     Lags {
         /// The topic's version.
         published: i32,
@@ -39,22 +39,22 @@ pub enum Difference {
         /// Above both.
         to: i32,
     },
-    /// The database has a newer state that the topic lacks, and that does not wait to be published.
+    /// The database has a newer state that the topic lacks and that is not waiting to be published.
     Unpublished {
         /// The database's version.
         stored: i32,
     },
-    /// The database lacks the participation: a later start goes on above this version.
+    /// The database lacks the participation. A later start begins above this version.
     Missing {
         /// The topic's version.
         published: i32,
     },
-    /// The topic says that the client was rewarded, and the database does not know of it.
+    /// In the topic the client was rewarded, and the database does not know of it.
     RewardLost {
         /// The topic's version.
         published: i32,
     },
-    /// The topic forgot the key because the client was erased, and the database has it.
+    /// The topic has a tombstone because the client was erased, and the database still has the participation.
     Erased,
 }
 
@@ -75,50 +75,50 @@ impl std::fmt::Display for Difference {
             ),
             Self::Missing { published } => write!(
                 f,
-                "the topic has version {published} and the database nothing: a later start goes on above it"
+                "the topic has version {published} and the database nothing: a later start begins above it"
             ),
             Self::RewardLost { published } => write!(
                 f,
-                "rewarded by the topic (version {published}) and not by the database: held until `ride-promo reconcile --accept-loss`"
+                "rewarded in the topic (version {published}) and not in the database: held until `ride-promo reconcile --accept-loss`"
             ),
             Self::Erased => f.write_str(
-                "erased by the topic and still in the database: not changed here, run `ride-promo erase --replay` first",
+                "erased in the topic and still in the database: not changed here, run `ride-promo erase --replay` first",
             ),
         }
     }
 }
 
-/// What the database has of a key.
+/// What the database has for a key.
 #[derive(Clone, Debug, Default)]
 struct Here {
     /// The participation, and whether its last event is known.
     stored: Option<(State, bool)>,
     /// The floor of a participation that was lost.
     floor: Option<i32>,
-    /// Up to which version a reward is held, or its loss accepted.
+    /// The version up to which a reward is held, or its loss was accepted.
     held: Option<i32>,
     /// The highest version that waits to be published.
     waiting: Option<i32>,
-    /// A tombstone waits to be published.
+    /// Whether a tombstone waits to be published.
     forgetting: bool,
 }
 
-/// What the topic's newest record of a key says.
+/// The topic's newest record of a key.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Newest<'a> {
-    /// This state.
+    /// A state.
     State(&'a State),
-    /// Forget the key.
+    /// A tombstone.
     Tombstone,
-    /// Nothing, ever.
+    /// The topic has no record.
     Nothing,
 }
 
-/// What differs at a key.
+/// The differences at a key.
 fn compare(newest: Newest<'_>, here: &Here) -> Vec<Difference> {
     let mut differences = Vec::new();
     if here.forgetting {
-        // Erased after that record; what comes after the tombstone waits behind it.
+        // Erased after that record; later events wait behind the tombstone.
         return differences;
     }
     let stored = here.stored.as_ref().map(|(state, _)| state);
@@ -168,7 +168,7 @@ fn compare(newest: Newest<'_>, here: &Here) -> Vec<Difference> {
     differences
 }
 
-/// A reward that only the status topic knows.
+/// A reward that only the status topic has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     /// The client.
@@ -177,29 +177,29 @@ pub struct Held {
     pub promotion_id: PromotionId,
     /// The topic's version.
     pub version: i32,
-    /// Since when it is held.
+    /// When it was recorded.
     pub noted_at: Instant,
 }
 
 /// A page of the comparison.
 #[derive(Clone, Debug)]
 pub struct Compared {
-    /// What differs, in key order.
+    /// The differences, in key order.
     pub differences: Vec<(Key, Difference)>,
-    /// The last key of the page; `None` where none was left.
+    /// The last key of the page; `None` if there was none.
     pub last: Option<Key>,
 }
 
-/// Which keys a page is of.
+/// The keys that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// Those the topic has.
+    /// The keys of the topic.
     Topic,
-    /// Those that only the database has.
+    /// The keys that only the database has.
     Database,
 }
 
-/// A reconciliation under way: a session with the topic's newest records, and the relay's lock.
+/// A running reconciliation: a session with the topic's newest records, and the relay's locks.
 #[derive(Debug)]
 pub struct Reconciliation {
     newest: StatusNewest,
@@ -210,7 +210,7 @@ pub struct Reconciliation {
 }
 
 impl Store {
-    /// The other sessions of this service in this database, by name.
+    /// The names of this service's other sessions in this database.
     pub async fn other_sessions(&self) -> Result<Vec<String>> {
         let own = format!("{SESSION_NAME} {PURPOSE}");
         Ok(sqlx::query_scalar!(
@@ -223,7 +223,7 @@ impl Store {
         .await?)
     }
 
-    /// Takes the relay's lock on every shard and begins; `None` where a relay holds one.
+    /// Takes the relay's lock on every shard and begins; `None` if a relay holds one.
     pub async fn begin_reconciliation(&self) -> Result<Option<Reconciliation>> {
         self.require_finished_upgrade().await?;
         let mut leases = Vec::new();
@@ -242,7 +242,7 @@ impl Store {
         }))
     }
 
-    /// Rewards that are held, by key: since when, and the topic's version; at most `limit`.
+    /// The held rewards by key, with the time and the topic's version; at most `limit`.
     pub async fn held_rewards(&self, limit: i64) -> Result<Vec<Held>> {
         Ok(sqlx::query_as!(
             Held,
@@ -254,8 +254,8 @@ impl Store {
         .await?)
     }
 
-    /// The operator's decision that rewards which only the status topic knows are lost: the client may
-    /// start and accept again. Returns how many were held.
+    /// The operator's decision that rewards which only the status topic has are lost: the client may start and
+    /// accept again. Returns how many were held.
     pub async fn accept_loss(&self, user_id: UserId, author: &Author) -> Result<u64> {
         let author = author.clone();
         self.run_tx("accept_loss", move |connection| {
@@ -280,20 +280,20 @@ impl Store {
 }
 
 impl Reconciliation {
-    /// The table of the topic's newest records, to take records in.
+    /// The table that takes the topic's newest records.
     pub fn newest(&mut self) -> &mut StatusNewest {
         &mut self.newest
     }
 
-    /// Compares the next keys of a side, those after `after`, and puts right what differs if `apply`
-    /// is given: who does it, for the audit.
+    /// Compares the next keys of a side, those after `after`. If `apply` is given, it corrects the differences and
+    /// names the operator for the audit.
     pub async fn compare(
         &mut self,
         side: Side,
         after: Option<Key>,
         apply: Option<&Author>,
     ) -> Result<Compared> {
-        // The lock is as good as its session: an error here means that a relay may publish.
+        // A lock is lost with its session: an error here means that a relay may publish.
         for lease in &mut self.leases {
             lease.check().await?;
         }
@@ -339,7 +339,7 @@ impl Reconciliation {
         Ok(Compared { differences, last })
     }
 
-    /// Gives the relay's lock back.
+    /// Releases the relay's locks.
     pub async fn end(self) {
         for lease in self.leases {
             lease.release().await;
@@ -359,7 +359,7 @@ fn name(difference: &Difference) -> &'static str {
     }
 }
 
-/// Keys with the topic's newest event: `None` where it has none, `Some(None)` for a tombstone.
+/// Keys with the topic's newest event: `None` if it has none, `Some(None)` for a tombstone.
 type Keys = BTreeMap<Key, Option<Option<PromotionStatus>>>;
 
 async fn topic_keys(connection: &mut PgConnection, after: Option<Key>) -> Result<Keys> {
@@ -400,7 +400,7 @@ async fn database_keys(connection: &mut PgConnection, after: Option<Key>) -> Res
     Ok(rows.into_iter().map(|key| (key, None)).collect())
 }
 
-/// What the database has of these keys, whose participations are locked from here on.
+/// What the database has for these keys. Their participations are locked from here on.
 async fn read_here(connection: &mut PgConnection, keys: &Keys) -> Result<BTreeMap<Key, Here>> {
     let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = keys.keys().copied().unzip();
     let mut here: BTreeMap<Key, Here> = BTreeMap::new();
@@ -493,7 +493,7 @@ async fn put_right(
             (Difference::Erased | Difference::Lags { .. } | Difference::Unpublished { .. }, _) => {}
         }
     }
-    // What waits of these keys is older than what the topic has, and would be the last of its key.
+    // Waiting events of these keys are older than the topic's, and would become the last of their key.
     let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = stale.into_iter().unzip();
     sqlx::query!(
         "delete from event_outbox e using unnest($1::bigint[], $2::bigint[]) v (user_id, promotion_id)
@@ -588,7 +588,7 @@ mod tests {
         let same = state(7, 6);
         let newest = Newest::State(&same);
         assert_eq!(compare(newest, &here(Some(same.clone()))), []);
-        // It lags, or it went another way after the restore.
+        // It lags, or changed differently after the restore.
         for (version, rides) in [(5, 4), (7, 5)] {
             let found = compare(newest, &here(Some(state(version, rides))));
             let lags = Difference::Lags {
@@ -607,7 +607,7 @@ mod tests {
         for newest in [Newest::State(&published), Newest::Nothing] {
             let mut here = here(Some(state(8, 7)));
             assert_eq!(compare(newest, &here), [unpublished]);
-            // Something older waits.
+            // An older event waits.
             here.waiting = Some(6);
             assert_eq!(compare(newest, &here), [unpublished]);
             here.waiting = Some(8);
@@ -654,7 +654,7 @@ mod tests {
     fn an_erased_client_is_not_published_again() {
         let mut there = here(Some(state(5, 4)));
         assert_eq!(compare(Newest::Tombstone, &there), [Difference::Erased]);
-        // Who came back after it waits to be published.
+        // A later participation waits to be published.
         there.waiting = Some(5);
         assert_eq!(compare(Newest::Tombstone, &there), []);
         // The tombstone itself waits.

@@ -1,4 +1,4 @@
-//! Every participation, counted again from its receipts: what must agree however it came about.
+//! Recounts every participation from its receipts, and compares what must agree.
 
 use std::time::{Duration, Instant as Monotonic};
 
@@ -17,25 +17,25 @@ use crate::domain::split::SplitStatus;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::wire::promotion_status::EventType;
 
-/// How long the snapshot of a page may live.
+/// The longest life of the snapshot of a page.
 pub const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Participations of a page of the recount in one snapshot.
+/// How many participations [`Store::recount`] counts per page, all in one snapshot.
 const PAGE: i64 = 1_000;
 
 /// Which participations are recounted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
-    /// Those of one client.
+    /// Only participations of this client.
     pub user_id: Option<UserId>,
-    /// Those that were started then or later.
+    /// Only participations that were started at or after this instant.
     pub since: Option<Instant>,
 }
 
 /// A participation's version, in the snapshot of its page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VersionHere {
-    /// Whose.
+    /// The participation.
     pub key: Key,
     /// Its version.
     pub version: i32,
@@ -43,23 +43,23 @@ pub struct VersionHere {
     pub waiting: Option<i32>,
 }
 
-/// A page of participations, recounted.
+/// A page of recounted participations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecountPage {
-    /// What they came to; without those that were skipped.
+    /// The result, without the participations that were skipped.
     pub counted: Recount,
     /// Participations whose receipts were dropped, by retention or by an erasure that kept the loan.
     pub skipped: u64,
     /// The versions of all of them.
     pub versions: Vec<VersionHere>,
-    /// The last key that was looked at; `None` where none is left.
+    /// The last key of the page; `None` if none is left.
     pub last: Option<Key>,
 }
 
-/// What the recount came to.
+/// The result of a recount.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recount {
-    /// Participations looked at.
+    /// The number of participations.
     pub participations: u64,
     /// Those of them that are `REWARDED`.
     pub rewarded: u64,
@@ -73,26 +73,26 @@ pub struct Recount {
     pub receipts: u64,
     /// Those of them that counted.
     pub counted: u64,
-    /// Where something does not agree, a sentence each.
+    /// What does not agree, a sentence each.
     pub disagreements: Vec<Disagreement>,
-    /// Status changes committed and not yet published, by which the topic may be behind.
+    /// Status changes that are committed but not published yet; the topic may be behind by these.
     pub unpublished: i64,
-    /// The version every participation is at.
+    /// The version of every participation.
     pub versions: Vec<(UserId, PromotionId, i32, StatusName)>,
 }
 
-/// Something that does not agree.
+/// A disagreement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disagreement {
     /// The client.
     pub user_id: UserId,
     /// The promotion.
     pub promotion_id: PromotionId,
-    /// What is and what should be.
+    /// The stored and the expected value.
     pub what: String,
 }
 
-/// A participation beside what its other rows say.
+/// A participation, with what its other rows make.
 struct Row {
     user_id: i64,
     promotion_id: i64,
@@ -110,29 +110,29 @@ struct Row {
     conditions: Value,
     further_goals: Option<Json<FurtherGoals>>,
     rides_counted: Option<i32>,
-    /// The partition of its receipts is gone.
+    /// Whether the partition of its receipts was dropped.
     dropped: bool,
-    /// Its deadlines were moved after they were set.
+    /// Whether its deadlines were moved.
     extended: bool,
     waiting: Option<i32>,
     receipts: i64,
     counted: i64,
     /// Receipts that are `REVERSED`.
     reversed: i64,
-    /// The local days of counted rides, where receipts say them, and the sum of their fares.
+    /// The local days of counted rides, if receipts have them, and the sum of their fares.
     days: i64,
     amount: String,
     wrongly_counted: i64,
     wrongly_refused: i64,
     recorded_after_end: i64,
-    /// Unbroken chains of what accepting creates, with the terms of the frozen reward.
+    /// Complete chains of what accepting creates, with the terms of the frozen reward.
     originations: i64,
     active_pre_offers: i64,
     used_splits: i64,
     live_splits: i64,
 }
 
-/// The events of a participation whose deadlines are those that it was given.
+/// The events of a participation with unmoved deadlines.
 const ENDS_AND_STARTS: [EventType; 4] = [
     EventType::Started,
     EventType::Completed,
@@ -141,8 +141,8 @@ const ENDS_AND_STARTS: [EventType; 4] = [
 ];
 
 impl Store {
-    /// Counts every participation again, in one snapshot. Whoever asks knows that every version came
-    /// from a start, a ride that counted or an end.
+    /// Recounts every participation, in one snapshot. The caller knows that every version came from a start, a
+    /// counted ride or an end.
     pub async fn recount(&self) -> Result<Recount> {
         let mut connection = self.acquire().await?;
         let mut tx = connection
@@ -169,9 +169,9 @@ impl Store {
         Ok(recount)
     }
 
-    /// Counts the next participations of a scope again, those after `after`; looks at not more than
-    /// `limit`. One snapshot, which ends after [`PAGE_TIMEOUT`] in any case; an error that
-    /// [may be too much](super::StoreError::may_be_too_much) then asks for a smaller page.
+    /// Recounts the next participations of a scope, those after `after`, at most `limit`. It uses one snapshot,
+    /// which ends after [`PAGE_TIMEOUT`] in any case. After an error that
+    /// [may be too much](super::StoreError::may_be_too_much), call it with a smaller page.
     pub async fn recount_page(
         &self,
         scope: Scope,
@@ -208,10 +208,10 @@ impl Store {
     }
 }
 
-/// Lets the next statement run until the snapshot has had its time.
+/// Bounds the next statement by the time that the snapshot has left.
 async fn bound_statement(connection: &mut PgConnection, began: Monotonic) -> Result<()> {
     let left = PAGE_TIMEOUT.saturating_sub(began.elapsed());
-    // 0 would be no bound at all.
+    // 0 would mean no timeout.
     let millis = left.as_millis().max(1).to_string();
     sqlx::query!("select set_config('statement_timeout', $1, true)", millis)
         .fetch_one(connection)
@@ -219,8 +219,8 @@ async fn bound_statement(connection: &mut PgConnection, began: Monotonic) -> Res
     Ok(())
 }
 
-/// The keys of a scope among the next participations, at most `limit` of which are looked at, and the
-/// last that was looked at, where others follow.
+/// The keys of a scope among the next participations, of which it reads at most `limit`, and the last key it read
+/// if others follow.
 async fn keys(
     connection: &mut PgConnection,
     scope: Scope,
@@ -250,11 +250,11 @@ async fn keys(
     Ok((keys.collect(), last))
 }
 
-/// These participations beside what their other rows say.
+/// These participations, with what their other rows make.
 async fn rows(connection: &mut PgConnection, keys: &[Key]) -> Result<Vec<Row>> {
     let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = keys.iter().copied().unzip();
-    // The rules that the receipt keeps enough of to apply again: window, currency and amount.
-    // A refusal is checked to be true only where it gives one of these as its reason.
+    // Only rules whose values the receipt has are applied again: window, currency and amount. A verdict other than
+    // COUNTED is checked only if it names one of these rules.
     Ok(sqlx::query_as!(
         Row,
         r#"select p.user_id, p.promotion_id, p.status as "status: StatusName", p.version, p.rides_completed, p.rides_target, p.started_at,
@@ -344,7 +344,7 @@ impl Recount {
             promotion_id: row.promotion_id,
             what,
         }));
-        // A snapshot that looks at everything is of a run that ends with it.
+        // A recount of everything in one snapshot belongs to a test run whose changes have ended.
         if versions == Versions::OfChangesOnly {
             self.versions
                 .push((row.user_id, row.promotion_id, row.version, row.status));
@@ -360,16 +360,16 @@ impl Row {
     }
 }
 
-/// Where versions can have come from.
+/// What can have made versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Versions {
-    /// A start, rides that counted, an end.
+    /// A start, counted rides, an end.
     OfChangesOnly,
-    /// Also from what operators do: `republish`, `reconcile`, extensions; and from rides taken back.
+    /// Also `republish`, `reconcile`, extensions, and reversals.
     Any,
 }
 
-/// All that does not agree in one participation.
+/// All disagreements of one participation.
 fn disagreements(row: &Row, versions: Versions) -> Vec<String> {
     let mut found = Vec::new();
     let mut expect = |holds: bool, what: String| {
@@ -417,7 +417,7 @@ fn disagreements(row: &Row, versions: Versions) -> Vec<String> {
     );
     for (count, what) in [
         (row.wrongly_counted, "counted against the conditions"),
-        (row.wrongly_refused, "refused for a reason that is not so"),
+        (row.wrongly_refused, "rejected for a reason that does not apply"),
         (
             row.recorded_after_end,
             "recorded after the challenge had ended",
@@ -494,8 +494,8 @@ fn disagreements(row: &Row, versions: Versions) -> Vec<String> {
         );
     }
 
-    // One event for the start, one for the end, and at most one for each ride that counted and two for
-    // each that was reversed: rides applied together share one.
+    // One event for the start, one for the end, at most one for each counted ride and two for each reversed one:
+    // rides that are applied together share one.
     let ended = i64::from(status.is_final());
     let least = 1 + i64::from(row.counted > 0) + ended;
     let most = match versions {
@@ -504,7 +504,7 @@ fn disagreements(row: &Row, versions: Versions) -> Vec<String> {
     };
     expect(
         (least..=most).contains(&i64::from(row.version)),
-        format!("version {} where {least} to {most} can be", row.version),
+        format!("version {}, but only {least} to {most} are possible", row.version),
     );
 
     let due = i64::from(status == StatusName::Rewarded);
@@ -513,7 +513,7 @@ fn disagreements(row: &Row, versions: Versions) -> Vec<String> {
         (row.active_pre_offers, "active pre-offers"),
         (row.used_splits, "used splits"),
     ] {
-        expect(count == due, format!("{count} {what} where {due} belong"));
+        expect(count == due, format!("{count} {what}, but {due} expected"));
     }
     expect(
         row.live_splits <= 1 && (ended == 0 || row.live_splits == 0),
@@ -521,7 +521,7 @@ fn disagreements(row: &Row, versions: Versions) -> Vec<String> {
     );
     expect(
         row.reward.amount_cents > 0,
-        "there is no reward to be had".to_owned(),
+        "the reward is missing".to_owned(),
     );
     found
 }
@@ -585,7 +585,7 @@ mod tests {
             disagreements(&row(), Versions::OfChangesOnly),
             Vec::<String>::new()
         );
-        // Both rides in one batch: one event for the two.
+        // Both rides in one batch make one event.
         let together = Row {
             version: 3,
             ..row()
@@ -687,7 +687,7 @@ mod tests {
                     wrongly_refused: 1,
                     ..row()
                 },
-                "reason that is not so",
+                "reason that does not apply",
             ),
             (
                 Row {
@@ -736,14 +736,14 @@ mod tests {
                     active_pre_offers: 1,
                     ..row()
                 },
-                "1 active pre-offers where 0",
+                "1 active pre-offers, but 0",
             ),
             (
                 Row {
                     used_splits: 1,
                     ..row()
                 },
-                "1 used splits where 0",
+                "1 used splits, but 0",
             ),
             (
                 Row {

@@ -1,6 +1,6 @@
-//! Reminders before deadlines. When to look at a participation is kept beside it, under its row lock;
-//! what is due goes into the outbox in the same transaction as the mark that it is over, so that each
-//! is published once, whatever is killed in between (contract 2, "Deadlines and exceptions").
+//! Reminders before deadlines. A row beside each participation says when to look at it; the participation's row lock
+//! guards it. A due reminder goes into the outbox in the transaction that marks its lead as done, so each is
+//! published once, whatever crashes (contract 2, "Deadlines and exceptions").
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,16 +23,16 @@ use crate::wire::reminder::{Reminder, ReminderType};
 
 type Key = (UserId, PromotionId);
 
-/// What came of one batch.
+/// The result of one batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reminded {
-    /// Participations that were looked at.
+    /// Participations that were examined.
     pub looked_at: u64,
     /// Reminders that were put into the outbox.
     pub recorded: u64,
 }
 
-/// Participations that get a window, in which reminders may come to be due.
+/// Participations that get a window in which reminders may become due.
 #[derive(Debug, Default)]
 pub(super) struct Scheduled {
     users: Vec<UserId>,
@@ -41,8 +41,8 @@ pub(super) struct Scheduled {
 }
 
 impl Scheduled {
-    /// Adds a participation whose window before `deadline` begins at `began_at`, if its conditions
-    /// have reminders there.
+    /// Adds a participation whose window before `deadline` begins at `began_at`, if its conditions have reminders
+    /// for that deadline.
     pub(super) fn push(
         &mut self,
         (user_id, promotion_id): Key,
@@ -53,7 +53,7 @@ impl Scheduled {
         let Some(reminders) = &conditions.reminders else {
             return;
         };
-        // Nothing is over yet; what never comes is found again by the look.
+        // No lead is done yet. The next look finds again which leads never become due.
         let mut done = Done::default();
         let window = (began_at, deadline);
         let first = look(reminders.leads(of), of, &mut done, window, began_at);
@@ -84,8 +84,8 @@ impl Scheduled {
 }
 
 impl Store {
-    /// Puts the reminders that are due at `upto`, the database's clock, into the outbox. Looks at not
-    /// more than `limit` participations, those that are due longest first.
+    /// Puts the reminders that are due at `upto`, the database's clock, into the outbox. Looks at no more than
+    /// `limit` participations, those that are due longest first.
     pub async fn remind(&self, upto: Instant, limit: i64) -> Result<Reminded> {
         self.run_tx("remind", move |connection| {
             Box::pin(async move {
@@ -111,8 +111,7 @@ impl Store {
         .await
     }
 
-    /// For how many seconds the reminder that waits longest has been due without having been looked
-    /// at; 0 where none is.
+    /// For how many seconds the oldest due look has been waiting; 0 if none is due.
     pub async fn reminders_due_age(&self) -> Result<f64> {
         let age = sqlx::query_scalar!(
             r#"select coalesce(extract(epoch from clock_timestamp() - min(next_at))::float8, 0) as "age!"
@@ -140,7 +139,7 @@ struct Locked {
 }
 
 impl Locked {
-    /// The deadline that may be reminded of, and the window before it; `None` once it is over.
+    /// The deadline of the present status, and the window before it; `None` after the end.
     fn window(&self) -> Option<(ReminderOf, (Instant, Instant))> {
         match self.status {
             Status::InProgress => Some((
@@ -166,8 +165,8 @@ impl Locked {
 
 async fn remind(connection: &mut PgConnection, keys: Vec<Key>) -> Result<Reminded> {
     let mut locked = lock(connection, keys.clone()).await?;
-    // After the locks: who completed, accepted or expired meanwhile has a status that says so, and no
-    // one is reminded of a deadline that an extension moves.
+    // After the locks: the status shows whether the client completed, accepted or expired meanwhile, and a deadline
+    // that an extension moves is moved before it is judged.
     let Moment { now, is_extending } = extensions::moment(connection).await?;
     if is_extending
         && extensions::apply_running(connection, &keys, now, None)
@@ -182,7 +181,7 @@ async fn remind(connection: &mut PgConnection, keys: Vec<Key>) -> Result<Reminde
     let mut waiting = Waiting::default();
     for row in &locked {
         let key = (row.user_id, row.promotion_id);
-        // Another sweeper was faster: it has looked, and has written when to look again.
+        // Another sweeper was faster: it has looked, and has written when to look next.
         let Some(mut done) = done.remove(&key) else {
             continue;
         };
@@ -285,7 +284,7 @@ fn frozen(terms_id: i64, conditions: &Value) -> Result<Conditions> {
     Ok(conditions)
 }
 
-/// The marks of the locked participations that still are due.
+/// The marks of those locked participations that are still due.
 async fn marks(connection: &mut PgConnection, locked: &[Locked]) -> Result<HashMap<Key, Done>> {
     let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = locked
         .iter()
@@ -306,7 +305,7 @@ async fn marks(connection: &mut PgConnection, locked: &[Locked]) -> Result<HashM
     Ok(marks.collect())
 }
 
-/// When to look again, and what is over, a column each.
+/// When to look next, and which leads are done, one `Vec` per column.
 #[derive(Default)]
 struct Looks {
     users: Vec<UserId>,

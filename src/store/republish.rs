@@ -1,9 +1,9 @@
-//! Publishing the present state of participations again, through the outbox. What is published has
-//! the event id and version of the last change; where that is not known, or the topic has a higher
-//! version, the participation gets a version of its own for it.
+//! Publishes the present state of participations again, through the outbox. It has the event id and version of the
+//! last change. If that event is not known, or the topic has a higher version, the participation gets a new
+//! version for it.
 //!
-//! Everything here runs under the participations' row locks, as every change does: so the rows of
-//! one key enter the outbox in the order of their versions, whatever runs at the same time.
+//! Everything here runs under the participations' row locks, like every change. So the rows of one key enter the
+//! outbox in the order of their versions, whatever runs at the same time.
 
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -15,10 +15,10 @@ use crate::domain::participation::StatusName;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::wire::promotion_status::{Cause, EventType};
 
-/// A participation.
+/// Names a participation.
 pub type Key = (UserId, PromotionId);
 
-/// Whose state is published again.
+/// Which participations are published again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// Every participation of one client.
@@ -30,7 +30,7 @@ pub enum Selection {
 }
 
 impl Selection {
-    /// What the audit says: what was selected, and how many were published by now.
+    /// The content of the audit entry: the selection, and how many were published so far.
     fn noted(self, published: u64) -> Value {
         match self {
             Self::User(user_id) => json!({ "user_id": user_id, "published": published }),
@@ -42,36 +42,35 @@ impl Selection {
     }
 }
 
-/// One step of publishing again.
+/// The result of one page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page {
     /// Participations put into the outbox.
     pub published: u64,
-    /// How many of them got a new version, because their last event is not known.
+    /// How many of them got a new version because their last event is not known.
     pub lifted: u64,
-    /// The last of them; `None` where none is left after this page.
+    /// The last of them; `None` if none is left after this page.
     pub last: Option<Key>,
 }
 
-/// A participation whose state is to be published under a version of its own. Its row is locked.
+/// A participation whose state is published under a new version. Its row is locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lift {
     pub(super) key: Key,
     pub(super) status: StatusName,
-    /// The new version: above the row's and above every one that was published.
+    /// The new version: higher than the row's and than every published one.
     pub(super) version: i32,
 }
 
 impl Store {
-    /// Writes down that publishing again begins; returns the entry's id.
+    /// Records that publishing begins; returns the id of the audit entry.
     pub async fn begin_republish(&self, selection: Selection, author: &Author) -> Result<i64> {
         let mut connection = self.acquire().await?;
         audit::begin(&mut connection, author, None, Some(selection.noted(0))).await
     }
 
-    /// Puts the present state of the next participations into the outbox, at most `limit`, in key
-    /// order: those after `after`. The audit's entry is brought up to date: `before` were published
-    /// by the pages before.
+    /// Puts the present state of the next participations into the outbox, those after `after`, at most `limit`, in
+    /// key order. Updates the audit entry: the pages before published `before`.
     pub async fn republish_page(
         &self,
         selection: Selection,
@@ -143,8 +142,8 @@ impl Store {
     }
 }
 
-/// Puts the last event of these participations, which must be known, into the outbox once more. The
-/// caller holds their row locks. Returns how many.
+/// Puts the last events of these participations, which must be known, into the outbox again. The caller holds their
+/// row locks. Returns how many.
 pub(super) async fn publish_again(connection: &mut PgConnection, keys: &[Key]) -> Result<u64> {
     if keys.is_empty() {
         return Ok(0);
@@ -178,8 +177,8 @@ pub(super) async fn publish_again(connection: &mut PgConnection, keys: &[Key]) -
     Ok(published.rows_affected())
 }
 
-/// Gives these participations the versions named, and publishes their state with them. The caller
-/// holds their row locks. Returns how many.
+/// Gives these participations the named versions, and publishes their state under them. The caller holds their row
+/// locks. Returns how many.
 pub(super) async fn lift(connection: &mut PgConnection, lifts: &[Lift]) -> Result<u64> {
     if lifts.is_empty() {
         return Ok(0);

@@ -1,4 +1,4 @@
-//! What is known of one ride of a client.
+//! Finds what is known of one ride of a client.
 
 use uuid::Uuid;
 
@@ -10,13 +10,12 @@ use crate::domain::promotion::Verdict;
 use crate::domain::ride::RideSource;
 use crate::wire::ride_search::{FoundReceipt, RideSearch};
 
-/// Of how many quarantined records of the client the bytes are searched, newest first.
+/// How many quarantined records of the client are searched, the newest.
 const MAX_SEARCHED: i64 = 200;
 
 impl Store {
-    /// The receipts of a ride of this client, and the quarantined records of theirs that name it. By the
-    /// keys that are there; an index on the ride's id alone would be written with every ride that is
-    /// judged.
+    /// The receipts of a ride of this client, and the client's quarantined records that name it. It uses the
+    /// existing keys; an index on the ride's id alone would have to be written with every judged ride.
     pub async fn search_ride(&self, user_id: UserId, ride_id: Uuid) -> Result<RideSearch> {
         self.run_tx("search_ride", move |connection| {
             Box::pin(async move {
@@ -77,7 +76,7 @@ impl Store {
     }
 }
 
-/// Whether a record's bytes have the ride's id, in letters of either size.
+/// Whether a record's bytes contain the ride's id, in lower or upper case.
 fn names(record: &Quarantined, ride_id: &str) -> bool {
     let value = record.value.to_ascii_lowercase();
     value

@@ -1,4 +1,4 @@
-//! The schema's version: applied by `migrate`, demanded by `serve`.
+//! The version of the schema: `migrate` applies it, `serve` requires it.
 
 use chrono::NaiveDate;
 use sqlx::postgres::PgConnection;
@@ -8,33 +8,33 @@ use super::upgrade::{FinishError, exclude_older_releases};
 use super::{Result, Store};
 use crate::postgres::Settings;
 
-/// How many months of receipt partitions `migrate` and the sweeper keep ready.
+/// For how many months `migrate` and the sweeper create receipt partitions in advance.
 const PARTITION_MONTHS: i32 = 12;
 
-/// Where a database stands against the schema this program knows.
+/// How a database's schema compares with the one that this program knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SchemaStatus {
-    /// Exactly the one known here, this version.
+    /// Exactly the schema that this program knows.
     Current(i64),
-    /// Migrated by a newer program, which says that this one can use it.
+    /// Migrated by a newer program, whose schema this one can use.
     Compatible {
         /// The last migration applied.
         found: i64,
-        /// The newest one known here.
+        /// The newest migration that this program knows.
         known: i64,
     },
-    /// Empty or behind: `migrate` first.
+    /// Empty or older: run `migrate` first.
     Older {
         /// The last migration applied, if any.
         found: Option<i64>,
-        /// The one needed.
+        /// The required migration.
         needed: i64,
     },
-    /// Migrated by a program too new for this one, or with other migrations than ours.
+    /// Migrated by a program too new for this one, or with other migrations.
     Newer {
         /// The last migration applied.
         found: i64,
-        /// The newest one known here.
+        /// The newest migration that this program knows.
         known: i64,
     },
 }
@@ -73,21 +73,21 @@ impl std::fmt::Display for SchemaStatus {
             Self::Newer { found, known } => {
                 write!(
                     f,
-                    "the database's schema is version {found}, not one of those known here (up to {known}): use the release that made it, or a newer one"
+                    "the database's schema is version {found}, which this release (up to {known}) does not know: use the release that made it, or a newer one"
                 )
             }
         }
     }
 }
 
-/// Reads where the database stands.
+/// Reads the status of a database's schema.
 pub async fn schema_status(connection: &mut PgConnection) -> Result<SchemaStatus> {
     let known = MIGRATOR
         .iter()
         .map(|migration| migration.version)
         .max()
         .unwrap_or(0);
-    // Not a checked query: the table is sqlx's own and not there before the first migration.
+    // Not checked at compile time: the table is sqlx's own and does not exist before the first migration.
     let there: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
         .fetch_one(&mut *connection)
         .await?;
@@ -134,7 +134,7 @@ pub async fn schema_status(connection: &mut PgConnection) -> Result<SchemaStatus
     })
 }
 
-/// The oldest version whose programs can use this one, if it says.
+/// The oldest version whose programs can use this schema, if the schema says so.
 async fn works_since(connection: &mut PgConnection, version: i64) -> Result<Option<i64>> {
     Ok(sqlx::query_scalar!(
         "select works_since from schema_compatibility where version = $1",
@@ -144,11 +144,11 @@ async fn works_since(connection: &mut PgConnection, version: i64) -> Result<Opti
     .await?)
 }
 
-/// How many participations carry a transaction id that this server has not given out yet, as after
-/// a restore from another server's dump. Ingest takes these for news with every batch, the API for
-/// endings with every question; [`RESET_XIDS`] puts it right, also while they run.
+/// How many participations have a transaction id that this server has not assigned yet, as after a restore from
+/// another server's dump. Ingest would take them for newly visible with every batch, and the API for ended with
+/// every question. [`RESET_XIDS`] corrects them, also while processes run.
 pub async fn foreign_xids(connection: &mut PgConnection) -> Result<i64> {
-    // A row that is visible here was written by a transaction before this snapshot's end.
+    // A row that is visible here was written by a transaction before the end of this snapshot.
     Ok(sqlx::query_scalar!(
         r#"select count(*) as "count!" from promotion_user
             where (status = 'IN_PROGRESS' and live_xid >= pg_snapshot_xmax(pg_current_snapshot()))
@@ -158,21 +158,21 @@ pub async fn foreign_xids(connection: &mut PgConnection) -> Result<i64> {
     .await?)
 }
 
-/// What an operator runs where [`foreign_xids`] finds some.
+/// What an operator runs if [`foreign_xids`] finds some.
 pub const RESET_XIDS: &str = "update promotion_user set live_xid = pg_current_xact_id(), ended_xid = null \
      where (status = 'IN_PROGRESS' and live_xid >= pg_snapshot_xmax(pg_current_snapshot())) \
      or ended_xid >= pg_snapshot_xmax(pg_current_snapshot())";
 
-/// Applies every migration that is missing, one process at a time, and makes the coming months'
-/// receipt partitions. A later release's schema that this one can use is left as it is. The upgrade
-/// of a database that was empty is finished at once: no release before has written to it.
+/// Applies every missing migration, one process at a time, and creates the receipt partitions of the coming months.
+/// A later release's schema that this program can use stays as it is. The upgrade of an empty database is finished
+/// at once, because no release before has written to it.
 pub async fn migrate(store: &Store) -> anyhow::Result<()> {
     let settings = Settings::new("migrate")
         .with("statement_timeout", "0")
         .with("lock_timeout", LOCK_TIMEOUT)
-        // That something is there already is how it should be.
+        // Notices of existing objects are expected.
         .with("client_min_messages", "warning")
-        // A migration may take its time; warned of as slow, its whole text would be in the log.
+        // A migration may be slow; a warning about it would log its whole text.
         .without_statement_logging();
     let mut connection = store.connect(&settings).await?;
     let before = schema_status(&mut connection).await?;
@@ -182,7 +182,7 @@ pub async fn migrate(store: &Store) -> anyhow::Result<()> {
     }
     if matches!(before, SchemaStatus::Older { found: None, .. }) {
         match store.finish_upgrade().await {
-            // Then it is not ours alone: it waits for `migrate --finish`, like any other.
+            // Then other processes use it already, and it waits for `migrate --finish` like any other.
             Ok(()) | Err(FinishError::OlderSessions(_) | FinishError::Schema(_)) => {}
             Err(FinishError::Store(error)) => return Err(error.into()),
         }
@@ -190,7 +190,7 @@ pub async fn migrate(store: &Store) -> anyhow::Result<()> {
     let missing = ensure_receipt_partitions(store).await?;
     if !missing.is_empty() {
         tracing::warn!(
-            "no receipt partitions could be made for {}, the sweeper tries again",
+            "the receipt partitions {} could not be created, the sweeper tries again",
             missing.join(", ")
         );
     }
@@ -198,16 +198,16 @@ pub async fn migrate(store: &Store) -> anyhow::Result<()> {
 }
 
 impl Store {
-    /// Where the database stands.
+    /// The status of the database's schema.
     pub async fn schema_status(&self) -> Result<SchemaStatus> {
         schema_status(&mut *self.acquire().await?).await
     }
 }
 
-/// Makes the receipt partitions of the coming months that are missing, and returns the names of those
-/// that could not be made now. None waits for a lock for more than a fraction of a second.
+/// Creates the missing receipt partitions of the coming months. Returns the names of those that could not be created
+/// now. It waits for each lock only a fraction of a second.
 pub async fn ensure_receipt_partitions(store: &Store) -> Result<Vec<String>> {
-    // A month at a time: what one has locked does not wait for the next.
+    // One month at a time, so that a month's locks are released before the next month waits.
     let mut connection = store.acquire().await?;
     for month in missing_receipt_months(&mut connection).await? {
         sqlx::query!("select ensure_receipt_partitions($1, 1)", month)
@@ -221,7 +221,7 @@ pub async fn ensure_receipt_partitions(store: &Store) -> Result<Vec<String>> {
         .collect())
 }
 
-/// The months of which receipts will come and that have no partition, in order.
+/// The coming months that have no receipt partition, in order.
 pub async fn missing_receipt_months(connection: &mut PgConnection) -> Result<Vec<NaiveDate>> {
     Ok(sqlx::query_scalar!(
         r#"select month::date as "month!"
@@ -236,8 +236,8 @@ pub async fn missing_receipt_months(connection: &mut PgConnection) -> Result<Vec
     .await?)
 }
 
-/// How many receipts are in the default partition, counted up to 10,000: of months that had no
-/// partition of their own when the first ride was recorded.
+/// How many receipts are in the default partition, counted up to 10,000. They are of months that had no partition of
+/// their own when the first ride was recorded.
 pub async fn receipts_in_default_partition(connection: &mut PgConnection) -> Result<i64> {
     Ok(sqlx::query_scalar!(
         r#"select count(*) as "count!" from (select from ride_receipt_other limit 10000) stray"#

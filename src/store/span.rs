@@ -8,8 +8,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use super::{Result, StoreError};
 
-/// Runs a transaction of this name. It gets a span within the current one, if that exists and is
-/// recorded.
+/// Runs a transaction of this name. It gets a span within the current one, if there is one and it is recorded.
 pub(super) async fn traced<T>(
     name: &'static str,
     options: &PgConnectOptions,

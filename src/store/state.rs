@@ -1,5 +1,5 @@
-//! The one place where a row becomes a status and a state. The rows of `sqlx::query!` have no type
-//! that could be named, so these are macros.
+//! The only place where a row becomes a status and a state. The row types of `sqlx::query!` have no name, so these
+//! are macros.
 
 use super::StoreError;
 use crate::domain::participation::BrokenStatus;

@@ -1,4 +1,4 @@
-//! The service in figures.
+//! Figures on the service's work.
 
 use chrono::TimeDelta;
 
@@ -8,7 +8,7 @@ use crate::domain::{Instant, PromotionId};
 use crate::wire::stats::{ExpiredStats, FunnelInterval, PromotionStats};
 
 impl Store {
-    /// How many clients stand where, for every promotion by its number. Reads an index once, in the
+    /// How many participations have which status, for every promotion by its number. Reads an index once, in the
     /// order of its groups.
     pub async fn promotion_stats(&self) -> Result<Vec<PromotionStats>> {
         let rows = sqlx::query!(
@@ -35,15 +35,15 @@ impl Store {
     }
 }
 
-/// What a participation came to, as the funnel's statement numbers it.
+/// The numbers of the changes in the funnel's statement.
 const STARTED: i32 = 0;
 const COMPLETED: i32 = 1;
 const REWARDED: i32 = 2;
 
 impl Store {
-    /// How many participations of a promotion started, were completed, were rewarded and expired in
-    /// each of these intervals, which follow one another from `from` on, each of `length`, the last
-    /// one up to `to`. `None` where there is no such promotion. One snapshot.
+    /// How many participations of a promotion started, were completed, were rewarded and expired in each interval.
+    /// The intervals follow one another from `from`, each of `length`; the last one ends at `to`. `None` if the
+    /// promotion does not exist. It uses one snapshot.
     pub async fn funnel(
         &self,
         promotion_id: PromotionId,
@@ -90,7 +90,7 @@ impl Store {
             begin = end;
         }
         for row in rows {
-            // Without one where nothing happened at all.
+            // A promotion without changes has one row without a change.
             let (Some(what), Some(at), Some(participations)) =
                 (row.what, row.interval, row.participations)
             else {
@@ -107,7 +107,7 @@ impl Store {
                 (_, Some(reason)) => {
                     interval.expired.insert(reason, participations);
                 }
-                // The table's check has a reason wherever it is expired.
+                // The table's check demands a reason for EXPIRED.
                 (_, None) => {}
             }
         }
@@ -115,7 +115,7 @@ impl Store {
     }
 }
 
-/// A promotion that nobody has started.
+/// The figures of a promotion without starts.
 fn none(promotion_id: i64, promotion_key: String) -> PromotionStats {
     PromotionStats {
         promotion_id,
@@ -133,7 +133,7 @@ fn none(promotion_id: i64, promotion_key: String) -> PromotionStats {
     }
 }
 
-/// Where such participations are counted.
+/// The field in which such participations are counted.
 fn group(
     stats: &mut PromotionStats,
     status: StatusName,
@@ -143,7 +143,7 @@ fn group(
         (StatusName::InProgress, _) => &mut stats.in_progress,
         (StatusName::Completed, _) => &mut stats.completed,
         (StatusName::Rewarded, _) => &mut stats.rewarded,
-        // The table's check has a reason wherever it is expired.
+        // The table's check demands a reason for EXPIRED.
         (StatusName::Expired, Some(ExpiredReason::ChallengeNotCompleted) | None) => {
             &mut stats.expired.challenge_not_completed
         }

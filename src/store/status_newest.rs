@@ -1,5 +1,5 @@
-//! The newest record of each key of the status topic, in a temporary table of a session of its own, so
-//! that memory does not grow with the topic.
+//! The newest record of each key of the status topic, in a temporary table, so that memory does not grow with the
+//! topic.
 
 use std::collections::BTreeMap;
 
@@ -22,17 +22,17 @@ pub struct Published {
     pub event: Option<Value>,
 }
 
-/// The newest records that were taken in so far.
+/// The newest records so far.
 #[derive(Debug)]
 pub struct StatusNewest {
     pub(super) connection: PgConnection,
 }
 
 impl Store {
-    /// Begins to take records in, in a session that is called after its purpose.
+    /// Creates the table, in a session that is named after its purpose.
     pub async fn status_newest(&self, purpose: &str) -> Result<StatusNewest> {
         let mut connection = self
-            // One statement may go through very many rows.
+            // One statement may read very many rows.
             .connect(&Settings::new(purpose).with("statement_timeout", "0"))
             .await?;
         sqlx::raw_sql(
@@ -51,8 +51,8 @@ impl Store {
 }
 
 impl StatusNewest {
-    /// Takes records in, in the order of their offsets: the last of a key stays. Of a key that is in
-    /// several partitions, as after a change of their number, the highest version.
+    /// Takes records in the order of their offsets: the last of a key stays. If a key is in several partitions, as
+    /// after a change of their number, the highest version stays.
     pub async fn take(&mut self, records: &[Published]) -> Result<()> {
         let mut newest: BTreeMap<Key, &Published> = BTreeMap::new();
         for record in records {
@@ -67,7 +67,7 @@ impl StatusNewest {
         let versions: Vec<i32> = newest.values().map(|record| version(record)).collect();
         let events: Vec<Option<Value>> =
             newest.values().map(|record| record.event.clone()).collect();
-        // Not a checked query: the table is this session's own.
+        // Not checked at compile time: the table exists only in this session.
         sqlx::query(
             "insert into status_newest
              select * from unnest($1::bigint[], $2::bigint[], $3::int[], $4::int[], $5::jsonb[])
@@ -85,7 +85,7 @@ impl StatusNewest {
         Ok(())
     }
 
-    /// The newest version of each of these keys; 0 for a tombstone, none where the topic has nothing.
+    /// The newest version of each of these keys: 0 for a tombstone, no entry if the topic has no record.
     pub async fn versions(&mut self, keys: &[Key]) -> Result<BTreeMap<Key, i32>> {
         let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = keys.iter().copied().unzip();
         let rows: Vec<(UserId, PromotionId, i32)> = sqlx::query_as(
@@ -102,9 +102,8 @@ impl StatusNewest {
             .collect())
     }
 
-    /// Keys with a state in the topic of which the database knows nothing: no participation, no
-    /// note that one was lost, and no tombstone that waits. Those after `after`, at most `limit`, with
-    /// the topic's version.
+    /// Keys with a state in the topic that the database does not know: it has no participation, no record of a lost
+    /// one, and no tombstone that waits. Those after `after`, at most `limit`, with the topic's version.
     pub async fn unknown_here(
         &mut self,
         user_id: Option<UserId>,
@@ -137,7 +136,7 @@ impl StatusNewest {
     }
 }
 
-/// A tombstone counts as below every version.
+/// The version of a record; a tombstone is lower than every version.
 fn version(record: &Published) -> i32 {
     let version = record
         .event

@@ -1,5 +1,5 @@
-//! The gate between two releases: what the release before cannot read is written only once the
-//! upgrade is finished (contract 8, "Upgrades").
+//! The gate between two releases: a release writes what the one before cannot read only after the upgrade is
+//! finished (contract 8, "Upgrades").
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,18 +8,18 @@ use sqlx::{Connection as _, PgConnection};
 use super::schema::SchemaStatus;
 use super::{Result, Store, StoreError};
 
-/// The release that last began to write what the one before it cannot read. A later release that
-/// does so gets its own row in `release_upgrade`, by a migration, and its name here.
+/// The last release that writes something which the one before cannot read. A later release that does so gets its
+/// own row in `release_upgrade`, by a migration, and its name here.
 pub const GATED_RELEASE: &str = "0.2.0";
 
-/// The first schema version of [`GATED_RELEASE`]: once its upgrade is finished, a program that does
-/// not know this version does not start any more.
+/// The first schema version of [`GATED_RELEASE`]. Once its upgrade is finished, a program that does not know this
+/// version refuses to start.
 const FIRST_VERSION: i64 = 3;
 
 /// Why an upgrade cannot be finished.
 #[derive(Debug, thiserror::Error)]
 pub enum FinishError {
-    /// The migrations of this release come first.
+    /// The migrations of this release must be applied first.
     #[error("{0}")]
     Schema(SchemaStatus),
     /// Processes of an older release are connected.
@@ -29,7 +29,7 @@ pub enum FinishError {
         shown(.0)
     )]
     OlderSessions(Vec<Session>),
-    /// Postgres.
+    /// Postgres reported an error.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -43,17 +43,17 @@ impl From<sqlx::Error> for FinishError {
 /// A session of this service in this database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
-    /// The server process behind it.
+    /// The id of its server process.
     pub pid: i32,
     /// Its database user.
     pub user: String,
     /// Its `application_name`.
     pub name: String,
-    /// Where it comes from; unknown to a role that may not see it.
+    /// The client's address; unknown to a role that may not see it.
     pub address: Option<String>,
 }
 
-/// How many sessions an error names.
+/// The most sessions that an error names.
 const MAX_SHOWN: usize = 5;
 
 fn count(sessions: usize) -> String {
@@ -81,8 +81,8 @@ fn shown(sessions: &[Session]) -> String {
     texts.join("; ")
 }
 
-/// Whether a session of this name is of a release before [`GATED_RELEASE`]. A pooler may have added
-/// something behind a space.
+/// Whether a session of this name belongs to a release before [`GATED_RELEASE`]. A pooler may have appended text
+/// after a space.
 fn is_older(name: &str) -> bool {
     let Some(rest) = name.strip_prefix("ride-promo") else {
         return false;
@@ -96,7 +96,7 @@ fn is_older(name: &str) -> bool {
     }
 }
 
-/// The numbers of a release; one that cannot be read counts as the oldest.
+/// The numbers of a release. `None`, if they cannot be read, counts as the oldest.
 fn parse_release(text: &str) -> Option<[u32; 3]> {
     let numbers = text.split(['-', '+']).next()?;
     let mut parts = numbers.split('.');
@@ -104,13 +104,13 @@ fn parse_release(text: &str) -> Option<[u32; 3]> {
     Some([next()?, next()?, next()?])
 }
 
-/// What a process remembers of the gate: it opens once and stays open.
+/// A process's knowledge of the gate: it opens once and stays open.
 #[derive(Debug, Default)]
 pub(super) struct Gate(AtomicBool);
 
 impl Store {
-    /// Whether the upgrade to this release is finished, so that what the release before cannot read
-    /// may be written. One small read until it is; remembered from then on.
+    /// Whether the upgrade to this release is finished, so that it may write what the release before cannot read.
+    /// It is one small read until then, and remembered afterwards.
     pub async fn upgrade_is_finished(&self) -> Result<bool> {
         if self.gate.0.load(Ordering::Relaxed) {
             return Ok(true);
@@ -122,9 +122,8 @@ impl Store {
         Ok(finished)
     }
 
-    /// Demands a finished upgrade before something is written that the release before cannot read:
-    /// [`StoreError::UpgradeUnfinished`] otherwise, which the API answers as `409
-    /// upgrade-unfinished`.
+    /// Requires a finished upgrade before something is written that the release before cannot read. Otherwise returns
+    /// [`StoreError::UpgradeUnfinished`], for which the API returns `409 upgrade-unfinished`.
     pub async fn require_finished_upgrade(&self) -> Result<()> {
         if self.upgrade_is_finished().await? {
             Ok(())
@@ -133,9 +132,8 @@ impl Store {
         }
     }
 
-    /// Ends the upgrade, so that this release may write everything it can. From then on programs of
-    /// the release before refuse to start. Refused while one of their sessions is connected.
-    /// Finishing again changes nothing.
+    /// Finishes the upgrade, so that this release may write everything it can. From then on programs of the release
+    /// before refuse to start. Fails while one of their sessions is connected. A repeat changes nothing.
     pub async fn finish_upgrade(&self) -> std::result::Result<(), FinishError> {
         let status = self.schema_status().await?;
         if !matches!(status, SchemaStatus::Current(_)) {
@@ -143,8 +141,8 @@ impl Store {
         }
         let mut connection = self.acquire().await?;
         let mut tx = connection.begin().await?;
-        // A program of the release before reads this table when it starts. From here on it waits
-        // with its session open, so it is seen below, or it reads what is committed below.
+        // A program of the release before reads this table when it starts. From here on, either it waits with
+        // its session open and is found below, or it reads what is committed below.
         sqlx::query!("lock table schema_compatibility in access exclusive mode")
             .execute(&mut *tx)
             .await?;
@@ -164,7 +162,7 @@ impl Store {
     }
 }
 
-/// Whether the upgrade to this release is finished, asked of the database.
+/// Whether the upgrade to this release is finished, according to the database.
 pub async fn upgrade_is_finished(connection: &mut PgConnection) -> Result<bool> {
     Ok(sqlx::query_scalar!(
         r#"select exists (select from release_upgrade where release = $1 and finished_at is not null) as "finished!""#,
@@ -195,8 +193,8 @@ async fn older_sessions(connection: &mut PgConnection) -> Result<Vec<Session>> {
         .collect())
 }
 
-/// Where the upgrade is finished: programs of the release before cannot use the schema any more,
-/// whatever migrations of this release came after. Run again after each migration.
+/// If the upgrade is finished, excludes programs of the release before from the schema, also after later migrations
+/// of this release. It runs after each migration.
 pub(super) async fn exclude_older_releases(connection: &mut PgConnection) -> Result<()> {
     sqlx::query!(
         "update schema_compatibility set works_since = greatest(works_since, $1)

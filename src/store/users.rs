@@ -1,4 +1,4 @@
-//! Everything about one client: the facts that decide what they see, and the operator's view.
+//! All data of one client: the facts that decide what the client sees, and the operator's view.
 
 use std::collections::HashMap;
 
@@ -27,15 +27,14 @@ use crate::wire::user::{
     PreOffer as ImportedPreOffer, Session, Split, User, UserParticipation,
 };
 
-/// Most quarantined records in the operator's view; the quarantine's own list has all.
+/// The most quarantined records in the operator's view; the quarantine's own list has all.
 const MOST_QUARANTINED: i64 = 200;
 
-/// Most receipts of a participation in the operator's view, newest first: as many as the highest
-/// target.
+/// The most receipts of a participation in the operator's view, the newest: as many as the highest target.
 const MOST_RECEIPTS: i64 = 10_000;
 
-/// Reads what decides a client's landing, as of the database's clock of this moment. To decide and
-/// then act on it, lock the client's pre-offers first, as a start does.
+/// Reads what decides a client's landing, at the present time of the database's clock. To act on the decision, lock
+/// the client's pre-offers first, as a start does.
 pub async fn eligibility_facts(
     connection: &mut PgConnection,
     user_id: UserId,
@@ -69,7 +68,7 @@ async fn latest(
     user_id: UserId,
     now: Instant,
 ) -> Result<Option<Latest>> {
-    // A live or rewarded one is the latest by definition; started_at decides among expired ones.
+    // A live or rewarded one is always the latest; among expired ones, started_at decides.
     let row = sqlx::query!(
         r#"select p.user_id, p.promotion_id, p.status as "status: StatusName", p.completed_at, p.reward_deadline,
                   p.rewarded_at, p.expired_at, p.expired_reason as "expired_reason: ExpiredReason", p.acknowledged_at is not null as "acknowledged!",
@@ -97,7 +96,7 @@ async fn latest(
     }))
 }
 
-/// At most one newbie pre-offer (`true`), valid or not, and one valid of another segment.
+/// At most one newbie pre-offer (`true`), valid or not, and one valid pre-offer of another segment.
 async fn pre_offers_to_consider(
     connection: &mut PgConnection,
     user_id: UserId,
@@ -169,14 +168,14 @@ async fn pre_offers_to_consider(
 }
 
 impl Store {
-    /// Everything about a client under one snapshot; lists are empty for a stranger.
+    /// All data of a client under one snapshot; the lists of an unknown client are empty.
     pub async fn user(&self, user_id: UserId) -> Result<User> {
         let found = self.user_as_stored(user_id).await?;
         let is_overdue = found
             .participations
             .iter()
             .any(|one| one.participation.state.is_overdue(found.server_time));
-        // Operators see what the client does.
+        // Operators see what the client sees.
         if is_overdue
             && is_any_running(&mut *self.acquire().await?).await?
             && self.apply_extensions(user_id).await?
@@ -216,7 +215,7 @@ async fn user(
     )
     .fetch_all(&mut *connection)
     .await?;
-    // One that has run out is not active, whether somebody has written that or not.
+    // A split past its validity is not active, whether its expiry is recorded or not.
     let splits = sqlx::query_as!(
         Split,
         r#"select split_id, pre_offer_id, promotion_id,
@@ -261,7 +260,7 @@ async fn user(
     )
     .fetch_optional(&mut *connection)
     .await?;
-    // Whatever else there is of a client begins with one of these.
+    // All other data of a client begins with one of these.
     let has_data = !(pre_offers.is_empty()
         && splits.is_empty()
         && participations.is_empty()
@@ -298,7 +297,7 @@ async fn participations(
     now: Instant,
 ) -> Result<Vec<UserParticipation>> {
     let mut receipts: HashMap<PromotionId, Vec<receipt::Receipt>> = HashMap::new();
-    // The month comes from the participation, so that one partition is read for each and not all.
+    // The month comes from the participation, so that each reads one partition and not all.
     let rows = sqlx::query!(
         r#"select p.promotion_id, r.ride_id, r.completed_at, r.amount_cents, r.currency_code,
                 r.verdict as "verdict: Verdict", r.details, r.recorded_at, r.distance_m, r.reversed_at,
@@ -345,7 +344,7 @@ async fn participations(
     let mut histories = histories(connection, user_id).await?;
     let mut participations = Vec::with_capacity(rows.len());
     for row in rows {
-        // A client has few; the same snapshot has every one of them.
+        // A client has few, and all are in the same snapshot.
         let Some(mut stored) = load(connection, user_id, row.promotion_id).await? else {
             continue;
         };
@@ -362,7 +361,7 @@ async fn participations(
     Ok(participations)
 }
 
-/// The versions of the client's participations that are more than counted rides, oldest first.
+/// The versions of the client's participations that do more than count rides, oldest first.
 async fn histories(
     connection: &mut PgConnection,
     user_id: UserId,

@@ -1,8 +1,8 @@
-//! How the lists of words are bound to SQL and read from it: as text.
+//! Binds the lists of words to SQL, and reads them from it, as text.
 //!
-//! No statement has such a word in its text, so that each is written once. The exception is the
-//! predicate of a partial index: with a parameter in its place Postgres could not use the index in a
-//! plan that it makes once. `tests/architecture.rs` holds both.
+//! No SQL text contains such a word, so that each is written once. The exception is the predicate of a partial
+//! index: with a parameter in its place, Postgres could not use the index in a generic plan.
+//! `tests/architecture.rs` checks both.
 
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;

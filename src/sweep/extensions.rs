@@ -1,4 +1,4 @@
-//! Extending what extensions cover, for as long as one is running.
+//! Applies running extensions to the participations that they cover.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::causes;
 use crate::store::extensions::Step;
 
 impl Sweep {
-    /// Works on extensions until stopped. Postgres must be there; Kafka need not.
+    /// Applies extensions until stopped. It needs Postgres, not Kafka.
     pub async fn extend_deadlines(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
         let mut tick = self.tick();
         loop {
@@ -20,7 +20,7 @@ impl Sweep {
             if let Err(error) = self.extend_all(&stop).await {
                 tracing::warn!(
                     error = causes::in_words(&error),
-                    "an extension did not go on, trying again"
+                    "a step of an extension failed, trying again"
                 );
             }
             if let Err(error) = self.count_extensions().await {
@@ -32,7 +32,7 @@ impl Sweep {
         }
     }
 
-    /// Step by step, until there is nothing to do now.
+    /// Step by step, until nothing is left to do now.
     async fn extend_all(&self, stop: &CancellationToken) -> anyhow::Result<()> {
         let limit = i64::try_from(self.limits.batch_max)?;
         while !stop.is_cancelled() {
@@ -49,7 +49,7 @@ impl Sweep {
                 self.outbox_wake.send_replace(());
             }
             if is_done {
-                tracing::info!(%extension_id, "an extension is done");
+                tracing::info!(%extension_id, "an extension is complete");
             }
             self.metrics.sweep.extension_steps.inc();
         }

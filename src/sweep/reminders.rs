@@ -1,4 +1,4 @@
-//! Reminders before deadlines, in a loop of their own: they need Postgres' clock and no proof.
+//! Records reminders before deadlines. The loop is separate because it needs only Postgres' clock.
 
 use std::sync::Arc;
 
@@ -7,8 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::{MAX_BATCHES, Sweep, in_time, told};
 
 impl Sweep {
-    /// Puts reminders that are due into the outbox, until stopped. Postgres must be there; Kafka need
-    /// not.
+    /// Puts due reminders into the outbox until stopped. It needs Postgres, not Kafka.
     pub async fn remind(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
         let mut tick = self.tick();
         loop {
@@ -21,7 +20,7 @@ impl Sweep {
         }
     }
 
-    /// Batch by batch, until none is due or the round has had its share.
+    /// Batch by batch, until none is due or the round had its most batches.
     async fn remind_all(&self, stop: &CancellationToken) -> anyhow::Result<()> {
         let limit = i64::try_from(self.limits.batch_max)?;
         let now = in_time(async { Ok(self.store.now().await?) }).await?;

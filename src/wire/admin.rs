@@ -1,5 +1,5 @@
-//! What operators write and read back: promotions, products, the switch per country, the record of
-//! their changes (contract 6).
+//! The JSON of the admin API: the caller, promotions, products, per-country flags, budgets and the audit
+//! (contract 6).
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -23,22 +23,22 @@ const MOST_NAME_CHARS: usize = 200;
 /// The longest `term_days`.
 const MOST_TERM_DAYS: i64 = 3_650;
 
-/// What a schedule must be.
+/// The error of a schedule that is never open.
 const AFTER_OPENS_AT: &str = "closes_at must be after opens_at";
 
 /// The longest `terms_url`, in characters.
 const MOST_URL_CHARS: usize = 2_000;
 
-/// Who calls the admin API.
+/// The caller of the admin API.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Me {
     /// The token's `sub`, which the audit records as `actor`.
     #[schema(example = "ana@example.com")]
     pub subject: String,
-    /// What the token may do; `ride-promo:admin` is shown as the scopes that it contains.
+    /// The token's scopes; `ride-promo:admin` is shown as the scopes that it contains.
     #[schema(value_type = Vec<String>, example = json!(["ride-promo:view", "ride-promo:support"]))]
     pub scopes: Vec<&'static str>,
-    /// When the token ends.
+    /// When the token expires.
     #[serde(with = "crate::wire::instant")]
     pub expires_at: DateTime<Utc>,
 }
@@ -49,28 +49,29 @@ pub struct Promotion {
     /// Its number.
     #[schema(minimum = 1, example = 1)]
     pub promotion_id: i64,
-    /// Its verbal key, unique, never changed.
+    /// Its key in words, unique, never changed.
     #[schema(example = "mx-newbie-20")]
     pub promotion_key: String,
     /// Shown to clients.
     #[schema(example = "A loan for 20 rides")]
     pub title: String,
-    /// The rules; participations keep those they started under.
+    /// The rules. Participations keep the rules they started under.
     #[schema(value_type = Conditions)]
     pub conditions: Value,
-    /// What accepting does where the client's split has gone.
+    /// What accepting does if the client's split does not exist any more.
     pub missing_split: MissingSplit,
     /// Whether it can be started.
     pub active: bool,
-    /// Starts are possible from here on; `null`: at any time.
+    /// Starts are possible from this instant; `null`: without a beginning.
     #[serde(with = "crate::wire::optional_instant")]
     #[schema(required)]
     pub opens_at: Option<DateTime<Utc>>,
-    /// Starts are possible until here, exclusive; `null`: without end. It ends no started challenge.
+    /// Starts are possible until this instant, exclusive; `null`: without an end. It ends no started
+    /// challenge.
     #[serde(with = "crate::wire::optional_instant")]
     #[schema(required)]
     pub closes_at: Option<DateTime<Utc>>,
-    /// What it may cost; `null`: without a maximum.
+    /// The most it may cost; `null`: without a maximum.
     #[schema(required)]
     pub budget: Option<Budget>,
     /// When it was created.
@@ -81,10 +82,10 @@ pub struct Promotion {
     pub updated_at: DateTime<Utc>,
 }
 
-/// A promotion to be created; always valid.
+/// A promotion to create; always valid.
 #[derive(Clone, Debug, PartialEq, utoipa::ToSchema)]
 pub struct NewPromotion {
-    /// Its verbal key: 1 to 100 printable characters without spaces.
+    /// Its key in words: 1 to 100 printable characters without spaces.
     #[schema(
         min_length = 1,
         max_length = 100,
@@ -103,29 +104,29 @@ pub struct NewPromotion {
     /// The rules.
     #[schema(value_type = Conditions)]
     pub conditions: Value,
-    /// `create` where left out.
+    /// Default: `create`.
     #[schema(value_type = Option<MissingSplit>)]
     pub missing_split: MissingSplit,
-    /// `true` where left out.
+    /// Default: `true`.
     #[schema(value_type = Option<bool>)]
     pub active: bool,
-    /// Starts are possible from here on; at any time where left out.
+    /// Starts are possible from this instant; default: without a beginning.
     pub opens_at: Option<DateTime<Utc>>,
-    /// Starts are possible until here, exclusive, and after `opens_at`; without end where left out.
+    /// Starts are possible until this instant, exclusive, which is after `opens_at`; default: without an end.
     pub closes_at: Option<DateTime<Utc>>,
-    /// What it may cost; without a maximum where left out.
+    /// The most it may cost; default: without a maximum.
     pub budget: Option<Budget>,
 }
 
 /// Whether a process of the release before would misjudge participations under these conditions, which
-/// were checked already.
+/// have been checked.
 fn need_finished_upgrade(conditions: &Value) -> bool {
     Conditions::from_frozen(conditions)
         .is_ok_and(|(conditions, _)| conditions.need_finished_upgrade())
 }
 
 impl NewPromotion {
-    /// Whether it has something that a process of the release before would misjudge.
+    /// Whether a process of the release before would misjudge a part of it.
     pub fn needs_finished_upgrade(&self) -> bool {
         need_finished_upgrade(&self.conditions)
             || self.opens_at.is_some()
@@ -133,7 +134,7 @@ impl NewPromotion {
             || self.budget.is_some()
     }
 
-    /// Reads and checks it, naming every field that is wrong.
+    /// Reads and checks the body. Each error names its field.
     pub fn from_json(object: &Map<String, Value>) -> Result<Self, Vec<FieldError>> {
         let mut fields = Fields::of(object);
         let promotion_key = fields.required("promotion_key", promotion_key);
@@ -168,8 +169,8 @@ impl NewPromotion {
     }
 }
 
-/// What of a promotion is to change; what is left out stays. A merge patch of the top level: conditions are
-/// replaced as a whole.
+/// A merge patch of a promotion's top level: fields that are left out stay, and conditions are replaced as
+/// a whole.
 #[derive(Clone, Debug, Default, PartialEq, utoipa::ToSchema)]
 pub struct PromotionPatch {
     /// Shown to clients: 1 to 200 characters.
@@ -184,25 +185,25 @@ pub struct PromotionPatch {
     /// The rules, replaced as a whole.
     #[schema(value_type = Option<Conditions>, nullable = false)]
     pub conditions: Option<Value>,
-    /// What accepting does where the client's split has gone.
+    /// What accepting does if the client's split does not exist any more.
     #[schema(nullable = false)]
     pub missing_split: Option<MissingSplit>,
     /// Whether it can be started.
     #[schema(nullable = false)]
     pub active: Option<bool>,
-    /// Starts are possible from here on; `null` for at any time.
+    /// Starts are possible from this instant; `null` for without a beginning.
     #[schema(value_type = Option<DateTime<Utc>>)]
     pub opens_at: Option<Option<DateTime<Utc>>>,
-    /// Starts are possible until here, exclusive, and after `opens_at`; `null` for without end.
+    /// Starts are possible until this instant, exclusive, which is after `opens_at`; `null` for without an end.
     #[schema(value_type = Option<DateTime<Utc>>)]
     pub closes_at: Option<Option<DateTime<Utc>>>,
-    /// What it may cost, replaced as a whole; `null` for without a maximum. What was used stays known.
+    /// The most it may cost, replaced as a whole; `null` for without a maximum. Its use is still counted.
     #[schema(value_type = Option<Budget>)]
     pub budget: Option<Option<Budget>>,
 }
 
 impl PromotionPatch {
-    /// Reads and checks it, naming every field that is wrong.
+    /// Reads and checks the body. Each error names its field.
     pub fn from_json(object: &Map<String, Value>) -> Result<Self, Vec<FieldError>> {
         let mut fields = Fields::of(object);
         if fields.names("promotion_key") {
@@ -231,7 +232,7 @@ impl PromotionPatch {
         }))
     }
 
-    /// Whether it has something that a process of the release before would misjudge.
+    /// Whether a process of the release before would misjudge a part of it.
     pub fn needs_finished_upgrade(&self) -> bool {
         let instants = [self.opens_at, self.closes_at].into_iter().flatten();
         self.conditions.as_ref().is_some_and(need_finished_upgrade)
@@ -239,8 +240,8 @@ impl PromotionPatch {
             || self.budget.flatten().is_some()
     }
 
-    /// The schedule of a promotion that has this one now, after the patch; the error where it would
-    /// never be open.
+    /// The schedule after the patch, for a promotion whose schedule is `present`. An error if it would never
+    /// be open.
     pub fn schedule(&self, present: Schedule) -> Result<Schedule, FieldError> {
         let schedule = Schedule {
             opens_at: self.opens_at.unwrap_or(present.opens_at),
@@ -249,7 +250,7 @@ impl PromotionPatch {
         if schedule.is_possible() {
             return Ok(schedule);
         }
-        // The field that the caller can change in this very request.
+        // The error names the field that this request sets.
         let field = match self.closes_at {
             Some(_) => "closes_at",
             None => "opens_at",
@@ -257,7 +258,7 @@ impl PromotionPatch {
         Err(FieldError::invalid(field, AFTER_OPENS_AT))
     }
 
-    /// Whether nothing is to change.
+    /// Whether the patch changes nothing.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -272,18 +273,18 @@ pub struct Product {
     /// Shown to clients.
     #[schema(example = "First loan")]
     pub name: String,
-    /// What it is paid in.
+    /// The currency of the loan.
     #[schema(pattern = "^[A-Z]{3}$", example = "MXN")]
     pub currency_code: String,
-    /// How long the loan runs.
+    /// How long the loan runs, in days.
     #[schema(example = 30)]
     pub term_days: i32,
-    /// Where its terms can be read.
+    /// The URL of its terms.
     #[schema(required, format = "iri", example = "https://example.com/terms")]
     pub terms_url: Option<String>,
 }
 
-/// A product as it is written: all but its number, which is in the path. Always valid.
+/// The body that writes a product; its number is in the path. Always valid.
 #[derive(Clone, Debug, PartialEq, Eq, utoipa::ToSchema)]
 pub struct NewProduct {
     /// Shown to clients: 1 to 200 characters.
@@ -294,7 +295,7 @@ pub struct NewProduct {
         example = "First loan"
     )]
     pub name: String,
-    /// What it is paid in.
+    /// The currency of the loan.
     #[schema(value_type = String, pattern = "^[A-Z]{3}$", example = "MXN")]
     pub currency_code: CurrencyCode,
     /// 1 to 3,650.
@@ -311,7 +312,7 @@ pub struct NewProduct {
 }
 
 impl NewProduct {
-    /// Reads and checks it, naming every field that is wrong.
+    /// Reads and checks the body. Each error names its field.
     pub fn from_json(object: &Map<String, Value>) -> Result<Self, Vec<FieldError>> {
         let mut fields = Fields::of(object);
         let name = fields.required("name", text(MOST_NAME_CHARS));
@@ -329,7 +330,7 @@ impl NewProduct {
     }
 }
 
-/// Whether promotions are allowed in a country.
+/// The flag of a country.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct GeoConfig {
     /// The country.
@@ -342,7 +343,7 @@ pub struct GeoConfig {
     pub updated_at: DateTime<Utc>,
 }
 
-/// The switch as it is written; the country is in the path.
+/// The body that sets a country's flag; the country is in the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, utoipa::ToSchema)]
 pub struct NewGeoConfig {
     /// Whether new splits and starts are allowed.
@@ -350,7 +351,7 @@ pub struct NewGeoConfig {
 }
 
 impl NewGeoConfig {
-    /// Reads and checks it, naming every field that is wrong.
+    /// Reads and checks the body. Each error names its field.
     pub fn from_json(object: &Map<String, Value>) -> Result<Self, Vec<FieldError>> {
         let mut fields = Fields::of(object);
         let enabled = fields.required("promotions_enabled", boolean);
@@ -358,15 +359,15 @@ impl NewGeoConfig {
     }
 }
 
-/// What a promotion's participations use of its budget.
+/// How much of a promotion's budget is in use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct BudgetUse {
     /// Participations.
     pub participations: Used,
     /// Their rewards, in cents.
     pub reward_cents: Used,
-    /// The currency of the cents: that of the first budget that named one, or of the first reward;
-    /// `null` before either. Rewards in another currency are not in the cents.
+    /// The currency of the cents: that of the first budget with a currency, or of the first reward; `null`
+    /// before either. Rewards in another currency are not included.
     #[schema(required, pattern = "^[A-Z]{3}$", example = "MXN")]
     pub currency_code: Option<String>,
 }
@@ -380,7 +381,7 @@ pub struct Used {
     /// By participations that were rewarded.
     #[schema(minimum = 0, example = 120)]
     pub spent: i64,
-    /// The maximum; `null` without one. A maximum that was lowered may be below what is in use.
+    /// The maximum; `null` without one. A maximum that was lowered may be below the present use.
     #[schema(required, minimum = 1, example = 10_000)]
     pub max: Option<i64>,
 }
@@ -388,20 +389,20 @@ pub struct Used {
 /// A change that an operator made.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct AuditEntry {
-    /// Its number, growing.
+    /// Its number; later entries have higher numbers.
     pub audit_id: i64,
-    /// Who: the token's `sub`.
+    /// The operator: the token's `sub`.
     pub actor: String,
-    /// When.
+    /// The time of the change.
     #[serde(with = "crate::wire::instant")]
     pub at: DateTime<Utc>,
-    /// Which call or command.
+    /// The call or command.
     #[schema(example = "PATCH /promotions/1")]
     pub call: String,
-    /// What it was; `null` where it was not there.
+    /// The resource before; `null` if it did not exist.
     #[schema(required, value_type = Value)]
     pub before: Option<Value>,
-    /// What it became; `null` where there is nothing to show.
+    /// The resource after; `null` if there is nothing to show.
     #[schema(required, value_type = Value)]
     pub after: Option<Value>,
 }
@@ -417,7 +418,7 @@ fn promotion_key(value: &Value) -> Result<String, Refusal> {
     Ok(key.to_owned())
 }
 
-/// Conditions as they are stored: as written, without the fields that are `null`.
+/// Conditions as they are stored: as sent, without the fields that are `null`.
 fn conditions(value: &Value) -> Result<Value, Vec<FieldError>> {
     Conditions::from_json(value)?;
     let mut value = value.clone();
@@ -431,7 +432,7 @@ fn https_url(value: &Value) -> Result<String, Refusal> {
     let text = string(value)?;
     let is_https =
         || reqwest::Url::parse(text).is_ok_and(|url| url.scheme() == "https" && url.has_host());
-    // A URL's parser forgives blanks around and line breaks within; clients might not.
+    // The URL parser accepts surrounding blanks and line breaks; clients may not.
     let plain = !text
         .chars()
         .any(|letter| letter.is_control() || letter.is_whitespace());

@@ -1,4 +1,4 @@
-//! A ride that the platform lost, as an operator credits it (contract, "A missing ride").
+//! The body that credits a ride which the platform lost (contract, "A missing ride").
 
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -9,13 +9,13 @@ use crate::domain::fields::{FieldError, Fields, Refusal, text};
 /// The longest reason, in characters.
 const MAX_REASON_CHARS: usize = 1_000;
 
-/// A ride to be credited, and why.
+/// A ride to credit, and the reason.
 #[derive(Debug, ToSchema)]
 pub struct RideCredit {
     /// A whole ride-completed event of this client; not a reversal.
     #[schema(value_type = RideCompleted)]
     pub ride: Value,
-    /// Why: 1 to 1,000 characters, for the audit.
+    /// The reason, for the audit: 1 to 1,000 characters.
     #[schema(
         min_length = 1,
         max_length = 1000,
@@ -26,7 +26,7 @@ pub struct RideCredit {
 }
 
 impl RideCredit {
-    /// Reads the body of a request; every error names its field. What the ride says is read by the
+    /// Reads the body of a request. Each error names its field. The ride itself is read later, by the
     /// topic's reader.
     pub fn from_json(object: &Map<String, Value>) -> Result<Self, Vec<FieldError>> {
         let mut fields = Fields::of(object);

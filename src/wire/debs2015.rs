@@ -1,5 +1,5 @@
-//! Taxi trips in the format of the DEBS 2015 Grand Challenge, read as rides: comma-separated, no
-//! header, 17 cells, of which four matter here.
+//! Taxi trips in the format of the DEBS 2015 Grand Challenge, read as rides: comma-separated, without a
+//! header, 17 cells, of which four are used.
 
 use std::sync::LazyLock;
 
@@ -11,8 +11,8 @@ use crate::domain::ride::Ride;
 use crate::domain::time_zone::TimeZone;
 use crate::domain::{Instant, UserId};
 
-/// Under which a row's text names its ride; never changes, so that a second replay is the same
-/// rides.
+/// The namespace of ride ids, which are hashes of a row's text. It never changes, so that a second replay
+/// sends the same rides.
 const NAMESPACE: Uuid = uuid!("5b0c3f6e-2d4b-5a57-9a0e-8f4d1f3c2015");
 
 /// medallion, hack_license, pickup and drop-off, duration, distance, four coordinates,
@@ -22,16 +22,16 @@ const HACK_LICENSE: usize = 1;
 const DROPOFF_DATETIME: usize = 3;
 const FARE_AMOUNT: usize = 11;
 
-/// `Some`: the database in the program has it where the system's lacks it.
+/// Always `Some`: the database in the binary has the zone if the system's lacks it.
 static NEW_YORK: LazyLock<Option<TimeZone>> = LazyLock::new(|| "America/New_York".parse().ok());
 
-/// How much of the driver's licence, a 128-bit number in hex, makes a client: 60 bits, so that it
-/// is never negative.
+/// How many hex digits of the driver's licence, a 128-bit number, become the client's id: 60 bits, so
+/// that it is never negative.
 const USER_ID_DIGITS: usize = 15;
 
-/// The ride of a row (without its line end), or what is wrong with the row. The driver is the
-/// client, the fare without surcharge, tax, tip and tolls is the amount, and the ride ends at the
-/// drop-off in New York. A row is named by its text: the same text is the same ride.
+/// The ride of a row (without its line end), or what is wrong with the row. The driver is the client, the
+/// fare without surcharge, tax, tip and tolls is the amount, and the drop-off in New York is the end. The
+/// ride's id comes from the row's text: the same text is the same ride.
 pub fn ride(row: &str) -> Result<Ride, String> {
     let cells: Vec<&str> = row.split(',').collect();
     if cells.len() != CELLS {
@@ -63,7 +63,7 @@ pub fn ride(row: &str) -> Result<Ride, String> {
 
 fn user_id(hack_license: &str) -> Option<UserId> {
     let digits = hack_license.get(..USER_ID_DIGITS)?;
-    // Only digits: from_str_radix would take a sign.
+    // Only digits: from_str_radix would accept a sign.
     if !hack_license.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
@@ -72,18 +72,18 @@ fn user_id(hack_license: &str) -> Option<UserId> {
         .filter(|user_id| *user_id >= 1)
 }
 
-/// A local time in New York. One that was there twice (clocks went back) is the earlier; one that
-/// was never there (clocks went forward) is as long after the change as it says.
+/// The instant of a local time in New York. A time that occurred twice (clocks went back) is the earlier
+/// one. For one that never occurred (clocks went forward), the offset before the change is used.
 fn new_york(text: &str) -> Option<Instant> {
     let local = NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S").ok()?;
-    // The form is exact: chrono also reads years of any length and single digits.
+    // chrono alone also accepts years of any length and single digits.
     if text.len() != 19 || local.year() < 2000 {
         return None;
     }
     NEW_YORK.as_ref()?.instant(local)
 }
 
-/// Dollars in decimal, as whole cents and without rounding.
+/// A decimal number of dollars, as whole cents without rounding.
 fn cents(text: &str) -> Option<i64> {
     let (dollars, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -128,7 +128,7 @@ mod tests {
             (ride.city_id, ride.service_type.as_deref()),
             (None, Some("city"))
         );
-        // Written down: another release must make the same rides of the same file.
+        // Another release must make the same rides of the same file.
         assert_eq!(ride.ride_id, uuid!("1cff0336-a6ee-5c11-8296-f079dc49a17e"));
     }
 

@@ -1,4 +1,4 @@
-//! A JSON document that a person wrote, such as a request's body: read strictly.
+//! Reads a JSON document that a person wrote, such as a request's body, strictly.
 
 use std::fmt;
 
@@ -7,21 +7,21 @@ use serde_json::{Map, Value};
 
 use crate::domain::fields::shown;
 
-/// Reads a document. The integer `-0` is 0, as on the topic. A name that stands twice in one object is
-/// a data error; every other error is one of JSON's syntax.
+/// Reads a document. The integer `-0` is 0, as on the topic. A repeated name in an object is a data error;
+/// every other error is a syntax error.
 pub fn read(mut json: Vec<u8>) -> Result<Value, serde_json::Error> {
     plain_zeros(&mut json);
     serde_json::from_slice(&json).map(|Unambiguous(value)| value)
 }
 
-/// Writes the integer `-0` as `0`, as the topic's reader takes it; serde_json makes a float of it. Other
-/// bytes stay where they are.
+/// Writes the integer `-0` as `0`, as the topic's reader accepts it; serde_json would make it a float. Other
+/// bytes do not move.
 fn plain_zeros(json: &mut [u8]) {
     let mut in_string = false;
     let mut at = 0;
     while at < json.len() {
         match json[at] {
-            // What is escaped ends no string.
+            // An escaped character never ends the string.
             b'\\' if in_string => at += 1,
             b'"' => in_string = !in_string,
             b'-' if !in_string && json.get(at + 1) == Some(&b'0') => {
@@ -36,8 +36,8 @@ fn plain_zeros(json: &mut [u8]) {
     }
 }
 
-/// Any JSON in which no object has a name twice: serde_json keeps the last of such values, and the
-/// others would be silently ignored.
+/// Any JSON in which no object has a name twice. serde_json alone would keep the last value and silently
+/// ignore the others.
 struct Unambiguous(Value);
 
 impl<'de> Deserialize<'de> for Unambiguous {

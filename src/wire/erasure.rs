@@ -1,5 +1,5 @@
-//! The erasure ledger: whose data was erased, so that a restored backup does not bring it back. Rows
-//! of a table and records of a compacted topic; clients are told by a hash of their id only.
+//! The erasure ledger: which clients were erased, so that a restored backup does not bring their data
+//! back. It is a table and a compacted topic; both contain only a hash of the client's id.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -8,9 +8,9 @@ use uuid::Uuid;
 use crate::domain::words::words;
 
 words! {
-    /// What became of the loan of a client who was rewarded.
+    /// What the erasure did with the loan of a rewarded client.
     pub enum ErasedLoan {
-        /// The participation and the origination stay.
+        /// The participation and the origination were kept.
         Kept = "KEPT",
         /// They were erased too.
         Forgotten = "FORGOTTEN",
@@ -24,13 +24,13 @@ pub struct Erasure {
     pub client: String,
     /// The same in the table and in the topic.
     pub erasure_id: Uuid,
-    /// Which secret it was.
+    /// Identifies the secret.
     pub key_id: String,
     /// When it was ordered, by the database's clock.
     #[serde(with = "crate::wire::instant")]
     pub erased_at: DateTime<Utc>,
     /// Whether the client was ever rewarded, at this erasure or an earlier one.
     pub rewarded: bool,
-    /// What became of the loan; `null` for a client who had none.
+    /// What was done with the loan; `null` for a client without one.
     pub loan: Option<ErasedLoan>,
 }

@@ -1,5 +1,5 @@
-//! Extensions and outages as operators write and read them, and as events carry them (contract,
-//! "Extensions" and "Outages").
+//! The JSON of extensions and outages, in the admin API and in events (contract, "Extensions" and
+//! "Outages").
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -15,40 +15,40 @@ use crate::domain::reward::CountryCode;
 /// The longest reason, in characters.
 const MAX_REASON_CHARS: usize = 1_000;
 
-/// How a deadline moved, in the event that says so.
+/// How a deadline moved, as part of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeadlineMove {
     /// Which deadline.
     pub of: DeadlineOf,
-    /// Where it was.
+    /// The old deadline.
     #[serde(with = "crate::wire::instant")]
     pub from: DateTime<Utc>,
-    /// Where it is from now on.
+    /// The new deadline.
     #[serde(with = "crate::wire::instant")]
     pub to: DateTime<Utc>,
-    /// Why, as the operator said.
+    /// The operator's reason.
     pub reason: String,
 }
 
-/// By how much deadlines are to move.
+/// By how much an extension moves deadlines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LengthAsked {
-    /// By this.
+pub enum RequestedLength {
+    /// By this period.
     By(Period),
-    /// By what each claim window shares with this outage.
+    /// By the overlap of each claim window with this outage.
     Outage(Uuid),
 }
 
-/// An extension to be made; always valid.
+/// An extension to create; always valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewExtension {
-    /// Which participations; at least one of the three is given.
+    /// Which participations; at least one of its three fields is set.
     pub scope: Scope,
     /// Which deadline.
     pub of: DeadlineOf,
     /// By how much.
-    pub length: LengthAsked,
-    /// Why: 1 to 1,000 characters.
+    pub length: RequestedLength,
+    /// The reason: 1 to 1,000 characters.
     pub reason: String,
 }
 
@@ -67,15 +67,15 @@ pub struct NewExtensionBody {
     /// Only this client's participation.
     #[schema(minimum = 1, example = 48_151)]
     user_id: Option<i64>,
-    /// Which deadline. Required with `by`; with `outage_id` it is `REWARD`, which may be left out.
+    /// Which deadline. Required with `by`; with `outage_id` it is `REWARD` and may be left out.
     of: Option<DeadlineOf>,
     /// By how much, ISO 8601 of weeks, days, hours, minutes and seconds, `PT1S` to `P366D`.
     #[schema(value_type = Option<String>, format = "duration", example = "PT6H")]
     by: Option<Period>,
-    /// In place of `by`: each claim window, from completion to its deadline, is lengthened by what it
-    /// shares with this outage, once.
+    /// Instead of `by`: each claim window, from completion to its deadline, is lengthened by its overlap with
+    /// this outage, once.
     outage_id: Option<Uuid>,
-    /// Why: 1 to 1,000 characters. Events carry it.
+    /// The reason: 1 to 1,000 characters. It is part of the events.
     #[schema(
         min_length = 1,
         max_length = 1000,
@@ -86,7 +86,7 @@ pub struct NewExtensionBody {
 }
 
 impl NewExtension {
-    /// Reads the body of a request; every error names its field.
+    /// Reads the body of a request. Each error names its field.
     pub fn from_json(object: &Map<String, Value>) -> Result<Self, Vec<FieldError>> {
         let mut fields = Fields::of(object);
         let scope = Scope {
@@ -108,7 +108,7 @@ impl NewExtension {
         let outage_id = fields.optional("outage_id", parsed::<Uuid>);
         match (fields.has("by"), fields.has("outage_id")) {
             (true, true) => fields.refuse("outage_id", "cannot be given together with by"),
-            (false, false) => fields.refuse("by", "is required where no outage_id is given"),
+            (false, false) => fields.refuse("by", "is required without an outage_id"),
             (true, false) if !fields.has("of") => fields.refuse("of", "is required"),
             (false, true) if of == Some(DeadlineOf::Challenge) => {
                 fields.refuse("of", "must be REWARD with an outage_id, got CHALLENGE");
@@ -116,8 +116,8 @@ impl NewExtension {
             _ => {}
         }
         let length = by
-            .map(LengthAsked::By)
-            .or(outage_id.map(LengthAsked::Outage));
+            .map(RequestedLength::By)
+            .or(outage_id.map(RequestedLength::Outage));
         let reason = fields.required("reason", text(MAX_REASON_CHARS));
         fields.finish(length.zip(reason).map(|(length, reason)| Self {
             scope,
@@ -140,9 +140,9 @@ fn by(value: &Value) -> Result<Period, Refusal> {
 /// An extension.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct ExtensionView {
-    /// Names it.
+    /// Its id.
     pub extension_id: Uuid,
-    /// The instant whose live participations are covered.
+    /// It covers participations that were live at this instant.
     #[serde(with = "crate::wire::instant")]
     pub at: DateTime<Utc>,
     /// Only participations in this promotion; `null` for all.
@@ -156,26 +156,26 @@ pub struct ExtensionView {
     pub user_id: Option<i64>,
     /// Which deadline.
     pub of: DeadlineOf,
-    /// By how much; `null` where it is by what is shared with an outage.
+    /// By how much; `null` if it is the overlap with an outage.
     #[schema(required, value_type = Option<String>, format = "duration")]
     pub by: Option<Period>,
-    /// The outage; `null` where it is by a fixed length.
+    /// The outage; `null` if the length is fixed.
     #[schema(required)]
     pub outage_id: Option<Uuid>,
-    /// Why.
+    /// The operator's reason.
     pub reason: String,
-    /// How many participations it covers. Counting stops after 3 s; then it is what was extended by
-    /// now.
+    /// How many participations it covers. Counting stops after 3 s; then this is the number extended so
+    /// far.
     #[schema(minimum = 0)]
     pub matched: i64,
-    /// How many were extended by now.
+    /// How many were extended so far.
     #[schema(minimum = 0)]
     pub done: i64,
-    /// How many of `matched` were not extended, once it is done: they had ended by then, or share
-    /// nothing with the outage, or had it back before.
+    /// How many of `matched` were not extended, once it is done: they had ended, do not overlap with the
+    /// outage, or were extended for it before.
     #[schema(minimum = 0)]
     pub skipped: i64,
-    /// Where it stands.
+    /// Its progress.
     pub state: ExtensionState,
     /// When it was done; `null` while it is running.
     #[serde(with = "crate::wire::optional_instant")]
@@ -186,7 +186,7 @@ pub struct ExtensionView {
 /// A time in which no process with the role `api` reached Postgres.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct OutageView {
-    /// Names it.
+    /// Its id.
     pub outage_id: Uuid,
     /// The last moment before it at which Postgres was reached.
     #[serde(with = "crate::wire::instant")]
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(read_challenge.of, DeadlineOf::Challenge);
         assert_eq!(
             read_challenge.length,
-            LengthAsked::By(Period::from_seconds(1).expect("short"))
+            RequestedLength::By(Period::from_seconds(1).expect("short"))
         );
         assert!(with("by", json!("P366D")).is_ok());
         assert!(with("user_id", json!(7)).is_ok());
@@ -249,7 +249,7 @@ mod tests {
         let outage = json!({ "country_code": "MX", "outage_id": id, "reason": "a reason" });
         let read_outage = read(outage.clone()).expect("valid");
         assert_eq!(read_outage.of, DeadlineOf::Reward);
-        assert_eq!(read_outage.length, LengthAsked::Outage(id));
+        assert_eq!(read_outage.length, RequestedLength::Outage(id));
         let mut wrong = outage;
         wrong["of"] = json!(DeadlineOf::Challenge);
         assert_eq!(read(wrong).err(), Some(vec!["of".to_owned()]));

@@ -1,4 +1,4 @@
-//! What a client sees on landing (contract 5).
+//! The response of the landing (contract 5).
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -11,22 +11,22 @@ use crate::domain::eligibility::Screen;
 use crate::domain::promotion::Conditions;
 use crate::domain::reward::Reward;
 
-/// The screen to show, and what belongs on it; `null` is what does not.
+/// The screen to show, with its data; what does not belong to the screen is `null`.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Landing {
     /// The screen.
     pub screen: Screen,
-    /// The promotion offered, or taken part in; `null` on the other screens.
+    /// The promotion that is offered or in which the client participates; `null` on other screens.
     #[schema(required)]
     pub promotion: Option<LandingPromotion>,
-    /// The participation the screen is about; `null` where there is none.
+    /// The participation that the screen shows; `null` if there is none.
     #[schema(required)]
     pub participation: Option<Participation>,
-    /// The loan offered, by `PROMO_OFFER` and `REGULAR_OFFER`; `null` on the other screens.
+    /// The loan that `PROMO_OFFER` or `REGULAR_OFFER` offers; `null` on other screens.
     #[schema(required)]
     pub offer: Option<LandingOffer>,
-    /// The loan application of a client who was rewarded, whatever the screen; `null` for everyone
-    /// else. It does not change the screen: `NO_OFFER` or `REGULAR_OFFER`.
+    /// The loan application of a client who was rewarded, on any screen; `null` for all other clients. It
+    /// does not decide the screen: that is `NO_OFFER` or `REGULAR_OFFER`.
     #[schema(required)]
     pub application: Option<LandingApplication>,
     /// The server's clock.
@@ -39,11 +39,11 @@ pub struct Landing {
 pub struct LandingPromotion {
     /// Its number.
     pub promotion_id: i64,
-    /// Its verbal key.
+    /// Its key in words.
     pub promotion_key: String,
     /// Its title.
     pub title: String,
-    /// Its conditions; the frozen ones once started.
+    /// Its conditions; the frozen ones after the start.
     #[schema(value_type = Conditions)]
     pub conditions: Value,
 }
@@ -70,13 +70,13 @@ pub struct LandingOffer {
     pub valid_until: DateTime<Utc>,
 }
 
-/// What accepting a reward created, as its client sees it afterwards.
+/// What accepting a reward created, as its client sees it later.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct LandingApplication {
     /// The ids, the same as in the response to `accept_reward`.
     #[serde(flatten)]
     pub origination: Origination,
-    /// The status this service wrote: `CREATED`. The origination flow continues elsewhere.
+    /// The status that this service wrote: `CREATED`. The origination flow continues elsewhere.
     #[schema(example = "CREATED")]
     pub status: String,
     /// When the reward was accepted.

@@ -1,4 +1,4 @@
-//! Participations as operators list and export them: JSON, NDJSON and CSV.
+//! Participations in the admin API's list and export: JSON, NDJSON and CSV.
 
 use std::fmt::Write as _;
 
@@ -13,7 +13,7 @@ use crate::domain::Instant;
 /// A participation in a list.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct ListedParticipation {
-    /// Everything that status events carry too.
+    /// The same fields as in status events.
     #[serde(flatten)]
     pub state: State,
     /// The deadline has passed, and it is not yet proven that every ride published in time was read.
@@ -22,7 +22,7 @@ pub struct ListedParticipation {
     pub pre_offer_id: Uuid,
     /// The client's country at the start.
     pub country_code: String,
-    /// When the client acknowledged that it expired.
+    /// When the client acknowledged that it expired; `null` if they did not.
     #[serde(with = "crate::wire::optional_instant")]
     #[schema(required)]
     pub acknowledged_at: Option<DateTime<Utc>>,
@@ -74,14 +74,14 @@ impl ListedParticipation {
 
     /// Appends its line of NDJSON.
     pub fn write_ndjson(&self, lines: &mut Vec<u8>) {
-        // It has a JSON form, and memory takes every byte.
+        // It has a JSON form, and writing to memory cannot fail.
         let _ = serde_json::to_writer(&mut *lines, self);
         lines.push(b'\n');
     }
 }
 
-/// Appends a cell whose text somebody else chose. A spreadsheet takes what begins with one of these
-/// letters for a formula and would run it; with an apostrophe before it, it is text (OWASP, "CSV
+/// Appends a cell whose text comes from outside. A spreadsheet takes a text that begins with one of these
+/// characters for a formula and runs it. With an apostrophe before it, it stays a text (OWASP, "CSV
 /// Injection").
 fn text_cell(line: &mut String, text: &str) {
     let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);

@@ -1,4 +1,4 @@
-//! What travels: the JSON of topics, files and the API. Matches `schemas/`.
+//! The JSON of topics, files and the API. It matches `schemas/`.
 
 pub mod admin;
 pub mod credit;
@@ -40,7 +40,7 @@ pub mod instant {
         serializer.serialize_str(&format_instant(*instant))
     }
 
-    /// Reads RFC 3339 with any offset, finer digits cut off.
+    /// Reads RFC 3339 with any offset, cut to milliseconds.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Instant, D::Error> {
         let text = String::deserialize(deserializer)?;
         parse_instant(&text).ok_or_else(|| Error::custom("must be an RFC 3339 instant"))

@@ -15,8 +15,8 @@ use crate::domain::participation::{BrokenStatus, ExpiredReason, Status, StatusFi
 use crate::domain::promotion::Conditions;
 use crate::domain::reward::Reward;
 
-/// The state of a participation as of one version: what status events carry and clients read. In
-/// JSON it is flat, see `FlatState`.
+/// The state of a participation at one version, as status events and clients' responses have it. Its JSON
+/// is flat, see `FlatState`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "FlatState<'_>")]
 pub struct State {
@@ -24,17 +24,17 @@ pub struct State {
     pub user_id: i64,
     /// The promotion.
     pub promotion_id: i64,
-    /// The promotion's verbal key.
+    /// The promotion's key in words.
     pub promotion_key: String,
-    /// Where it stands.
+    /// Its status.
     pub status: Status,
-    /// 1 at the start, one more with every change of what is told here.
+    /// 1 at the start, and one more with every change of these fields.
     pub version: i32,
     /// Rides counted, never more than `rides_target`.
     pub rides_completed: i32,
     /// Rides needed.
     pub rides_target: i32,
-    /// The goals beyond the number of rides, where the promotion has any.
+    /// The goals beyond the number of rides, if the promotion has any.
     pub further_goals: Option<FurtherGoals>,
     /// The start, by the database's clock.
     pub started_at: DateTime<Utc>,
@@ -44,11 +44,11 @@ pub struct State {
     pub reward: Reward,
 }
 
-/// A [`State`] as JSON has it, in the field order of the contract.
+/// The JSON of a [`State`], in the field order of the contract.
 #[derive(Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[schema(
     as = ParticipationState,
-    description = "The state of a participation as of one version: what status events carry and clients read."
+    description = "The state of a participation at one version, as status events and clients' responses have it."
 )]
 struct FlatState<'a> {
     /// The client.
@@ -57,12 +57,12 @@ struct FlatState<'a> {
     /// The promotion.
     #[schema(example = 1)]
     promotion_id: i64,
-    /// The promotion's verbal key.
+    /// The promotion's key in words.
     #[schema(value_type = String, example = "mx-newbie-20")]
     promotion_key: Cow<'a, str>,
-    /// Where it stands.
+    /// Its status.
     status: StatusName,
-    /// 1 at the start, one more with every change of what is told here.
+    /// 1 at the start, and one more with every change of these fields.
     #[schema(minimum = 1, example = 7)]
     version: i32,
     /// Rides counted, never more than `rides_target`.
@@ -71,8 +71,8 @@ struct FlatState<'a> {
     /// Rides needed.
     #[schema(minimum = 1, maximum = 10_000, example = 20)]
     rides_target: i32,
-    /// Every goal, in the order `RIDES`, `DAYS`, `AMOUNT`; `RIDES` is always there. Events of a
-    /// release before 0.2.0 do not have it: they have no goal but the rides.
+    /// Every goal, in the order `RIDES`, `DAYS`, `AMOUNT`; `RIDES` is always present. Events of a release
+    /// before 0.2.0 do not have this field: their only goal is the rides.
     #[serde(default)]
     #[schema(required, min_items = 1, max_items = 3)]
     goals: Vec<Goal>,
@@ -86,7 +86,7 @@ struct FlatState<'a> {
     #[serde(with = "crate::wire::optional_instant")]
     #[schema(required)]
     completed_at: Option<DateTime<Utc>>,
-    /// The end of the claim, exclusive; `null` before completion.
+    /// The end of the time to claim, exclusive; `null` before completion.
     #[serde(with = "crate::wire::optional_instant")]
     #[schema(required)]
     reward_deadline: Option<DateTime<Utc>>,
@@ -98,7 +98,7 @@ struct FlatState<'a> {
     #[serde(with = "crate::wire::optional_instant")]
     #[schema(required)]
     expired_at: Option<DateTime<Utc>>,
-    /// Why it expired; `null` unless it has.
+    /// Why it expired; `null` if it has not.
     #[schema(required)]
     expired_reason: Option<ExpiredReason>,
     /// The frozen loan terms.
@@ -180,18 +180,18 @@ impl ToSchema for State {
     }
 }
 
-/// A participation with what only its client sees. `settling` and `server_time` are of the moment
-/// of the answer.
+/// A participation as its client sees it. `settling` and `server_time` are those of the moment of the
+/// response.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Participation {
-    /// Everything that status events carry too.
+    /// The same fields as in status events.
     #[serde(flatten)]
     pub state: Arc<State>,
     /// The frozen conditions.
     #[schema(value_type = Conditions)]
     pub conditions: Arc<Value>,
-    /// The deadline has passed, and it is not yet proven that every ride published in time was
-    /// read: a ride completed before the deadline still counts.
+    /// The deadline has passed, and it is not yet proven that every ride published in time was read. A ride
+    /// completed before the deadline still counts.
     pub settling: bool,
     /// The server's clock.
     #[serde(with = "crate::wire::instant")]
@@ -199,7 +199,7 @@ pub struct Participation {
 }
 
 impl Participation {
-    /// The participation as it is seen at `now`.
+    /// The participation at `now`.
     pub fn at(state: Arc<State>, conditions: Arc<Value>, now: Instant) -> Self {
         let settling = state.is_settling(now);
         Self {
@@ -212,7 +212,7 @@ impl Participation {
 }
 
 impl State {
-    /// Live, and past the deadline that its status has.
+    /// Whether it is live and past the deadline of its status.
     pub fn is_overdue(&self, now: Instant) -> bool {
         self.status
             .expiry(self.challenge_deadline)
@@ -228,7 +228,8 @@ impl State {
         goals::told(rides, self.further_goals)
     }
 
-    /// Past the deadline but not expired: a ride completed before it may still arrive and count.
+    /// Whether it is past its deadline but not expired: a ride completed before the deadline may still arrive
+    /// and count.
     pub fn is_settling(&self, now: Instant) -> bool {
         self.status == Status::InProgress && now >= self.challenge_deadline
     }

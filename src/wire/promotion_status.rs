@@ -9,29 +9,29 @@ use super::participation::State;
 use crate::domain::participation::StatusName;
 use crate::domain::words::words;
 
-/// Where every event says it comes from (`ce_source`).
+/// The `ce_source` of every event.
 pub const SOURCE: &str = "/ride-promo";
 
 words! {
-    /// What happened.
+    /// The type of a status event.
     pub enum EventType {
         /// The client pressed Get started; `previous_status` is `null`.
         Started = "promotion.started",
         /// One or more rides counted.
         Progressed = "promotion.progressed",
-        /// The target is reached; the reward may be claimed.
+        /// The target is reached, and the reward can be claimed.
         Completed = "promotion.completed",
         /// The reward was accepted.
         Rewarded = "promotion.rewarded",
-        /// Time ran out; `expired_reason` says which.
+        /// The participation expired; `expired_reason` says why.
         Expired = "promotion.expired",
-        /// A deadline was moved; `extension` says which, from when to when, and why.
+        /// A deadline was moved; `extension` says which one, from when to when, and why.
         Extended = "promotion.extended",
     }
 }
 
 words! {
-    /// Who caused a change of a participation.
+    /// What caused a change of a participation.
     pub enum Cause {
         /// A ride that counted or was taken back.
         Ride = "ride",
@@ -39,13 +39,13 @@ words! {
         Operator = "operator",
         /// The client.
         Client = "client",
-        /// Time ran out, and the service recorded it.
+        /// A deadline passed, and the service recorded the expiry.
         Sweeper = "sweeper",
     }
 }
 
 impl EventType {
-    /// What is said of a participation whose state is published again under a new version.
+    /// The type of an event that publishes a participation's state again under a new version.
     pub const fn of(status: StatusName) -> Self {
         match status {
             StatusName::InProgress => Self::Progressed,
@@ -59,24 +59,24 @@ impl EventType {
 /// An event of `promotion-status`, in the field order of the contract.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(
-    description = "A status change of a participation, with its whole state after it. Every field is always there, `null` where there is nothing to say. A record whose whole value is null says that the key is to be forgotten: the client's data was erased."
+    description = "A status change of a participation, with its whole state after the change. Every field is always present, and `null` if it does not apply. A record whose whole value is null means that its key must be forgotten: the client's data was erased."
 )]
 pub struct PromotionStatus {
     /// The same at every delivery of this event.
     pub event_id: Uuid,
-    /// What happened.
+    /// The type of the change.
     #[serde(rename = "type")]
     pub event_type: EventType,
-    /// The state after it.
+    /// The state after the change.
     #[serde(flatten)]
     pub state: State,
-    /// The status before it; `null` for the start.
+    /// The status before the change; `null` for the start.
     #[schema(required)]
     pub previous_status: Option<StatusName>,
     /// When it was recorded, by the database's clock.
     #[serde(with = "crate::wire::instant")]
     pub occurred_at: DateTime<Utc>,
-    /// Of a `promotion.extended`, how the deadline moved; `null` in other events.
+    /// How the deadline moved, in a `promotion.extended`; `null` in other events.
     #[schema(required)]
     pub extension: Option<DeadlineMove>,
 }

@@ -1,4 +1,4 @@
-//! Records that are no rides, as operators see them (contract 6).
+//! Quarantined records: the JSON of the admin API (contract 6).
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -16,19 +16,19 @@ use crate::domain::words::words;
 const MAX_REASON_CHARS: usize = 1_000;
 
 words! {
-    /// Where a quarantined record stands.
+    /// The status of a quarantined record.
     pub enum QuarantineStatus {
-        /// It waits for an operator, and holds its client's expiry.
+        /// It waits for an operator, and delays its client's expiry.
         Open = "OPEN",
-        /// It was judged after all, with any outcome.
+        /// It was judged later, with any outcome.
         Replayed = "REPLAYED",
-        /// It was given up.
+        /// An operator dismissed it.
         Dismissed = "DISMISSED",
     }
 }
 
 words! {
-    /// What became of a record that was replayed.
+    /// The result of replaying a record.
     pub enum ReplayOutcome {
         /// It was judged, and its receipt recorded.
         Applied = "APPLIED",
@@ -42,7 +42,7 @@ words! {
 /// A quarantined record as the admin API shows it.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct QuarantinedView {
-    /// Names it here.
+    /// Its id in this service.
     pub quarantine_id: Uuid,
     /// The topic it was read from.
     pub topic: String,
@@ -52,15 +52,15 @@ pub struct QuarantinedView {
     /// Its offset in that partition.
     #[schema(minimum = 0)]
     pub offset: i64,
-    /// Its key as text, if it had one; what is not UTF-8 is replaced.
+    /// Its key as text, if it had one; bytes that are not UTF-8 are replaced.
     #[schema(required)]
     pub key: Option<String>,
-    /// Its client, as far as one can be told.
+    /// Its client, if one can be read from it.
     #[schema(required)]
     pub user_id: Option<i64>,
-    /// The word for what is wrong with it.
+    /// The first fault.
     pub reason: QuarantineReason,
-    /// All that is wrong with it.
+    /// All faults.
     pub detail: String,
     /// Its bytes.
     #[schema(content_encoding = "base64")]
@@ -68,28 +68,28 @@ pub struct QuarantinedView {
     /// When it was recorded.
     #[serde(with = "crate::wire::instant")]
     pub received_at: DateTime<Utc>,
-    /// Where it stands.
+    /// Its status.
     pub status: QuarantineStatus,
     /// When it was resolved; `null` while it is open.
     #[serde(with = "crate::wire::optional_instant")]
     #[schema(required)]
     pub resolved_at: Option<DateTime<Utc>>,
-    /// By whom and how it was resolved; `null` while it is open.
+    /// Who resolved it and how; `null` while it is open.
     #[schema(required, value_type = Option<Object>)]
     pub resolution: Option<Value>,
 }
 
-/// The corrected ride, where the record as it came is no ride.
+/// The corrected ride of a record that is not a valid ride.
 #[derive(Debug, ToSchema)]
 pub struct Correction {
-    /// A whole ride-completed event, for the same client; for any client where the record's cannot
-    /// be told.
+    /// A whole ride-completed event for the same client, or for any client if the record's cannot be
+    /// read.
     #[schema(value_type = Option<RideCompleted>)]
     pub ride: Option<Value>,
 }
 
 impl Correction {
-    /// Reads the body of a request; every error names its field.
+    /// Reads the body of a request. Each error names its field.
     pub fn from_json(object: &Map<String, Value>) -> Result<Self, Vec<FieldError>> {
         let mut fields = Fields::of(object);
         let ride = fields.optional("ride", |value| {
@@ -103,17 +103,17 @@ impl Correction {
     }
 }
 
-/// What came of a replay.
+/// The result of a replay.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Replayed {
-    /// Which way it went.
+    /// What the replay did.
     pub outcome: ReplayOutcome,
-    /// The receipt, the earlier one of a duplicate; `null` where the client takes part in nothing.
+    /// The receipt; for a duplicate, the earlier one; `null` for a client without a challenge.
     #[schema(required)]
     pub receipt: Option<Receipt>,
 }
 
-/// Why a record is given up.
+/// Why a record is dismissed.
 #[derive(Debug, ToSchema)]
 pub struct DismissalReason {
     /// 1 to 1,000 characters.
@@ -127,7 +127,7 @@ pub struct DismissalReason {
 }
 
 impl DismissalReason {
-    /// Reads the body of a request; every error names its field.
+    /// Reads the body of a request. Each error names its field.
     pub fn from_json(object: &Map<String, Value>) -> Result<Self, Vec<FieldError>> {
         let mut fields = Fields::of(object);
         let reason = fields.required("reason", text(MAX_REASON_CHARS));
@@ -135,16 +135,16 @@ impl DismissalReason {
     }
 }
 
-/// Which open records a bulk call is about, and why it is made.
+/// The open records that a bulk call selects, and its reason.
 #[derive(Debug, ToSchema)]
 pub struct BulkRequest {
-    /// Only of this reason.
+    /// Only records with this reason.
     pub reason: Option<QuarantineReason>,
-    /// Only those received at or after this.
+    /// Only records received at or after this instant.
     pub from: Option<DateTime<Utc>>,
-    /// Only those received before this.
+    /// Only records received before this instant.
     pub to: Option<DateTime<Utc>>,
-    /// Why, for the audit: 1 to 1,000 characters.
+    /// The operator's note, for the audit: 1 to 1,000 characters.
     #[schema(
         min_length = 1,
         max_length = 1000,
@@ -155,7 +155,7 @@ pub struct BulkRequest {
 }
 
 impl BulkRequest {
-    /// Reads the body of a request; every error names its field.
+    /// Reads the body of a request. Each error names its field.
     pub fn from_json(object: &Map<String, Value>) -> Result<Self, Vec<FieldError>> {
         let mut fields = Fields::of(object);
         let reason = fields.optional("reason", parsed);

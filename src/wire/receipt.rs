@@ -9,15 +9,15 @@ use crate::domain::participation::StatusName;
 use crate::domain::promotion::Verdict;
 use crate::domain::ride::RideSource;
 
-/// What was compared, in the units of the rule: cents, metres, instants, codes, lists of codes, windows,
-/// counts. Of a reversal, `actual` is the verdict before it.
+/// The values compared, in the units of the rule: cents, metres, instants, codes, lists of codes, windows,
+/// counts. For a reversal, `actual` is the verdict before it.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "only its schema is used")]
 struct ReceiptDetails {
-    /// What the promotion asks for.
+    /// The value that the promotion requires.
     #[schema(required, value_type = Value, example = json!(5_000))]
     required: Value,
-    /// What the ride was; `null` where it did not say.
+    /// The ride's value; `null` if it has none.
     #[schema(required, value_type = Value, example = json!(4_200))]
     actual: Value,
 }
@@ -27,44 +27,44 @@ struct ReceiptDetails {
 pub struct Receipt {
     /// The ride.
     pub ride_id: Uuid,
-    /// When it was completed; `null` where only its reversal came.
+    /// When the ride was completed; `null` if only its reversal arrived.
     #[serde(with = "crate::wire::optional_instant")]
     #[schema(required)]
     pub completed_at: Option<DateTime<Utc>>,
-    /// Its fare in cents; `null` where only its reversal came.
+    /// Its fare in cents; `null` if only its reversal arrived.
     #[schema(required, minimum = 0, example = 6_500)]
     pub amount_cents: Option<i64>,
-    /// The fare's currency, ISO 4217; `null` where only its reversal came.
+    /// The fare's currency, ISO 4217; `null` if only its reversal arrived.
     #[schema(required, pattern = "^[A-Z]{3}$", example = "MXN")]
     pub currency_code: Option<String>,
-    /// Counted, or why not.
+    /// `COUNTED`, or why it did not count.
     pub verdict: Verdict,
     /// Whether it counted.
     pub counted: bool,
-    /// What was `required` and what it was, in the units of the rule; `null` where it counted.
+    /// The `required` and the `actual` value, in the units of the rule; `null` if it counted.
     #[schema(required, value_type = Option<ReceiptDetails>)]
     pub details: Option<Value>,
     /// When it was recorded.
     #[serde(with = "crate::wire::instant")]
     pub recorded_at: DateTime<Utc>,
-    /// How far the ride went, in metres; `null` where it did not say.
+    /// The ride's distance, in metres; `null` if it has none.
     #[schema(required, minimum = 0, example = 8_400)]
     pub distance_m: Option<i64>,
-    /// When it was recorded that the platform took the ride back; `null` where it did not.
+    /// When the ride's reversal was recorded; `null` if there is none.
     #[serde(with = "crate::wire::optional_instant")]
     #[schema(required)]
     pub reversed_at: Option<DateTime<Utc>>,
-    /// How the ride came; `null` where a release before 0.2.0 recorded it.
+    /// How the ride reached the service; `null` if a release before 0.2.0 recorded it.
     #[schema(required)]
     pub source: Option<RideSource>,
-    /// The version of the participation that the ride made, alone or with others of the same
-    /// moment; `null` where it made none.
+    /// The version of the participation that the ride made, alone or together with other rides; `null` if it
+    /// made none.
     #[schema(required, minimum = 2, example = 7)]
     pub version: Option<i32>,
 }
 
-/// A ride that the platform took back after the challenge it counted for, or was judged for, had been
-/// completed. It undid nothing.
+/// A ride that the platform took back after its challenge, for which it counted or was judged, had been
+/// completed. It changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct LateReversal {
     /// The client.
@@ -78,9 +78,9 @@ pub struct LateReversal {
     /// When the reversal was recorded.
     #[serde(with = "crate::wire::instant")]
     pub reversed_at: DateTime<Utc>,
-    /// Where the participation stands now.
+    /// The participation's present status.
     pub status: StatusName,
-    /// The loan application, where the reward was accepted.
+    /// The loan application, if the reward was accepted.
     #[schema(required)]
     pub application_id: Option<Uuid>,
 }

@@ -1,5 +1,5 @@
-//! The reminder before a deadline (contract 2, "Deadlines and exceptions"), on a topic of its own. It
-//! changes nothing of the participation.
+//! The reminder before a deadline (contract 2, "Deadlines and exceptions"), on its own topic. It does not
+//! change the participation.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -11,9 +11,9 @@ use crate::domain::reward::Reward;
 use crate::domain::words::words;
 
 words! {
-    /// What a record of the topic of reminders is.
+    /// The type of a record on the topic of reminders.
     pub enum ReminderType {
-        /// A deadline comes near.
+        /// A deadline is near.
         Reminder = "promotion.reminder",
     }
 }
@@ -21,7 +21,7 @@ words! {
 /// A record of `promotion-reminder`, in the field order of the contract.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(
-    description = "A deadline of a client's participation comes near, and there is something left to do before it: rides (`of` `CHALLENGE`) or claiming the reward (`of` `REWARD`). Every field is always there. It has no version and changes nothing of the participation."
+    description = "A deadline of a client's participation is near, and something is left to do before it: to take rides (`of` `CHALLENGE`) or to claim the reward (`of` `REWARD`). Every field is always present. A reminder has no version and does not change the participation."
 )]
 pub struct Reminder {
     /// The same at every delivery of this reminder.
@@ -43,7 +43,7 @@ pub struct Reminder {
     /// The promotion.
     #[schema(example = 1)]
     pub promotion_id: i64,
-    /// The promotion's verbal key.
+    /// The promotion's key in words.
     #[schema(example = "mx-newbie-20")]
     pub promotion_key: String,
     /// Rides counted, never more than `rides_target`.

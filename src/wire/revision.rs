@@ -1,4 +1,4 @@
-//! Revisions of what operators write, so that a change can be made on the condition that nothing was
+//! Revisions of what operators write, so that a change can be made on the condition that nothing else
 //! changed in between (contract, "Who may do what"; RFC 9110, 13.1.1).
 
 use std::fmt;
@@ -6,15 +6,15 @@ use std::fmt;
 use serde::Serialize;
 use uuid::Uuid;
 
-/// The revision of a promotion, product or country: another one after every change that its JSON
-/// shows. Two that are equal have the same JSON, byte for byte.
+/// The revision of a promotion, product or country. It changes with every change of the JSON. Equal revisions
+/// mean equal JSON, byte for byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Revision(Uuid);
 
 impl Revision {
-    /// Of what the API shows.
+    /// The revision of what the API shows.
     pub fn of(shown: &impl Serialize) -> Self {
-        // What is shown are structs of texts, numbers and instants, which always have a JSON form.
+        // The API shows structs of strings, numbers and instants, which always have a JSON form.
         let json = serde_json::to_vec(shown).unwrap_or_default();
         Self(Uuid::new_v5(&Uuid::NAMESPACE_OID, &json))
     }
@@ -26,25 +26,26 @@ impl fmt::Display for Revision {
     }
 }
 
-/// What must be there for a change to be made: the request's `If-Match`.
+/// The condition of a change: the request's `If-Match`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Precondition {
-    /// Nothing.
+    /// No condition.
     #[default]
     None,
-    /// Something, whatever its revision.
+    /// The resource must exist, with any revision.
     Exists,
-    /// One of these revisions.
+    /// The resource must have one of these revisions.
     OneOf(Vec<String>),
 }
 
 impl Precondition {
-    /// Whether there is one at all.
+    /// Whether there is a condition.
     pub fn is_some(&self) -> bool {
         *self != Self::None
     }
 
-    /// Whether it holds for what is there, if anything is. Ask under the lock that the change holds.
+    /// Whether the condition holds for the present resource, if it exists. Call it under the lock of the
+    /// change.
     pub fn holds(&self, there: Option<&impl Serialize>) -> bool {
         match (self, there) {
             (Self::None, _) | (Self::Exists, Some(_)) => true,

@@ -1,4 +1,4 @@
-//! The reward as its client sees it, before and after it is accepted (contract 5).
+//! The reward as its client sees it, before and after accepting it (contract 5).
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::participation::Participation;
 use crate::domain::reward::Reward;
 
-/// What accepting created, the same at every repeat.
+/// What accepting created; the same at every repeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Origination {
     /// The loan application.
@@ -34,7 +34,7 @@ pub struct RewardProduct {
     pub currency_code: String,
     /// How long the loan runs, in days.
     pub term_days: i32,
-    /// Where its terms are.
+    /// The URL of its terms.
     #[schema(required, format = "iri", example = "https://example.com/terms")]
     pub terms_url: Option<String>,
 }
@@ -48,7 +48,7 @@ pub struct OfferedReward {
     pub reward: Reward,
     /// The loan product behind them.
     pub product: RewardProduct,
-    /// Until when it can be accepted, exclusive.
+    /// The end of the time to accept it, exclusive.
     #[serde(with = "crate::wire::optional_instant")]
     #[schema(required)]
     pub reward_deadline: Option<DateTime<Utc>>,

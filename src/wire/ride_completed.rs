@@ -1,4 +1,5 @@
-//! The ride-completed event (contract 4.1): the fast way for the good, the thorough way for the bad.
+//! The ride-completed event (contract 4.1): a fast reader for valid records, and a thorough one that names
+//! the faults of the others.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -18,24 +19,24 @@ use crate::domain::words::words;
 use crate::domain::{Instant, UserId, parse_instant};
 use crate::wire::format_instant;
 
-/// The largest value that is looked into.
+/// The largest value that is parsed.
 pub const MAX_BYTES: usize = 64 * 1024;
 
-/// How far ahead of the database's clock a ride may have been completed.
+/// How far `completed_at` may be ahead of the database's clock.
 pub const MAX_AHEAD: TimeDelta = TimeDelta::minutes(5);
 
 words! {
-    /// Why a record is no ride; of several faults the first.
+    /// Why a record is not a valid ride; the first of several faults.
     pub enum QuarantineReason {
-        /// Over 64 KiB; not looked into.
+        /// Over 64 KiB; not parsed.
         TooLarge = "TOO_LARGE",
         /// Empty, not UTF-8, not JSON, not an object, or a known field twice.
         NotJson = "NOT_JSON",
         /// A required field is absent or null.
         MissingField = "MISSING_FIELD",
-        /// A field of another JSON type; `6500.0` is no integer.
+        /// A field has another JSON type; `6500.0` is not an integer.
         WrongType = "WRONG_TYPE",
-        /// A value out of form or range, beyond 64 bits too.
+        /// A value has a bad form or is out of range, also beyond 64 bits.
         InvalidValue = "INVALID_VALUE",
         /// A fare below zero.
         NegativeAmount = "NEGATIVE_AMOUNT",
@@ -44,25 +45,24 @@ words! {
     }
 }
 
-/// A completed ride: a value of the topic, JSON in UTF-8, at most 64 KiB. What breaks this is
-/// quarantined; `null` counts as missing, unknown fields are ignored, and no known field may appear
-/// twice.
+/// A completed ride: a value of the topic, JSON in UTF-8, at most 64 KiB. A record that breaks these rules is
+/// quarantined. `null` counts as missing, unknown fields are ignored, and no known field may appear twice.
 ///
-/// The one shape of a ride: its schema, what [`encode`] writes, and what the fast way of [`decode`]
-/// reads. The thorough way beside it names every fault.
+/// This is the only shape of a ride: its schema, what [`encode`] writes, and what the fast reader of
+/// [`decode`] reads. The thorough reader names every fault.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(
-    description = "A completed ride: JSON in UTF-8, at most 64 KiB. What breaks this is quarantined; `null` counts as missing, unknown fields are ignored, and no known field may appear twice."
+    description = "A completed ride: JSON in UTF-8, at most 64 KiB. A record that breaks these rules is quarantined. `null` counts as missing, unknown fields are ignored, and no known field may appear twice."
 )]
 pub struct RideCompleted<'a> {
-    /// Of this ride, the same at every delivery; the same id under two clients is two rides.
+    /// The ride's id, the same at every delivery; the same id under two clients is two rides.
     #[schema(value_type = Uuid, example = "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11")]
     ride_id: &'a str,
-    /// The client who rode.
+    /// The client.
     #[schema(minimum = 1, example = 48_151)]
     user_id: i64,
-    /// When the ride ended; any offset, digits finer than milliseconds are cut off. From the year
-    /// 2000, at most 5 minutes ahead of the clock.
+    /// When the ride ended, with any offset, cut to milliseconds. From the year 2000, and at most 5 minutes
+    /// ahead of the clock.
     #[schema(value_type = DateTime<Utc>, example = "2026-11-22T18:04:05.123Z")]
     completed_at: &'a str,
     /// The fare in hundredths of the currency's unit.
@@ -79,11 +79,11 @@ pub struct RideCompleted<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, example = 4_198)]
     city_id: Option<i64>,
-    /// The kind of ride: printable characters.
+    /// The service type: printable characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 64, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$", example = "city")]
     service_type: Option<&'a str>,
-    /// How far the ride went, in metres. Anything but an integer from 0 counts as missing.
+    /// The distance in metres. Any value except an integer from 0 counts as missing.
     #[serde(
         default,
         deserialize_with = "optional_distance",
@@ -91,7 +91,7 @@ pub struct RideCompleted<'a> {
     )]
     #[schema(schema_with = distance_schema)]
     distance_m: Option<i64>,
-    /// Whether it has the other id too, which makes it no ride.
+    /// Whether the record also has the id of a reversal; then it is not a ride.
     #[serde(
         rename = "reversed_ride_id",
         default,
@@ -102,19 +102,19 @@ pub struct RideCompleted<'a> {
     is_reversal: bool,
 }
 
-/// A ride that the platform took back: cancelled afterwards, refunded, or fraud. Says `reversed_ride_id`
-/// in place of `ride_id`; beside `user_id` nothing else is read.
+/// A ride that the platform took back: cancelled afterwards, refunded, or fraud. It has `reversed_ride_id`
+/// instead of `ride_id`; besides `user_id`, no other field is read.
 #[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
 pub struct RideReversed<'a> {
-    /// The ride that was taken back, by the id that it was sent under.
+    /// The id of the ride that was taken back.
     #[schema(value_type = Uuid, example = "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b11")]
     reversed_ride_id: &'a str,
-    /// The client who rode.
+    /// The client.
     #[schema(minimum = 1, example = 48_151)]
     user_id: i64,
 }
 
-/// Any value is allowed; one that is no distance counts as missing.
+/// Any value is allowed; one that is not a distance counts as missing.
 fn distance_schema() -> Schema {
     let metres = Object::builder()
         .schema_type(Type::Integer)
@@ -131,7 +131,7 @@ fn distance_schema() -> Schema {
     Schema::AnyOf(schema)
 }
 
-/// A ride as the topic carries it: what a ride does not say is left out.
+/// The value that publishes a ride. Fields that the ride does not have are left out.
 pub fn encode(ride: &Ride) -> Vec<u8> {
     let ride_id = ride.ride_id.to_string();
     let completed_at = format_instant(ride.completed_at);
@@ -147,47 +147,46 @@ pub fn encode(ride: &Ride) -> Vec<u8> {
         distance_m: ride.distance_m,
         is_reversal: false,
     };
-    // Nothing in it can fail: no maps, no foreign types.
+    // It has no maps and no foreign types, so this cannot fail.
     serde_json::to_vec(&event).unwrap_or_default()
 }
 
-/// A reversal as the topic carries it.
+/// The value that publishes a reversal.
 pub fn encode_reversal(reversal: &Reversal) -> Vec<u8> {
     let ride_id = reversal.ride_id.to_string();
     let event = RideReversed {
         reversed_ride_id: &ride_id,
         user_id: reversal.user_id,
     };
-    // Nothing in it can fail: no maps, no foreign types.
+    // It has no maps and no foreign types, so this cannot fail.
     serde_json::to_vec(&event).unwrap_or_default()
 }
 
 /// A record that is not a valid ride.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
-    /// The first of what is wrong.
+    /// The first fault's reason.
     pub reason: QuarantineReason,
-    /// All that is wrong, for people; without NUL, so that Postgres can keep it.
+    /// All faults in words; without NUL, so that Postgres can store it.
     pub detail: String,
-    /// Field and fault, each.
+    /// The faults.
     pub faults: Vec<Fault>,
-    /// The body's `user_id`, where exactly one valid one can be read.
+    /// The body's `user_id`, if it has exactly one and that is valid.
     pub user_id: Option<UserId>,
 }
 
-/// One thing that is wrong with a record.
+/// One fault of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The field, or an empty text for the record as a whole.
+    /// The field; empty for the record as a whole.
     pub field: &'static str,
-    /// What kind of fault.
+    /// The kind of fault.
     pub reason: QuarantineReason,
-    /// What it should have been, and what it was.
+    /// What was expected, and what it was.
     pub detail: String,
 }
 
-/// Reads a ride where nothing but a ride can be; `now` is the database's clock. A reversal is
-/// rejected.
+/// Reads a ride where only a ride is valid. `now` is the database's clock. A reversal is rejected.
 pub fn decode_ride(value: &[u8], now: Instant) -> Result<Ride, Box<Rejected>> {
     match decode(value, now)? {
         RideRecord::Completed(ride) => Ok(ride),
@@ -214,7 +213,7 @@ pub fn decode(value: &[u8], now: Instant) -> Result<RideRecord, Box<Rejected>> {
             None,
         ));
     }
-    // serde_json does not look at the bytes of values it skips, so the text is checked first.
+    // serde_json does not check the bytes of skipped values, so the text is checked first.
     let text = match std::str::from_utf8(value) {
         Ok(text) => text,
         Err(error) => {
@@ -243,10 +242,10 @@ pub fn user_id_of_key(key: Option<&[u8]>) -> Option<UserId> {
     text.parse().ok().filter(|user_id| *user_id >= 1)
 }
 
-/// The ride, if it is valid and written as nearly all are; anything else is for
-/// [`decode_thoroughly`], which knows what to say about it.
+/// The ride, if it is valid and in the usual form. Everything else goes to [`decode_thoroughly`], which
+/// names the faults.
 fn decode_fast(text: &str) -> Option<Ride> {
-    // A derived reader takes an array for the fields in order, too.
+    // A derived reader would also accept an array of the fields in order.
     if !text.trim_ascii_start().starts_with('{') {
         return None;
     }
@@ -268,7 +267,7 @@ fn decode_fast(text: &str) -> Option<Ride> {
 }
 
 fn ride_id(text: &str) -> Result<Uuid, &'static str> {
-    // The crate reads other forms too; the contract's is the hyphenated one.
+    // The crate also reads other forms; the contract allows only the hyphenated one.
     if text.len() == 36 {
         Uuid::parse_str(text).map_err(|_| "must be a UUID")
     } else {
@@ -308,7 +307,7 @@ fn service_type(text: &str) -> Result<Box<str>, &'static str> {
     }
 }
 
-/// Metres, from the JSON of the field. No value of it makes a ride invalid.
+/// Metres, from the JSON of the field. No value makes the ride invalid.
 fn distance_m(raw: &str) -> Option<i64> {
     raw.parse().ok().filter(|metres| *metres >= 0)
 }
@@ -322,7 +321,7 @@ fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error
     Ok(Option::<IgnoredAny>::deserialize(deserializer)?.is_some())
 }
 
-/// Reads field by field from the raw text of each, so that every fault can be named.
+/// Reads field by field from the raw JSON, so that every fault can be named.
 fn decode_thoroughly(text: &str, now: Instant) -> Result<RideRecord, Box<Rejected>> {
     let members = match serde_json::from_str::<Members<'_>>(text) {
         Ok(members) => members,
@@ -390,8 +389,8 @@ fn decode_thoroughly(text: &str, now: Instant) -> Result<RideRecord, Box<Rejecte
     }
 }
 
-/// Reads a record that has `reversed_ride_id`. With `ride_id` as well it cannot be told which of the
-/// two it is, and nothing else that is wrong with it matters.
+/// Reads a record that has `reversed_ride_id`. If it has `ride_id` too, it cannot be told whether it is a
+/// ride or a reversal, and its other faults do not matter.
 fn decode_reversal(mut reader: Reader<'_>) -> Result<Reversal, Box<Rejected>> {
     let user_id = reader.required("user_id", |raw| integer(raw, user_id));
     if reader.has("ride_id") {
@@ -442,7 +441,7 @@ fn rejected(faults: Vec<Fault>, user_id: Option<UserId>) -> Box<Rejected> {
     })
 }
 
-/// The members of a JSON object in order, repeated ones too, values unread.
+/// The members of a JSON object in order, including repeated ones, with raw values.
 struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
@@ -473,7 +472,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Whether the field is there and not `null`.
+    /// Whether the field is present and not `null`.
     fn has(&self, field: &str) -> bool {
         self.members
             .iter()
@@ -562,7 +561,7 @@ fn string<T, E: Display>(
             format!("must be a string, got {}", shown(raw)),
         ));
     }
-    // What is left to go wrong in a string that was skipped over is an escape that means nothing.
+    // A skipped string can still contain an invalid escape.
     let text: Cow<'_, str> = serde_json::from_str(raw).map_err(|error| {
         (
             QuarantineReason::InvalidValue,
@@ -690,7 +689,7 @@ mod tests {
             record[name] = value;
             record.to_string()
         };
-        // What else it says is not read.
+        // Its other fields are not read.
         for (name, value) in [
             ("ride_id", json!(null)),
             ("completed_at", json!(7)),

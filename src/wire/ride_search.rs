@@ -1,4 +1,4 @@
-//! What is known of one ride of a client, and what cannot be known.
+//! The response of the search for one ride: what is known of it, and what cannot be known.
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -18,11 +18,11 @@ pub struct RideSearch {
     pub receipts: Vec<FoundReceipt>,
     /// The client's quarantined records that name it, newest first, of their newest 200.
     pub quarantine: Vec<QuarantinedView>,
-    /// What is known of it, in words, and what cannot be known.
+    /// In words: what is known of the ride, and what cannot be known.
     pub explanation: String,
 }
 
-/// A receipt and the promotion it is of.
+/// A receipt and its promotion.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct FoundReceipt {
     /// The promotion.
@@ -33,7 +33,7 @@ pub struct FoundReceipt {
 }
 
 impl RideSearch {
-    /// What was found. `has_participated` says whether the client ever started a challenge.
+    /// The result of a search. `has_participated` says whether the client ever started a challenge.
     pub fn new(
         user_id: UserId,
         ride_id: Uuid,

@@ -1,5 +1,5 @@
-//! The schemas of the events, generated from their types, and the AsyncAPI document of the topics
-//! that is put together of them.
+//! The schemas of the events, generated from their types, and the AsyncAPI document of the topics, which
+//! is built from them.
 
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
@@ -81,7 +81,7 @@ pub fn promotion_reminder() -> Value {
     json_schema::<Reminder>("promotion-reminder", &example_reminder())
 }
 
-/// The type's own schema, with those it refers to under `$defs`.
+/// The type's own schema; the schemas it refers to are under `$defs`.
 fn json_schema<T: ToSchema>(topic: &str, example: &Value) -> Value {
     let (own, others) = schemas::<T>();
     let mut schema = json!({
@@ -98,7 +98,7 @@ fn json_schema<T: ToSchema>(topic: &str, example: &Value) -> Value {
     schema
 }
 
-/// Says of every integer what fits its format: formats alone bind nobody.
+/// Adds to every integer the bounds of its format: validators may ignore formats.
 pub fn bound_integers(value: &mut Value) {
     if let Value::Array(items) = value {
         items.iter_mut().for_each(bound_integers);
@@ -131,7 +131,7 @@ fn schemas<T: ToSchema>() -> (Value, Map<String, Value>) {
     (json(T::schema()), others)
 }
 
-/// From OpenAPI's place for shared schemas to JSON Schema's.
+/// Changes references from OpenAPI's place for shared schemas to JSON Schema's.
 fn redirect(value: &mut Value) {
     match value {
         Value::String(text) => {
@@ -145,8 +145,8 @@ fn redirect(value: &mut Value) {
     }
 }
 
-/// The AsyncAPI document: what is read from `ride-completed` and written to `promotion-status` and
-/// `promotion-reminder`, under their default names.
+/// The AsyncAPI document: the service reads `ride-completed`, and writes `promotion-status` and
+/// `promotion-reminder`, all under their default names.
 pub fn asyncapi() -> Value {
     let (ride, mut components) = schemas::<RideCompleted>();
     let (status, others) = schemas::<PromotionStatus>();
@@ -174,7 +174,7 @@ pub fn asyncapi() -> Value {
             "ride-completed": {
                 "address": "ride-completed",
                 "description": "Every completed ride of the platform. Read `read_committed`, from the \
-                    start. The same ride may come any number of times; the first that is applied counts.",
+                    start. The same ride may arrive any number of times; the first one applied counts.",
                 "messages": {
                     "RideCompleted": reference("#/components/messages/RideCompleted"),
                     "RideReversed": reference("#/components/messages/RideReversed"),
@@ -184,9 +184,9 @@ pub fn asyncapi() -> Value {
             "promotion-status": {
                 "address": "promotion-status",
                 "description": "Every change of a client's participation in a promotion, carrying its \
-                    whole state. At least once, in order per key; versions of a key are contiguous \
-                    from 1. Everything is there for 7 days, after compaction the newest of each key; \
-                    a null value means that the key is to be forgotten. Read `read_committed`.",
+                    whole state. Delivered at least once, in order per key; versions of a key are contiguous \
+                    from 1. All records are kept for 7 days, and later the newest of each key; a \
+                    null value means that the key must be forgotten. Read `read_committed`.",
                 "messages": {
                     "PromotionStatus": reference("#/components/messages/PromotionStatus"),
                     "Forgotten": reference("#/components/messages/Forgotten"),
@@ -196,9 +196,9 @@ pub fn asyncapi() -> Value {
             },
             "promotion-reminder": {
                 "address": "promotion-reminder",
-                "description": "Reminders of deadlines that come near, for messages to clients. At least \
-                    once, and each only once per participation, deadline and lead but for redeliveries, \
-                    which have the same `event_id`. Kept for 7 days, not compacted. Read `read_committed`.",
+                "description": "Reminders of deadlines that are near, for messages to clients. One per \
+                    participation, deadline and lead, delivered at least once; redeliveries have the \
+                    same `event_id`. Kept for 7 days, not compacted. Read `read_committed`.",
                 "messages": { "PromotionReminder": reference("#/components/messages/PromotionReminder") },
                 "bindings": { "kafka": topic("promotion-reminder", "delete",
                     json!({ "retention.ms": 604_800_000 })) },
@@ -209,8 +209,8 @@ pub fn asyncapi() -> Value {
                 "action": "receive",
                 "channel": reference("#/channels/ride-completed"),
                 "title": "Apply a ride or a reversal",
-                "summary": "Judges the ride against the challenge its client has in progress. What is \
-                    no ride is quarantined with its bytes.",
+                "summary": "Judges the ride against the challenge its client has in progress. A \
+                    record that is not a valid ride is quarantined with its bytes.",
                 "messages": [
                     reference("#/channels/ride-completed/messages/RideCompleted"),
                     reference("#/channels/ride-completed/messages/RideReversed"),
@@ -224,7 +224,7 @@ pub fn asyncapi() -> Value {
                 "action": "send",
                 "channel": reference("#/channels/promotion-status"),
                 "title": "Publish a status change",
-                "summary": "Says what became of a participation. Subscribers keep the highest version \
+                "summary": "Announces a change of a participation. Subscribers keep the highest version \
                     of each key, and forget a key at a null value.",
                 "messages": [
                     reference("#/channels/promotion-status/messages/PromotionStatus"),
@@ -236,8 +236,8 @@ pub fn asyncapi() -> Value {
                 "action": "send",
                 "channel": reference("#/channels/promotion-reminder"),
                 "title": "Publish a reminder",
-                "summary": "Says that a deadline comes near. Subscribers send the client a message, once \
-                    per `event_id`, if `deadline` has not passed when they come to it.",
+                "summary": "Announces that a deadline is near. Subscribers send the client a message, once \
+                    per `event_id`, if `deadline` has not passed when they read it.",
                 "messages": [reference("#/channels/promotion-reminder/messages/PromotionReminder")],
                 "bindings": { "kafka": { "bindingVersion": "0.5.0" } },
             },
@@ -247,8 +247,8 @@ pub fn asyncapi() -> Value {
                 "Forgotten": {
                     "name": "Forgotten",
                     "title": "Forget this key",
-                    "summary": "A null value, without headers: the client's data was erased. What was kept of the key is to \
-                        be deleted, its version too; a later participation of it begins with version 1.",
+                    "summary": "A null value, without headers: the client's data was erased. Subscribers delete \
+                        what they have of the key, also its version; a later participation of it begins with version 1.",
                     "headers": { "type": "object", "maxProperties": 0 },
                     "payload": { "type": "null" },
                     "bindings": { "kafka": {
@@ -283,7 +283,7 @@ pub fn asyncapi() -> Value {
                 },
                 "PromotionReminder": {
                     "name": "PromotionReminder",
-                    "title": "A deadline comes near",
+                    "title": "A deadline is near",
                     "contentType": "application/json",
                     "headers": event_headers(&ReminderType::WORDS, "`type`"),
                     "payload": reference("#/components/schemas/PromotionReminder"),
@@ -354,7 +354,7 @@ pub fn asyncapi() -> Value {
     })
 }
 
-/// A topic as it is created where it is missing.
+/// A topic as the service creates it if it is missing.
 fn topic(name: &str, cleanup: &str, more: Value) -> Value {
     let mut configuration = json!({ "cleanup.policy": [cleanup] });
     if let (Some(configuration), Value::Object(more)) = (configuration.as_object_mut(), more) {

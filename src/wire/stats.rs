@@ -1,4 +1,4 @@
-//! The service in figures (contract 6).
+//! Figures on the service's work (contract 6).
 
 use std::collections::BTreeMap;
 
@@ -8,27 +8,27 @@ use serde::Serialize;
 use crate::domain::participation::ExpiredReason;
 use crate::domain::period::Period;
 
-/// Everything at a glance.
+/// The figures of one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Stats {
     /// Every promotion, by its number.
     pub promotions: Vec<PromotionStats>,
-    /// How far ingest has come.
+    /// The progress of ingest.
     pub ingest: IngestStats,
     /// Status changes not yet published.
     pub outbox: OutboxStats,
-    /// Quarantined rides that nobody has replayed or dismissed.
+    /// Quarantined records that are open.
     pub quarantine_open: i64,
     /// What expiry waits for.
     pub sweep: SweepStats,
 }
 
-/// How many clients stand where in a promotion.
+/// How many participations of a promotion have which status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct PromotionStats {
     /// The promotion.
     pub promotion_id: i64,
-    /// Its verbal key.
+    /// Its key in words.
     pub promotion_key: String,
     /// All participations.
     pub started: i64,
@@ -56,26 +56,26 @@ pub struct ExpiredStats {
     pub cancelled: i64,
 }
 
-/// How far ingest has come.
+/// The progress of ingest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct IngestStats {
-    /// Records published and not yet applied, over all partitions; `null` while Kafka does not
-    /// answer.
+    /// Records that are published but not applied, over all partitions; `null` while Kafka is
+    /// unavailable.
     #[schema(required)]
     pub lag: Option<i64>,
     /// Every partition of the ride topic, ascending.
     pub partitions: Vec<PartitionStats>,
 }
 
-/// How far ingest has come in one partition.
+/// The progress of ingest in one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct PartitionStats {
     /// The partition.
     pub partition: i32,
-    /// The offset of the next record to apply; `null` where none was ever read.
+    /// The offset of the next record to apply; `null` if none was read yet.
     #[schema(required)]
     pub position: Option<i64>,
-    /// The offset the next record will get; `null` while Kafka does not answer.
+    /// The offset of the next record to be published; `null` while Kafka is unavailable.
     #[schema(required)]
     pub end: Option<i64>,
 }
@@ -83,44 +83,44 @@ pub struct PartitionStats {
 /// Status changes not yet published.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct OutboxStats {
-    /// How many.
+    /// The number of events.
     pub depth: i64,
-    /// How old the oldest is; 0 where there is none.
+    /// The age of the oldest; 0 if there is none.
     pub oldest_age_seconds: f64,
 }
 
 /// What expiry waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct SweepStats {
-    /// Participations in progress though deadline and allowed lateness have passed.
+    /// Participations in progress whose deadline plus the allowed lateness has passed.
     pub held_back: i64,
-    /// Of these, those whose client has an open quarantined ride since the start.
+    /// Those of them whose client has an open quarantined ride since the start.
     pub held_back_by_quarantine: i64,
 }
 
-/// What became of a promotion's participations, over time.
+/// The changes of a promotion's participations over time.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Funnel {
     /// The promotion.
     pub promotion_id: i64,
-    /// The begin of the first interval.
+    /// The start of the first interval.
     #[serde(with = "crate::wire::instant")]
     pub from: DateTime<Utc>,
     /// The end of the last interval, exclusive.
     #[serde(with = "crate::wire::instant")]
     pub to: DateTime<Utc>,
-    /// How long each interval is; the last one may be shorter.
+    /// The length of each interval; the last one may be shorter.
     #[schema(value_type = String, example = "PT1H")]
     pub interval: Period,
     /// The intervals, one after another, at most 1,000.
     pub intervals: Vec<FunnelInterval>,
 }
 
-/// What happened in one interval. A participation is counted where each of its changes was recorded, so
-/// that a reward is usually in a later interval than its start.
+/// The changes in one interval. Each change is counted at the time it was recorded, so a reward is usually
+/// in a later interval than its start.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct FunnelInterval {
-    /// Its begin.
+    /// Its start.
     #[serde(with = "crate::wire::instant")]
     pub from: DateTime<Utc>,
     /// Its end, exclusive.
@@ -128,7 +128,7 @@ pub struct FunnelInterval {
     pub to: DateTime<Utc>,
     /// Participations that started.
     pub started: i64,
-    /// Participations that were completed, whatever came of them.
+    /// Participations that were completed, whatever followed.
     pub completed: i64,
     /// Participations that were rewarded.
     pub rewarded: i64,
@@ -138,7 +138,7 @@ pub struct FunnelInterval {
 }
 
 impl FunnelInterval {
-    /// One in which nothing happened.
+    /// An interval without changes.
     pub fn new(from: DateTime<Utc>, to: DateTime<Utc>) -> Self {
         Self {
             from,

@@ -1,8 +1,8 @@
-//! A process as operators see it.
+//! A process of the service, as operators see it.
 
 use serde::Serialize;
 
-/// The process that answers.
+/// The process that responds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct System {
     /// Its release.
@@ -10,11 +10,11 @@ pub struct System {
     pub version: &'static str,
     /// The roles that run in it.
     pub roles: Vec<RoleState>,
-    /// What was configured, by key. What is not listed has its default.
+    /// The settings that were configured, by key. A key that is not listed has its default.
     pub settings: Vec<SettingView>,
 }
 
-/// What a role says of itself.
+/// The report of a role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct RoleState {
     /// `api`, `ingest`, `relay` or `sweep`.
@@ -22,7 +22,7 @@ pub struct RoleState {
     pub role: &'static str,
     /// Whether it can do its work.
     pub ready: bool,
-    /// Why not; `null` where it can.
+    /// Why it is not ready; `null` if it is.
     #[schema(required)]
     pub reason: Option<String>,
 }
@@ -33,10 +33,10 @@ pub struct SettingView {
     /// Its name, as in `config.example.toml`.
     #[schema(example = "sweep.allowed_lateness")]
     pub key: String,
-    /// As it was written; `null` where it is secret.
+    /// The value as it was written; `null` if it is secret.
     #[schema(required, example = "PT10M")]
     pub value: Option<String>,
-    /// The environment variable that set it; `null` where the file did.
+    /// The environment variable that set it; `null` if the file did.
     #[schema(required, example = "RIDE_PROMO__SWEEP__ALLOWED_LATENESS")]
     pub variable: Option<String>,
 }

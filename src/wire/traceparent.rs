@@ -1,18 +1,18 @@
-//! The trace a ride belongs to (W3C Trace Context), carried on to the status change it causes.
+//! The trace of a ride (W3C Trace Context), passed on to the status change that the ride causes.
 
 /// The name of its header, in HTTP and in Kafka.
 pub const HEADER: &str = "traceparent";
 
-/// A W3C `traceparent`, kept as it came. Every ride may bring one and few change anything, so that
-/// of the present version lies where the ride lies.
+/// A W3C `traceparent`, kept as it was sent. Every ride may have one and few rides change anything, so one
+/// of the present version is stored without an allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traceparent(Form);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Form {
-    /// Of version 00, which has this length.
+    /// Version 00, which has this length.
     Present([u8; 55]),
-    /// Of a version to come.
+    /// A later version.
     Later(Box<str>),
 }
 
@@ -26,18 +26,18 @@ impl From<&str> for Traceparent {
 }
 
 impl Traceparent {
-    /// As it came.
+    /// The text.
     pub fn as_str(&self) -> &str {
         match &self.0 {
-            // It was text when it was taken.
+            // It was made from a text.
             Form::Present(bytes) => std::str::from_utf8(bytes).unwrap_or_default(),
             Form::Later(text) => text,
         }
     }
 }
 
-/// The first of these header values that has the form of W3C Trace Context; one that has not is
-/// dropped, as that standard says.
+/// The first of these header values that has the form of W3C Trace Context. Others are dropped, as the
+/// standard demands.
 pub fn first_of<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Option<&'a str> {
     values
         .into_iter()
@@ -45,8 +45,8 @@ pub fn first_of<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Option<&'a st
         .find(|text| is_traceparent(text))
 }
 
-/// `version-traceid-parentid-flags` in lower-case hex; neither id all zero; version `00` ends
-/// there, a later one may go on after another dash, and `ff` is none.
+/// `version-traceid-parentid-flags` in lower-case hex; neither id is all zero. Version `00` ends there, a
+/// later version may continue after another dash, and `ff` is not a version.
 pub fn is_traceparent(text: &str) -> bool {
     let bytes = text.as_bytes();
     let is_hex = |part: &[u8]| {
@@ -64,7 +64,7 @@ pub fn is_traceparent(text: &str) -> bool {
         && is_id(&bytes[36..52])
         && is_hex(&bytes[53..55])
         && (rest.is_empty() || (version != b"00" && rest[0] == b'-'))
-        // It is written on, so it may hold nothing odd and may not grow without end.
+        // It is passed on, so its characters and its length are limited.
         && rest.iter().all(u8::is_ascii_graphic)
         && rest.len() <= 200
 }

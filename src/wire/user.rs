@@ -1,4 +1,4 @@
-//! Everything the service knows of a client, for operators (contract 6).
+//! All data of a client, for operators (contract 6).
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -12,15 +12,14 @@ use super::receipt::Receipt;
 use crate::domain::eligibility::{Check, Screen};
 use crate::domain::split::SplitStatus;
 
-/// A client, as of one moment.
+/// A client at one moment.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct User {
     /// The client.
     pub user_id: i64,
-    /// Whether anything was ever known of them: `false` for a stranger, and `true` for a client whose data
-    /// was erased.
+    /// Whether the service ever had data of the client; also `true` for a client whose data was erased.
     pub known: bool,
-    /// When their data was erased last; `null` where it was not.
+    /// When their data was erased last; `null` if it never was.
     #[serde(with = "crate::wire::optional_instant")]
     #[schema(required)]
     pub erased_at: Option<DateTime<Utc>>,
@@ -30,9 +29,9 @@ pub struct User {
     pub splits: Vec<Split>,
     /// Their participations, newest first.
     pub participations: Vec<UserParticipation>,
-    /// What they accepted.
+    /// The offers they accepted.
     pub active_pre_offers: Vec<ActivePreOffer>,
-    /// The applications made of it.
+    /// Their loan applications.
     pub applications: Vec<Application>,
     /// The origination sessions.
     pub sessions: Vec<Session>,
@@ -55,19 +54,19 @@ pub struct Eligibility {
     /// The client's latest participation, which decides the screen before eligibility does.
     #[schema(required)]
     pub latest: Option<LatestParticipation>,
-    /// A valid pre-offer for the regular way.
+    /// A valid pre-offer of another segment than newbie.
     #[schema(required)]
     pub regular_pre_offer_id: Option<Uuid>,
 }
 
-/// What of the latest participation decides the screen.
+/// The parts of the latest participation that decide the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct LatestParticipation {
     /// The promotion.
     pub promotion_id: i64,
-    /// Whether the client has seen that it is over.
+    /// Whether the client has acknowledged its end.
     pub acknowledged: bool,
-    /// Whether the pre-offer it was started from is still there and valid.
+    /// Whether the pre-offer it was started from still exists and is valid.
     pub pre_offer_valid: bool,
 }
 
@@ -83,7 +82,7 @@ pub struct PreOffer {
     /// The promotion that scoring named.
     #[schema(required)]
     pub promotion_key: Option<String>,
-    /// The promotion, where its key was known at import.
+    /// The promotion, if its key was known at the import.
     #[schema(required)]
     pub promotion_id: Option<i64>,
     /// The loan product.
@@ -116,7 +115,7 @@ pub struct Split {
     pub pre_offer_id: Uuid,
     /// The promotion shown.
     pub promotion_id: i64,
-    /// Where it stands; `EXPIRED` by the clock too.
+    /// Its status; also `EXPIRED` once its validity has passed by the clock.
     pub status: SplitStatus,
     /// The client's country.
     pub country_code: String,
@@ -131,45 +130,45 @@ pub struct Split {
     pub currency_code: String,
     /// As scoring wrote it.
     pub repayment_rate: String,
-    /// When it was made.
+    /// When it was created.
     #[serde(with = "crate::wire::instant")]
     pub created_at: DateTime<Utc>,
 }
 
-/// A participation with its receipts and what only operators see.
+/// A participation with its receipts and the data that only operators see.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct UserParticipation {
-    /// As the client sees it.
+    /// The participation as the client sees it.
     #[serde(flatten)]
     pub participation: Participation,
     /// The pre-offer it was started from.
     pub pre_offer_id: Uuid,
     /// The client's country at the start.
     pub country_code: String,
-    /// When the client acknowledged that it expired.
+    /// When the client acknowledged that it expired; `null` if they did not.
     #[serde(with = "crate::wire::optional_instant")]
     #[schema(required)]
     pub acknowledged_at: Option<DateTime<Utc>>,
-    /// Its receipts by completion, newest first, at most 200.
+    /// Its receipts, newest `completed_at` first, at most 200.
     pub receipts: Vec<Receipt>,
-    /// Every version but those that only say that rides counted, oldest first. What happened before
-    /// this was recorded (schema version 13) is not there.
+    /// The versions, oldest first, without those that only counted rides. Versions before this was recorded
+    /// (schema version 13) are missing.
     pub history: Vec<HistoryEntry>,
 }
 
-/// A version of a participation that is more than counted rides.
+/// A version of a participation that does more than count rides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct HistoryEntry {
     /// The version.
     #[schema(minimum = 1, example = 1)]
     pub version: i32,
-    /// What happened.
+    /// The type of the change.
     #[serde(rename = "type")]
     pub event_type: EventType,
     /// When it was recorded.
     #[serde(with = "crate::wire::instant")]
     pub occurred_at: DateTime<Utc>,
-    /// Who caused it.
+    /// The cause.
     pub cause: Cause,
 }
 
@@ -186,9 +185,9 @@ pub struct ActivePreOffer {
     pub product_id: i64,
     /// The product's name at that time.
     pub product_name: String,
-    /// How long the loan runs.
+    /// How long the loan runs, in days.
     pub term_days: i32,
-    /// Where its terms can be read.
+    /// The URL of its terms.
     #[schema(required)]
     pub terms_url: Option<String>,
     /// The loan's amount in cents.
@@ -209,10 +208,10 @@ pub struct Application {
     pub application_id: Uuid,
     /// The accepted offer it is for.
     pub active_pre_offer_id: Uuid,
-    /// Where it stands.
+    /// Its status.
     #[schema(example = "CREATED")]
     pub status: String,
-    /// When it was made.
+    /// When it was created.
     #[serde(with = "crate::wire::instant")]
     pub created_at: DateTime<Utc>,
 }
@@ -224,7 +223,7 @@ pub struct Session {
     pub session_id: Uuid,
     /// The application it is for.
     pub application_id: Uuid,
-    /// The split whose parameters it has.
+    /// The split whose parameters it carries.
     pub split_id: Uuid,
     /// The flow; 8 is the standard one.
     #[schema(example = 8)]
@@ -232,7 +231,7 @@ pub struct Session {
     /// The split's parameters.
     #[schema(value_type = Object)]
     pub parameters: Value,
-    /// When it was made.
+    /// When it was created.
     #[serde(with = "crate::wire::instant")]
     pub created_at: DateTime<Utc>,
 }

@@ -114,7 +114,7 @@ async fn a_topic_deleted_and_created_again_stops_ingest_and_expiry_until_positio
     // The second round from now has begun after the challenge was there.
     let refusals = || {
         let log = service.log();
-        let refusals = log.matches("nobody is expired: the position of partition");
+        let refusals = log.matches("nothing expires: the position of partition");
         refusals.count()
     };
     let before = refusals();
@@ -127,7 +127,7 @@ async fn a_topic_deleted_and_created_again_stops_ingest_and_expiry_until_positio
     .await;
     let readiness = service.readiness().await.expect("it answers").json();
     let sweep = readiness["roles"]["sweep"].as_str().expect("a text");
-    assert!(sweep.contains("nobody is expired"), "{readiness}");
+    assert!(sweep.contains("nothing expires"), "{readiness}");
     assert_eq!(overdue.standing(2).await.status, "IN_PROGRESS");
 
     set_positions(&world, &["--all"], "beginning").await;

@@ -1,4 +1,4 @@
-//! What operators changed.
+//! The audit: every change that operators made.
 
 use axum::Json;
 use axum::extract::State;
@@ -12,26 +12,26 @@ use crate::store::Store;
 use crate::store::audit::AuditFilter;
 use crate::wire::admin::AuditEntry;
 
-/// The query parameters of the list, besides those of every list.
+/// The query parameters of the list, besides those of paging.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "only its description is used")]
 struct AuditParams {
-    /// Only by this operator
+    /// Only changes by this operator
     actor: Option<String>,
-    /// Only of this call, such as `PATCH /promotions/7`; `PATCH /promotions` has those of every promotion
+    /// Only changes by this call, such as `PATCH /promotions/7`; `PATCH /promotions` matches every promotion
     call: Option<String>,
-    /// Only those made at or after this instant, RFC 3339
+    /// Only changes at or after this instant, RFC 3339
     #[param(value_type = Option<String>, format = DateTime)]
     from: Option<String>,
-    /// Only those made before this instant, RFC 3339
+    /// Only changes before this instant, RFC 3339
     #[param(value_type = Option<String>, format = DateTime)]
     to: Option<String>,
-    /// `false` leaves the imports of pre-offers out
+    /// `false` omits the imports of pre-offers
     imports: Option<bool>,
 }
 
-/// Which page of which changes.
+/// The filter and the page.
 pub struct AuditQuery {
     filter: AuditFilter,
     paging: Paging<i64>,
@@ -57,7 +57,7 @@ refusals!(ListAuditRefusals = admin);
 
 /// Lists changes
 ///
-/// Every change made through this API or the command line, newest first. An import is one entry, with
+/// Every change made through this API or the command line, newest first. An import is one entry with
 /// its file and its counts.
 #[utoipa::path(
     get,

@@ -1,4 +1,4 @@
-//! What operators do with one client's participation.
+//! Cancels one client's participation.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -52,9 +52,9 @@ refusals!(
 
 /// Cancels a participation
 ///
-/// Ends one that is in progress (settling too), or completed with the reward not yet accepted and in
-/// time, as `EXPIRED` with `expired_reason` `CANCELLED`. It cannot be undone, and the client cannot start
-/// the promotion again. The end counts as acknowledged.
+/// Ends a participation that is in progress (also while settling), or completed with a reward that can
+/// still be accepted. Its status becomes `EXPIRED` with `expired_reason` `CANCELLED`. This cannot be
+/// undone, and the client cannot start the promotion again. The end counts as acknowledged.
 #[utoipa::path(
     post,
     path = "/admin/v1/users/{user_id}/participations/{promotion_id}:cancel",
@@ -78,7 +78,7 @@ pub async fn cancel(
     let mut fields = Fields::of(&body);
     let reason = fields.required("reason", text(MAX_REASON_CHARS));
     let reason = fields.finish(reason).map_err(Problem::invalid_request)?;
-    // The audit's entry names the client in its content only, where an erasure finds it.
+    // The audit entry names the client only in its content, where an erasure finds it.
     let author = admin.author(format!(
         "POST /users/{{user_id}}/participations/{promotion_id}:cancel"
     ));
@@ -95,7 +95,7 @@ pub async fn cancel(
     }
 }
 
-/// Which participation a path names, in plain decimals.
+/// The participation that a path names, in plain decimals.
 fn participation(user_id: &str, action: &str) -> Option<(UserId, PromotionId)> {
     let number = |text: &str| text.parse::<i64>().ok().filter(|_| !text.starts_with('+'));
     let promotion_id = number(action.strip_suffix(":cancel")?)?;

@@ -1,4 +1,4 @@
-//! Extensions of deadlines: ordering one, and seeing how far it is.
+//! Extensions of deadlines: ordering one, and reading its progress.
 
 use axum::Json;
 use axum::extract::State;
@@ -20,7 +20,7 @@ use crate::store::Store;
 use crate::store::extensions::Extended;
 use crate::wire::extension::{ExtensionView, NewExtension, NewExtensionBody};
 
-/// The header that makes a repeat of a call the same call.
+/// The header that lets a repeated call have no second effect.
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
 /// The longest key, in characters.
@@ -30,7 +30,7 @@ refusals!(ListExtensionsRefusals = admin);
 
 /// Lists extensions
 ///
-/// Newest first.
+/// The newest first.
 #[utoipa::path(
     get,
     path = "/admin/v1/extensions",
@@ -58,11 +58,12 @@ refusals!(CreateExtensionRefusals = admin, body, upgrade);
 
 /// Extends deadlines
 ///
-/// Gives clients more time: every participation that matches and is `IN_PROGRESS` (`COMPLETED`) at
-/// the instant `at`, with the deadline after it or settling. From the answer on, none of them is
-/// expired or refused for the old deadline. They are extended in the background, each once, and each
-/// gets a `promotion.extended`; rides that were too late for the old deadline only are judged again.
-/// `matched` is what was covered at `at`, as far as it could be counted within 3 s.
+/// Gives clients more time: it covers every participation that matches and is `IN_PROGRESS`
+/// (`COMPLETED`) at the instant `at`, with the deadline after it or settling. From the response on,
+/// none of them expires or gets an error response because of the old deadline. They are extended in the
+/// background, each once, and each gets a `promotion.extended`. Rides that were too late only for the
+/// old deadline are judged again. `matched` is the number covered at `at`, if it could be counted within
+/// 3 s.
 ///
 /// With `dry_run=true` the same checks are made and the same response is returned, with `"dry_run":
 /// true` and without `Location`, and nothing is extended.
@@ -73,12 +74,12 @@ refusals!(CreateExtensionRefusals = admin, body, upgrade);
     tag = "extensions",
     params(
         DryRunParams,
-        ("Idempotency-Key" = String, Header, pattern = "^[!-~]{1,255}$", description = "1 to 255 visible ASCII characters. The same key with the same body returns the same extension; with another body it is refused (`422`)"),
+        ("Idempotency-Key" = String, Header, pattern = "^[!-~]{1,255}$", description = "1 to 255 visible ASCII characters. The same key with the same body returns the same extension; with another body the response is `422`"),
     ),
     request_body = NewExtensionBody,
     responses(
         CreateExtensionRefusals,
-        (status = 202, description = "It is in force, by this call or an earlier one with the same key", body = ExtensionView, headers(("Location" = String, description = "Its address"))),
+        (status = 202, description = "The extension is in force, by this call or an earlier one with the same key", body = ExtensionView, headers(("Location" = String, description = "The extension's address"))),
     ),
 )]
 pub async fn create(

@@ -16,16 +16,16 @@ use crate::domain::{Instant, PromotionId};
 use crate::store::Store;
 use crate::wire::stats::Funnel;
 
-/// Most intervals of a funnel.
+/// The most intervals of a funnel.
 const MAX_INTERVALS: i64 = 1_000;
 
-/// How long the intervals are where nothing is asked.
+/// The default interval.
 const HOUR: Period = match Period::from_seconds(3_600) {
     Some(hour) => hour,
     None => panic!("an hour is less than 366 days"),
 };
 
-/// How far back a funnel goes where nothing is asked.
+/// The default time from `from` to `to`.
 const DAY: TimeDelta = TimeDelta::hours(24);
 
 /// The query parameters.
@@ -33,18 +33,18 @@ const DAY: TimeDelta = TimeDelta::hours(24);
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "only its description is used")]
 struct FunnelParams {
-    /// The begin of the first interval, RFC 3339; 24 hours before `to` where not given
+    /// The start of the first interval, RFC 3339; default: 24 hours before `to`
     #[param(value_type = Option<String>, format = DateTime)]
     from: Option<String>,
-    /// The end of the last interval, exclusive; now where not given
+    /// The end of the last interval, exclusive; default: now
     #[param(value_type = Option<String>, format = DateTime)]
     to: Option<String>,
-    /// How long each interval is, ISO 8601, at least `PT1S`; `PT1H` where not given
+    /// The length of each interval, ISO 8601, at least `PT1S`; default: `PT1H`
     #[param(example = "PT1H")]
     interval: Option<String>,
 }
 
-/// What is asked of the funnel.
+/// The checked query parameters.
 pub struct FunnelQuery {
     from: Option<Instant>,
     to: Option<Instant>,
@@ -69,8 +69,8 @@ refusals!(GetFunnelRefusals = admin, path);
 
 /// Shows a promotion's participations over time
 ///
-/// How many started, were completed, rewarded and expired, by reason, in each interval. Each change is
-/// counted when it was recorded.
+/// Returns how many participations started, were completed, rewarded and expired, by reason, in each
+/// interval. Each change is counted at the moment it was recorded.
 #[utoipa::path(
     get,
     path = "/admin/v1/promotions/{promotion_id}/funnel",

@@ -1,4 +1,4 @@
-//! The switch per country.
+//! The per-country flags.
 
 use axum::Json;
 use axum::extract::State;
@@ -20,7 +20,7 @@ refusals!(ListGeoConfigRefusals = admin);
 
 /// Lists countries
 ///
-/// By `country_code`. A country that is not listed is off.
+/// By `country_code`. Promotions are disabled in a country that is not listed.
 #[utoipa::path(
     get,
     path = "/admin/v1/geo-config",
@@ -49,17 +49,17 @@ refusals!(GetGeoConfigRefusals = admin, path);
 
 /// Reads a country
 ///
-/// One that was never switched is not found, and off.
+/// A country whose flag was never set is not found; promotions are disabled there.
 #[utoipa::path(
     get,
     path = "/admin/v1/geo-config/{country_code}",
     operation_id = "get_geo_config",
     tag = "geo-config",
-    params(CountryPath, ("If-None-Match" = Option<String>, Header, description = "`304` if it still is of one of these revisions")),
+    params(CountryPath, ("If-None-Match" = Option<String>, Header, description = "Returns `304` if the country still has one of these revisions")),
     responses(
         GetGeoConfigRefusals,
         (status = 200, description = "The country", body = GeoConfig, headers(("ETag" = String, description = "The revision, a strong tag"))),
-        (status = 304, description = "The caller has it"),
+        (status = 304, description = "The caller's revision is current"),
     ),
 )]
 pub async fn get(
@@ -75,16 +75,17 @@ pub async fn get(
 
 refusals!(PutGeoConfigRefusals = admin, path, body, conditional);
 
-/// Switches a country
+/// Sets a country's flag
 ///
-/// Off stops new splits and starts, and nothing else: who has started keeps progress, deadline and
-/// reward. With `If-Match` only if nobody switched it since it was read.
+/// Disabling a country stops new splits and starts, and nothing else: clients who have started keep
+/// their progress, deadline and reward. With `If-Match`, the flag is set only if it has not changed since
+/// it was read.
 #[utoipa::path(
     put,
     path = "/admin/v1/geo-config/{country_code}",
     operation_id = "put_geo_config",
     tag = "geo-config",
-    params(CountryPath, ("If-Match" = Option<String>, Header, description = "Only if it is there in one of these revisions; `*`, if it is there at all")),
+    params(CountryPath, ("If-Match" = Option<String>, Header, description = "Sets the flag only if it has one of these revisions; with `*`, only if it exists")),
     request_body = NewGeoConfig,
     responses(
         PutGeoConfigRefusals,

@@ -1,4 +1,4 @@
-//! Who is calling, for a console that shows only what they may do.
+//! Returns the caller's scopes, for a console that shows only what they allow.
 
 use axum::Json;
 
@@ -9,9 +9,9 @@ use crate::wire::admin::Me;
 
 refusals!(GetMeRefusals = admin);
 
-/// Shows who is calling
+/// Shows the caller
 ///
-/// The token's subject, what it may do, and until when. Any scope of this service opens it.
+/// The token's subject, its scopes and its expiry. Any scope of this service allows this call.
 #[utoipa::path(
     get,
     path = "/admin/v1/me",

@@ -34,7 +34,7 @@ use crate::readiness::Readiness;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
-/// What the admin calls work with.
+/// The state of the admin calls.
 #[derive(Clone, FromRef)]
 pub struct AdminState {
     /// Checks operators' tokens; the extractor [`super::auth::Admin`] needs it.
@@ -45,27 +45,27 @@ pub struct AdminState {
     pub cluster: Cluster,
     /// Wakes the relay of this process after an event was written.
     pub outbox_wake: watch::Sender<()>,
-    /// Where what operators end is counted.
+    /// Metrics.
     pub metrics: Arc<Metrics>,
-    /// Where rides come from.
+    /// The topics.
     #[from_ref(skip)]
     pub kafka: Arc<KafkaConfig>,
-    /// What this process says of itself.
+    /// The reports of this process's roles.
     #[from_ref(skip)]
     pub readiness: Arc<Readiness>,
-    /// What was configured, without what is secret.
+    /// The configured settings, without secret values.
     #[from_ref(skip)]
     pub settings: Arc<BTreeMap<String, Setting>>,
-    /// How long after a deadline expiry waits for rides.
+    /// How long after its end a ride may be published and still count.
     #[from_ref(skip)]
     pub allowed_lateness: Duration,
-    /// Longest silence within the body of an import.
+    /// The longest silence within the body of an import.
     #[from_ref(skip)]
     pub import_body_timeout: Duration,
 }
 
-/// The routes to which the request timeout does not apply: they go through any number of lines or
-/// records, each step of which bounds its own time.
+/// The routes without the request timeout: they go through any number of lines or records, and bound
+/// the time of each step.
 pub const UNTIMED: &[&str] = &[
     pre_offers::IMPORT_PATH,
     quarantine::REPLAY_ALL_PATH,

@@ -1,4 +1,4 @@
-//! Times in which the API could not reach Postgres.
+//! The times in which the API could not reach Postgres.
 
 use axum::Json;
 use axum::extract::State;
@@ -15,8 +15,8 @@ refusals!(ListOutagesRefusals = admin);
 /// Lists outages
 ///
 /// Times of more than 5 minutes in which no process with the role `api` reached Postgres, newest
-/// first; the newest 1,000 are kept. Nothing is extended by itself: an extension takes an
-/// `outage_id`.
+/// first. The newest 1,000 are kept. An outage extends no deadline by itself: name it as `outage_id` in
+/// an extension.
 #[utoipa::path(
     get,
     path = "/admin/v1/outages",

@@ -1,4 +1,4 @@
-//! Participations of all clients: listed and exported.
+//! Lists and exports the participations of all clients.
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -22,10 +22,10 @@ use crate::store::listing::{ParticipationFilter, Place};
 use crate::store::{Store, StoreError};
 use crate::wire::listing::{CSV_HEADER, ListedParticipation};
 
-/// How many participations of an export are read, written and held at a time.
+/// How many participations of an export are read and held at a time.
 const EXPORT_PAGE: i64 = 1_000;
 
-/// Room for a line of an export, in bytes.
+/// The space reserved for a line of an export, in bytes.
 const LINE_BYTES: usize = 512;
 
 /// A place in the list: `started_at` in milliseconds since 1970, `user_id`, `promotion_id`.
@@ -36,18 +36,18 @@ type Cursor = (i64, i64, i64);
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "only its description is used")]
 struct ParticipationParams {
-    /// Only of this promotion
+    /// Only participations in this promotion
     #[param(minimum = 1)]
     promotion_id: Option<i64>,
-    /// Only those that are in this status now
+    /// Only participations that have this status now
     status: Option<StatusName>,
-    /// Only of this client
+    /// Only participations of this client
     #[param(minimum = 1)]
     user_id: Option<i64>,
-    /// Only those started at or after this instant, RFC 3339
+    /// Only participations started at or after this instant, RFC 3339
     #[param(value_type = Option<String>, format = DateTime)]
     started_from: Option<String>,
-    /// Only those started before this instant, RFC 3339
+    /// Only participations started before this instant, RFC 3339
     #[param(value_type = Option<String>, format = DateTime)]
     started_to: Option<String>,
 }
@@ -62,14 +62,14 @@ impl FromQuery for ParticipationFilter {
             started_to: params.instant("started_to")?,
         };
         if let Some(user_id) = filter.user_id {
-            // Whose data was read is in the log.
+            // The log records whose data was read.
             tracing::Span::current().record("user_id", user_id);
         }
         Ok(filter)
     }
 }
 
-/// Which page of which participations.
+/// The filter and the page.
 pub struct ParticipationQuery {
     filter: ParticipationFilter,
     paging: Paging<Cursor>,
@@ -88,8 +88,8 @@ refusals!(ListParticipationsRefusals = admin);
 
 /// Lists participations
 ///
-/// The newest start first. A page is of one moment; the next one is of its own, and has no participation
-/// that an earlier page had.
+/// The newest start first. Each page shows one moment. A later page shows a later moment, and repeats no
+/// participation of an earlier page.
 #[utoipa::path(
     get,
     path = "/admin/v1/participations",
@@ -131,10 +131,10 @@ fn place((started_at_ms, user_id, promotion_id): Cursor) -> Result<Place> {
     })
 }
 
-/// The end of the year 9999, which Postgres knows too.
+/// The end of the year 9999, which Postgres can represent too.
 const MAX_CURSOR_MS: i64 = 253_402_300_799_999;
 
-/// How an export is written.
+/// The format of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Ndjson,
@@ -153,10 +153,10 @@ refusals!(
 
 /// Exports participations
 ///
-/// All of the filter, the newest start first, as NDJSON or CSV by `Accept`; NDJSON where that does not say.
-/// It is read and sent in pages, each of its own moment. An export that cannot be finished breaks off
-/// without the end of a chunked body. In the CSV a text that a spreadsheet would take for a formula has
-/// an apostrophe before it.
+/// All participations of the filter, the newest start first. `Accept` chooses NDJSON (the default) or
+/// CSV. The export is read and sent in pages, each of its own moment. If it fails on the way, the
+/// response breaks off without the end of its chunked body. In the CSV, a text that a spreadsheet would
+/// take for a formula has an apostrophe before it.
 #[utoipa::path(
     get,
     path = "/admin/v1/participations:export",
@@ -179,7 +179,7 @@ pub async fn export(
     let form = accept::choose(&headers, &FORMS)
         .ok_or_else(|| Problem::not_acceptable("application/x-ndjson, text/csv"))?;
     let filter = admin.query;
-    // The first page decides the status: after it there is none to say that something failed.
+    // The first page decides the status: once the response has begun, it cannot report an error.
     let first = store.participations(&filter, None, EXPORT_PAGE).await?;
     let (send, receive) = mpsc::channel(1);
     tokio::spawn(send_pages(store, filter, form, first, send));
@@ -201,9 +201,8 @@ pub async fn export(
     Ok((StatusCode::OK, headers, Body::from_stream(chunks)).into_response())
 }
 
-/// Reads page after page and hands each on as a chunk. While one is written and waits for its
-/// receiver, the next one is read; no session of the database is held meanwhile. It ends when the
-/// receiver goes.
+/// Reads page after page and sends each as a chunk. The next page is read while a chunk waits for the
+/// receiver; no database session is held meanwhile. It ends when the receiver is gone.
 async fn send_pages(
     store: Store,
     filter: ParticipationFilter,
@@ -239,8 +238,8 @@ async fn send_pages(
         page = match next.await.map_err(StoreError::from).and_then(|read| read) {
             Ok(next) => next,
             Err(error) => {
-                tracing::warn!(%error, "an export of participations breaks off");
-                // Its receiver may be gone, too.
+                tracing::warn!(%error, "an export of participations failed");
+                // The receiver may be gone too.
                 let _ = send.send(Err(error)).await;
                 return;
             }

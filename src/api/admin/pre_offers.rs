@@ -23,7 +23,7 @@ use crate::api::refusals::refusals;
 use crate::import::{Format, ImportError, import_pre_offers};
 use crate::wire::pre_offer::ImportReport;
 
-/// Where it is called.
+/// The call's path.
 pub const IMPORT_PATH: &str = "/admin/v1/pre-offers:import";
 
 /// The longest name of a file, in characters.
@@ -34,7 +34,7 @@ const MAX_FILE_CHARS: usize = 200;
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "only its description is used")]
 struct ImportParams {
-    /// The name of the file, for the audit: 1 to 200 printable characters
+    /// The file's name, for the audit: 1 to 200 printable characters
     #[param(
         min_length = 1,
         max_length = 200,
@@ -44,7 +44,7 @@ struct ImportParams {
     file: Option<String>,
 }
 
-/// What is said of the file, and whether it is only tried.
+/// The file's name, and whether the import is only tried.
 pub struct ImportQuery {
     file: Option<String>,
     dry_run: DryRun,
@@ -77,24 +77,24 @@ refusals!(
 
 /// Imports pre-offers
 ///
-/// A body of any size, read as it comes: NDJSON or CSV with a header, plain or gzip. Where
-/// `Content-Type` names neither, the first character decides. Bad lines are rejected, the others
-/// go in; what was imported before the body broke off stays, and sending it again finds it
-/// unchanged. With `dry_run=true` every line is judged as an import would judge it, the report says
-/// `"dry_run": true`, and nothing is changed.
+/// Takes a body of any size, and imports it while it arrives: NDJSON or CSV with a header, plain or
+/// gzip. If `Content-Type` names no format, the first character decides. Bad lines are rejected, and
+/// the others are imported. If the body breaks off, the lines imported before stay, and sending them
+/// again changes nothing. With `dry_run=true` every line is judged as an import would judge it, the
+/// report has `"dry_run": true`, and nothing is changed.
 #[utoipa::path(
     post,
     path = "/admin/v1/pre-offers:import",
     operation_id = "import_pre_offers",
     tag = "pre-offers",
-    params(ImportParams, DryRunParams, ("Content-Encoding" = Option<String>, Header, pattern = "^(gzip|x-gzip|identity)?$", description = "`gzip`, where it is; noticed without it too")),
+    params(ImportParams, DryRunParams, ("Content-Encoding" = Option<String>, Header, pattern = "^(gzip|x-gzip|identity)?$", description = "`gzip` for a compressed body; gzip is recognised without it too")),
     request_body(content(
         (Option<String> = "application/x-ndjson"),
         (Option<String> = "text/csv"),
     )),
     responses(
         ImportPreOffersRefusals,
-        (status = 200, description = "What became of the lines", body = ImportReport),
+        (status = 200, description = "The counts, and why lines were rejected", body = ImportReport),
     ),
 )]
 pub async fn import(
@@ -107,7 +107,7 @@ pub async fn import(
         .get(CONTENT_TYPE)
         .and_then(|value| Format::of_content_type(value.to_str().ok()?))
         .unwrap_or(Format::Detect);
-    // Gzip is recognised by its first bytes; what is packed otherwise would be read as bad lines.
+    // Gzip is recognised by its first bytes. A body with any other encoding would be read as bad lines.
     require_plain_or_gzip(&headers)?;
     let chunks = unless_silent(body.into_data_stream(), state.import_body_timeout);
     let reader = StreamReader::new(Box::pin(chunks) as Pin<Box<dyn Stream<Item = _> + Send>>);
@@ -121,17 +121,17 @@ pub async fn import(
         |_| (),
     )
     .await;
-    report.map(Json).map_err(refusal)
+    report.map(Json).map_err(problem_of)
 }
 
-/// The chunks of a body, until it sends nothing for that long. Only waiting counts, not the time in
-/// which nobody asks for a chunk because a batch is being written.
+/// The chunks of a body; fails if no chunk arrives for `max_silence`. Time in which no chunk is requested,
+/// because a batch is being written, does not count.
 fn unless_silent(
     body: BodyDataStream,
-    most_silence: Duration,
+    max_silence: Duration,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send {
     stream::unfold(body, move |mut body| async move {
-        let chunk = match tokio::time::timeout(most_silence, body.next()).await {
+        let chunk = match tokio::time::timeout(max_silence, body.next()).await {
             Ok(None) => return None,
             Ok(Some(chunk)) => chunk.map_err(io::Error::other),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
@@ -140,7 +140,7 @@ fn unless_silent(
     })
 }
 
-fn refusal(error: ImportError) -> Problem {
+fn problem_of(error: ImportError) -> Problem {
     match error {
         ImportError::Unreadable { source, .. } if source.kind() == io::ErrorKind::TimedOut => {
             Problem::request_timeout()

@@ -51,11 +51,11 @@ refusals!(GetProductRefusals = admin, path);
     path = "/admin/v1/products/{product_id}",
     operation_id = "get_product",
     tag = "products",
-    params(ProductPath, ("If-None-Match" = Option<String>, Header, description = "`304` if it still is of one of these revisions")),
+    params(ProductPath, ("If-None-Match" = Option<String>, Header, description = "Returns `304` if the product still has one of these revisions")),
     responses(
         GetProductRefusals,
         (status = 200, description = "The product", body = Product, headers(("ETag" = String, description = "The revision, a strong tag"))),
-        (status = 304, description = "The caller has it"),
+        (status = 304, description = "The caller's revision is current"),
     ),
 )]
 pub async fn get(
@@ -71,16 +71,16 @@ pub async fn get(
 
 refusals!(PutProductRefusals = admin, path, body, conditional);
 
-/// Writes a product
+/// Creates or replaces a product
 ///
-/// New or not. What was accepted before keeps the product as it was then. With `If-Match` only if
-/// nobody changed it since it was read.
+/// A reward that was accepted before keeps the product as it was then. With `If-Match`, the product is
+/// written only if it has not changed since it was read.
 #[utoipa::path(
     put,
     path = "/admin/v1/products/{product_id}",
     operation_id = "put_product",
     tag = "products",
-    params(ProductPath, ("If-Match" = Option<String>, Header, description = "Only if it is there in one of these revisions; `*`, if it is there at all")),
+    params(ProductPath, ("If-Match" = Option<String>, Header, description = "Writes the product only if it has one of these revisions; with `*`, only if it exists")),
     request_body = NewProduct,
     responses(
         PutProductRefusals,

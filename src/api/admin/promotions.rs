@@ -54,13 +54,13 @@ refusals!(
 
 /// Creates a promotion
 ///
-/// Its conditions are checked field by field; unknown fields are refused, so that no rule is
-/// silently ignored. Pre-offers that named its key before are mapped by their next import. A schedule or
-/// a budget is possible once the upgrade to this release is finished.
+/// Checks the conditions field by field. Unknown fields are an error, so that no rule is silently
+/// ignored. Pre-offers that were imported before with its key are mapped by their next import. A
+/// schedule or a budget is possible once the upgrade to this release is finished.
 ///
 /// With `dry_run=true` the same checks are made and the same response is returned, with `"dry_run":
-/// true` and without `Location` and `ETag`. There is no such promotion then, and there never will be
-/// one of its number.
+/// true` and without `Location` and `ETag`. Nothing is created, and no later promotion gets the
+/// `promotion_id` of this response.
 #[utoipa::path(
     post,
     path = "/admin/v1/promotions",
@@ -70,7 +70,7 @@ refusals!(
     request_body = NewPromotion,
     responses(
         CreatePromotionRefusals,
-        (status = 201, description = "It is there", body = Promotion, headers(("Location" = String, description = "Its address"), ("ETag" = String, description = "The revision, a strong tag"))),
+        (status = 201, description = "The promotion is created", body = Promotion, headers(("Location" = String, description = "The promotion's address"), ("ETag" = String, description = "The revision, a strong tag"))),
     ),
 )]
 pub async fn create(
@@ -111,11 +111,11 @@ refusals!(GetPromotionRefusals = admin, path);
     path = "/admin/v1/promotions/{promotion_id}",
     operation_id = "get_promotion",
     tag = "promotions",
-    params(PromotionPath, ("If-None-Match" = Option<String>, Header, description = "`304` if it still is of one of these revisions")),
+    params(PromotionPath, ("If-None-Match" = Option<String>, Header, description = "Returns `304` if the promotion still has one of these revisions")),
     responses(
         GetPromotionRefusals,
         (status = 200, description = "The promotion", body = Promotion, headers(("ETag" = String, description = "The revision, a strong tag"))),
-        (status = 304, description = "The caller has it"),
+        (status = 304, description = "The caller's revision is current"),
     ),
 )]
 pub async fn get(
@@ -136,18 +136,18 @@ refusals!(
 
 /// Changes a promotion
 ///
-/// A merge patch of the top level: what is left out stays, `conditions` are replaced whole,
-/// `promotion_key` never changes. Clients who have started keep the conditions they started under, and
-/// closing a promotion ends no started challenge. A maximum of the budget that is lowered below what is
-/// in use stops new starts only. With `If-Match` only if nobody changed it since it was read. With
-/// `dry_run=true` the same checks are made and the promotion is returned as it would be, with
-/// `"dry_run": true` and without `ETag`.
+/// Takes a merge patch of the top level: fields that are left out stay, and `conditions` are replaced
+/// as a whole. `promotion_key` never changes. Clients who have started keep the conditions they started
+/// under, and closing a promotion ends no started challenge. If a maximum of the budget becomes lower
+/// than what is in use, only new starts stop. With `If-Match`, the promotion is changed only if it has
+/// not changed since it was read. With `dry_run=true` the same checks are made and the promotion is
+/// returned as it would be, with `"dry_run": true` and without `ETag`.
 #[utoipa::path(
     patch,
     path = "/admin/v1/promotions/{promotion_id}",
     operation_id = "patch_promotion",
     tag = "promotions",
-    params(PromotionPath, DryRunParams, ("If-Match" = Option<String>, Header, description = "Only if it is there in one of these revisions; `*`, if it is there at all")),
+    params(PromotionPath, DryRunParams, ("If-Match" = Option<String>, Header, description = "Changes the promotion only if it has one of these revisions; with `*`, only if it exists")),
     request_body = PromotionPatch,
     responses(
         PatchPromotionRefusals,
@@ -182,10 +182,10 @@ pub async fn patch(
 
 refusals!(GetBudgetUseRefusals = admin, path);
 
-/// Shows what is in use of a promotion's budget
+/// Shows the use of a promotion's budget
 ///
-/// Live participations reserve, rewarded ones have spent, expired ones use nothing. Not found where the
-/// promotion never had a budget; where it has none any more, the use goes on being counted.
+/// Live participations reserve, rewarded ones have spent, and expired ones use nothing. The response is
+/// `404` if the promotion never had a budget. If its budget was removed, the use is still counted.
 #[utoipa::path(
     get,
     path = "/admin/v1/promotions/{promotion_id}/budget-use",
@@ -194,7 +194,7 @@ refusals!(GetBudgetUseRefusals = admin, path);
     params(PromotionPath),
     responses(
         GetBudgetUseRefusals,
-        (status = 200, description = "What is in use now", body = BudgetUse),
+        (status = 200, description = "The present use", body = BudgetUse),
     ),
 )]
 pub async fn budget_use(

@@ -1,4 +1,4 @@
-//! Quarantined rides: looking at them, and replaying or dismissing them, one or many.
+//! Quarantined records: listing them, and replaying or dismissing one or many.
 
 use axum::Json;
 use axum::extract::State;
@@ -27,30 +27,30 @@ use crate::wire::quarantine::{
 };
 use crate::wire::ride_completed::{Fault, QuarantineReason};
 
-/// Where many are replayed.
+/// The path of replaying many.
 pub const REPLAY_ALL_PATH: &str = "/admin/v1/quarantine:replay";
 
-/// Where many are dismissed.
+/// The path of dismissing many.
 pub const DISMISS_ALL_PATH: &str = "/admin/v1/quarantine:dismiss";
 
 /// A place in the list: `received_at` in milliseconds since 1970, and `quarantine_id`.
 type Place = (i64, Uuid);
 
-/// The query parameters of its list, besides those of every list.
+/// The query parameters of the list, besides those of paging.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "only its description is used")]
 struct QuarantineParams {
-    /// Only of this status
+    /// Only records with this status
     status: Option<QuarantineStatus>,
-    /// Only of this client
+    /// Only records of this client
     #[param(minimum = 1)]
     user_id: Option<i64>,
-    /// Only of this reason
+    /// Only records with this reason
     reason: Option<QuarantineReason>,
 }
 
-/// Which page of which records is asked for.
+/// The filter and the page.
 pub struct QuarantineQuery {
     filter: QuarantineFilter,
     paging: Paging<Place>,
@@ -64,7 +64,7 @@ impl FromQuery for QuarantineQuery {
             reason: params.word("reason")?,
         };
         if let Some(user_id) = filter.user_id {
-            // Whose data was read is in the log.
+            // The log records whose data was read.
             tracing::Span::current().record("user_id", user_id);
         }
         let paging = Paging::from_query(params)?;
@@ -76,8 +76,8 @@ refusals!(ListQuarantineRefusals = admin);
 
 /// Lists quarantined records
 ///
-/// Newest first; of one status, client or reason, or of all. A page holds fewer than `limit` where the values are
-/// large; `next_cursor` says whether there are more.
+/// The newest first. A page has fewer than `limit` records if their values are large; `next_cursor` says
+/// whether there are more.
 #[utoipa::path(
     get,
     path = "/admin/v1/quarantine",
@@ -110,7 +110,7 @@ pub async fn list(
     })))
 }
 
-/// What is received is received now; anything else is not a place that was ever given out.
+/// The time in a cursor. Records are received now; a time out of range was never part of a cursor.
 fn place_instant(at_ms: i64) -> Result<Instant> {
     DateTime::from_timestamp_millis(at_ms)
         .filter(|_| at_ms >= 0)
@@ -124,8 +124,8 @@ refusals!(
 
 /// Replays a record
 ///
-/// Judges it again, or its correction, now and by its own `completed_at`, and resolves it in the
-/// same transaction. What still is no ride stays open.
+/// Judges the record, or its correction, by its own `completed_at`, and resolves it in the same
+/// transaction. A record that still is not a valid ride stays open.
 #[utoipa::path(
     post,
     path = "/admin/v1/quarantine/{quarantine_id}/replay",
@@ -135,7 +135,7 @@ refusals!(
     request_body = Option<Correction>,
     responses(
         ReplayQuarantinedRefusals,
-        (status = 200, description = "It is resolved", body = Replayed),
+        (status = 200, description = "The record is resolved", body = Replayed),
     ),
 )]
 pub async fn replay(
@@ -145,7 +145,8 @@ pub async fn replay(
     OptionalJsonObject(body): OptionalJsonObject,
 ) -> Result<Json<Replayed>> {
     let correction = Correction::from_json(&body).map_err(Problem::invalid_request)?;
-    // Read as a record of the topic would be, faults and all, once the record is known to be open.
+    // The store reads the correction as it reads a record of the topic, once the record is known to be
+    // open.
     let corrected = correction.ride.map(|ride| ride.to_string().into_bytes());
     let is_corrected = corrected.is_some();
     let replayed = state
@@ -169,7 +170,8 @@ pub async fn replay(
     }
 }
 
-/// A record has no JSON types to be malformed by: whatever is wrong with a ride leaves it open.
+/// The error response to an invalid ride. A wrong JSON type is a fault of the ride like any other; it
+/// does not make the request malformed.
 pub(super) fn bad_ride(of: &str, faults: &[Fault]) -> Problem {
     let errors = faults.iter().map(|fault| {
         let field = match fault.field {
@@ -194,7 +196,7 @@ fn other_client(user_id: UserId) -> Problem {
     Problem::invalid_field("ride.user_id", reason)
 }
 
-/// What came of a ride.
+/// The result of applying one ride.
 pub(super) fn answer(applied: &AppliedOne) -> Replayed {
     Replayed {
         outcome: applied.outcome(),
@@ -220,7 +222,7 @@ refusals!(
     request_body = DismissalReason,
     responses(
         DismissQuarantinedRefusals,
-        (status = 204, description = "It is resolved"),
+        (status = 204, description = "The record is resolved"),
     ),
 )]
 pub async fn dismiss(
@@ -248,8 +250,8 @@ refusals!(ReplayQuarantineRefusals = admin, body);
 
 /// Replays many records
 ///
-/// Every open one of the selection that was received until now. Those that still are no rides are
-/// left open.
+/// Replays every open record of the selection that was received until now. Records that still are not
+/// valid rides stay open.
 #[utoipa::path(
     post,
     path = "/admin/v1/quarantine:replay",
@@ -258,7 +260,7 @@ refusals!(ReplayQuarantineRefusals = admin, body);
     request_body = BulkRequest,
     responses(
         ReplayQuarantineRefusals,
-        (status = 200, description = "What it did", body = BulkResolved),
+        (status = 200, description = "The counts", body = BulkResolved),
     ),
 )]
 pub async fn replay_all(
@@ -283,7 +285,7 @@ refusals!(DismissQuarantineRefusals = admin, body);
 
 /// Dismisses many records
 ///
-/// Every open one of the selection that was received until now.
+/// Dismisses every open record of the selection that was received until now.
 #[utoipa::path(
     post,
     path = "/admin/v1/quarantine:dismiss",
@@ -292,7 +294,7 @@ refusals!(DismissQuarantineRefusals = admin, body);
     request_body = BulkRequest,
     responses(
         DismissQuarantineRefusals,
-        (status = 200, description = "What it did", body = BulkResolved),
+        (status = 200, description = "The counts", body = BulkResolved),
     ),
 )]
 pub async fn dismiss_all(

@@ -1,4 +1,4 @@
-//! Rides that the platform took back too late.
+//! Late reversals: rides that the platform took back after their challenge was completed.
 
 use axum::Json;
 use axum::extract::State;
@@ -22,7 +22,7 @@ refusals!(ListReversalsRefusals = admin);
 /// Lists late reversals
 ///
 /// Rides that the platform took back after their challenge had been completed, newest first. They
-/// undid nothing; whether something is to be done about the reward is for people to decide.
+/// changed nothing; an operator decides what to do about the reward.
 #[utoipa::path(
     get,
     path = "/admin/v1/reversals",

@@ -1,4 +1,4 @@
-//! One ride: why it counted or not, or what cannot be known of it.
+//! One ride: why it counted or not, or why that cannot be known.
 
 use axum::Json;
 use axum::extract::State;
@@ -14,7 +14,7 @@ use crate::domain::UserId;
 use crate::store::Store;
 use crate::wire::ride_search::RideSearch;
 
-/// The ride.
+/// The path parameter.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "only its description is used")]
@@ -28,12 +28,12 @@ struct RidePath {
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "only its description is used")]
 struct RideParams {
-    /// The client: rides are kept by client, and cannot be found without one
+    /// The client. Rides are stored by client and cannot be found without one
     #[param(minimum = 1, example = 48_151)]
     user_id: i64,
 }
 
-/// Whose ride it is.
+/// The client of the ride.
 pub struct RideQuery {
     user_id: UserId,
 }
@@ -41,10 +41,10 @@ pub struct RideQuery {
 impl FromQuery for RideQuery {
     fn from_query(params: &mut Params) -> Result<Self> {
         let user_id = params.integer("user_id", 1..=i64::MAX)?.ok_or_else(|| {
-            let reason = "is required: rides are kept by client, and the same ride_id under two clients is two rides";
+            let reason = "is required: rides are stored by client, and the same ride_id of two clients is two rides";
             Problem::invalid_field("user_id", reason)
         })?;
-        // Whose data was read is in the log.
+        // The log records whose data was read.
         tracing::Span::current().record("user_id", user_id);
         Ok(Self { user_id })
     }
@@ -54,8 +54,8 @@ refusals!(GetRideRefusals = admin, path);
 
 /// Shows what is known of a ride
 ///
-/// The receipts of a client's ride and the quarantined records that name it, and in words what that means:
-/// also what cannot be known where there is neither.
+/// Returns the receipts of a client's ride, the quarantined records that name it, and in words what they
+/// mean. If there are neither, it says what that leaves open.
 #[utoipa::path(
     get,
     path = "/admin/v1/rides/{ride_id}",

@@ -1,4 +1,4 @@
-//! The service in figures.
+//! Figures on the service's work.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,14 +14,14 @@ use crate::kafka::{Cluster, Watermarks};
 use crate::store::positions::Position;
 use crate::wire::stats::{IngestStats, OutboxStats, PartitionStats, Stats, SweepStats};
 
-/// How long Kafka is waited for; the figures of the database are worth having without it.
-const KAFKA_PATIENCE: Duration = Duration::from_secs(2);
+/// The timeout of Kafka. The database's figures are useful without Kafka's.
+const KAFKA_TIMEOUT: Duration = Duration::from_secs(2);
 
 refusals!(GetStatsRefusals = admin);
 
 /// Shows the service in figures
 ///
-/// What Kafka must be asked for is `null` while it does not answer.
+/// Figures that come from Kafka are `null` while it is unavailable.
 #[utoipa::path(
     get,
     path = "/admin/v1/stats",
@@ -70,7 +70,7 @@ pub async fn get(_: Admin, State(state): State<AdminState>) -> Result<Json<Stats
 }
 
 async fn watermarks(cluster: &Cluster, topic: &str) -> Option<BTreeMap<i32, Watermarks>> {
-    match tokio::time::timeout(KAFKA_PATIENCE, cluster.watermarks(topic)).await {
+    match tokio::time::timeout(KAFKA_TIMEOUT, cluster.watermarks(topic)).await {
         Ok(Ok(watermarks)) => Some(watermarks),
         Ok(Err(error)) => {
             tracing::debug!(%error, "figures without Kafka");
@@ -80,8 +80,8 @@ async fn watermarks(cluster: &Cluster, topic: &str) -> Option<BTreeMap<i32, Wate
     }
 }
 
-/// Every partition that has a position or is there in Kafka. One that was never read has all its
-/// records before it.
+/// Every partition that has a position or exists in Kafka. If a partition was never read, all its
+/// records count as lag.
 fn ingest(
     positions: &BTreeMap<i32, Position>,
     watermarks: Option<&BTreeMap<i32, Watermarks>>,

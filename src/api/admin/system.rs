@@ -1,4 +1,4 @@
-//! The process that answers: its version, its roles, its configuration.
+//! The process that responds: its version, its roles, its configuration.
 
 use axum::Json;
 use axum::extract::State;
@@ -11,10 +11,10 @@ use crate::wire::system::{RoleState, SettingView, System};
 
 refusals!(GetSystemRefusals = admin);
 
-/// Shows the process that answers
+/// Shows the process that responds
 ///
-/// Its version, what its roles say, and the configuration that was set. Secret values are `null`.
-/// Another process may answer the next call.
+/// Returns its version, the reports of its roles, and the settings that were configured. Secret values
+/// are `null`. The next call may reach another process.
 #[utoipa::path(
     get,
     path = "/admin/v1/system",

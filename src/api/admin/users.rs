@@ -1,4 +1,4 @@
-//! Everything about one client.
+//! All data of one client.
 
 use axum::Json;
 use axum::extract::State;
@@ -18,10 +18,10 @@ use crate::wire::user::User;
 
 refusals!(GetUserRefusals = admin, path);
 
-/// Shows everything known of a client
+/// Shows all data of a client
 ///
-/// As of one moment: what they have, what they see on landing and why, why a ride did not count.
-/// The lists of a stranger are empty, and `known` is false.
+/// Returns, as of one moment, what the client has, which screen the landing shows and why, and why rides
+/// did not count. For an unknown client the lists are empty and `known` is false.
 #[utoipa::path(
     get,
     path = "/admin/v1/users/{user_id}",
@@ -38,11 +38,11 @@ pub async fn get(
     State(store): State<Store>,
     PathParam(user_id): PathParam<UserId>,
 ) -> Result<Json<User>> {
-    // What cannot be a client's number names nobody.
+    // Client numbers begin at 1.
     if user_id < 1 {
         return Err(Problem::not_found());
     }
-    // Whose data was read is in the log.
+    // The log records whose data was read.
     tracing::Span::current().record("user_id", user_id);
     Ok(Json(store.user(user_id).await?))
 }
@@ -51,8 +51,8 @@ refusals!(CreditRideRefusals = admin, path, body);
 
 /// Credits a ride
 ///
-/// For a ride that the platform lost: it is judged now, by its own `completed_at`, like a ride from
-/// the topic. Where its record comes after all, or came before, both are one ride.
+/// For a ride whose record the platform lost. It is judged now, by its own `completed_at`, like a ride
+/// from the topic. If its record arrives later, or arrived before, the two count as one ride.
 #[utoipa::path(
     post,
     path = "/admin/v1/users/{user_id}/rides",
@@ -62,7 +62,7 @@ refusals!(CreditRideRefusals = admin, path, body);
     request_body = RideCredit,
     responses(
         CreditRideRefusals,
-        (status = 200, description = "What came of it", body = Replayed),
+        (status = 200, description = "The ride's result", body = Replayed),
     ),
 )]
 pub async fn credit_ride(

@@ -1,4 +1,4 @@
-//! The client has seen that it is over.
+//! The client acknowledges that the challenge or the reward is over.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -18,7 +18,7 @@ refusals!(
     Problem::not_expired()
 );
 
-/// Acknowledges that it is over
+/// Acknowledges an expired challenge or reward
 ///
 /// The client has seen that the challenge is over or that the reward has expired; the landing moves
 /// on. Repeating it is safe.

@@ -1,4 +1,4 @@
-//! Following a participation from change to change, for long polls and streams.
+//! Follows a participation from change to change, for long polls and streams.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +11,15 @@ use crate::api::problem::Problem;
 use crate::domain::participation::Status;
 use crate::store::participations::Stored;
 
-/// How often one who waits looks for themselves, whatever they heard or did not hear. Spread, so
-/// that many do not look at once.
+/// How often a follower looks without a notification. The times are spread, so that not many look at
+/// once.
 const LOOK_EVERY_MS: std::ops::Range<u64> = 800..1_200;
 
-/// A deadline that should have passed by our estimate, and has not by the answer, is looked at
-/// again after this.
+/// After this, a follower looks again if a deadline should have passed by its own estimate of the
+/// clock, and had not passed by the state it got.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Somebody who has seen a participation and waits for the next.
+/// A long poll or stream that has sent a participation and waits for the next state.
 #[derive(Debug)]
 pub struct Follower {
     model: Arc<Model>,
@@ -31,8 +31,8 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Begins to follow, so that nothing is missed that happens after. Tell it next what is known
-    /// by [`Follower::saw`].
+    /// Begins to follow: no later change is missed. Tell it the known state next, by
+    /// [`Follower::saw`].
     pub fn new(model: &Arc<Model>, key: Key) -> Self {
         Self {
             model: Arc::clone(model),
@@ -43,17 +43,17 @@ impl Follower {
         }
     }
 
-    /// Takes note of what the client was, or is about to be, told.
+    /// Records the state that the client was told, or is about to be told.
     pub fn saw(&mut self, stored: Stored) {
         self.seen = Some(stored);
     }
 
-    /// Waits for a state with another tag than the one seen, which never is an older one. A look
-    /// that fails is followed by another.
+    /// Waits for a state with another tag than the last one seen; it is never older. After a look that
+    /// failed, it looks again.
     pub async fn next(&mut self) -> Stored {
         loop {
-            // Until there is news, or for so long.
-            let _ = tokio::time::timeout(self.patience(), self.watch.changed()).await;
+            // Until a notification or the next regular look.
+            let _ = tokio::time::timeout(self.next_look(), self.watch.changed()).await;
             if let Some(next) = self.look().await {
                 self.seen = Some(next.clone());
                 return next;
@@ -61,7 +61,7 @@ impl Follower {
         }
     }
 
-    /// One look; `None` where nothing new is known.
+    /// Looks once; `None` if nothing new is known.
     async fn look(&mut self) -> Option<Stored> {
         let seen = self.seen.as_ref().map(Tag::of);
         let version = seen.map_or(0, |seen| seen.version);
@@ -79,9 +79,9 @@ impl Follower {
         newer.then_some(found)
     }
 
-    /// How long to wait for news before looking: shorter where the deadline comes first, because
-    /// settling begins then without any news.
-    fn patience(&self) -> Duration {
+    /// How long to wait for a notification before the next look. A deadline shortens it, because
+    /// settling begins without an event.
+    fn next_look(&self) -> Duration {
         let look = Duration::from_millis(rand::rng().random_range(LOOK_EVERY_MS));
         let deadline = self.seen.as_ref().and_then(|seen| {
             let waits = seen.state.status == Status::InProgress && !Tag::of(seen).settling;

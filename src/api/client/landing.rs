@@ -1,4 +1,4 @@
-//! The landing.
+//! Decides which screen the client sees.
 
 use axum::Json;
 use axum::extract::State;
@@ -14,8 +14,8 @@ refusals!(LandingRefusals = client, body);
 
 /// Decides what the client sees
 ///
-/// The screen to show, with what belongs on it. Where it offers a promotion, the decision to show it
-/// is recorded; repeating it is safe. A client who was rewarded also gets their `application`.
+/// Returns the screen to show, with its data. If it offers a promotion, the decision to show it is
+/// recorded; repeating the call is safe. A client who was rewarded also gets their `application`.
 #[utoipa::path(
     post,
     path = "/v1/landing",

@@ -35,29 +35,29 @@ use crate::store::participations::Stored;
 use crate::telemetry::{Metrics, traces};
 use crate::wire::traceparent;
 
-/// What the client calls work with.
+/// The state of the client calls.
 #[derive(Clone, Debug, FromRef)]
 pub struct ClientState {
-    /// Checks clients' tokens and rates.
+    /// Checks clients' tokens and their rate.
     pub auth: ClientAuth,
     /// The database.
     pub store: Store,
     /// Participations in memory.
     pub model: Arc<Model>,
-    /// How many may wait.
+    /// Bounds the concurrent long polls and streams.
     pub waits: Arc<Waits>,
     /// Wakes the relay of this process after an event was written.
     pub outbox_wake: watch::Sender<()>,
-    /// Where accepts are counted.
+    /// Metrics.
     pub metrics: Arc<Metrics>,
-    /// Ends waits and streams.
+    /// Ends long polls and streams.
     pub stop: CancellationToken,
-    /// Longest time for the parts of an answer that do not wait.
+    /// The timeout of everything in a request except the wait for a change.
     #[from_ref(skip)]
     pub request_timeout: Duration,
 }
 
-/// The routes to which the request timeout does not apply: they bound their own time.
+/// The routes without the request timeout: they bound their own time.
 pub const UNTIMED: &[&str] = &[progress::PATH, stream::PATH];
 
 /// Every client call.
@@ -75,7 +75,7 @@ pub fn router() -> OpenApiRouter<ClientState> {
 }
 
 impl ClientState {
-    /// Bounds what is no waiting by the request timeout.
+    /// Bounds work other than waiting by the request timeout.
     async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::time::timeout(self.request_timeout, work)
             .await
@@ -83,7 +83,7 @@ impl ClientState {
     }
 }
 
-/// Waits until the client sends no more, which who waits for a change has no reason for.
+/// Returns when the client has closed its sending side, which a waiting client need not do.
 async fn hung_up(link: Option<Extension<Arc<Link>>>) {
     match link {
         Some(Extension(link)) => link.hung_up().await,
@@ -91,8 +91,8 @@ async fn hung_up(link: Option<Extension<Arc<Link>>>) {
     }
 }
 
-/// The trace a request belongs to, to be carried on to the event it causes: within the request's
-/// span where that is recorded, else as it came.
+/// The trace context to pass on to the event that the request causes: that of the request's span if it
+/// is recorded, else the one in the header.
 fn traceparent(headers: &HeaderMap) -> Option<String> {
     traces::current().or_else(|| {
         headers
@@ -103,7 +103,7 @@ fn traceparent(headers: &HeaderMap) -> Option<String> {
     })
 }
 
-/// The headers that go with a participation: its tag, and that nobody may keep it for others.
+/// The headers of a participation: its tag, and that shared caches must not store it.
 fn tagged(stored: &Stored) -> [(HeaderName, String); 2] {
     [
         (ETAG, Tag::of(stored).to_string()),
@@ -111,7 +111,7 @@ fn tagged(stored: &Stored) -> [(HeaderName, String); 2] {
     ]
 }
 
-/// A participation as it is answered.
+/// The response with a participation.
 fn participation(status: StatusCode, stored: &Stored) -> Response {
     (status, tagged(stored), Json(stored.view())).into_response()
 }

@@ -1,4 +1,4 @@
-//! The participation, at once or when it has changed.
+//! Returns the participation, at once or when it has changed.
 
 use std::sync::Arc;
 
@@ -58,9 +58,9 @@ refusals!(
 
 /// Reads the client's participation
 ///
-/// With `If-None-Match` and `wait`, the answer is held until the participation has changed: the way
-/// to follow it without asking all the time. Versions never go back for a client who sends the tag
-/// it was given last.
+/// With `If-None-Match` and `wait`, the response is held until the participation has changed. So a
+/// client follows it without polling. A client that sends the tag it was given last never sees a
+/// lower version.
 #[utoipa::path(
     get,
     path = "/v1/promotions/{promotion_id}/progress",
@@ -78,7 +78,7 @@ refusals!(
             ("Cache-Control" = String, description = "`private, no-cache`"),
         )),
         (status = 304, description = "It has not changed", headers(
-            ("ETag" = String, description = "What it is still"),
+            ("ETag" = String, description = "The unchanged tag"),
             ("Cache-Control" = String, description = "`private, no-cache`"),
         )),
     ),
@@ -98,7 +98,7 @@ pub async fn progress(
         return Ok(answer(&condition, &stored));
     }
     let until = Instant::now() + wait;
-    // Followed before it is read: what changes in between is heard of.
+    // Followed before it is read, so that no change in between is missed.
     let mut follower = Follower::new(&state.model, key);
     let mut stored = state.in_time(read(&state, key, &condition)).await?;
     follower.saw(stored.clone());
@@ -106,7 +106,7 @@ pub async fn progress(
     if !condition.matches(Tag::of(&stored)) {
         return Ok(answer(&condition, &stored));
     }
-    // Only who really waits takes a place.
+    // Only a request that really waits takes a place.
     let _place = state.waits.enter(client.user_id)?;
     let hung_up = hung_up(link);
     let mut hung_up = std::pin::pin!(hung_up);
@@ -114,10 +114,10 @@ pub async fn progress(
         tokio::select! {
             next = follower.next() => stored = next,
             () = state.stop.cancelled() => break,
-            // It may be gone, or have closed only its sending side: it is told what is known.
+            // The client may be gone, or have closed only its sending side: it gets what is known.
             () = &mut hung_up => break,
             () = tokio::time::sleep_until(until) => match follower.failed.take() {
-                // Nobody knows whether it has changed.
+                // Whether it has changed is unknown.
                 Some(problem) => return Err(problem),
                 None => break,
             },
@@ -126,7 +126,7 @@ pub async fn progress(
     Ok(answer(&condition, &stored))
 }
 
-/// The participation as it is now, as far as this client may be told from memory.
+/// The participation now, from memory if that is allowed for this client.
 async fn read(state: &ClientState, key: Key, condition: &Condition) -> Result<Stored> {
     let (newest, knows_settling) = (condition.newest(), condition.knows_settling());
     let stored = state.model.read(key, newest, knows_settling).await?;

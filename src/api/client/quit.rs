@@ -1,4 +1,4 @@
-//! The client gives the challenge up.
+//! The client quits the challenge.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};

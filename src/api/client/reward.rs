@@ -74,8 +74,8 @@ refusals!(
 
 /// Accepts the reward
 ///
-/// Creates the loan application and its session, in one transaction. Any repeat, however late,
-/// answers the same but for `server_time`.
+/// Creates the loan application and its session, in one transaction. Every repeat, however late,
+/// returns the same except `server_time`.
 #[utoipa::path(
     post,
     path = "/v1/promotions/{promotion_id}/accept_reward",
@@ -83,12 +83,12 @@ refusals!(
     tag = "reward",
     params(
         PromotionPath,
-        ("Idempotency-Key" = Option<String>, Header, description = "Taken and not needed: every repeat answers the same, with any key or none"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Accepted and not needed: every repeat returns the same, with any key or none"),
         ("traceparent" = Option<String>, Header, description = "W3C Trace Context, carried on to the status event"),
     ),
     responses(
         AcceptRewardRefusals,
-        (status = 200, description = "It is accepted, now or earlier", body = AcceptedReward, headers(("Cache-Control" = String, description = "`no-store`"))),
+        (status = 200, description = "The reward is accepted, now or earlier", body = AcceptedReward, headers(("Cache-Control" = String, description = "`no-store`"))),
     ),
 )]
 pub async fn accept_reward(
@@ -110,7 +110,7 @@ pub async fn accept_reward(
             participation,
             repeated: _,
         } => {
-            // After a repeat too: the first may have been answered by nobody.
+            // After a repeat too: the first response may have been lost before this line.
             state.outbox_wake.send_replace(());
             Ok(Json(AcceptedReward {
                 origination,
@@ -121,7 +121,7 @@ pub async fn accept_reward(
     }
 }
 
-/// The label it is counted under.
+/// The label under which the accept is counted.
 fn outcome(accepted: &crate::store::Result<Accepted>) -> &'static str {
     match accepted {
         Ok(Accepted::Rewarded {

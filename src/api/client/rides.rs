@@ -27,8 +27,8 @@ refusals!(
 
 /// Lists the client's rides
 ///
-/// Every ride that was judged for this participation, by `completed_at`, the newest first: whether
-/// it counted, or why not.
+/// Returns every ride that was judged for this participation, the newest `completed_at` first, with
+/// whether it counted, or why not.
 #[utoipa::path(
     get,
     path = "/v1/promotions/{promotion_id}/rides",
@@ -57,7 +57,7 @@ pub async fn rides(
         .store
         .receipts(client.user_id, promotion_id, after, paging.fetch())
         .await?;
-    // Who has a receipt takes part; only an empty page leaves it open.
+    // A client with a receipt participates; only an empty page leaves the question open.
     if receipts.is_empty() {
         let participation = state.store.participation(client.user_id, promotion_id);
         if participation.await?.is_none() {
@@ -74,7 +74,7 @@ pub async fn rides(
     )))
 }
 
-/// Rides are from this millennium; anything else is not a place that was ever given out.
+/// Rides are of this millennium; another time was never part of a cursor.
 fn instant(at_ms: i64) -> Result<Instant> {
     DateTime::from_timestamp_millis(at_ms)
         .filter(|_| at_ms >= 0)

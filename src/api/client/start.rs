@@ -1,4 +1,4 @@
-//! Get started.
+//! The client starts a promotion.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -22,10 +22,10 @@ refusals!(
     refusals::not_eligible()
 );
 
-/// Begins a promotion
+/// Starts a promotion
 ///
 /// Freezes the promotion's conditions and the pre-offer's terms into a participation. Repeating it
-/// is safe: a participation that runs is answered again.
+/// is safe: it returns the participation that is in progress.
 #[utoipa::path(
     post,
     path = "/v1/promotions/{promotion_id}/start",
@@ -37,11 +37,11 @@ refusals!(
     ),
     responses(
         StartRefusals,
-        (status = 201, description = "It began now", body = Participation, headers(
+        (status = 201, description = "It started now", body = Participation, headers(
             ("ETag" = String, description = "As of `progress`"),
             ("Cache-Control" = String, description = "`private, no-cache`"),
         )),
-        (status = 200, description = "It runs already", body = Participation, headers(
+        (status = 200, description = "It was started before", body = Participation, headers(
             ("ETag" = String, description = "As of `progress`"),
             ("Cache-Control" = String, description = "`private, no-cache`"),
         )),

@@ -1,4 +1,4 @@
-//! The participation as a stream of its states.
+//! Streams the states of the participation.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -36,15 +36,15 @@ struct ParticipationEvent {
     /// The participation's version.
     #[schema(pattern = "^[1-9][0-9]*$", example = "7")]
     id: String,
-    /// The JSON that `progress` answers.
+    /// The JSON that `progress` returns.
     #[schema(content_media_type = "application/json")]
     data: String,
 }
 
-/// How often a comment shows that the connection lives; the contract says at least every 15 s.
+/// How often a comment shows that the connection is alive; the contract demands one every 15 s.
 const COMMENT_EVERY: Duration = Duration::from_secs(10);
 
-/// Proxies that gather answers before they pass them on would spoil it; some listen to this.
+/// Some proxies buffer responses, which would delay events; this header tells several of them not to.
 const UNBUFFERED: (HeaderName, &str) = (HeaderName::from_static("x-accel-buffering"), "no");
 
 refusals!(
@@ -54,9 +54,9 @@ refusals!(
 
 /// Streams the client's participation
 ///
-/// Server-Sent Events: `event: participation`, `id:` the version, `data:` what `progress` answers.
-/// The present state comes first, then each later one; whoever reads slowly gets the newest only.
-/// Ends after a final status, at the token's expiry and at shutdown.
+/// Server-Sent Events: `event: participation`, `id:` the version, `data:` what `progress` returns.
+/// The present state comes first, then each later one. A slow reader gets only the newest. The stream
+/// ends after a final status, at the token's expiry and at shutdown.
 #[utoipa::path(
     get,
     path = "/v1/promotions/{promotion_id}/progress/stream",
@@ -94,14 +94,14 @@ pub async fn stream(
             () = stop.cancelled() => {}
             () = tokio::time::sleep(token_ends) => {}
             () = replaced.cancelled() => {}
-            // Gone, without anything to be written that would show it.
+            // The client is gone, and no write would show it.
             () = hung_up(link) => {}
         }
     };
     let events = states(follower, first)
         .map(|stored| Ok::<_, Infallible>(event(&stored)))
         .take_until(ended)
-        // Given back when the connection is gone or the stream has ended.
+        // The place is given back when the connection is gone or the stream has ended.
         .inspect(move |_| {
             let _held = &place;
         });
@@ -109,8 +109,8 @@ pub async fn stream(
     Ok(([UNBUFFERED], Sse::new(events).keep_alive(comments)).into_response())
 }
 
-/// The first state and those after it, up to a final one. The next is looked for when somebody
-/// takes it, so a slow reader holds up nobody and nothing piles up for them.
+/// The first state and those after it, up to a final one. The next state is looked for only when the
+/// reader takes it, so nothing piles up for a slow reader.
 fn states(follower: Follower, first: Stored) -> impl Stream<Item = Stored> {
     enum Next {
         Known(Stored),
@@ -139,7 +139,7 @@ fn event(stored: &Stored) -> Event {
     let event = Event::default()
         .event("participation")
         .id(stored.state.version.to_string());
-    // Structs, texts and numbers always have a JSON form, in one line.
+    // The participation always has a JSON form, in one line.
     event
         .json_data(stored.view())
         .unwrap_or_else(|_| Event::default().comment("unreadable"))

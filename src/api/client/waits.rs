@@ -1,4 +1,4 @@
-//! How many long polls and streams are held at a time.
+//! Bounds the concurrent long polls and streams.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,15 +11,15 @@ use crate::api::problem::{Problem, Result};
 use crate::config::ApiConfig;
 use crate::domain::UserId;
 
-/// When a client who holds too many may try again.
+/// When a client with too many waits may try again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// A client who holds the most there may be, and asks for another, gets the place of their oldest
-/// stream if that is at least so old. Whether a stream is still read cannot be told from here as long as
-/// the kernel at its other end has room, which a quiet stream does not fill within hours.
+/// A client that holds the maximum and asks for another gets the place of its oldest stream, if that
+/// is at least this old. The service cannot tell whether a stream is still read as long as the kernel at
+/// the other end has room, and a quiet stream does not fill that within hours.
 const REPLACEABLE_AFTER: Duration = Duration::from_secs(30);
 
-/// The bounds, and what is held.
+/// The bounds, and the waits that are held.
 #[derive(Debug)]
 pub struct Waits {
     max_per_client: usize,
@@ -35,17 +35,17 @@ struct Held {
     by_client: HashMap<UserId, Vec<Place>>,
 }
 
-/// One that is held.
+/// A wait that is held.
 #[derive(Debug)]
 struct Place {
     id: u64,
     since: Instant,
-    /// Ends it, where it is a stream.
+    /// Ends the wait if it is a stream.
     replaced: Option<CancellationToken>,
 }
 
 impl Waits {
-    /// As configured; `gauge` shows how many are held.
+    /// `gauge` shows how many waits are held.
     pub fn new(config: &ApiConfig, gauge: IntGauge) -> Arc<Self> {
         Arc::new(Self {
             max_per_client: config.max_waits_per_client,
@@ -60,7 +60,7 @@ impl Waits {
         self.take(user_id, None)
     }
 
-    /// A place for one more stream, and what ends the stream when another takes its place.
+    /// A place for one more stream, and a token that is cancelled when another takes the place.
     pub fn enter_stream(self: &Arc<Self>, user_id: UserId) -> Result<(Wait, CancellationToken)> {
         let replaced = CancellationToken::new();
         let wait = self.take(user_id, Some(replaced.clone()))?;
@@ -76,7 +76,7 @@ impl Waits {
         let places = held.by_client.get_mut(&user_id);
         let full = places.filter(|places| places.len() >= self.max_per_client);
         if let Some(places) = full {
-            // They are in the order in which they came.
+            // The places are in the order of arrival.
             let oldest = places.iter().position(|place| place.replaced.is_some());
             let old = |at: &usize| places[*at].since.elapsed() >= REPLACEABLE_AFTER;
             let Some(at) = oldest.filter(old) else {
@@ -112,7 +112,7 @@ impl Waits {
     }
 }
 
-/// A place among those who wait.
+/// A place of a long poll or stream, given back when it is dropped.
 #[derive(Debug)]
 pub struct Wait {
     waits: Arc<Waits>,
@@ -128,7 +128,7 @@ impl Drop for Wait {
         };
         let before = places.len();
         places.retain(|place| place.id != self.id);
-        // One that was replaced has given its place back already.
+        // A replaced stream has given its place back already.
         let given_back = before - places.len();
         if places.is_empty() {
             held.by_client.remove(&self.user_id);

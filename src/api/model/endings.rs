@@ -1,5 +1,5 @@
-//! Hears of every participation that ended through whatever process, before a conditional read is
-//! answered from memory: all reads of a moment share one question to Postgres.
+//! Learns which participations ended through any process, before the model answers a conditional
+//! read from memory. Concurrent reads share one question to Postgres.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,26 +14,26 @@ use crate::backoff::Backoff;
 use crate::store::endings::EndingFeed;
 use crate::store::{self, Store, within};
 
-/// How long a read waits for an answer that is not its own before it asks Postgres itself.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long a read waits for a shared question before it reads Postgres itself.
+const SHARED_QUESTION_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The most time between two questions, so that an answer stays short however few read.
+/// The longest time between two questions. It keeps the answers short even if there are few reads.
 const ASK_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 
-/// Connecting or a question that takes longer has failed.
+/// The timeout of connecting, and of one question.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The first and the longest pause between two attempts to open a session.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
 
-/// What readers and the one who asks share.
+/// What the readers share with the task that asks Postgres.
 #[derive(Debug)]
 pub(super) struct Endings {
-    /// Whether there is a session that is asked.
+    /// Whether a session with Postgres is open.
     listening: AtomicBool,
     /// How many questions have begun.
     begun: AtomicU64,
-    /// How many have been answered, and what they said is in the model.
+    /// The number of the last question whose answer is in the model.
     heard: watch::Sender<u64>,
     wanted: Notify,
 }
@@ -50,18 +50,18 @@ impl Default for Endings {
 }
 
 impl Endings {
-    /// Waits until the model knows of every ending that was committed before this call; false where
-    /// that cannot be had soon.
+    /// Waits until the model knows every terminal transition that was committed before this call.
+    /// Returns false if that cannot be had soon.
     pub(super) async fn are_heard(&self) -> bool {
         if !self.listening.load(Ordering::SeqCst) {
             return false;
         }
-        // A question that is on its way may have been asked before what must be heard.
+        // A question that is already under way may have begun before this call.
         let mine = self.begun.load(Ordering::SeqCst) + 1;
         let mut heard = self.heard.subscribe();
         self.wanted.notify_one();
         matches!(
-            timeout(PATIENCE, heard.wait_for(|heard| *heard >= mine)).await,
+            timeout(SHARED_QUESTION_TIMEOUT, heard.wait_for(|heard| *heard >= mine)).await,
             Ok(Ok(_))
         ) && self.listening.load(Ordering::SeqCst)
     }
@@ -70,36 +70,36 @@ impl Endings {
         self.listening.store(true, Ordering::SeqCst);
     }
 
-    /// Who waits for an answer reads Postgres now. It counts as one more question, so that the next
-    /// session's first is nobody's who asked before.
+    /// Lets the waiting readers read Postgres themselves. This counts as one more question: a reader
+    /// that waited for the next one must not take the next session's first question for it.
     pub(super) fn end_session(&self) {
         self.listening.store(false, Ordering::SeqCst);
         self.answered(self.begin_question());
     }
 
-    /// The number of a question that is asked after this.
+    /// Begins a question and returns its number.
     pub(super) fn begin_question(&self) -> u64 {
         self.begun.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// What the answer said is in the model.
+    /// Call once the answer to `question` is in the model.
     pub(super) fn answered(&self, question: u64) {
         self.heard.send_replace(question);
     }
 
-    /// Ends when somebody waits.
+    /// Returns when a reader waits.
     pub(super) async fn is_wanted(&self) {
         self.wanted.notified().await;
     }
 }
 
-/// Asks for endings as long as it is polled, and tells the model.
+/// Asks Postgres for terminal transitions, and tells the model, as long as it is polled.
 pub async fn listen(store: Store, model: Arc<Model>) {
     let mut backoff = BACKOFF;
     loop {
         let Err(error) = follow(&store, &model, &mut backoff).await;
         model.endings.end_session();
-        tracing::debug!(%error, "endings are not heard of; conditional reads go to postgres");
+        tracing::debug!(%error, "terminal transitions cannot be asked for; conditional reads go to postgres");
         sleep(backoff.pause()).await;
     }
 }
@@ -107,7 +107,7 @@ pub async fn listen(store: Store, model: Arc<Model>) {
 async fn follow(store: &Store, model: &Model, backoff: &mut Backoff) -> store::Result<Infallible> {
     let endings = &model.endings;
     let mut feed = within(ANSWER_TIMEOUT, EndingFeed::connect(store)).await?;
-    // What was entered before the session began may have ended unheard.
+    // A participation that was entered before the session began may have ended without notice.
     model.forget();
     endings.begin_session();
     backoff.reset();
@@ -117,7 +117,7 @@ async fn follow(store: &Store, model: &Model, backoff: &mut Backoff) -> store::R
         let ended = within(ANSWER_TIMEOUT, feed.next()).await?;
         model.ended(&ended);
         endings.answered(question);
-        // However many read, Postgres is busy with this for half of the time at most.
+        // So these questions keep Postgres busy at most half of the time, whatever the load.
         sleep(began.elapsed()).await;
         let _ = timeout(ASK_AT_LEAST_EVERY, endings.is_wanted()).await;
     }

@@ -1,20 +1,21 @@
-//! The read model: participations kept in memory, so that the many reads which only ask "has it
-//! changed?" need no database.
+//! The read model: participations kept in memory. Most reads only ask "has it changed?", and the
+//! model answers them without the database.
 //!
-//! It is filled from Postgres when a participation is first asked for, and kept up to date by what
-//! this process writes and by the status topic (see [`tail`]). Postgres holds the truth; the model
-//! answers only where it cannot contradict what its client has seen or was told:
+//! An entry is filled from Postgres when a participation is first asked for. Changes that this
+//! process writes and records of the status topic (see [`tail`]) keep it current. Postgres holds the
+//! truth; the model answers only if it cannot contradict what the client has already been told:
 //!
-//! - The client names the version it has, and the model's is not older. So no version goes back.
-//! - The participation is over for good; or it is live, and Postgres was asked since the question
-//!   came which participations have ended (see [`endings`]): what a client can do to one is to end
-//!   it, through any process.
-//! - While it is live, the model is shown to be fresh: within the last seconds, whatever was
-//!   committed had been published, and whatever was published had been read. Otherwise, with Kafka
-//!   away or behind, Postgres answers.
+//! - The client names the version it has, and the model's version is not older. So a client never
+//!   sees a lower version.
+//! - The participation is over for good. Or it is live, and Postgres was asked after the request
+//!   arrived which participations have ended (see [`endings`]): the only change that a client can
+//!   make is to end it, through any process.
+//! - While it is live, the model is fresh: within the last seconds, everything committed had been
+//!   published, and everything published had been read. Otherwise, for instance while Kafka is
+//!   unavailable or behind, the read goes to Postgres.
 //!
-//! A participation that is read from Postgres is entered before it is read, so that no event
-//! between the reading and the entering is lost: both are merged, the higher version stays.
+//! A participation is entered before it is read from Postgres, so that no event in between is lost.
+//! The row and the event are merged: the higher version stays.
 
 pub mod endings;
 pub mod tail;
@@ -40,24 +41,24 @@ use crate::store::{self, Store};
 use crate::telemetry::{Metrics, traces};
 use crate::wire::participation::State;
 
-/// A participation.
+/// Names a participation.
 pub type Key = (UserId, PromotionId);
 
-/// How long the tail's proof of having read everything is good for.
+/// How long the tail's proof that it has read everything is valid.
 const TAIL_PROOF_LASTS: Duration = Duration::from_secs(2);
 
-/// How long the relay's proof of having published nearly everything is good for.
+/// How long the proof that nearly everything is published is valid.
 const RELAY_PROOF_LASTS: Duration = Duration::from_secs(3);
 
-/// An event that has been waiting longer to be published means that the topic is behind.
+/// If an event has been waiting in the outbox for longer, the topic is behind.
 const RELAY_LAG_TOLERATED: Duration = Duration::from_secs(2);
 
-/// After this long without an event an entry is compared with Postgres when it is next asked for:
-/// a bound on every way of missing an event that nobody thought of.
+/// An entry without an event for this long is compared with Postgres at the next read. This bounds
+/// the effect of an event that was missed in a way not foreseen.
 const COMPARE_AFTER: Duration = Duration::from_secs(30);
 
-/// How many of those who wait for a change read Postgres at the same time, where the model may not
-/// answer them: few, because nobody notices when their answer takes a moment longer.
+/// How many long polls and streams read Postgres at the same time when the model may not answer.
+/// Few are enough: these clients wait anyway.
 const FALLBACK_READS: usize = 4;
 
 /// Participations in memory.
@@ -67,9 +68,9 @@ pub struct Model {
     entries: Mutex<Entries>,
     clock: DbClock,
     origin: Monotonic,
-    /// Milliseconds since `origin` until which the tail is shown to have read everything.
+    /// Milliseconds since `origin` until which the tail's proof is valid.
     tail_proof: AtomicU64,
-    /// The same for the relay's having published nearly everything.
+    /// The same for the proof that nearly everything is published.
     relay_proof: AtomicU64,
     fallback: Semaphore,
     endings: Endings,
@@ -78,29 +79,29 @@ pub struct Model {
 
 #[derive(Debug)]
 struct Entries {
-    /// Those nobody waits for; the one not read for longest makes room.
+    /// Entries without a [`Watch`]. The least recently read one makes room.
     recent: LruCache<Key, Entry>,
-    /// Those somebody waits for, which must not go; as many as waits are allowed.
+    /// Entries with a [`Watch`]. They stay; the number of waits bounds them.
     watched: HashMap<Key, Watched>,
     generations: u64,
 }
 
 #[derive(Debug)]
 struct Entry {
-    /// Which registration of the key this is: a reading that began before it must not fill it.
+    /// Which registration of the key this is. A reading that began before it must not fill it.
     generation: u64,
     content: Content,
-    /// Where the newest event was received, if that was traced, and its version.
+    /// The version of the newest event and the span that received it, if that was traced.
     cause: Option<Box<(i32, SpanContext)>>,
 }
 
 impl Entry {
-    /// Whether it is known to be over for good.
+    /// Whether the participation is known to be over for good.
     fn is_over(&self) -> bool {
         matches!(&self.content, Content::Known { state, .. } if state.status.is_final())
     }
 
-    /// What answers with this version was caused by the event that brought it.
+    /// Links the current span to the event that brought this version.
     fn link(&self, version: i32) {
         if let Some((of, cause)) = self.cause.as_deref()
             && *of == version
@@ -112,13 +113,13 @@ impl Entry {
 
 #[derive(Debug)]
 enum Content {
-    /// Being read from Postgres; the newest event meanwhile.
+    /// Being read from Postgres; holds the newest event received meanwhile.
     Awaited(Option<Arc<State>>),
-    /// Known, and not older than any event since it was entered.
+    /// Known, and as new as every event since it was entered.
     Known {
         state: Arc<State>,
         conditions: Arc<Value>,
-        /// When Postgres or an event last said so.
+        /// When Postgres or an event last confirmed it.
         confirmed: Monotonic,
     },
 }
@@ -138,7 +139,7 @@ impl Entries {
         }
     }
 
-    /// As [`Entries::get`], which does not count as a reading: the order of leaving stays.
+    /// As [`Entries::get`], but does not count as a read: the eviction order stays.
     fn peek(&self, key: &Key) -> Option<&Entry> {
         match self.watched.get(key) {
             Some(watched) => Some(&watched.entry),
@@ -146,7 +147,7 @@ impl Entries {
         }
     }
 
-    /// Drops what is known; a reading that is under way will not fill it.
+    /// Drops what is known. A reading that is under way will not fill the entry.
     fn forget(&mut self, key: &Key) {
         self.recent.pop(key);
         let awaited = self.awaited();
@@ -172,8 +173,8 @@ impl Entries {
 }
 
 impl Model {
-    /// An empty model of at most `capacity` participations (and those that are watched), which is
-    /// not fresh until its tail and its pulse say so.
+    /// An empty model of at most `capacity` participations, besides those that are watched. It is not
+    /// fresh until both proofs have arrived.
     pub fn new(store: Store, capacity: usize, metrics: Arc<Metrics>) -> Arc<Self> {
         let capacity = NonZeroUsize::new(capacity).unwrap_or(NonZeroUsize::MIN);
         Arc::new(Self {
@@ -193,20 +194,21 @@ impl Model {
         })
     }
 
-    /// The database's clock.
+    /// The model's estimate of the database's clock.
     pub fn clock(&self) -> &DbClock {
         &self.clock
     }
 
-    /// Reads a participation for a client who says which version it has, and whether it was told that
-    /// this is past its deadline: from memory where that is allowed, else from Postgres.
+    /// Reads a participation from memory if that is allowed, else from Postgres. `seen` is the version
+    /// that the client has; `knows_overdue` says whether the client was told that this version is past
+    /// its deadline.
     pub async fn read(
         &self,
         key: Key,
         seen: Option<i32>,
         knows_overdue: bool,
     ) -> store::Result<Option<Stored>> {
-        // That a deadline has passed is not told from memory: an extension may be running.
+        // A passed deadline is not told from memory first: an extension may be running.
         let may_be_told = |stored: &Stored| !stored.is_overdue() || knows_overdue;
         if let Some(stored) = self.answer(&key, seen) {
             if stored.state.status.is_final() {
@@ -221,11 +223,11 @@ impl Model {
         self.load(key).await
     }
 
-    /// As [`Model::read`], for those who wait and look whether something has changed. They asked
-    /// before any write that is answered from now on, so what is newer than they have seen may be
-    /// told at once, and a fresh model that knows nothing newer needs no second opinion.
-    /// Only that a deadline has passed is asked of Postgres the first time: an extension may be
-    /// running. `was_overdue` says whether it was told before.
+    /// As [`Model::read`], for a long poll or stream that looks for a change. Its request arrived
+    /// before any write that is answered from now on. So a newer version may be told at once, and if
+    /// a fresh model has no newer version, Postgres is not asked for terminal transitions. Only a
+    /// passed deadline is confirmed by Postgres the first time, because an extension may be running;
+    /// `was_overdue` says whether the client was told of it before.
     pub async fn reread(
         &self,
         key: Key,
@@ -233,16 +235,16 @@ impl Model {
         was_overdue: bool,
     ) -> store::Result<Option<Stored>> {
         let may_be_told = |stored: &Stored| !stored.is_overdue() || was_overdue;
-        if let Some(stored) = self.news(&key, seen).filter(may_be_told) {
+        if let Some(stored) = self.for_waiting(&key, seen).filter(may_be_told) {
             return Ok(Some(stored));
         }
-        // Nobody closes it; and if so, the bound is gone and not the answer.
+        // The semaphore is never closed. If it were, only the bound would be lost.
         let _one_of_few = self.fallback.acquire().await;
         self.load(key).await
     }
 
-    /// The model's answer to one who waits, if it may give one.
-    fn news(&self, key: &Key, seen: i32) -> Option<Stored> {
+    /// The model's state for a long poll or stream, if the model may give one.
+    fn for_waiting(&self, key: &Key, seen: i32) -> Option<Stored> {
         let now = self.clock.now()?;
         let fresh = self.is_fresh();
         let mut entries = self.lock();
@@ -266,8 +268,8 @@ impl Model {
         })
     }
 
-    /// The model's answer, if it may give one; one that is live only to who has then heard of every
-    /// ending.
+    /// The model's state for a read, if the model may give one. If it is live, the caller must then
+    /// wait until every terminal transition is known, and call again.
     fn answer(&self, key: &Key, seen: Option<i32>) -> Option<Stored> {
         let seen = seen?;
         let now = self.clock.now()?;
@@ -294,14 +296,14 @@ impl Model {
         })
     }
 
-    /// Reads a participation from Postgres, and keeps it.
+    /// Reads a participation from Postgres and keeps it.
     pub async fn load(&self, key: Key) -> store::Result<Option<Stored>> {
         let reading = self.begin(key);
         let stored = self.store.participation(key.0, key.1).await?;
         Ok(stored.map(|stored| reading.finish(stored)))
     }
 
-    /// Call before reading or writing a participation in Postgres; what comes of it goes to
+    /// Call before reading or writing a participation in Postgres. Give the resulting state to
     /// [`Reading::finish`].
     pub fn begin(&self, key: Key) -> Reading<'_> {
         let mut entries = self.lock();
@@ -323,7 +325,7 @@ impl Model {
         }
     }
 
-    /// Keeps a participation in memory and hears of its changes, until dropped.
+    /// Keeps a participation in memory, and notifies of its changes, until dropped.
     pub fn watch(self: &Arc<Self>, key: Key) -> Watch {
         let mut entries = self.lock();
         let changed = if let Some(watched) = entries.watched.get_mut(&key) {
@@ -352,20 +354,20 @@ impl Model {
         }
     }
 
-    /// Whether an event of this participation is of any interest.
+    /// Whether the model has an entry that an event of this participation can change.
     fn wants(&self, key: &Key) -> bool {
         let entries = self.lock();
         entries.watched.contains_key(key) || entries.recent.contains(key)
     }
 
-    /// Takes a state from the status topic, if it is newer.
+    /// Takes a state from the status topic if it is newer.
     fn apply(&self, state: State, cause: Option<SpanContext>) {
         let key = (state.user_id, state.promotion_id);
         let cause = cause.map(|cause| Box::new((state.version, cause)));
         let mut entries = self.lock();
         let entry = match entries.watched.get_mut(&key) {
             Some(watched) => Some(&mut watched.entry),
-            // Being written about is not being read: the order of leaving stays.
+            // An event does not count as a read: the eviction order stays.
             None => entries.recent.peek_mut(&key),
         };
         let Some(entry) = entry else {
@@ -398,7 +400,7 @@ impl Model {
         }
     }
 
-    /// Takes note that these have ended: what is known of them, or is being read, may be older.
+    /// Drops what is known of these participations: they ended, so it may be older.
     fn ended(&self, keys: &[Key]) {
         let mut entries = self.lock();
         for key in keys {
@@ -410,7 +412,7 @@ impl Model {
         self.count(&entries);
     }
 
-    /// Takes note that the client's data was erased: what is known of it goes, and who waits reads
+    /// The client's data was erased: drops what is known, and makes the waiting requests read
     /// Postgres.
     fn erased(&self, key: &Key) {
         let mut entries = self.lock();
@@ -419,8 +421,8 @@ impl Model {
         self.count(&entries);
     }
 
-    /// Forgets everything: events may have been missed. Who waits reads Postgres at their next
-    /// look, not all at once.
+    /// Forgets everything, because events may have been missed. Waiting requests read Postgres at
+    /// their next regular look, so they do not do it all at once.
     fn forget(&self) {
         let mut entries = self.lock();
         entries.recent.clear();
@@ -431,13 +433,13 @@ impl Model {
         self.count(&entries);
     }
 
-    /// Takes note that the tail has read everything that was in the topic at `asked_at`.
+    /// Records that the tail has read everything that was in the topic at `asked_at`.
     fn tail_reached_end(&self, asked_at: Monotonic) {
         self.prove(&self.tail_proof, asked_at + TAIL_PROOF_LASTS);
     }
 
-    /// Takes note of what Postgres said when it was asked at `asked_at`: its clock, and whether
-    /// everything but the newest is published.
+    /// Takes the result of a question to Postgres at `asked_at`: its clock, and whether everything
+    /// but the newest events is published.
     pub fn observe(&self, pulse: &Pulse, asked_at: Monotonic) {
         self.clock.observe(pulse.now);
         let published = pulse.oldest_unpublished.is_none_or(|oldest| {
@@ -456,7 +458,7 @@ impl Model {
         self.metrics.model.fresh.set(i64::from(self.is_fresh()));
     }
 
-    /// Whether the model is shown to know what was committed a few seconds ago.
+    /// Whether it is proven that the model knows everything committed until a few seconds ago.
     pub fn is_fresh(&self) -> bool {
         let now = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
         now < self.tail_proof.load(Ordering::Relaxed)
@@ -470,13 +472,13 @@ impl Model {
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
-        // Nothing in a critical section can panic halfway through a change.
+        // No critical section can panic in the middle of a change.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A participation that is being read or written in Postgres, and entered in the model already.
-/// Dropped without an answer, it leaves no trace.
+/// A participation that is being read or written in Postgres and is already entered in the model.
+/// If it is dropped without a state, the entry goes too.
 #[derive(Debug)]
 #[must_use]
 pub struct Reading<'a> {
@@ -486,7 +488,7 @@ pub struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// Merges what Postgres said with what the model heard meanwhile; answers the newer.
+    /// Merges the state from Postgres with the events received meanwhile; returns the newer one.
     pub fn finish(self, stored: Stored) -> Stored {
         let model = self.model;
         model.clock.observe(stored.now);
@@ -507,7 +509,7 @@ impl Reading<'_> {
                         confirmed: Monotonic::now(),
                     };
                 } else {
-                    // Entered after this reading began: an event between the two may be missing.
+                    // Entered after this reading began: an event in between may be missing.
                     entry.content = Content::Awaited(Some(Arc::clone(&newest)));
                 }
                 (newest, true)
@@ -549,7 +551,7 @@ impl Drop for Reading<'_> {
     }
 }
 
-/// Somebody who waits for a participation to change.
+/// A request that waits for a participation to change.
 #[derive(Debug)]
 pub struct Watch {
     model: Arc<Model>,
@@ -558,10 +560,10 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Ends when something new is known of the participation since the last call.
+    /// Returns when something new is known of the participation since the last call.
     pub async fn changed(&mut self) {
         if self.changed.changed().await.is_err() {
-            // The sender lives as long as there is a watch; without it there is nothing to hear.
+            // The sender lives as long as a watch. Without a sender there are no changes.
             std::future::pending::<()>().await;
         }
     }

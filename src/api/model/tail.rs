@@ -1,5 +1,5 @@
-//! The model's tail of the status topic: a thread that reads what is published, from the topic's
-//! end on, and shows once a second that it has read everything.
+//! The model's tail of the status topic: a thread that reads new records, and shows once a second
+//! that it has read everything.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -24,33 +24,33 @@ use crate::telemetry::traces;
 use crate::wire::promotion_status::PromotionStatus;
 use crate::wire::traceparent::{HEADER, first_of};
 
-/// How often it is asked where the topic ends.
+/// How often the topic's end offsets are requested.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
-/// How soon the thread notices that there is something else to do than reading.
+/// The longest poll, so how soon the thread notices anything but a record.
 const POLL: Duration = Duration::from_millis(50);
 
-/// A tail that reads nothing for so long, while the topic's end is ahead, is begun anew. Longer
+/// A tail that reads nothing for this long, although the topic goes on, is started again. Longer
 /// than a relay that died can leave a transaction open.
 const STALLED_AFTER: Duration = Duration::from_secs(30);
 
-/// The first and the longest pause before a tail that was lost is begun anew.
+/// The first and the longest pause before a lost tail is started again.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 
-/// Why the tail must be begun anew. Until then the model is not fresh, and Postgres answers.
+/// Why the tail must be started again. Until then the model is not fresh, and reads go to Postgres.
 #[derive(Debug, thiserror::Error)]
 enum Lost {
     #[error(transparent)]
     Reading(#[from] KafkaError),
     #[error(transparent)]
     Asking(#[from] ClusterError),
-    #[error("partition {partition} ends at {end}, before what was read of it ({next})")]
+    #[error("partition {partition} ends at {end}, before the next offset to read ({next})")]
     Shorter { partition: i32, end: i64, next: i64 },
     #[error("nothing was read for {STALLED_AFTER:?}")]
     Stalled,
 }
 
-/// Starts the tail on a thread of its own, which ends soon after `stop`. Call it within a runtime.
+/// Starts the tail on its own thread, which ends soon after `stop`. Call it within a runtime.
 pub fn spawn(
     model: Arc<Model>,
     kafka: KafkaConfig,
@@ -73,13 +73,13 @@ pub fn spawn(
         .map(drop)
 }
 
-/// Runs the tail until it ends by itself, which it does when it is told to stop. After a panic it
-/// begins again like after any other loss: with a new consumer and a model that forgets.
+/// Runs the tail until it returns, which it does when it is told to stop. After a panic it begins
+/// again as after any other loss: with a new consumer and an empty model.
 fn run_again_after_panics(run: impl Fn(), stop: &CancellationToken) {
     while std::panic::catch_unwind(AssertUnwindSafe(&run)).is_err() && !stop.is_cancelled() {
-        // What it said is on standard error.
+        // The panic's message is on standard error.
         tracing::error!(
-            "the thread that follows the status topic panicked, starting it again; clients are answered from postgres"
+            "the thread that follows the status topic panicked, starting it again; reads go to postgres"
         );
         thread::sleep(PROBE_EVERY);
     }
@@ -93,8 +93,8 @@ struct Tail {
     stop: CancellationToken,
 }
 
-/// The topic's ends, and when they were asked for. High watermarks: what is still in a transaction
-/// that is open, or whose commit is on its way to the partition, counts as published.
+/// The topic's ends, and when they were requested. These are high watermarks: they include records
+/// of open transactions, and of transactions whose commit has not reached the partition yet.
 struct Probe {
     asked_at: Monotonic,
     ends: BTreeMap<i32, i64>,
@@ -117,7 +117,7 @@ impl Tail {
                 tracing::warn!(
                     topic = self.kafka.status_topic,
                     error = %lost,
-                    "the status topic cannot be followed; clients are answered from postgres"
+                    "the status topic cannot be followed; reads go to postgres"
                 );
             }
             let until = Monotonic::now() + backoff.pause();
@@ -127,13 +127,13 @@ impl Tail {
         }
     }
 
-    /// Reads until stop, or until events may have been missed.
+    /// Reads until stopped, or until events may have been missed.
     fn follow(&self) -> Result<(), Lost> {
         let topic = self.kafka.status_topic.as_str();
         let mut config = kafka::tail_consumer(&self.kafka);
         if !self.kafka.properties.contains_key("fetch.wait.max.ms") {
-            // A partition whose fetch is not due yet is not told of a commit: short, because
-            // somebody is waiting for it.
+            // A commit alone does not end a waiting fetch. The wait is short because clients wait
+            // for the result.
             config.set("fetch.wait.max.ms", "10");
         }
         let consumer: Consumer = config.create_with_context(LogContext {
@@ -150,14 +150,14 @@ impl Tail {
             behind_since: None,
         };
         reader.assign()?;
-        // What was entered before the ends were asked for may lack what came before them.
+        // What was entered before the ends were known may lack the events before those ends.
         self.model.forget();
         tracing::info!(topic, "following the status topic");
         let (answers, probes) = sync_channel(1);
         let prober = self
             .runtime
             .spawn(probe(self.cluster.clone(), topic.to_owned(), answers));
-        // It ends with this call, however that ends.
+        // The guard ends the prober when this call ends.
         let _prober = AbortOnDropHandle::new(prober);
         self.read(&mut reader, &probes)
     }
@@ -169,7 +169,7 @@ impl Tail {
                 Some(Ok(message)) => reader.take(&message),
                 Some(Err(KafkaError::PartitionEOF(partition))) => reader.at_end(partition)?,
                 Some(Err(error)) if kafka::is_lasting(&error) => return Err(error.into()),
-                // Brokers that are away come back, and librdkafka finds them.
+                // librdkafka reconnects to brokers that were unavailable.
                 Some(Err(error)) => tracing::debug!(%error, "reading the status topic"),
             }
             if let Ok(probe) = probes.try_recv() {
@@ -180,8 +180,8 @@ impl Tail {
     }
 }
 
-/// Asks where the topic ends, once a second, beside the thread that reads: a broker that is slow to
-/// answer must not hold up what was already fetched.
+/// Requests the topic's ends once a second. It does not run on the reading thread, because a slow
+/// response must not delay records that were already fetched.
 async fn probe(cluster: Cluster, topic: String, answers: SyncSender<Probe>) {
     let mut tick = tokio::time::interval(PROBE_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -189,14 +189,14 @@ async fn probe(cluster: Cluster, topic: String, answers: SyncSender<Probe>) {
         tick.tick().await;
         let asked_at = Monotonic::now();
         match cluster.end_offsets(&topic).await {
-            // An answer before this one that was not looked at yet will do.
+            // If the channel is full, the thread has not looked at the last result yet; that will do.
             Ok(ends) => drop(answers.try_send(Probe { asked_at, ends })),
-            Err(error) => tracing::debug!(%error, "asking for the status topic's end"),
+            Err(error) => tracing::debug!(%error, "requesting the status topic's ends"),
         }
     }
 }
 
-/// What was read so far, and how far is still to be read to be at the end.
+/// What was read so far, and up to where the tail must read to be at the end.
 struct Reader<'a> {
     model: &'a Model,
     consumer: &'a Consumer,
@@ -204,13 +204,13 @@ struct Reader<'a> {
     /// The offset after the last one read, by partition.
     next: BTreeMap<i32, i64>,
     goal: Option<Goal>,
-    /// How far it was read when, at the last probe: a topic that is asked later is not shorter.
+    /// How far the topic was read, and when, at the last probe. The ends of a later probe are no lower.
     reached: (Monotonic, BTreeMap<i32, i64>),
-    /// Since when there is something to read and nothing comes.
+    /// Since when nothing was read although there is something to read.
     behind_since: Option<Monotonic>,
 }
 
-/// A probe that is not reached yet.
+/// The ends of a probe that are not reached yet.
 struct Goal {
     asked_at: Monotonic,
     missing: BTreeMap<i32, i64>,
@@ -247,7 +247,7 @@ impl Reader<'_> {
                     let cause = span.as_ref().map(traces::Received::context);
                     self.model.apply(event.state, cause);
                 }
-                // Not ours, or from a version to come; the entry is compared with Postgres soon.
+                // Not one of ours, or of a later release. The entry is compared with Postgres soon.
                 Some(Err(error)) => tracing::warn!(
                     topic = self.topic,
                     partition = message.partition(),
@@ -267,11 +267,11 @@ impl Reader<'_> {
         self.advance(message.partition(), message.offset() + 1);
     }
 
-    /// All of a partition is read, its transaction markers too, which are no messages.
+    /// The partition is read to its end, including transaction markers, which are no messages.
     fn at_end(&mut self, partition: i32) -> Result<(), Lost> {
         let positions = self.consumer.position()?;
         let position = positions.find_partition(self.topic, partition);
-        // There is none where nothing was read since the assignment.
+        // There is no position if nothing was read since the assignment.
         if let Some(Offset::Offset(next)) = position.map(|position| position.offset()) {
             self.advance(partition, next);
         }
@@ -311,7 +311,7 @@ impl Reader<'_> {
         let mut lag = 0;
         for (partition, end) in probe.ends {
             let next = *self.next.entry(partition).or_insert_with(|| {
-                // A partition that was added is read from its beginning.
+                // An added partition is read from its beginning.
                 added = true;
                 0
             });

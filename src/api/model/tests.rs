@@ -65,7 +65,7 @@ fn stored(state: State) -> Stored {
 const KEY: Key = (1, 2);
 
 fn model() -> Arc<Model> {
-    // Never contacted: it connects when first used.
+    // It connects on first use, and these tests do not use it.
     let store = Store::new("postgres://nobody@127.0.0.1:1/none", 1).expect("a URL");
     Model::new(store, 2, Metrics::new())
 }
@@ -96,7 +96,7 @@ async fn answers_only_those_who_say_what_they_have_seen() {
     drop(model.begin(KEY).finish(stored(state(3))));
     assert_eq!(version(model.answer(&KEY, Some(2))), Some(3));
     assert_eq!(version(model.answer(&KEY, Some(3))), Some(3));
-    assert_eq!(version(model.answer(&KEY, Some(4))), None, "they saw more");
+    assert_eq!(version(model.answer(&KEY, Some(4))), None, "the client has a newer one");
     assert_eq!(version(model.answer(&KEY, None)), None, "no condition");
     assert_eq!(version(model.answer(&(1, 3), Some(1))), None, "unknown");
 }
@@ -107,7 +107,7 @@ async fn a_live_state_is_answered_while_it_is_fresh_and_a_final_one_for_ever() {
     drop(model.begin(KEY).finish(stored(state(3))));
     assert_eq!(version(model.answer(&KEY, Some(3))), None, "not fresh yet");
     model.tail_reached_end(Monotonic::now());
-    assert_eq!(version(model.answer(&KEY, Some(3))), None, "relay unknown");
+    assert_eq!(version(model.answer(&KEY, Some(3))), None, "the relay's lag is unknown");
     make_fresh(&model);
     assert_eq!(version(model.answer(&KEY, Some(3))), Some(3));
     model.apply(with_status(4, completed()), None);
@@ -129,7 +129,7 @@ async fn what_was_erased_is_answered_by_postgres_even_if_it_was_over_for_good() 
     model.erased(&KEY);
     watch.changed().await;
     assert_eq!(version(model.answer(&KEY, Some(5))), None);
-    // What begins anew has lower versions.
+    // A participation that is read again after a restore has lower versions.
     drop(model.begin(KEY).finish(stored(state(1))));
     assert_eq!(version(model.answer(&KEY, Some(1))), Some(1));
 }
@@ -141,13 +141,13 @@ async fn what_has_ended_is_not_answered_from_memory_until_it_is_known_to_be_over
     model.ended(&[KEY]);
     assert_eq!(version(model.answer(&KEY, Some(3))), None);
 
-    // Nor what was being read meanwhile: it may be from before.
+    // A reading under way does not bring it back: what it read may be older.
     let reading = model.begin(KEY);
     model.ended(&[KEY]);
     drop(reading.finish(stored(state(3))));
     assert_eq!(version(model.answer(&KEY, Some(3))), None);
 
-    // Who waits is told to look.
+    // A waiting request is told to look.
     let mut watch = model.watch(KEY);
     drop(model.begin(KEY).finish(stored(state(3))));
     watch.changed().await;
@@ -164,7 +164,7 @@ async fn what_has_ended_is_not_answered_from_memory_until_it_is_known_to_be_over
 #[tokio::test]
 async fn endings_are_heard_only_by_a_question_that_began_later() {
     let endings = Arc::new(Endings::default());
-    assert!(!endings.are_heard().await, "nobody asks");
+    assert!(!endings.are_heard().await, "no session");
     endings.begin_session();
     let on_its_way = endings.begin_question();
     let mut hearing = tokio::spawn({
@@ -174,11 +174,11 @@ async fn endings_are_heard_only_by_a_question_that_began_later() {
     endings.is_wanted().await;
     endings.answered(on_its_way);
     let heard = tokio::time::timeout(Duration::from_millis(50), &mut hearing).await;
-    assert!(heard.is_err(), "it was asked before");
+    assert!(heard.is_err(), "the question began before the read");
     endings.answered(endings.begin_question());
     assert!(hearing.await.expect("no panic"));
     endings.end_session();
-    assert!(!endings.are_heard().await, "nobody asks any more");
+    assert!(!endings.are_heard().await, "the session ended");
 }
 
 #[tokio::test]
@@ -202,7 +202,7 @@ async fn a_proof_is_good_for_as_long_as_it_was_asked_not_answered() {
     assert!(model.is_fresh());
     let model = self::model();
     make_fresh(&model);
-    // Older proofs do not take back newer ones.
+    // Older proofs do not replace newer ones.
     model.tail_reached_end(model.origin);
     assert!(model.is_fresh());
 }
@@ -217,7 +217,7 @@ async fn an_event_between_the_entering_and_the_reading_is_not_lost() {
     let answered = reading.finish(stored(state(5)));
     assert_eq!(answered.state.version, 7);
     assert_eq!(version(model.answer(&KEY, Some(1))), Some(7));
-    // And one of Postgres that is newer than the events stays.
+    // A row of Postgres that is newer than the events stays.
     drop(model.begin(KEY).finish(stored(state(9))));
     model.apply(state(8), None);
     assert_eq!(version(model.answer(&KEY, Some(1))), Some(9));
@@ -255,7 +255,7 @@ async fn who_waits_hears_and_is_not_pushed_out() {
             ..state(1)
         })));
     }
-    assert_eq!(model.metrics.model.entries.get(), 3, "two and the watched");
+    assert_eq!(model.metrics.model.entries.get(), 3, "two, and the watched one");
     watch.changed().await;
     model.apply(state(1), None);
     let again = tokio::time::timeout(Duration::from_millis(20), watch.changed());
@@ -268,7 +268,7 @@ async fn who_waits_hears_and_is_not_pushed_out() {
     assert!(model.wants(&KEY), "still entered");
     let second = model.watch(KEY);
     drop(watch);
-    assert!(model.wants(&KEY), "somebody else waits");
+    assert!(model.wants(&KEY), "another watch remains");
     drop(second);
     assert!(!model.wants(&KEY));
 }

@@ -1,9 +1,9 @@
-//! Extensions of deadlines: ordering them, and reading them back (contract, "Extensions").
+//! Extensions of deadlines: ordering and reading them (contract, "Extensions").
 //!
-//! An extension is in force from its commit on. The sweeper extends every covered participation in
-//! bounded batches (`sweeping`); whoever judges a deadline before that applies what is running
-//! first (`pending`). `participation_extension` has a row for each extension of each participation,
-//! so each is applied once, whoever does it.
+//! An extension is in force from its commit on. The sweeper extends every covered participation in bounded
+//! batches (`sweeping`). A transaction that judges a deadline before that first applies the running
+//! extensions itself (`pending`). `participation_extension` has a row for each extension of each
+//! participation, so each is applied once, whichever transaction does it.
 
 mod pending;
 mod sweeping;
@@ -22,38 +22,38 @@ use super::{Result, Store, StoreError};
 use crate::domain::extension::{DeadlineOf, ExtensionState, Length, Outage, Scope};
 use crate::domain::period::Period;
 use crate::domain::{Instant, PromotionId, UserId};
-use crate::wire::extension::{ExtensionView, LengthAsked, NewExtension};
+use crate::wire::extension::{ExtensionView, RequestedLength, NewExtension};
 use crate::wire::format_instant;
 
-/// How many extensions may be running at the same time: each is looked at when a deadline is judged.
+/// The most extensions that may be running at once: every judgement of a deadline looks at each.
 const MAX_RUNNING: i64 = 1_000;
 
-/// How long the lock that puts an extension before or after every judgement is waited for at once.
-/// Judgements wait behind it.
+/// How long one attempt waits for the lock that puts an extension before or after every judgement.
+/// Judgements queue behind it meanwhile.
 const GATE_TIMEOUT: &str = "300ms";
 
-/// How often it is tried, and the pause in between: 8 seconds in all.
+/// How many attempts are made; with the pauses between them 8 seconds in total.
 const GATE_TRIES: u32 = 16;
 const GATE_PAUSE: Duration = Duration::from_millis(200);
 
-/// The SQLSTATE of a lock that was not to be had in time.
+/// The SQLSTATE of a lock that was not available in time.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// How long participations are counted for the response.
 const COUNT_TIMEOUT: &str = "3s";
 
-/// What became of an order to extend.
+/// The result of an order to extend.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Extended {
     /// It is in force, by this call or by an earlier one with the same key and body.
     Accepted(Box<ExtensionView>),
-    /// The idempotency key belongs to an earlier order that says something else.
+    /// The idempotency key belongs to an earlier order with another body.
     OtherBody,
-    /// There is no such promotion.
+    /// The promotion does not exist.
     NoSuchPromotion,
-    /// There is no such outage.
+    /// The outage does not exist.
     NoSuchOutage,
-    /// As many are running as may be at the same time.
+    /// The most extensions are running already.
     TooMany,
 }
 
@@ -101,11 +101,11 @@ impl Row {
         })
     }
 
-    /// Whether it was ordered by such a body.
+    /// Whether it was ordered with this body.
     fn is_of(&self, new: &NewExtension) -> bool {
         let length = match new.length {
-            LengthAsked::By(period) => (i64::try_from(period.seconds()).ok(), None),
-            LengthAsked::Outage(outage_id) => (None, Some(outage_id)),
+            RequestedLength::By(period) => (i64::try_from(period.seconds()).ok(), None),
+            RequestedLength::Outage(outage_id) => (None, Some(outage_id)),
         };
         let country = new
             .scope
@@ -127,9 +127,9 @@ fn period(extension_id: Uuid, seconds: i64) -> Result<Period> {
 }
 
 impl Store {
-    /// Puts an extension in force. When this returns, every transaction that judged a deadline
-    /// without it has ended, and what comes later knows of it. A call with the key of an earlier one
-    /// and the same content returns that one.
+    /// Puts an extension in force. When this returns, every transaction that judged a deadline without it has
+    /// ended, and later ones know of it. A call with the key and content of an earlier one returns that
+    /// extension.
     pub async fn extend(&self, new: &NewExtension, key: &str, author: &Author) -> Result<Extended> {
         self.require_finished_upgrade().await?;
         let mut tries = 1;
@@ -161,21 +161,21 @@ impl Store {
             Inserted::TooMany => return Ok(Extended::TooMany),
         };
         if is_new {
-            // It is in force whether it was counted or not.
+            // It is in force even if it was not counted.
             if let Err(error) = self.count_covered(extension_id, new.of, new.scope).await {
                 tracing::warn!(%error, %extension_id, "an extension's participations were not counted");
             }
-            // One client's is done at once.
+            // An extension for one client is applied at once.
             if new.scope.user_id.is_some()
                 && let Err(error) = self.step_of(Some(extension_id), 1).await
             {
-                tracing::debug!(%error, %extension_id, "an extension is left to the sweeper");
+                tracing::debug!(%error, %extension_id, "the sweeper will apply this extension");
             }
         }
         let extension = self.extension(extension_id).await?;
         let extension = extension.ok_or_else(|| {
             StoreError::Corrupt(format!(
-                "extension {extension_id} vanished while it was made"
+                "extension {extension_id} disappeared while it was created"
             ))
         })?;
         Ok(Extended::Accepted(Box::new(extension)))
@@ -199,8 +199,8 @@ impl Store {
         row.map(Row::view).transpose()
     }
 
-    /// A page of extensions, newest first: those before the number `before`, at most `limit`, each
-    /// with its number.
+    /// A page of extensions, newest first: those before the number `before`, at most `limit`, each with its
+    /// number.
     pub async fn extensions(
         &self,
         before: Option<i64>,
@@ -228,7 +228,7 @@ impl Store {
             .collect()
     }
 
-    /// How many extensions are running, and for how many seconds the oldest of them.
+    /// How many extensions are running, and the age of the oldest in seconds.
     pub async fn running_extensions(&self) -> Result<(i64, f64)> {
         let row = sqlx::query!(
             r#"select count(*) as "count!", coalesce(extract(epoch from clock_timestamp() - min(at))::float8, 0) as "oldest!"
@@ -239,8 +239,8 @@ impl Store {
         Ok((row.count, row.oldest.max(0.0)))
     }
 
-    /// Counts the participations that a new extension covers, for so long as a caller may wait, and
-    /// lets the sweeper begin.
+    /// Counts the participations that a new extension covers, for as long as a caller can wait, and lets the
+    /// sweeper begin.
     async fn count_covered(&self, extension_id: Uuid, of: DeadlineOf, scope: Scope) -> Result<()> {
         let counted = self
             .run_tx("count_covered", move |connection| {
@@ -268,9 +268,8 @@ impl Store {
     }
 }
 
-/// How many participations are live at this instant, by their status now.
-/// Before [`count_covered`]: a bound, and a plan for the values that are given, which decide what index is
-/// good.
+/// Prepares [`count_covered`]: sets a timeout, and asks for a plan for the given values, which decide the best
+/// index.
 async fn plan_for_counting(connection: &mut PgConnection) -> Result<()> {
     sqlx::query!(
         "select set_config('statement_timeout', $1, true) as timeout, set_config('plan_cache_mode', 'force_custom_plan', true) as plans",
@@ -350,7 +349,7 @@ async fn extend(
         Length::SharedWith(outage) => (None, Some(outage)),
     };
     let extension_id = Uuid::now_v7();
-    // `at` is the clock of now, under the lock.
+    // `at` is the present time, read under the lock.
     let at = sqlx::query_scalar!(
         "insert into extension (extension_id, idempotency_key, promotion_id, country_code, user_id, deadline_of, by_seconds,
                                 outage_id, outage_from, outage_to, reason)
@@ -374,19 +373,19 @@ async fn extend(
     let Some(at) = at else {
         let earlier = of_key(connection, key).await?;
         let earlier = earlier.ok_or_else(|| {
-            StoreError::Corrupt("an extension vanished while another had its key".to_owned())
+            StoreError::Corrupt("an extension disappeared while another had its key".to_owned())
         })?;
         return Ok(Inserted::Repeated(Box::new(earlier)));
     };
     let after = json!({ "extension_id": extension_id, "at": format_instant(at), "promotion_id": new.scope.promotion_id,
         "country_code": new.scope.country_code, "user_id": new.scope.user_id, "of": new.of,
-        "by": match new.length { LengthAsked::By(period) => Some(period), LengthAsked::Outage(_) => None },
+        "by": match new.length { RequestedLength::By(period) => Some(period), RequestedLength::Outage(_) => None },
         "outage_id": outage.map(|outage| outage.outage_id), "reason": new.reason });
     audit::record(connection, author, None, Some(after)).await?;
     Ok(Inserted::New(extension_id))
 }
 
-/// Whether there may be such an extension: by how much it would extend, or why not.
+/// Checks whether there can be such an extension: its length, or why not.
 async fn check(
     connection: &mut PgConnection,
     new: &NewExtension,
@@ -401,8 +400,8 @@ async fn check(
         }
     }
     let length = match new.length {
-        LengthAsked::By(period) => Length::By(period),
-        LengthAsked::Outage(outage_id) => match outage(connection, outage_id).await? {
+        RequestedLength::By(period) => Length::By(period),
+        RequestedLength::Outage(outage_id) => match outage(connection, outage_id).await? {
             Some(outage) => Length::SharedWith(outage),
             None => return Ok(Err(Inserted::NoSuchOutage)),
         },

@@ -1,11 +1,11 @@
-//! Extensions that are running, where a deadline is judged.
+//! Applies running extensions where a deadline is judged.
 //!
-//! Whoever is about to judge a deadline holds the participation's row lock, then calls [`moment`], and
-//! where an extension is running applies it before it judges. `moment` also puts the transaction on
-//! one side of every extension: it holds a row-share lock on `extension_gate` to the transaction's
-//! end, and [`close_gate`] waits for all of these. So when an order has been answered, no transaction
-//! is left that judged without knowing of it. The lock costs nothing that can be measured, and a
-//! backup, which takes a weaker one, holds nothing up.
+//! A transaction that judges a deadline locks the participation's row, then calls [`moment`], and if an
+//! extension is running, applies it before it judges. `moment` also orders the transaction before or after
+//! every extension: it holds a row-share lock on `extension_gate` until the transaction ends, and
+//! [`close_gate`] waits for all of these locks. So once the response to an order is sent, no running
+//! transaction judges without knowing of it. The lock has no measurable cost, and a backup takes a weaker
+//! lock, so the two do not wait for each other.
 
 use std::collections::HashSet;
 
@@ -20,18 +20,18 @@ use crate::store::state::status_of;
 use crate::store::{Result, Store, StoreError, must_be_all, rides};
 use crate::wire::promotion_status::EventType;
 
-/// A participation.
+/// Names a participation.
 type Key = (UserId, PromotionId);
 
-/// The database's clock, and whether an extension is running, as of now and to the transaction's end.
+/// The database's clock, and whether an extension is running, valid until the transaction ends.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::store) struct Moment {
     pub(in crate::store) now: Instant,
     pub(in crate::store) is_extending: bool,
 }
 
-/// What a transaction must know before it judges deadlines: call it after the row locks. An
-/// extension that is ordered later waits for the transaction's end.
+/// What a transaction must know before it judges deadlines. Call it after the row locks. An extension that is
+/// ordered later waits for the transaction's end.
 pub(in crate::store) async fn moment(connection: &mut PgConnection) -> Result<Moment> {
     // The gate's lock is taken before the snapshot with which the statement reads.
     Ok(sqlx::query_as!(
@@ -44,7 +44,7 @@ pub(in crate::store) async fn moment(connection: &mut PgConnection) -> Result<Mo
     .await?)
 }
 
-/// Waits for every transaction that has judged deadlines, and has those wait that are about to.
+/// Waits for every transaction that has judged deadlines, and makes later ones wait.
 pub(super) async fn close_gate(connection: &mut PgConnection) -> Result<()> {
     let before = sqlx::query!(
         r#"select current_setting('lock_timeout') as "lock_timeout!", set_config('lock_timeout', $1, true) as "now!""#,
@@ -62,7 +62,7 @@ pub(super) async fn close_gate(connection: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// Whether an extension is running, for a reader who finds a deadline passed.
+/// Whether an extension is running, for a reader that finds a deadline passed.
 pub(in crate::store) async fn is_any_running(connection: &mut PgConnection) -> Result<bool> {
     Ok(sqlx::query_scalar!(
         r#"select exists (select from extension where finished_at is null) as "running!""#
@@ -76,11 +76,11 @@ pub(in crate::store) async fn is_any_running(connection: &mut PgConnection) -> R
 pub(in crate::store) struct Done {
     /// By any extension.
     pub(in crate::store) all: u64,
-    /// By the extension whose pass of the sweeper this is.
+    /// By the extension that the sweeper works on.
     pub(super) of_pass: u64,
 }
 
-/// Locks the client's live participation and applies what is running to it. Returns whether anything
+/// Locks the client's live participation and applies the running extensions to it. Returns whether anything
 /// changed.
 pub(in crate::store) async fn apply_of_client(
     connection: &mut PgConnection,
@@ -108,7 +108,7 @@ pub(in crate::store) async fn apply_of_client(
 }
 
 impl Store {
-    /// Applies what is running to the client's live participation. Returns whether anything changed.
+    /// Applies the running extensions to the client's live participation. Returns whether anything changed.
     pub(in crate::store) async fn apply_extensions(&self, user_id: UserId) -> Result<bool> {
         self.run_tx("apply_extensions", move |connection| {
             Box::pin(async move { apply_of_client(connection, user_id).await })
@@ -117,10 +117,10 @@ impl Store {
     }
 }
 
-/// Applies every running extension to those of these participations that it covers and that have not
-/// had it, in the order of the extensions, each with its event; then judges again the rides that were
-/// too late for the old deadline. The caller holds the row locks and has called [`moment`], whose
-/// clock `now` is. `pass` is the extension whose pass of the sweeper this is.
+/// Applies every running extension to those of these participations that it covers and that have not had it, in
+/// the order of the extensions, each with its event. Then judges again the rides that were too late for the old
+/// deadline. The caller holds the row locks and has called [`moment`], whose clock `now` is. `pass` is the
+/// extension that the sweeper works on.
 pub(in crate::store) async fn apply_running(
     connection: &mut PgConnection,
     keys: &[Key],
@@ -176,7 +176,7 @@ impl Running {
     }
 }
 
-/// Those that may cover one of these participations, in order.
+/// Running extensions that may cover one of these participations, in order.
 async fn running(connection: &mut PgConnection, keys: &[Key]) -> Result<Vec<Running>> {
     let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = keys.iter().copied().unzip();
     let rows = sqlx::query!(
@@ -231,7 +231,7 @@ async fn running(connection: &mut PgConnection, keys: &[Key]) -> Result<Vec<Runn
         .collect()
 }
 
-/// The extensions that participations have had.
+/// The extensions that were applied to participations before.
 #[derive(Default)]
 struct Applied {
     extensions: HashSet<(Key, Uuid)>,
@@ -239,7 +239,7 @@ struct Applied {
 }
 
 impl Applied {
-    /// Whether it had this one, or another for the same outage.
+    /// Whether this extension, or another for the same outage, was applied to it.
     fn has(&self, key: Key, running: &Running) -> bool {
         self.extensions.contains(&(key, running.extension_id))
             || running
@@ -277,7 +277,7 @@ async fn applied(connection: &mut PgConnection, keys: &[Key]) -> Result<Applied>
     Ok(applied)
 }
 
-/// A participation's columns that decide.
+/// The columns of a participation that decide.
 struct Participation {
     user_id: UserId,
     promotion_id: PromotionId,
@@ -309,7 +309,7 @@ impl Participation {
     }
 }
 
-/// These participations as they are now, in key order.
+/// The present rows of these participations, in key order.
 async fn read(connection: &mut PgConnection, keys: &[Key]) -> Result<Vec<Participation>> {
     let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = keys.iter().copied().unzip();
     Ok(sqlx::query_as!(
@@ -326,7 +326,7 @@ async fn read(connection: &mut PgConnection, keys: &[Key]) -> Result<Vec<Partici
     .await?)
 }
 
-/// Deadlines that one extension moves, a column each; every one makes one event.
+/// Deadlines that one extension moves, one `Vec` per column. Each makes one event.
 #[derive(Default)]
 struct Moves {
     users: Vec<UserId>,

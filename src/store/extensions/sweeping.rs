@@ -1,9 +1,9 @@
 //! The sweeper's pass over the participations that an extension may cover, step by step.
 //!
-//! The pass goes through the live participations by their deadlines, each step a transaction that
-//! also keeps how far it has come. Whatever is covered was committed before the extension was (see
-//! [`super::pending`]). A deadline only ever moves forward, so what is moved meanwhile is met again,
-//! and has had the extension then.
+//! The pass goes through the live participations by their deadlines. Each step is a transaction that also
+//! stores how far the pass has come. Every covered participation was committed before the extension (see
+//! [`super::pending`]). A deadline only ever moves forward, so a participation that was moved meanwhile is
+//! met again, and has had the extension by then.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -14,18 +14,18 @@ use crate::domain::participation::StatusName;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::store::{Result, Store, identity};
 
-/// What came of a step.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     /// The extension that was worked on.
     pub extension_id: Uuid,
     /// How many participations it extended.
     pub extended: u64,
-    /// It is done.
+    /// Whether the extension is done.
     pub is_done: bool,
 }
 
-/// An extension whose row is locked, and how far its pass has come.
+/// An extension whose row is locked, and the progress of its pass.
 struct Locked {
     extension_id: Uuid,
     promotion_id: Option<PromotionId>,
@@ -38,7 +38,7 @@ struct Locked {
     after_promotion_id: Option<PromotionId>,
 }
 
-/// A participation that a pass looks at.
+/// A participation that a pass meets.
 struct Met {
     user_id: UserId,
     promotion_id: PromotionId,
@@ -47,19 +47,20 @@ struct Met {
 }
 
 impl Store {
-    /// One step of the oldest running extension that no other process works on. Looks at `limit`
-    /// participations at most. `None` where there is nothing to do.
+    /// One step of the oldest running extension that no other process works on. Looks at no more than `limit`
+    /// participations. `None` if there is nothing to do.
     pub async fn extend_step(&self, limit: i64) -> Result<Option<Step>> {
         self.step_of(None, limit).await
     }
 
-    /// A step of one extension, or of the oldest.
+    /// A step of the extension `only`, or of the oldest.
     pub(super) async fn step_of(&self, only: Option<Uuid>, limit: i64) -> Result<Option<Step>> {
         self.run_tx("extend_step", move |connection| {
             Box::pin(async move {
                 identity::ensure_accepted(connection).await?;
                 if only.is_some() {
-                    // A caller waits. Whoever holds the participation, the sweeper comes again.
+                    // A caller waits. If another transaction holds the participation, the sweeper will
+                    // extend it.
                     sqlx::query!("select set_config('lock_timeout', '250ms', true)")
                         .fetch_one(&mut *connection)
                         .await?;
@@ -124,7 +125,7 @@ async fn step(connection: &mut PgConnection, locked: &Locked, limit: i64) -> Res
     })
 }
 
-/// The client's participations. A client has few.
+/// The client's participations, which are few.
 async fn of_client(
     connection: &mut PgConnection,
     locked: &Locked,
@@ -144,8 +145,8 @@ async fn of_client(
     .await?)
 }
 
-/// The next live participations by their deadline. Those that the extension cannot cover are among
-/// them, so that a step takes the same time however few it covers.
+/// The next live participations by their deadline, including those that the extension cannot cover. So a step
+/// takes the same time however few it covers.
 async fn page(connection: &mut PgConnection, locked: &Locked, limit: i64) -> Result<Vec<Met>> {
     let after = locked.after_deadline.unwrap_or(Instant::UNIX_EPOCH);
     let after_user = locked.after_user_id.unwrap_or_default();
@@ -199,8 +200,8 @@ async fn page(connection: &mut PgConnection, locked: &Locked, limit: i64) -> Res
     Ok(met)
 }
 
-/// Locks the candidates that have not had it, in key order as everything does, and extends those that
-/// still are covered.
+/// Locks the candidates that have not had the extension, in key order like every transaction, and extends
+/// those that are still covered.
 async fn extend(connection: &mut PgConnection, locked: &Locked, met: &[Met]) -> Result<u64> {
     let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = met
         .iter()
@@ -235,8 +236,8 @@ async fn extend(connection: &mut PgConnection, locked: &Locked, met: &[Met]) -> 
     Ok(done.of_pass)
 }
 
-/// Adds those that were extended elsewhere, before the sweeper came to them: each has committed,
-/// because the pass waited for its row lock.
+/// Adds those that other transactions extended before the sweeper met them. Each has committed, because the
+/// pass waited for its row lock.
 async fn finish(connection: &mut PgConnection, extension_id: Uuid, extended: i64) -> Result<()> {
     sqlx::query!(
         "with counted as (

@@ -1,16 +1,15 @@
-//! An extension that is only tried: the checks and the count of one, without the gate, so that nothing
-//! waits for it.
+//! An extension that is only tried: the checks and the count, without the gate, so that nothing waits for it.
 
 use uuid::Uuid;
 
 use super::{Extended, Inserted, check, count_covered, of_key, plan_for_counting};
 use crate::domain::extension::ExtensionState;
 use crate::store::{Result, Store};
-use crate::wire::extension::{ExtensionView, LengthAsked, NewExtension};
+use crate::wire::extension::{ExtensionView, RequestedLength, NewExtension};
 
 impl Store {
-    /// What [`Store::extend`] would return, by the same checks; nothing is changed. The id of a new one
-    /// is never used.
+    /// What [`Store::extend`] would return, by the same checks; nothing is changed. The id of a new extension is
+    /// never used.
     pub async fn try_extend(&self, new: &NewExtension, key: &str) -> Result<Extended> {
         self.require_finished_upgrade().await?;
         let mut connection = self.acquire().await?;
@@ -40,7 +39,7 @@ impl Store {
             })
             .await;
         let matched = counted.unwrap_or_else(|error| {
-            tracing::warn!(%error, "an extension that is tried was not counted");
+            tracing::warn!(%error, "the participations of a tried extension were not counted");
             0
         });
         Ok(Extended::Accepted(Box::new(ExtensionView {
@@ -53,12 +52,12 @@ impl Store {
             user_id: scope.user_id,
             of,
             by: match new.length {
-                LengthAsked::By(period) => Some(period),
-                LengthAsked::Outage(_) => None,
+                RequestedLength::By(period) => Some(period),
+                RequestedLength::Outage(_) => None,
             },
             outage_id: match new.length {
-                LengthAsked::By(_) => None,
-                LengthAsked::Outage(outage_id) => Some(outage_id),
+                RequestedLength::By(_) => None,
+                RequestedLength::Outage(outage_id) => Some(outage_id),
             },
             reason: new.reason.clone(),
             matched,

@@ -1,5 +1,5 @@
-//! An import that is only tried: every line is judged as an import would judge it, and nothing is
-//! locked, written or used up.
+//! An import that is only tried: every line is judged as an import would judge it, but nothing is locked or
+//! written.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,13 +13,13 @@ use crate::postgres::Settings;
 use crate::store::{Result, Store};
 use crate::wire::pre_offer::PreOfferLine;
 
-/// An import that is tried: a session that remembers, in a temporary table of its own, what the lines
-/// before would have left behind, so that memory does not grow with the file.
+/// A tried import: a session with a temporary table of what the earlier lines would have stored, so that memory
+/// does not grow with the file.
 #[derive(Debug)]
 pub struct TriedImport(PgConnection);
 
 impl Store {
-    /// Begins to try an import.
+    /// Begins a tried import.
     pub async fn try_import(&self) -> Result<TriedImport> {
         let mut connection = self.connect(&Settings::new("import --dry-run")).await?;
         sqlx::raw_sql(
@@ -35,7 +35,7 @@ impl Store {
 }
 
 impl TriedImport {
-    /// What [`Store::import_pre_offers`] would return for these lines after those before.
+    /// What [`Store::import_pre_offers`] would return for these lines, after the earlier ones.
     pub async fn import(
         &mut self,
         lines: &[NumberedLine],
@@ -58,7 +58,7 @@ impl TriedImport {
             .values()
             .map(|change| change.promotion_id)
             .collect();
-        // Not a checked query: the table is this session's own.
+        // Not checked at compile time: the table exists only in this session.
         sqlx::query(
             "insert into pre_offer_tried select * from unnest($1::text[], $2::jsonb[], $3::bigint[])
              on conflict (external_id) do update set line = excluded.line, promotion_id = excluded.promotion_id",
@@ -89,7 +89,7 @@ async fn products(connection: &mut PgConnection, lines: &[NumberedLine]) -> Resu
     Ok(found.into_iter().collect())
 }
 
-/// What lines before these would have left behind, of the pre-offers that these name.
+/// What earlier lines would have stored of the pre-offers that these lines name.
 async fn tried(
     connection: &mut PgConnection,
     lines: &[NumberedLine],
@@ -109,7 +109,7 @@ async fn tried(
             line: line.0,
             promotion_id,
         };
-        // It has no id, and is never written.
+        // The id is never used or written.
         (external_id, (Uuid::nil(), stored))
     });
     Ok(rows.collect())

@@ -1,4 +1,4 @@
-//! The values of a line, whatever it was written in, read as what their fields should be.
+//! The values of a line, from JSON or CSV, read as the types of their fields.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -13,10 +13,10 @@ const MAX_SEGMENT_CHARS: usize = 64;
 const MAX_PROMOTION_KEY_CHARS: usize = 200;
 const MAX_RATE_CHARS: usize = 64;
 
-/// One value, before it is read as what its field should be.
+/// One value of a line.
 #[derive(Clone, Copy)]
 pub(super) enum Cell<'a> {
-    /// Of CSV.
+    /// A cell of CSV.
     Text(&'a str),
     /// The source text of a JSON value.
     Json(&'a str),
@@ -25,7 +25,7 @@ pub(super) enum Cell<'a> {
 #[derive(Default)]
 pub(super) struct Cells<'a>(pub(super) [Option<Cell<'a>>; FIELDS.len()]);
 
-/// Reads cells as what they should be, and keeps what is wrong with them.
+/// Reads cells one after another, and collects the errors.
 pub(super) struct Reader<'c, 'a> {
     cells: &'c Cells<'a>,
     next: usize,
@@ -51,7 +51,7 @@ impl<'c, 'a> Reader<'c, 'a> {
         let repayment_rate = reader.required(decimal);
         let country_code = reader.required(parsed::<CountryCode>);
         let valid_until = reader.required(instant);
-        // A key that is empty names no promotion, like one that is not there.
+        // An empty key names no promotion, like an absent one.
         let promotion_key = reader.optional(|cell| match cell {
             Cell::Json("\"\"") => Ok(None),
             cell => printable(cell, MAX_PROMOTION_KEY_CHARS).map(Some),
@@ -116,12 +116,12 @@ impl<'c, 'a> Reader<'c, 'a> {
 }
 
 impl<'a> Cell<'a> {
-    /// A text: of JSON, a string.
+    /// A text: a cell of CSV or a JSON string.
     fn text(self) -> Result<Cow<'a, str>, Refusal> {
         match self {
             Cell::Text(text) => Ok(Cow::Borrowed(text)),
             Cell::Json(raw) if raw.starts_with('"') => {
-                // Without an escape what is between the quotes is the text.
+                // Without an escape, the text is what stands between the quotes.
                 if raw.contains('\\') {
                     serde_json::from_str(raw)
                         .map(Cow::Owned)
@@ -134,7 +134,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The digits of a number: of JSON, a number or a string.
+    /// The digits of a number: a cell of CSV, or a JSON number or string.
     fn digits(self) -> Result<Cow<'a, str>, Refusal> {
         match self {
             Cell::Json(raw) if raw.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
@@ -147,7 +147,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// What it is, as an error shows it.
+    /// The value as an error shows it.
     fn shown(self) -> String {
         match self {
             Cell::Text(text) => format!("{text:?}"),
@@ -185,14 +185,14 @@ fn integer(cell: Cell<'_>) -> Result<i64, Refusal> {
     Ok(number)
 }
 
-/// A decimal number of at least 0, kept as it is written, but for the sign of `-0`.
+/// A decimal number of at least 0, kept as it is written except for the sign of `-0`.
 fn decimal(cell: Cell<'_>) -> Result<String, Refusal> {
     let digits = cell.digits()?;
     let text = match digits.strip_prefix('-') {
         Some(positive) if is_zero(positive) => Cow::Borrowed(positive),
         _ => Cow::Borrowed(&*digits),
     };
-    // JSON's grammar of a number, but for the sign.
+    // JSON's grammar of a number, without the sign.
     let (number, exponent) = text.split_once(['e', 'E']).unwrap_or((&text, "0"));
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     let exponent = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
@@ -207,7 +207,7 @@ fn decimal(cell: Cell<'_>) -> Result<String, Refusal> {
     }
 }
 
-/// Whether no digit before the exponent is other than 0.
+/// Whether every digit before the exponent is 0.
 fn is_zero(number: &str) -> bool {
     let mantissa = number.split(['e', 'E']).next().unwrap_or_default();
     mantissa.bytes().all(|byte| matches!(byte, b'0' | b'.'))
@@ -217,9 +217,9 @@ fn parsed<T: std::str::FromStr<Err: Display>>(cell: Cell<'_>) -> Result<T, Refus
     cell.text()?.parse().map_err(invalid)
 }
 
-/// RFC 3339, or as databases write instants: BigQuery's `2026-11-22 18:04:05.123456 UTC`, the
-/// `2026-11-22 18:04:05+00` of PostgreSQL, the `2026-11-22 18:04:05 +0000` of others. A space before
-/// the time is RFC 3339 too.
+/// An instant in RFC 3339, or as databases write it: BigQuery's `2026-11-22 18:04:05.123456 UTC`,
+/// PostgreSQL's `2026-11-22 18:04:05+00`, others' `2026-11-22 18:04:05 +0000`. RFC 3339 also allows a space
+/// before the time.
 fn instant(cell: Cell<'_>) -> Result<Instant, Refusal> {
     /// The length of `2026-11-22 18:04:05`.
     const SECONDS: usize = 19;

@@ -1,26 +1,26 @@
-//! CSV (RFC 4180). Not read with the crate `csv-core`: that takes every text for a CSV, so that a
-//! quote that is never closed would swallow the rows after it without an error.
+//! CSV (RFC 4180). The crate `csv-core` is not used, because it accepts every text: a quote that is never
+//! closed would swallow the rows after it without an error.
 
 use super::cells::{Cell, Cells, Reader};
 use super::{BadLine, FIELDS, PreOfferLine, REQUIRED};
 use crate::domain::fields::shown;
 
-/// Where a CSV's cells belong.
+/// Which column holds which field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CsvColumns {
-    /// For each column its index in [`FIELDS`], where it is one of ours.
+    /// For each column its index in [`FIELDS`]; `None` for a column that is not used.
     fields: Vec<Option<usize>>,
-    /// What each column is called.
+    /// The name of each column.
     names: Vec<String>,
 }
 
-/// A name without the quotes that a cell of another separator keeps.
+/// A column's name without the quotes that it keeps if the file has another separator.
 fn unquoted(name: &str) -> &str {
     name.trim().trim_matches('"')
 }
 
 impl CsvColumns {
-    /// Reads the header; the error says what is wrong with it.
+    /// Reads the header.
     pub fn from_header<'a>(names: impl Iterator<Item = &'a str>) -> Result<Self, String> {
         let names: Vec<String> = names.map(|name| name.trim().to_owned()).collect();
         let fields: Vec<Option<usize>> = names
@@ -54,13 +54,13 @@ impl CsvColumns {
         Err(reason)
     }
 
-    /// The first column whose name is a value, as it is where rows have run into the header.
+    /// The first column whose name is a number: a sign that rows were joined to the header.
     pub fn value_as_name(&self) -> Option<&str> {
         let is_number = |name: &&String| name.starts_with(|first: char| first.is_ascii_digit());
         self.names.iter().find(is_number).map(String::as_str)
     }
 
-    /// Reads the cells of a record; an empty one is null.
+    /// Reads the cells of a record. An empty cell is null.
     pub fn read(&self, record: &CsvRecord) -> Result<PreOfferLine, BadLine> {
         let mut cells = Cells::default();
         let mut count = 0;
@@ -82,25 +82,25 @@ impl CsvColumns {
     }
 }
 
-/// Splits lines into the cells of a CSV record (RFC 4180), which in quotes may go over several
-/// lines.
+/// Splits lines into the cells of a CSV record (RFC 4180). A record may have several lines, because a quoted
+/// cell may contain line breaks.
 #[derive(Debug, Default)]
 pub struct CsvRecord {
     text: String,
-    /// Where each cell ends in `text`; the last one not before the record is complete.
+    /// Where each cell ends in `text`; the last end is known only when the record is complete.
     ends: Vec<usize>,
     in_quotes: bool,
 }
 
 impl CsvRecord {
-    /// Forgets everything for the next record.
+    /// Resets it for the next record.
     pub fn clear(&mut self) {
         self.text.clear();
         self.ends.clear();
         self.in_quotes = false;
     }
 
-    /// Takes the next line. `Ok(false)`: a quote is open, the record goes on in the line after.
+    /// Takes the next line. `Ok(false)` means that a quote is open and the record continues on the next line.
     pub fn push_line(&mut self, line: &str) -> Result<bool, BadLine> {
         let mut rest = line;
         if self.in_quotes {
@@ -142,8 +142,8 @@ impl CsvRecord {
         }
     }
 
-    /// Takes cells without quotes: all that are left (`None`), or all before one that is quoted,
-    /// what comes after its opening quote.
+    /// Takes unquoted cells: all that are left, then it returns `None`; or all before a quoted one, then it
+    /// returns what follows the opening quote.
     fn begin_cell<'a>(&mut self, mut rest: &'a str) -> Option<&'a str> {
         loop {
             if let Some(quoted) = rest.strip_prefix('"') {

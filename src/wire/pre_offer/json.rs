@@ -8,14 +8,14 @@ use serde_json::value::RawValue;
 use super::cells::{Cell, Cells, Reader};
 use super::{BadLine, FIELDS, PreOfferLine};
 
-/// Whether a text begins with one JSON value that another object follows.
+/// Whether a text begins with one JSON value, and another object follows it.
 pub(super) fn is_followed_by_another(text: &str) -> bool {
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
     let is_one = matches!(values.next(), Some(Ok(_)));
     is_one && text[values.byte_offset()..].trim_start().starts_with('{')
 }
 
-/// The cells of a JSON object, and one that was there twice.
+/// The cells of a JSON object, and a field that occurred twice.
 pub(super) struct JsonCells<'a> {
     cells: Cells<'a>,
     repeated: Option<&'static str>,

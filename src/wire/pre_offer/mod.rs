@@ -1,4 +1,4 @@
-//! A line of a pre-offer import (contract 7), as BigQuery exports it in JSON or CSV.
+//! A line of a pre-offer import (contract 7), as BigQuery exports it, in JSON or CSV.
 
 mod cells;
 mod csv;
@@ -15,15 +15,15 @@ pub use csv::{CsvColumns, CsvRecord};
 use json::JsonCells;
 pub use report::{ImportCounts, ImportReport, MAX_REJECTIONS, Rejection, UNKNOWN_PROMOTION_KEY};
 
-/// What to do about a text whose line ends are gone.
+/// A hint for a text whose line ends are missing.
 pub(crate) const LOST_LINE_ENDS: &str =
     "; the line ends are missing: curl's -d removes them, use --data-binary @FILE";
 
-/// A pre-approved loan as scoring wrote it, every field checked but for whether the product and the
+/// A pre-approved loan as scoring wrote it. Every field is checked, but not whether the product and the
 /// promotion exist.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PreOfferLine {
-    /// Scoring's own name of it, by which a line is recognised when it comes again.
+    /// Scoring's own id of it; a repeated line is recognised by it.
     pub external_id: String,
     /// The client.
     pub user_id: UserId,
@@ -39,23 +39,23 @@ pub struct PreOfferLine {
     pub repayment_rate: String,
     /// The client's country.
     pub country_code: CountryCode,
-    /// It is valid before this; may be in the past.
+    /// The end of its validity, exclusive; may be in the past.
     pub valid_until: Instant,
     /// The promotion it is meant for.
     pub promotion_key: Option<String>,
 }
 
-/// What is wrong with a line: the first bad field, and in words all of them.
+/// What is wrong with a line: the first invalid field, and a description of all errors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadLine {
     /// The field; `None` for the line as a whole.
     pub field: Option<String>,
-    /// What it should have been, and what it was.
+    /// What was expected, and what it was.
     pub reason: String,
 }
 
 impl BadLine {
-    /// Something about the line as a whole.
+    /// An error of the line as a whole.
     pub fn whole(reason: impl Into<String>) -> Self {
         Self {
             field: None,
@@ -63,7 +63,7 @@ impl BadLine {
         }
     }
 
-    /// Something about one field.
+    /// An error of one field.
     pub fn of(field: &str, reason: impl Into<String>) -> Self {
         Self {
             field: Some(field.to_owned()),
@@ -71,7 +71,7 @@ impl BadLine {
         }
     }
 
-    /// As the report lists it.
+    /// The entry in the report.
     pub fn at(self, line: u64) -> Rejection {
         Rejection {
             line,
@@ -109,7 +109,7 @@ impl From<Vec<FieldError>> for BadLine {
     }
 }
 
-/// The columns, in the contract's order; [`REQUIRED`] of them must be there.
+/// The columns, in the contract's order. The [`REQUIRED`] ones must be present.
 const FIELDS: [&str; 10] = [
     "external_id",
     "user_id",
@@ -125,7 +125,7 @@ const FIELDS: [&str; 10] = [
 const PROMOTION_KEY: &str = "promotion_key";
 const REQUIRED: usize = 9;
 
-/// Reads a line of NDJSON; `None` where it is blank.
+/// Reads a line of NDJSON; `None` if it is blank.
 pub fn from_json(line: &[u8]) -> Option<Result<PreOfferLine, BadLine>> {
     let text = match text_of(line) {
         Ok(text) => text,
@@ -148,7 +148,7 @@ pub fn from_json(line: &[u8]) -> Option<Result<PreOfferLine, BadLine>> {
     })
 }
 
-/// A line as text: everything after this can be shown and stored.
+/// A line as text. Every part of it can then be shown and stored.
 pub fn text_of(line: &[u8]) -> Result<&str, BadLine> {
     let text = std::str::from_utf8(line)
         .map_err(|error| BadLine::whole(format!("must be UTF-8: {error}")))?;

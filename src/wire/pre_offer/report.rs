@@ -1,4 +1,4 @@
-//! What an import came to, as JSON and as a table for a terminal.
+//! The result of an import, as JSON and as a table for a terminal.
 
 use std::fmt::Write as _;
 
@@ -11,56 +11,56 @@ pub const MAX_REJECTIONS: usize = 1_000;
 /// `promotion_key` names none.
 pub const UNKNOWN_PROMOTION_KEY: &str = "UNKNOWN_PROMOTION_KEY";
 
-/// How many lines went which way.
+/// How many lines had which result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct ImportCounts {
-    /// All lines, but for a header and empty ones.
+    /// All lines, except a header and empty ones.
     pub read: u64,
-    /// New ones.
+    /// New pre-offers.
     pub imported: u64,
-    /// Known ones that say something else now, or whose promotion has come to be.
+    /// Known pre-offers that changed, or whose promotion was created since.
     pub updated: u64,
-    /// Known ones that say the same.
+    /// Known pre-offers without a change.
     pub unchanged: u64,
-    /// Of the three above, those that have no promotion.
+    /// Those of the three above that have no promotion.
     pub without_promotion: u64,
-    /// Bad ones, which changed nothing.
+    /// Invalid lines, which changed nothing.
     pub rejected: u64,
 }
 
-/// What an import came to.
+/// The result of an import.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct ImportReport {
-    /// How many lines went which way.
+    /// How many lines had which result.
     #[serde(flatten)]
     pub counts: ImportCounts,
     /// The first 1,000 lines that were rejected or name an unknown promotion.
     pub rejections: Vec<Rejection>,
-    /// `true` where the import was only tried and nothing was changed; left out otherwise.
+    /// `true` if the import was only tried and nothing was changed; otherwise left out.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false, example = true)]
     pub dry_run: bool,
 }
 
-/// A line and what is wrong with it.
+/// An entry of the report: a line, and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Rejection {
-    /// Counted from 1, a CSV's header included; where a record has several lines, its first.
+    /// Counted from 1, including a CSV's header. For a record with several lines, its first.
     #[schema(example = 17)]
     pub line: u64,
     /// The field; `null` for the line as a whole.
     #[schema(required, example = "amount_cents")]
     pub field: Option<String>,
-    /// What it should have been and what it was, or `UNKNOWN_PROMOTION_KEY`.
+    /// What was expected and what it was, or `UNKNOWN_PROMOTION_KEY`.
     #[schema(example = "must be at least 1, got 0")]
     pub reason: String,
-    /// Whether the line was imported all the same: `true` for `UNKNOWN_PROMOTION_KEY` only, where the
-    /// pre-offer was kept without a promotion.
+    /// Whether the line was imported nevertheless: `true` only for `UNKNOWN_PROMOTION_KEY`, whose pre-offer
+    /// was stored without a promotion.
     pub imported: bool,
 }
 
 impl ImportReport {
-    /// The report for a person: a line for each count, then the lines that were listed.
+    /// The report for a terminal: a line for each count, then the entries.
     pub fn table(&self) -> String {
         let counts = &self.counts;
         let mut table = String::new();

@@ -78,7 +78,7 @@ fn reads_bigquerys_shapes_in_either_format() {
         assert_eq!(line.repayment_rate, text);
         assert_eq!(read_csv(&with("repayment_rate", rate)).as_ref(), Ok(&line));
     }
-    // As written, where a parsed number would have lost the zero.
+    // Kept as written: a parsed number would have lost the zero.
     let exact = full().to_string().replace("\"15\"", "15.50");
     let line = from_json(exact.as_bytes())
         .expect("not blank")
