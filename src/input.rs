@@ -30,7 +30,7 @@ const UTF_16_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 pub type Input<'a> = Box<dyn AsyncBufRead + Send + Unpin + 'a>;
 
 /// A file that is being read.
-pub struct Opened {
+pub struct OpenedInput {
     /// Its text.
     pub text: Input<'static>,
     /// Its stored size in bytes; `None` if unknown (a pipe).
@@ -40,7 +40,7 @@ pub struct Opened {
 }
 
 /// Opens a file, or standard input for `-`. A gzip file is decompressed.
-pub async fn open(path: &Path) -> io::Result<Opened> {
+pub async fn open(path: &Path) -> io::Result<OpenedInput> {
     if path == Path::new("-") {
         return opened(tokio::io::stdin(), None).await;
     }
@@ -52,16 +52,16 @@ pub async fn open(path: &Path) -> io::Result<Opened> {
     opened(file, metadata.is_file().then_some(metadata.len())).await
 }
 
-async fn opened<R>(reader: R, bytes_total: Option<u64>) -> io::Result<Opened>
+async fn opened<R>(reader: R, bytes_total: Option<u64>) -> io::Result<OpenedInput>
 where
     R: AsyncRead + Send + Unpin + 'static,
 {
     let bytes_read = Arc::new(AtomicU64::new(0));
-    let counted = Counted {
+    let counted = CountingReader {
         reader,
         bytes_read: Arc::clone(&bytes_read),
     };
-    Ok(Opened {
+    Ok(OpenedInput {
         text: gunzipped(counted).await?,
         bytes_total,
         bytes_read,
@@ -168,12 +168,12 @@ fn torn(error: io::Error) -> io::Error {
     }
 }
 
-struct Counted<R> {
+struct CountingReader<R> {
     reader: R,
     bytes_read: Arc<AtomicU64>,
 }
 
-impl<R: AsyncRead + Unpin> AsyncRead for Counted<R> {
+impl<R: AsyncRead + Unpin> AsyncRead for CountingReader<R> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

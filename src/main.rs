@@ -19,9 +19,9 @@ use ride_promo::cli::{
     RepublishArgs, RideFormat, ServeArgs, Speed, TokenArgs, VerifyArgs, VerifyFormat,
 };
 use ride_promo::clock::Clock;
-use ride_promo::config::{Config, ConfigError, Needs, Problem};
+use ride_promo::config::{Config, ConfigError, ConfigProblem, Needs};
 use ride_promo::import::ImportError;
-use ride_promo::input::{self, Opened};
+use ride_promo::input::{self, OpenedInput};
 use ride_promo::kafka::Cluster;
 use ride_promo::positions::{self, Decision};
 use ride_promo::progress::Progress;
@@ -42,7 +42,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// The timeout of blocking calls at the end of the process.
-const BLOCKED_PATIENCE: Duration = Duration::from_millis(500);
+const BLOCKED_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How many malformed rows of a back-test are shown with their fault; all are counted.
 const MAX_FAULTS_SHOWN: usize = 20;
@@ -102,7 +102,7 @@ fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
         .build()
         .context("starting the async runtime")?;
     let result = runtime.block_on(future);
-    runtime.shutdown_timeout(BLOCKED_PATIENCE);
+    runtime.shutdown_timeout(BLOCKED_TIMEOUT);
     result
 }
 
@@ -414,7 +414,7 @@ async fn back_test_on_file(
     report
 }
 
-async fn open(file: &Path) -> anyhow::Result<Opened> {
+async fn open(file: &Path) -> anyhow::Result<OpenedInput> {
     input::open(file)
         .await
         .with_context(|| format!("opening {}", file.display()))
@@ -507,7 +507,7 @@ fn erase(cli: &Cli, args: &EraseArgs) -> anyhow::Result<ExitCode> {
     let config = configured(cli, Needs::DATABASE_AND_KAFKA)?;
     let Some(secret) = &config.erase.secret else {
         return Err(anyhow::Error::new(ConfigError {
-            problems: vec![Problem {
+            problems: vec![ConfigProblem {
                 key: "erase.secret".to_owned(),
                 message: "is missing; set RIDE_PROMO__ERASE__SECRET or …_FILE".to_owned(),
             }],
@@ -596,7 +596,7 @@ fn reconcile(cli: &Cli, args: &ReconcileArgs) -> anyhow::Result<ExitCode> {
 
 fn verify(cli: &Cli, args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let config = configured(cli, Needs::DATABASE_AND_KAFKA)?;
-    let scope = store::recount::Scope {
+    let scope = store::recount::RecountScope {
         user_id: args.user,
         since: args.since,
     };
@@ -687,7 +687,7 @@ fn issue_token(cli: &Cli, args: &TokenArgs) -> anyhow::Result<ExitCode> {
                 // Wrong for this command, right for the service.
                 error @ (TokenError::NotSymmetric(_) | TokenError::NoSecret) => {
                     anyhow::Error::new(ConfigError {
-                        problems: vec![Problem {
+                        problems: vec![ConfigProblem {
                             key: format!("{section}.algorithm"),
                             message: error.to_string(),
                         }],

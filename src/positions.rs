@@ -18,10 +18,10 @@ use crate::store::identity::Standing;
 use crate::store::positions::Position;
 
 /// How long to wait for a consumer that is leaving its group.
-const LEAVING_PATIENCE: Duration = Duration::from_secs(2);
+const LEAVING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long to wait for a group that is rebalancing, because its owners are unknown meanwhile.
-const CHANGING_PATIENCE: Duration = Duration::from_secs(15);
+const CHANGING_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How often the group is checked while waiting.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -182,7 +182,7 @@ async fn refuse_owned(
                 if owned.is_empty() {
                     return Ok(());
                 }
-                if began.elapsed() >= LEAVING_PATIENCE {
+                if began.elapsed() >= LEAVING_TIMEOUT {
                     bail!(
                         "partitions {} are owned by live members of the consumer group {}: stop every process that runs the role ingest first \
                          (one that was killed counts as live until its session times out, after 10 s by default)",
@@ -191,7 +191,7 @@ async fn refuse_owned(
                     );
                 }
             }
-            Err(error) if error.is_transient() && began.elapsed() < CHANGING_PATIENCE => {}
+            Err(error) if error.is_transient() && began.elapsed() < CHANGING_TIMEOUT => {}
             Err(error) => return Err(error).context("asking who owns the partitions"),
         }
         tokio::time::sleep(LOOK_INTERVAL).await;

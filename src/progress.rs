@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant as Monotonic};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::input::Opened;
+use crate::input::OpenedInput;
 
 /// How often a plain line is written.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
@@ -23,15 +23,15 @@ pub struct Progress {
     unit: &'static str,
     bytes_total: Option<u64>,
     bytes_read: Arc<AtomicU64>,
-    began: Instant,
-    shown: Instant,
+    began: Monotonic,
+    shown: Monotonic,
     bar: Option<ProgressBar>,
     is_silent: bool,
 }
 
 impl Progress {
     /// For work through this file, counted in `unit` ("lines", "rides").
-    pub fn through(file: &Opened, unit: &'static str) -> Self {
+    pub fn through(file: &OpenedInput, unit: &'static str) -> Self {
         Self::new(unit, file.bytes_total, Arc::clone(&file.bytes_read))
     }
 
@@ -49,7 +49,7 @@ impl Progress {
     }
 
     fn new(unit: &'static str, bytes_total: Option<u64>, bytes_read: Arc<AtomicU64>) -> Self {
-        let now = Instant::now();
+        let now = Monotonic::now();
         let bar = std::io::stderr().is_terminal().then(|| {
             let (bar, template) = match bytes_total {
                 Some(total) => (
@@ -87,7 +87,7 @@ impl Progress {
         if self.is_silent || self.shown.elapsed() < every {
             return;
         }
-        self.shown = Instant::now();
+        self.shown = Monotonic::now();
         let bytes_read = self.bytes_read.load(Ordering::Relaxed);
         let elapsed = self.began.elapsed();
         match &self.bar {

@@ -228,9 +228,9 @@ impl Relay {
     }
 
     /// Begins the spans of publishing these events, and sets their `traceparent` to them.
-    fn trace(&self, events: &mut [Pending]) -> Option<traces::Batch> {
+    fn trace(&self, events: &mut [Pending]) -> Option<traces::SpanBatch> {
         let topic = &self.kafka.status_topic;
-        let mut traced = traces::Batch::begin(Operation::Send, topic, events.len(), [])?;
+        let mut traced = traces::SpanBatch::begin(Operation::Send, topic, events.len(), [])?;
         for pending in events {
             // A reminder has no cause but the clock.
             let Content::Status(event) = &pending.content else {

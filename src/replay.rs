@@ -157,7 +157,7 @@ struct Pace {
 
 /// The decision of [`Pace`] about a ride.
 #[derive(Debug, PartialEq)]
-struct Timed {
+struct TimedRide {
     completed_at: Instant,
     /// Do not publish earlier than this.
     publish_at: Option<Monotonic>,
@@ -165,10 +165,10 @@ struct Timed {
 
 impl Pace {
     /// `None` if the time would be outside of the calendar.
-    fn time(&mut self, original: Instant, now: Instant, ticks: Monotonic) -> Option<Timed> {
+    fn time(&mut self, original: Instant, now: Instant, ticks: Monotonic) -> Option<TimedRide> {
         let (first, began, began_ticks) = *self.first.get_or_insert((original, now, ticks));
         let Speed::Times(speed) = self.options.speed else {
-            return Some(Timed {
+            return Some(TimedRide {
                 completed_at: if self.options.retime { now } else { original },
                 publish_at: None,
             });
@@ -183,7 +183,7 @@ impl Pace {
         };
         // A ride that ends before the first one is late, and is published at once.
         let wait = Duration::from_millis(u64::try_from(after_ms).unwrap_or(0));
-        Some(Timed {
+        Some(TimedRide {
             completed_at,
             publish_at: Some(began_ticks.checked_add(wait)?),
         })

@@ -19,6 +19,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use chrono::TimeDelta;
 use tokio::sync::watch;
+use tokio::time::Instant as Monotonic;
 use tokio_util::sync::CancellationToken;
 
 use crate::causes;
@@ -138,32 +139,32 @@ impl Barrier {
 /// How far deadlines were scanned. A scan begins where the last one ended, so it does not pass again
 /// over rows that are held back, or that expired and are not vacuumed yet.
 #[derive(Debug, Default)]
-struct Looked {
+struct ScanProgress {
     upto: Option<Instant>,
-    all_due: Option<tokio::time::Instant>,
+    all_due: Option<Monotonic>,
 }
 
 /// One scan, until it is complete.
 #[derive(Clone, Copy, Debug)]
-struct Look {
+struct Scan {
     window: Window,
-    began: tokio::time::Instant,
+    began: Monotonic,
 }
 
-impl Looked {
-    fn begin(&self, upto: Instant, began: tokio::time::Instant) -> Look {
+impl ScanProgress {
+    fn begin(&self, upto: Instant, began: Monotonic) -> Scan {
         let is_due = self.all_due.is_none_or(|due| began >= due);
         let after = match self.upto {
             Some(looked) if !is_due => looked.min(upto) - OVERLAP,
             _ => Instant::UNIX_EPOCH,
         };
-        Look {
+        Scan {
             window: Window { after, upto },
             began,
         }
     }
 
-    fn end(&mut self, look: Look, now: tokio::time::Instant) {
+    fn end(&mut self, look: Scan, now: Monotonic) {
         self.upto = Some(look.window.upto);
         if look.window.after == Instant::UNIX_EPOCH {
             let pause = (now - look.began) * LOOK_AT_ALL_SHARE;
@@ -210,8 +211,8 @@ impl Sweep {
     /// needs Postgres, not Kafka.
     pub async fn expire_rewards(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
         let mut tick = self.tick();
-        let mut looked = Looked::default();
-        let mut partitions_due = tokio::time::Instant::now();
+        let mut looked = ScanProgress::default();
+        let mut partitions_due = Monotonic::now();
         let mut partitions_pause = PARTITIONS_RETRY.0;
         loop {
             tokio::select! {
@@ -220,7 +221,7 @@ impl Sweep {
             }
             let expired = self.expire_overdue_rewards(&mut looked, &stop).await;
             *self.failing_of(&self.rewards_failing) = told(expired).err();
-            let now = tokio::time::Instant::now();
+            let now = Monotonic::now();
             if now >= partitions_due {
                 partitions_due = now
                     + match self.see_to_partitions().await {
@@ -244,17 +245,17 @@ impl Sweep {
 
     async fn expire_overdue_rewards(
         &self,
-        looked: &mut Looked,
+        looked: &mut ScanProgress,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
         let now = in_time(async { Ok(self.store.now().await?) }).await?;
-        let look = looked.begin(now, tokio::time::Instant::now());
+        let look = looked.begin(now, Monotonic::now());
         let batch = |limit| self.store.expire_rewards(look.window, limit);
         if self
             .expire_all(ExpiredReason::RewardNotClaimed, stop, batch)
             .await?
         {
-            looked.end(look, tokio::time::Instant::now());
+            looked.end(look, Monotonic::now());
         }
         Ok(())
     }
@@ -270,11 +271,11 @@ impl Sweep {
     /// topics must exist.
     pub async fn expire_challenges(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
         let mut barrier = None;
-        let mut looked = Looked::default();
+        let mut looked = ScanProgress::default();
         let mut proven = None;
         let mut began = None;
         let mut tick = self.tick();
-        let mut count_due = tokio::time::Instant::now();
+        let mut count_due = Monotonic::now();
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
@@ -288,7 +289,7 @@ impl Sweep {
             let beside = failing(&self.rewards_failing).and(failing(&self.reminders_failing));
             let state = beside.and(challenges);
             self.readiness.set(Role::Sweep, state);
-            let now = tokio::time::Instant::now();
+            let now = Monotonic::now();
             if now >= count_due {
                 let count = self.count(proven, &mut began);
                 if let Err(error) = in_time(count).await {
@@ -319,7 +320,7 @@ impl Sweep {
     async fn round(
         &self,
         barrier: &mut Option<Barrier>,
-        looked: &mut Looked,
+        looked: &mut ScanProgress,
         proven: &mut Option<Instant>,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
@@ -327,11 +328,11 @@ impl Sweep {
             return Ok(());
         };
         *proven = Some(passed);
-        let look = looked.begin(passed - self.lateness(), tokio::time::Instant::now());
+        let look = looked.begin(passed - self.lateness(), Monotonic::now());
         let batch = |limit| self.store.expire_challenges(look.window, limit);
         let reason = ExpiredReason::ChallengeNotCompleted;
         if self.expire_all(reason, stop, batch).await? {
-            looked.end(look, tokio::time::Instant::now());
+            looked.end(look, Monotonic::now());
             *barrier = None;
         }
         Ok(())
@@ -491,16 +492,22 @@ mod tests {
     fn a_barrier_that_lacks_a_partition_or_is_of_another_topic_is_void() {
         let barrier = Barrier::new(Clock::System.now(), topic("a", &[7, 9]));
         assert!(!barrier.is_void(&topic("a", &[8, 9])));
-        assert!(barrier.is_void(&topic("a", &[7, 9, 0])), "a partition was added");
-        assert!(barrier.is_void(&topic("b", &[7, 9])), "the topic was created again");
+        assert!(
+            barrier.is_void(&topic("a", &[7, 9, 0])),
+            "a partition was added"
+        );
+        assert!(
+            barrier.is_void(&topic("b", &[7, 9])),
+            "the topic was created again"
+        );
     }
 
     #[test]
     fn a_look_begins_where_the_last_ended_and_now_and_then_at_everything() {
         let at = |seconds: i64| Instant::UNIX_EPOCH + TimeDelta::seconds(seconds);
-        let began = tokio::time::Instant::now();
+        let began = Monotonic::now();
         let after = |seconds: u64| began + Duration::from_secs(seconds);
-        let mut looked = Looked::default();
+        let mut looked = ScanProgress::default();
         let first = looked.begin(at(10_000), began);
         assert_eq!(first.window.after, Instant::UNIX_EPOCH);
         // A scan that was not complete is repeated.

@@ -9,7 +9,7 @@ use crate::harness::{Service, World};
 use crate::processes::{Cpu, Processes, peak_memory};
 
 /// The longest a backlog may take.
-const PATIENCE: Duration = Duration::from_secs(600);
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// What a run took.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +55,7 @@ pub async fn run(
     let waiting = Instant::now();
     while position(&mut connection).await?.is_none() {
         ensure!(
-            waiting.elapsed() < PATIENCE && service.is_running(),
+            waiting.elapsed() < TIMEOUT && service.is_running(),
             "not ready:\n{}",
             service.log()
         );
@@ -65,7 +65,7 @@ pub async fn run(
     let expected = rides.cast_signed();
     while position(&mut connection).await? != Some(expected) {
         ensure!(
-            started.elapsed() < PATIENCE && service.is_running(),
+            started.elapsed() < TIMEOUT && service.is_running(),
             "not done:\n{}",
             service.log()
         );
@@ -81,7 +81,7 @@ pub async fn run(
         > 0
     {
         ensure!(
-            started.elapsed() < PATIENCE && service.is_running(),
+            started.elapsed() < TIMEOUT && service.is_running(),
             "not published:\n{}",
             service.log()
         );

@@ -22,7 +22,7 @@ use crate::processes::{Cpu, Processes, peak_memory};
 const WAIT_SECONDS: u32 = 30;
 
 /// How long the last ride may take to be seen.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The load.
 #[derive(Clone, Copy, Debug)]
@@ -132,7 +132,7 @@ pub async fn measure(
     sender.await??;
     let mut seen = Vec::with_capacity(watchers);
     for watcher in watching {
-        let times = tokio::time::timeout(PATIENCE, watcher)
+        let times = tokio::time::timeout(TIMEOUT, watcher)
             .await
             .with_context(|| format!("not every ride was seen:\n{}", service.log()))???;
         seen.push(times);

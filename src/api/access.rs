@@ -2,7 +2,7 @@
 //! outcome. It never has a body, a query or a token.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::Instant as Monotonic;
 
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -40,7 +40,7 @@ pub struct AccessLine {
     call: String,
     request_id: String,
     caller: Caller,
-    began: Instant,
+    began: Monotonic,
     written: bool,
 }
 
@@ -55,7 +55,7 @@ impl AccessLine {
             call: call.chars().take(MAX_CALL_CHARS).collect(),
             request_id: request_id.to_owned(),
             caller: Caller::default(),
-            began: Instant::now(),
+            began: Monotonic::now(),
             written: false,
         }
     }

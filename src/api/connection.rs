@@ -19,9 +19,9 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant as Monotonic, Sleep};
 
-use super::head::{Framing, Outcome, Refusal};
+use super::head::{Framing, HeadError, Outcome};
 
 /// A connection is cut after this time if the peer does not read from it, or does not acknowledge.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -52,7 +52,7 @@ const STAND_IN: &[u8] =
 #[derive(Debug)]
 pub struct Link {
     stream: TcpStream,
-    refused: OnceLock<Refusal>,
+    refused: OnceLock<HeadError>,
 }
 
 impl Link {
@@ -161,7 +161,7 @@ pub struct Patience {
 
 /// What a connection is waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Waiting {
+enum AwaitedPart {
     /// The first request, or the rest of a head.
     Head,
     /// The next request.
@@ -179,12 +179,12 @@ pub struct Gate {
     passed: usize,
     /// The length of the partial head when it was last parsed.
     parsed: usize,
-    refusal: Option<Refusal>,
+    refusal: Option<HeadError>,
     /// Nothing more passes.
     closed: bool,
     /// Whether there was a request yet.
     served: bool,
-    waiting: Option<Waiting>,
+    waiting: Option<AwaitedPart>,
     timer: Option<Pin<Box<Sleep>>>,
     stalled: Option<Pin<Box<Sleep>>>,
     lingered: usize,
@@ -234,23 +234,23 @@ impl Gate {
     }
 
     /// Ready when the peer has been silent for too long.
-    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Waiting> {
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<AwaitedPart> {
         if !self.framing.expects_head() {
             // Bodies have timeouts of their own.
             return Poll::Pending;
         }
         let waiting = if self.served && self.held.is_empty() {
-            Waiting::Request
+            AwaitedPart::Request
         } else {
-            Waiting::Head
+            AwaitedPart::Head
         };
         if self.waiting != Some(waiting) {
             self.waiting = Some(waiting);
             let timeout = match waiting {
-                Waiting::Head => self.timeouts.head,
-                Waiting::Request => self.timeouts.idle,
+                AwaitedPart::Head => self.timeouts.head,
+                AwaitedPart::Request => self.timeouts.idle,
             };
-            let deadline = Instant::now() + timeout;
+            let deadline = Monotonic::now() + timeout;
             match &mut self.timer {
                 Some(timer) => timer.as_mut().reset(deadline),
                 None => self.timer = Some(Box::pin(tokio::time::sleep_until(deadline))),
@@ -386,12 +386,12 @@ impl AsyncRead for Gate {
             match gate.poll_socket(cx, buffer) {
                 Poll::Ready(read) => read?,
                 Poll::Pending => match ready!(gate.poll_silence(cx)) {
-                    Waiting::Head if !gate.held.is_empty() => {
+                    AwaitedPart::Head if !gate.held.is_empty() => {
                         gate.held.clear();
-                        gate.refusal = Some(Refusal::Late);
+                        gate.refusal = Some(HeadError::Late);
                         continue;
                     }
-                    Waiting::Head | Waiting::Request => gate.closed = true,
+                    AwaitedPart::Head | AwaitedPart::Request => gate.closed = true,
                 },
             }
             if buffer.filled().len() == before {

@@ -30,7 +30,7 @@ pub struct DryRunParams {
 
 /// A response, with `"dry_run": true` if nothing was changed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Tried<T> {
+pub struct DryRunResponse<T> {
     #[serde(flatten)]
     response: T,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -39,8 +39,8 @@ pub struct Tried<T> {
 
 impl DryRun {
     /// The response of the call.
-    pub const fn response<T>(self, response: T) -> Tried<T> {
-        Tried {
+    pub const fn response<T>(self, response: T) -> DryRunResponse<T> {
+        DryRunResponse {
             response,
             dry_run: self.0,
         }

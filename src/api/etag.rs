@@ -44,9 +44,9 @@ pub fn precondition(headers: &HeaderMap) -> Precondition {
 }
 
 /// What operators write, with its revision as a strong tag.
-pub struct Revised<T>(pub T);
+pub struct WithRevision<T>(pub T);
 
-impl<T: Serialize> Revised<T> {
+impl<T: Serialize> WithRevision<T> {
     /// The response to a read: without a body where the caller has this revision.
     pub fn unless_known(self, headers: &HeaderMap) -> Response {
         let revision = Revision::of(&self.0).to_string();
@@ -61,7 +61,7 @@ impl<T: Serialize> Revised<T> {
     }
 }
 
-impl<T: Serialize> IntoResponse for Revised<T> {
+impl<T: Serialize> IntoResponse for WithRevision<T> {
     fn into_response(self) -> Response {
         let tag = format!("\"{}\"", Revision::of(&self.0));
         ([(ETAG, tag)], Json(self.0)).into_response()

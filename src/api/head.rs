@@ -16,7 +16,7 @@ const MAX_HEADERS: usize = 100;
 
 /// Why a head is refused. No other request can follow on its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum HeadError {
     /// It is not HTTP/1.1 according to RFC 9112; the text says what is wrong.
     Malformed(&'static str),
     /// Its first line is larger than a whole head may be.
@@ -29,7 +29,7 @@ pub enum Refusal {
     Late,
 }
 
-impl Refusal {
+impl HeadError {
     /// The text for the sender.
     pub fn problem(self) -> Problem {
         match self {
@@ -77,7 +77,7 @@ pub enum Outcome {
     /// The last ones are the beginning of a head.
     Partial,
     /// The last ones are a refused head, or the beginning of one.
-    Refused(Refusal),
+    Refused(HeadError),
 }
 
 impl Framing {
@@ -157,7 +157,7 @@ fn take(left: &mut u64, bytes: &[u8]) -> usize {
 }
 
 /// A head's length and what follows it; `None` if the rest of it has not arrived yet.
-fn head(bytes: &[u8]) -> Result<Option<(usize, Part)>, Refusal> {
+fn head(bytes: &[u8]) -> Result<Option<(usize, Part)>, HeadError> {
     let mut headers = [const { MaybeUninit::<Header<'_>>::uninit() }; MAX_HEADERS];
     let mut request = Request::new(&mut []);
     let len = match request.parse_with_uninit_headers(bytes, &mut headers) {
@@ -170,24 +170,24 @@ fn head(bytes: &[u8]) -> Result<Option<(usize, Part)>, Refusal> {
         return Err(too_large(bytes));
     }
     if !is_target(request.path.unwrap_or_default()) {
-        return Err(Refusal::Malformed("The request's target is malformed."));
+        return Err(HeadError::Malformed("The request's target is malformed."));
     }
     body_of(request.headers, request.version == Some(1)).map(|part| Some((len, part)))
 }
 
 /// The part of a head that is too large: its first line, or the fields after it. The result does
 /// not depend on how much of it was read.
-fn too_large(bytes: &[u8]) -> Refusal {
+fn too_large(bytes: &[u8]) -> HeadError {
     if bytes[..MAX_HEAD_BYTES].contains(&b'\n') {
-        Refusal::TooLarge
+        HeadError::TooLarge
     } else {
-        Refusal::TargetTooLong
+        HeadError::TargetTooLong
     }
 }
 
-fn refusal(error: Error) -> Refusal {
-    Refusal::Malformed(match error {
-        Error::TooManyHeaders => return Refusal::TooManyFields,
+fn refusal(error: Error) -> HeadError {
+    HeadError::Malformed(match error {
+        Error::TooManyHeaders => return HeadError::TooManyFields,
         Error::HeaderName => "The name of a header field is malformed.",
         Error::HeaderValue => "The value of a header field is malformed.",
         Error::Version => "The request's version is not HTTP/1.1 or HTTP/1.0.",
@@ -207,7 +207,7 @@ fn is_target(target: &str) -> bool {
 
 /// What follows a head with these fields (RFC 9112, 3.2 and 6.3). If proxies and servers could
 /// disagree on the end of the request, it is refused.
-fn body_of(headers: &[Header<'_>], is_http_11: bool) -> Result<Part, Refusal> {
+fn body_of(headers: &[Header<'_>], is_http_11: bool) -> Result<Part, HeadError> {
     let mut hosts = 0;
     let mut length = None;
     let mut chunked = false;
@@ -216,7 +216,7 @@ fn body_of(headers: &[Header<'_>], is_http_11: bool) -> Result<Part, Refusal> {
         if name.eq_ignore_ascii_case("host") {
             hosts += 1;
             if !value.iter().all(|byte| is_of_host(*byte)) {
-                return Err(Refusal::Malformed("Host is malformed."));
+                return Err(HeadError::Malformed("Host is malformed."));
             }
         } else if name.eq_ignore_ascii_case("content-length") {
             let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
@@ -227,11 +227,11 @@ fn body_of(headers: &[Header<'_>], is_http_11: bool) -> Result<Part, Refusal> {
             match (value, length) {
                 (Some(value), None) => length = Some(value),
                 (Some(value), Some(known)) if value == known => {}
-                _ => return Err(Refusal::Malformed("Content-Length is malformed.")),
+                _ => return Err(HeadError::Malformed("Content-Length is malformed.")),
             }
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
             if chunked || !is_http_11 || !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Refusal::Malformed("Transfer-Encoding is not chunked."));
+                return Err(HeadError::Malformed("Transfer-Encoding is not chunked."));
             }
             chunked = true;
         }
@@ -239,11 +239,11 @@ fn body_of(headers: &[Header<'_>], is_http_11: bool) -> Result<Part, Refusal> {
     match hosts {
         1 => {}
         0 if !is_http_11 => {}
-        0 => return Err(Refusal::Malformed("Host is missing.")),
-        _ => return Err(Refusal::Malformed("Host is there more than once.")),
+        0 => return Err(HeadError::Malformed("Host is missing.")),
+        _ => return Err(HeadError::Malformed("Host is there more than once.")),
     }
     match (chunked, length) {
-        (true, Some(_)) => Err(Refusal::Malformed(
+        (true, Some(_)) => Err(HeadError::Malformed(
             "Content-Length and Transfer-Encoding are there both.",
         )),
         (true, None) => Ok(Part::ChunkSize {
@@ -359,7 +359,7 @@ mod tests {
             ),
         ] {
             match judge(head.as_bytes()) {
-                (0, Outcome::Refused(Refusal::Malformed(why))) => {
+                (0, Outcome::Refused(HeadError::Malformed(why))) => {
                     assert!(why.contains(word), "{head:?}: {why}");
                 }
                 other => panic!("{head:?}: {other:?}"),
@@ -387,18 +387,18 @@ mod tests {
         assert_eq!(refused(head(fields(99))), Outcome::Whole);
         assert_eq!(
             refused(head(fields(100))),
-            Outcome::Refused(Refusal::TooManyFields)
+            Outcome::Refused(HeadError::TooManyFields)
         );
         let large = head(format!("x: {}\r\n", "y".repeat(MAX_HEAD_BYTES)));
-        assert_eq!(refused(large), Outcome::Refused(Refusal::TooLarge));
+        assert_eq!(refused(large), Outcome::Refused(HeadError::TooLarge));
         let unended = format!("GET / HTTP/1.1\r\nhost: {}", "y".repeat(MAX_HEAD_BYTES));
-        assert_eq!(refused(unended), Outcome::Refused(Refusal::TooLarge));
+        assert_eq!(refused(unended), Outcome::Refused(HeadError::TooLarge));
         let long = format!("GET /{}", "y".repeat(MAX_HEAD_BYTES));
         assert_eq!(
             refused(long.clone()),
-            Outcome::Refused(Refusal::TargetTooLong)
+            Outcome::Refused(HeadError::TargetTooLong)
         );
         let whole = format!("{long} HTTP/1.1\r\nhost: a\r\n\r\n");
-        assert_eq!(refused(whole), Outcome::Refused(Refusal::TargetTooLong));
+        assert_eq!(refused(whole), Outcome::Refused(HeadError::TargetTooLong));
     }
 }

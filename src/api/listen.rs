@@ -134,7 +134,7 @@ impl Addresses {
 
     /// Reserves a place for one more connection, released when it is dropped; `None` if there is
     /// none.
-    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<AddressSlot> {
         let address = network(address);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let count = held.entry(address).or_default();
@@ -144,7 +144,7 @@ impl Addresses {
         }
         *count += 1;
         self.metrics.0.inc();
-        Some(Place {
+        Some(AddressSlot {
             addresses: Arc::clone(self),
             address,
         })
@@ -163,12 +163,12 @@ fn network(address: IpAddr) -> IpAddr {
 }
 
 /// A reserved place of an address.
-struct Place {
+struct AddressSlot {
     addresses: Arc<Addresses>,
     address: IpAddr,
 }
 
-impl Drop for Place {
+impl Drop for AddressSlot {
     fn drop(&mut self) {
         let held = &self.addresses.held;
         let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);

@@ -30,7 +30,7 @@ pub mod server;
 mod site;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant as Monotonic};
 
 use anyhow::Context as _;
 use axum::Router;
@@ -329,7 +329,7 @@ async fn pulse(
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let asked_at = Instant::now();
+        let asked_at = Monotonic::now();
         let said = match tokio::time::timeout(PULSE_TIMEOUT, store.pulse()).await {
             Ok(Ok(pulse)) => {
                 model.observe(&pulse, asked_at);

@@ -190,7 +190,10 @@ pub fn admin_openapi() -> Value {
                 "users",
                 "Why a client saw a screen, and why a ride did not count",
             ),
-            ("quarantine", "Records of the ride topic that are not valid rides"),
+            (
+                "quarantine",
+                "Records of the ride topic that are not valid rides",
+            ),
             ("stats", "Figures on the service's work"),
             ("system", "The process that responds"),
             ("audit", "Every change, with its operator"),

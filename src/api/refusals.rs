@@ -182,11 +182,7 @@ fn schema(problem: &Problem) -> Value {
     let status = problem.status().as_u16();
     properties.insert(
         "type".to_owned(),
-        fixed(
-            "string",
-            address,
-            "The problem's type, for programs.",
-        ),
+        fixed("string", address, "The problem's type, for programs."),
     );
     properties.insert(
         "title".to_owned(),

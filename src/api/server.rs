@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant as Monotonic};
 
 use axum::body::{Body, BodyDataStream, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
@@ -22,7 +22,7 @@ use tracing::Instrument;
 use super::access::AccessLine;
 use super::cors::Cors;
 use super::extract::BodyRules;
-use super::head::Refusal;
+use super::head::HeadError;
 use super::problem::Problem;
 use crate::telemetry::{Metrics, traces};
 
@@ -83,10 +83,12 @@ pub fn complete(router: Router, settings: &Settings, metrics: Arc<Metrics>) -> R
         metrics,
     });
     router
-        .fallback(async |refusal: Option<Extension<Refusal>>| match refusal {
-            Some(Extension(refusal)) => refusal.problem(),
-            None => Problem::not_found(),
-        })
+        .fallback(
+            async |refusal: Option<Extension<HeadError>>| match refusal {
+                Some(Extension(refusal)) => refusal.problem(),
+                None => Problem::not_found(),
+            },
+        )
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(from_fn_with_state(frame, around))
 }
@@ -97,7 +99,7 @@ struct Frame {
 }
 
 async fn around(State(frame): State<Arc<Frame>>, mut request: Request, next: Next) -> Response {
-    let started = Instant::now();
+    let started = Monotonic::now();
     let settings = &frame.settings;
     let is_api = is_api(request.uri().path());
     let cors = settings.cors.as_ref().filter(|_| is_api);
@@ -188,7 +190,7 @@ async fn around(State(frame): State<Arc<Frame>>, mut request: Request, next: Nex
         started.elapsed(),
     );
     if let Some(mut left) = left
-        && let Ok(Left { chunks, waits }) = left.try_recv()
+        && let Ok(RemainingBody { chunks, waits }) = left.try_recv()
         && (waits || !drain(chunks).await)
     {
         let close = HeaderValue::from_static("close");
@@ -209,14 +211,14 @@ fn for_one_caller(headers: &mut HeaderMap) {
 }
 
 /// The request with a body on loan, and the receiver to which the rest of that body comes back.
-fn lend_body(request: Request) -> (Request, Option<oneshot::Receiver<Left>>) {
+fn lend_body(request: Request) -> (Request, Option<oneshot::Receiver<RemainingBody>>) {
     if request.body().is_end_stream() {
         return (request, None);
     }
     let waits = request.headers().contains_key(EXPECT);
     let (back, left) = oneshot::channel();
     let lend = |body: Body| {
-        Body::from_stream(Lent {
+        Body::from_stream(ReturnedBody {
             chunks: Some(body.into_data_stream()),
             waits,
             back: Some(back),
@@ -226,20 +228,20 @@ fn lend_body(request: Request) -> (Request, Option<oneshot::Receiver<Left>>) {
 }
 
 /// The rest of a body.
-struct Left {
+struct RemainingBody {
     chunks: BodyDataStream,
     /// The sender waits for `100 Continue`, which only reading the body would send.
     waits: bool,
 }
 
 /// A body that comes back when it is dropped before its end.
-struct Lent {
+struct ReturnedBody {
     chunks: Option<BodyDataStream>,
     waits: bool,
-    back: Option<oneshot::Sender<Left>>,
+    back: Option<oneshot::Sender<RemainingBody>>,
 }
 
-impl Stream for Lent {
+impl Stream for ReturnedBody {
     type Item = Result<Bytes, axum::Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -255,12 +257,12 @@ impl Stream for Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for ReturnedBody {
     fn drop(&mut self) {
         if let (Some(chunks), Some(back)) = (self.chunks.take(), self.back.take()) {
             let waits = self.waits;
             // If the connection is gone, the receiver is too.
-            let _ = back.send(Left { chunks, waits });
+            let _ = back.send(RemainingBody { chunks, waits });
         }
     }
 }

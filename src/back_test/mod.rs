@@ -21,7 +21,7 @@ use crate::config::KafkaConfig;
 use crate::domain::promotion::Conditions;
 use crate::domain::ride::RideRecord;
 use crate::domain::{Instant, UserId};
-use crate::input::{Line, Lines, Opened};
+use crate::input::{Line, Lines, OpenedInput};
 use crate::ride_file::{self, Format};
 use crate::wire::{document, ride_completed};
 
@@ -60,7 +60,7 @@ pub fn conditions(text: &str) -> Result<Conditions, UsageError> {
 }
 
 /// Reads a file with one `user_id` per line; blank lines are skipped.
-pub async fn users(file: Opened) -> anyhow::Result<HashSet<UserId>> {
+pub async fn users(file: OpenedInput) -> anyhow::Result<HashSet<UserId>> {
     let mut lines = Lines::new(file.text);
     let mut users = HashSet::new();
     while let Some(line) = lines.next().await? {
@@ -92,7 +92,7 @@ pub async fn users(file: Opened) -> anyhow::Result<HashSet<UserId>> {
 /// and the fault of each row that is not a valid ride.
 pub async fn on_file(
     question: &Question,
-    file: Opened,
+    file: OpenedInput,
     format: Format,
     stop: &CancellationToken,
     mut watch: impl FnMut(u64),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::source::Reader;
+use super::source::SettingsReader;
 use super::{Algorithm, AuthConfig, DAY, MINUTE, SECOND, Secret, text};
 
 /// The default of how long keys are used while the key set cannot be fetched.
@@ -14,12 +14,12 @@ const LEEWAY: Duration = Duration::from_secs(5);
 
 /// Reads `[auth]`, and `[admin_auth]`, which takes what it does not set from `[auth]`.
 pub(super) fn sections(
-    reader: &mut Reader,
+    reader: &mut SettingsReader,
     needed: bool,
     warnings: &mut Vec<String>,
 ) -> (AuthConfig, AuthConfig) {
-    let auth = AuthWritten::read(reader, "auth");
-    let own = AuthWritten::read(reader, "admin_auth");
+    let auth = AuthSettings::read(reader, "auth");
+    let own = AuthSettings::read(reader, "admin_auth");
     own.reject_unused(reader, own.algorithm.or(auth.algorithm));
     let own_key = own.hs256_secret.is_some() || own.jwks.is_some();
     let admin_auth = own.or(&auth);
@@ -40,7 +40,7 @@ pub(super) fn sections(
 }
 
 /// The settings of one auth section, as far as they are set.
-struct AuthWritten {
+struct AuthSettings {
     algorithm: Option<Algorithm>,
     hs256_secret: Option<Secret>,
     jwks: Option<String>,
@@ -52,8 +52,8 @@ struct AuthWritten {
     wrong: bool,
 }
 
-impl AuthWritten {
-    fn read(reader: &mut Reader, section: &str) -> Self {
+impl AuthSettings {
+    fn read(reader: &mut SettingsReader, section: &str) -> Self {
         let key = |name: &str| format!("{section}.{name}");
         let set = ["algorithm", "hs256_secret", "jwks"]
             .iter()
@@ -84,7 +84,7 @@ impl AuthWritten {
         };
         let jwks_max_age = duration("jwks_max_age", JWKS_MAX_AGE, 10 * SECOND..=30 * DAY);
         let leeway = duration("leeway", LEEWAY, Duration::ZERO..=5 * MINUTE);
-        let name = |reader: &mut Reader, name: &str| {
+        let name = |reader: &mut SettingsReader, name: &str| {
             let key = key(name);
             reader.is_set(&key).then(|| text(reader, &key)).or_else(|| {
                 // Read nevertheless, so that the key counts as known.
@@ -123,7 +123,7 @@ impl AuthWritten {
 
     /// Reports keys of `[admin_auth]` that its algorithm does not use: an operator who sets one expects
     /// that admin tokens are checked with it.
-    fn reject_unused(&self, reader: &mut Reader, algorithm: Option<Algorithm>) {
+    fn reject_unused(&self, reader: &mut SettingsReader, algorithm: Option<Algorithm>) {
         let Some(algorithm) = algorithm else { return };
         let symmetric = algorithm == Algorithm::Hs256;
         for (name, is_set, is_used) in [
@@ -153,7 +153,7 @@ impl AuthWritten {
 
     fn finish(
         &self,
-        reader: &mut Reader,
+        reader: &mut SettingsReader,
         section: &str,
         needed: bool,
         warnings: &mut Vec<String>,

@@ -25,8 +25,8 @@ use tracing_subscriber::EnvFilter;
 use crate::kafka;
 
 pub use secret::Secret;
-use source::Reader;
-pub use source::{Problem, Setting};
+use source::SettingsReader;
+pub use source::{ConfigProblem, Setting};
 
 pub use crate::domain::period::format_duration;
 use crate::postgres::DatabaseUrl;
@@ -118,7 +118,7 @@ impl Needs {
 #[error("the configuration is wrong:{}", .problems.iter().map(|problem| format!("\n  {problem}")).collect::<String>())]
 pub struct ConfigError {
     /// In the order of the keys' sections; unknown keys last. Never empty.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<ConfigProblem>,
 }
 
 /// The whole configuration.
@@ -484,8 +484,8 @@ fn read(
     file: Option<&str>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     needs: Needs,
-) -> (Config, Vec<Problem>, BTreeSet<String>) {
-    let mut reader = Reader::new(file, environment);
+) -> (Config, Vec<ConfigProblem>, BTreeSet<String>) {
+    let mut reader = SettingsReader::new(file, environment);
     let mut warnings = Vec::new();
     let database = database(&mut reader, needs.database);
     let kafka = kafka(&mut reader, needs.kafka);
@@ -568,7 +568,7 @@ fn read(
 /// The form of a listener's address, for error messages.
 const LISTEN: &str = "an IP address and a port, such as 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080";
 
-fn listen(reader: &mut Reader, key: &str, port: u16) -> SocketAddr {
+fn listen(reader: &mut SettingsReader, key: &str, port: u16) -> SocketAddr {
     reader.value(
         key,
         SocketAddr::from(([127, 0, 0, 1], port)),
@@ -577,7 +577,7 @@ fn listen(reader: &mut Reader, key: &str, port: u16) -> SocketAddr {
     )
 }
 
-fn database(reader: &mut Reader, needed: bool) -> DatabaseConfig {
+fn database(reader: &mut SettingsReader, needed: bool) -> DatabaseConfig {
     const KEY: &str = "database.url";
     let set = reader.is_set(KEY);
     let url_file = reader.secret_file(KEY);
@@ -599,7 +599,7 @@ fn database(reader: &mut Reader, needed: bool) -> DatabaseConfig {
     }
 }
 
-fn kafka(reader: &mut Reader, needed: bool) -> KafkaConfig {
+fn kafka(reader: &mut SettingsReader, needed: bool) -> KafkaConfig {
     const KEY: &str = "kafka.brokers";
     if needed && !reader.is_set(KEY) {
         reader.problem(
@@ -669,7 +669,7 @@ fn kafka(reader: &mut Reader, needed: bool) -> KafkaConfig {
     config
 }
 
-fn erase(reader: &mut Reader, others: &[String]) -> EraseConfig {
+fn erase(reader: &mut SettingsReader, others: &[String]) -> EraseConfig {
     const TOPIC: &str = "erase.topic";
     let secret = reader.secret("erase.secret", |text| {
         if text.len() >= 32 {
@@ -692,7 +692,7 @@ fn erase(reader: &mut Reader, others: &[String]) -> EraseConfig {
 }
 
 /// A name, by default the service's name.
-fn text(reader: &mut Reader, key: &str) -> String {
+fn text(reader: &mut SettingsReader, key: &str) -> String {
     reader.value(
         key,
         "ride-promo".to_owned(),
@@ -728,7 +728,7 @@ fn is_topic(text: &str) -> bool {
 }
 
 /// The properties, and whether librdkafka accepts all of them.
-fn properties(reader: &mut Reader) -> (BTreeMap<String, String>, bool) {
+fn properties(reader: &mut SettingsReader) -> (BTreeMap<String, String>, bool) {
     let properties = reader.properties();
     let mut each_is_valid = true;
     for (name, value) in &properties {
@@ -755,7 +755,7 @@ fn properties(reader: &mut Reader) -> (BTreeMap<String, String>, bool) {
     (properties, each_is_valid)
 }
 
-fn console(reader: &mut Reader) -> ConsoleConfig {
+fn console(reader: &mut SettingsReader) -> ConsoleConfig {
     const ISSUER: &str = "console.oidc_issuer";
     const CLIENT_ID: &str = "console.oidc_client_id";
     let issuer = reader.optional(
@@ -803,7 +803,7 @@ fn oidc_issuer(text: &str) -> Option<String> {
     (is_safe && is_plain).then(|| text.to_owned())
 }
 
-fn api(reader: &mut Reader) -> ApiConfig {
+fn api(reader: &mut SettingsReader) -> ApiConfig {
     ApiConfig {
         listen: listen(reader, "api.listen", 8080),
         rate_limit_per_second: reader.number("api.rate_limit_per_second", 50, 0..=1_000_000),
@@ -840,7 +840,7 @@ fn api(reader: &mut Reader) -> ApiConfig {
     }
 }
 
-fn log(reader: &mut Reader) -> LogConfig {
+fn log(reader: &mut SettingsReader) -> LogConfig {
     LogConfig {
         format: reader.value(
             "log.format",
@@ -861,7 +861,7 @@ fn log(reader: &mut Reader) -> LogConfig {
     }
 }
 
-fn traces(reader: &mut Reader) -> TracesConfig {
+fn traces(reader: &mut SettingsReader) -> TracesConfig {
     // As OpenTelemetry specifies for OTEL_SDK_DISABLED: any value except `true` is false.
     let is_true = |text: &str| Some(text.eq_ignore_ascii_case("true"));
     let disabled = reader.value("traces.disabled", false, "true or false", is_true);

@@ -40,14 +40,14 @@ enum Origin {
 
 /// One error of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// The dotted key, such as `api.listen`.
     pub key: String,
     /// What is wrong and what is expected; with the value, unless it is secret.
     pub message: String,
 }
 
-impl Display for Problem {
+impl Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.key, self.message)
     }
@@ -55,13 +55,13 @@ impl Display for Problem {
 
 /// A value as it was set, before it has a type.
 #[derive(Clone, Debug)]
-struct Written {
+struct RawValue {
     /// `None` if the file has a list, a table or a date instead of a single plain value.
     text: Option<String>,
     origin: Origin,
 }
 
-impl Written {
+impl RawValue {
     /// Names the variable, if the value came from one.
     fn place(&self) -> String {
         match &self.origin {
@@ -81,7 +81,7 @@ pub struct Setting {
 }
 
 impl Setting {
-    fn of(written: &Written) -> Self {
+    fn of(written: &RawValue) -> Self {
         // In a URL, user and password are before an @.
         let has_credentials = |text: &str| {
             text.split_once("://")
@@ -98,14 +98,14 @@ impl Setting {
 }
 
 /// Returns typed values by key and collects the problems.
-pub(super) struct Reader {
-    written: BTreeMap<String, Written>,
+pub(super) struct SettingsReader {
+    written: BTreeMap<String, RawValue>,
     set: BTreeMap<String, Setting>,
     known: BTreeSet<String>,
-    problems: Vec<Problem>,
+    problems: Vec<ConfigProblem>,
 }
 
-impl Reader {
+impl SettingsReader {
     /// Flattens the two layers. A file that is not TOML is the first problem; reading continues without
     /// it, so that problems of the environment are reported too.
     pub(super) fn new(
@@ -155,7 +155,7 @@ impl Reader {
                 toml::Value::Datetime(_) | toml::Value::Array(_) => None,
             };
             let origin = Origin::File;
-            self.written.insert(key, Written { text, origin });
+            self.written.insert(key, RawValue { text, origin });
         }
     }
 
@@ -194,14 +194,14 @@ impl Reader {
             for (key, (name, value)) in layer {
                 let text = Some(value);
                 let origin = Origin::Env(name);
-                self.written.insert(key, Written { text, origin });
+                self.written.insert(key, RawValue { text, origin });
             }
         }
     }
 
     /// Records a problem with a key.
     pub(super) fn problem(&mut self, key: &str, message: impl Into<String>) {
-        self.problems.push(Problem {
+        self.problems.push(ConfigProblem {
             key: key.to_owned(),
             message: message.into(),
         });
@@ -231,7 +231,7 @@ impl Reader {
         value
     }
 
-    /// As [`Reader::optional`], with a default.
+    /// As [`SettingsReader::optional`], with a default.
     pub(super) fn value<T>(
         &mut self,
         key: &str,
@@ -381,7 +381,7 @@ impl Reader {
     }
 
     /// All problems, including unknown keys, and every known key.
-    pub(super) fn finish(mut self) -> (Vec<Problem>, BTreeSet<String>) {
+    pub(super) fn finish(mut self) -> (Vec<ConfigProblem>, BTreeSet<String>) {
         for (key, written) in std::mem::take(&mut self.written) {
             let hint = self
                 .known
@@ -397,8 +397,8 @@ impl Reader {
 }
 
 /// Reads a file named on the command line.
-pub(super) fn read_file(path: &Path) -> Result<String, Problem> {
-    std::fs::read_to_string(path).map_err(|error| Problem {
+pub(super) fn read_file(path: &Path) -> Result<String, ConfigProblem> {
+    std::fs::read_to_string(path).map_err(|error| ConfigProblem {
         key: "file".to_owned(),
         message: format!(
             "{} cannot be read: {error}; expected a readable TOML file",

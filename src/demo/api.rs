@@ -82,7 +82,7 @@ pub(super) struct LandingPromotion {
 
 /// The result of accepting a reward.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub(super) struct Accepted {
+pub(super) struct AcceptedLoan {
     pub(super) application_id: Uuid,
     pub(super) session_id: Uuid,
     pub(super) active_pre_offer_id: Uuid,
@@ -263,11 +263,11 @@ impl Api {
         promotion: &Value,
     ) -> Result<PromotionId, CallError> {
         #[derive(Deserialize)]
-        struct Created {
+        struct CreatedPromotion {
             promotion_id: PromotionId,
         }
         let request = self.admin(Method::POST, "/promotions").json(promotion);
-        let created: Created = json_of("POST /promotions", request).await?;
+        let created: CreatedPromotion = json_of("POST /promotions", request).await?;
         Ok(created.promotion_id)
     }
 
@@ -331,7 +331,7 @@ impl Api {
         &self,
         token: &str,
         promotion_id: PromotionId,
-    ) -> Result<Option<Accepted>, CallError> {
+    ) -> Result<Option<AcceptedLoan>, CallError> {
         let url = format!("{}/v1/promotions/{promotion_id}/accept_reward", self.base());
         let request = self.http.post(url).bearer_auth(token);
         unless_gone("POST …/accept_reward", request).await

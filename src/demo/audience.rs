@@ -26,7 +26,7 @@ const EVENTS_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The versions seen of one participation.
 #[derive(Debug, Default)]
-struct Seen {
+struct SeenParticipation {
     /// The newest version without a gap before it.
     version: i32,
     status: Option<StatusName>,
@@ -36,7 +36,7 @@ struct Seen {
 
 #[derive(Default)]
 struct Notes {
-    seen: HashMap<(UserId, PromotionId), Seen>,
+    seen: HashMap<(UserId, PromotionId), SeenParticipation>,
     events: u64,
     complaints: Vec<String>,
 }

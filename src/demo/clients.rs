@@ -11,7 +11,7 @@ use tokio::time::{Instant as Monotonic, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::api::{Accepted, Api, CallError, Participation, Progress};
+use super::api::{AcceptedLoan, Api, CallError, Participation, Progress};
 use super::plan::{self, Claim, Client, Crowd, Ends, Offer, Trip};
 use super::rides::Publisher;
 use crate::domain::eligibility::Screen;
@@ -343,7 +343,7 @@ impl Clients {
                 sleep(left.unwrap_or_default() + TOO_LATE_BY).await;
             }
         }
-        let taps: [Option<Option<Accepted>>; 2] = match claim {
+        let taps: [Option<Option<AcceptedLoan>>; 2] = match claim {
             Claim::TwiceAfter(_) => tokio::join!(accept(), accept()).into(),
             Claim::After(_) | Claim::TooLate => [accept().await, None],
         };

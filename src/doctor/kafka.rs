@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant as Monotonic};
 
 use chrono::DateTime;
 use rdkafka::producer::{BaseProducer, Producer as _};
@@ -169,10 +169,10 @@ async fn group_rights(
     let subject = format!("kafka group {group}");
     // A new cluster creates the topic of consumer groups at the first request for a group, and has
     // no coordinator until then.
-    let late = Instant::now() + TIMEOUT;
+    let late = Monotonic::now() + TIMEOUT;
     let allowed = loop {
         match cluster.group_operations(group).await {
-            Err(error) if error.is_transient() && Instant::now() < late => sleep(RETRY).await,
+            Err(error) if error.is_transient() && Monotonic::now() < late => sleep(RETRY).await,
             allowed => break allowed,
         }
     };

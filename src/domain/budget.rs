@@ -61,7 +61,7 @@ impl Budget {
         let max_reward_cents = fields.optional("max_reward_cents", integer(1..=i64::MAX));
         let currency_code = fields.optional("currency_code", parsed);
         if fields.has("max_reward_cents") && !fields.has("currency_code") {
-            fields.refuse("currency_code", "is required with max_reward_cents");
+            fields.reject("currency_code", "is required with max_reward_cents");
         }
         fields.finish(Some(Self {
             max_participations,

@@ -44,14 +44,14 @@ impl FieldError {
 
 /// Why a field cannot have a value: what was expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum BadValue {
     /// The value has another JSON type.
     WrongType(String),
     /// The value has a bad form or is out of range.
     Invalid(String),
 }
 
-impl Refusal {
+impl BadValue {
     /// The error of a field with this value.
     pub fn of(self, field: impl Into<String>, value: &str) -> FieldError {
         let got = |reason: String| format!("{reason}, got {}", shown(value));
@@ -96,11 +96,11 @@ impl<'a> Fields<'a> {
     pub fn required<T>(
         &mut self,
         name: &'static str,
-        read: impl FnOnce(&'a Value) -> Result<T, Refusal>,
+        read: impl FnOnce(&'a Value) -> Result<T, BadValue>,
     ) -> Option<T> {
         let value = self.value(name);
         if value.is_none() {
-            self.refuse(name, "is required");
+            self.reject(name, "is required");
         }
         self.read(name, value?, read)
     }
@@ -109,7 +109,7 @@ impl<'a> Fields<'a> {
     pub fn optional<T>(
         &mut self,
         name: &'static str,
-        read: impl FnOnce(&'a Value) -> Result<T, Refusal>,
+        read: impl FnOnce(&'a Value) -> Result<T, BadValue>,
     ) -> Option<T> {
         let value = self.value(name)?;
         self.read(name, value, read)
@@ -120,10 +120,10 @@ impl<'a> Fields<'a> {
     pub fn patched<T>(
         &mut self,
         name: &'static str,
-        read: impl FnOnce(&'a Value) -> Result<T, Refusal>,
+        read: impl FnOnce(&'a Value) -> Result<T, BadValue>,
     ) -> Option<T> {
         if self.object.get(name).is_some_and(Value::is_null) {
-            self.refuse(name, "cannot be removed");
+            self.reject(name, "cannot be removed");
         }
         self.optional(name, read)
     }
@@ -133,7 +133,7 @@ impl<'a> Fields<'a> {
     pub fn patched_or_removed<T>(
         &mut self,
         name: &'static str,
-        read: impl FnOnce(&'a Value) -> Result<T, Refusal>,
+        read: impl FnOnce(&'a Value) -> Result<T, BadValue>,
     ) -> Option<Option<T>> {
         let is_named = self.names(name);
         let read = self.optional(name, read);
@@ -166,7 +166,7 @@ impl<'a> Fields<'a> {
         let object = self.optional(name, |value| {
             value
                 .as_object()
-                .ok_or_else(|| Refusal::WrongType("must be an object".to_owned()))
+                .ok_or_else(|| BadValue::WrongType("must be an object".to_owned()))
         })?;
         let mut inner = Fields::under(path, object);
         let read = read(&mut inner);
@@ -186,7 +186,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Adds an error of a field.
-    pub fn refuse(&mut self, name: &'static str, reason: impl Into<String>) {
+    pub fn reject(&mut self, name: &'static str, reason: impl Into<String>) {
         self.asked.push(name);
         self.errors
             .push(FieldError::invalid(self.path_of(name), reason));
@@ -228,7 +228,7 @@ impl<'a> Fields<'a> {
         &mut self,
         name: &'static str,
         value: &'a Value,
-        read: impl FnOnce(&'a Value) -> Result<T, Refusal>,
+        read: impl FnOnce(&'a Value) -> Result<T, BadValue>,
     ) -> Option<T> {
         let refusal = match read(value) {
             Ok(value) => return Some(value),
@@ -263,43 +263,43 @@ fn is_integer(number: &Number) -> bool {
 }
 
 /// `true` or `false`.
-pub fn boolean(value: &Value) -> Result<bool, Refusal> {
+pub fn boolean(value: &Value) -> Result<bool, BadValue> {
     value
         .as_bool()
-        .ok_or_else(|| Refusal::WrongType("must be true or false".to_owned()))
+        .ok_or_else(|| BadValue::WrongType("must be true or false".to_owned()))
 }
 
 /// A JSON integer within a range. `1.0` is not an integer; one beyond 64 bits is out of every range.
-pub fn integer(range: RangeInclusive<i64>) -> impl Fn(&Value) -> Result<i64, Refusal> {
+pub fn integer(range: RangeInclusive<i64>) -> impl Fn(&Value) -> Result<i64, BadValue> {
     move |value| match value {
         Value::Number(number) if is_integer(number) => number
             .as_i64()
             .filter(|number| range.contains(number))
             .ok_or_else(|| {
                 let (least, most) = (range.start(), range.end());
-                Refusal::Invalid(format!("must be from {least} to {most}"))
+                BadValue::Invalid(format!("must be from {least} to {most}"))
             }),
-        _ => Err(Refusal::WrongType("must be an integer".to_owned())),
+        _ => Err(BadValue::WrongType("must be an integer".to_owned())),
     }
 }
 
 /// Any string.
-pub fn string(value: &Value) -> Result<&str, Refusal> {
+pub fn string(value: &Value) -> Result<&str, BadValue> {
     value
         .as_str()
-        .ok_or_else(|| Refusal::WrongType("must be a string".to_owned()))
+        .ok_or_else(|| BadValue::WrongType("must be a string".to_owned()))
 }
 
 /// A text of 1 to `max` characters, not only blanks, without control characters, which Postgres or a
 /// terminal may not accept.
-pub fn text(most: usize) -> impl FnOnce(&Value) -> Result<String, Refusal> {
+pub fn text(most: usize) -> impl FnOnce(&Value) -> Result<String, BadValue> {
     move |value| {
         let text = string(value)?;
         let fits = !text.trim().is_empty() && text.chars().count() <= most;
         if fits && !text.chars().any(char::is_control) {
             Ok(text.to_owned())
         } else {
-            Err(Refusal::Invalid(format!(
+            Err(BadValue::Invalid(format!(
                 "must be 1 to {most} characters, without control characters"
             )))
         }
@@ -307,16 +307,16 @@ pub fn text(most: usize) -> impl FnOnce(&Value) -> Result<String, Refusal> {
 }
 
 /// A string that its type can parse.
-pub fn parsed<T: FromStr<Err: Display>>(value: &Value) -> Result<T, Refusal> {
+pub fn parsed<T: FromStr<Err: Display>>(value: &Value) -> Result<T, BadValue> {
     string(value)?
         .parse()
-        .map_err(|error: T::Err| Refusal::Invalid(error.to_string()))
+        .map_err(|error: T::Err| BadValue::Invalid(error.to_string()))
 }
 
 /// An RFC 3339 instant with any offset, cut to milliseconds.
-pub fn instant(value: &Value) -> Result<Instant, Refusal> {
+pub fn instant(value: &Value) -> Result<Instant, BadValue> {
     parse_instant(string(value)?)
-        .ok_or_else(|| Refusal::Invalid("must be an RFC 3339 instant".to_owned()))
+        .ok_or_else(|| BadValue::Invalid("must be an RFC 3339 instant".to_owned()))
 }
 
 #[cfg(test)]

@@ -33,14 +33,14 @@ pub struct Goal {
 
 /// How much of a goal is reached, at most its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reached {
+pub struct GoalProgress {
     /// At most `target`.
     pub completed: i64,
     /// At least 1.
     pub target: i64,
 }
 
-impl Reached {
+impl GoalProgress {
     fn of(sum: i128, target: i64) -> Self {
         Self {
             completed: i64::try_from(sum).map_or(target, |sum| sum.min(target)),
@@ -54,14 +54,14 @@ impl Reached {
 pub struct FurtherGoals {
     /// Local days, if the promotion has this goal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub days: Option<Reached>,
+    pub days: Option<GoalProgress>,
     /// Cents, if the promotion has this goal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub amount_cents: Option<Reached>,
+    pub amount_cents: Option<GoalProgress>,
 }
 
 /// Every goal of a participation, as clients see it, in the order of [`GoalName`].
-pub fn told(rides: Reached, further: Option<FurtherGoals>) -> Vec<Goal> {
+pub fn told(rides: GoalProgress, further: Option<FurtherGoals>) -> Vec<Goal> {
     let further = further.as_ref();
     let goals = [
         (GoalName::Rides, Some(rides)),
@@ -72,7 +72,7 @@ pub fn told(rides: Reached, further: Option<FurtherGoals>) -> Vec<Goal> {
         ),
     ];
     let asked = goals.into_iter().filter_map(|(goal, reached)| {
-        let Reached { completed, target } = reached?;
+        let GoalProgress { completed, target } = reached?;
         Some(Goal {
             goal,
             completed,
@@ -86,7 +86,7 @@ pub fn told(rides: Reached, further: Option<FurtherGoals>) -> Vec<Goal> {
 pub fn further_of(goals: &[Goal]) -> Option<FurtherGoals> {
     let of = |name| {
         let goal = goals.iter().find(|goal| goal.goal == name)?;
-        Some(Reached {
+        Some(GoalProgress {
             completed: goal.completed,
             target: goal.target,
         })
@@ -128,10 +128,10 @@ impl Conditions {
         Some(FurtherGoals {
             days: self
                 .target_days
-                .map(|target| Reached::of(tally.days.into(), target.into())),
+                .map(|target| GoalProgress::of(tally.days.into(), target.into())),
             amount_cents: self
                 .target_amount_cents
-                .map(|target| Reached::of(tally.amount_cents, target)),
+                .map(|target| GoalProgress::of(tally.amount_cents, target)),
         })
     }
 

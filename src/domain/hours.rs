@@ -4,7 +4,7 @@ use chrono::{Datelike as _, NaiveDateTime, Timelike as _};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use super::fields::{Refusal, string};
+use super::fields::{BadValue, string};
 use super::words::words;
 
 /// How many windows a promotion may have.
@@ -81,12 +81,12 @@ impl Window {
 }
 
 /// Reads the list of windows. Errors name the window, counted from 1.
-pub(super) fn windows(value: &Value) -> Result<Vec<Window>, Refusal> {
+pub(super) fn windows(value: &Value) -> Result<Vec<Window>, BadValue> {
     let items = value
         .as_array()
-        .ok_or_else(|| Refusal::WrongType("must be a list".to_owned()))?;
+        .ok_or_else(|| BadValue::WrongType("must be a list".to_owned()))?;
     if items.is_empty() || items.len() > MAX_WINDOWS {
-        return Err(Refusal::Invalid(format!(
+        return Err(BadValue::Invalid(format!(
             "must have 1 to {MAX_WINDOWS} windows"
         )));
     }
@@ -94,67 +94,67 @@ pub(super) fn windows(value: &Value) -> Result<Vec<Window>, Refusal> {
         window(item).map_err(|refusal| {
             let named = |reason: String| format!("window {}: {reason}", index + 1);
             match refusal {
-                Refusal::WrongType(reason) => Refusal::WrongType(named(reason)),
-                Refusal::Invalid(reason) => Refusal::Invalid(named(reason)),
+                BadValue::WrongType(reason) => BadValue::WrongType(named(reason)),
+                BadValue::Invalid(reason) => BadValue::Invalid(named(reason)),
             }
         })
     };
     items.iter().enumerate().map(read).collect()
 }
 
-fn window(value: &Value) -> Result<Window, Refusal> {
+fn window(value: &Value) -> Result<Window, BadValue> {
     let object = value
         .as_object()
-        .ok_or_else(|| Refusal::WrongType("must be an object".to_owned()))?;
+        .ok_or_else(|| BadValue::WrongType("must be an object".to_owned()))?;
     if let Some(name) = object
         .keys()
         .find(|name| !["days", "from", "to"].contains(&name.as_str()))
     {
-        return Err(Refusal::Invalid(format!("{name} is not a known field")));
+        return Err(BadValue::Invalid(format!("{name} is not a known field")));
     }
     let member = |name: &str| {
         object
             .get(name)
             .filter(|value| !value.is_null())
-            .ok_or_else(|| Refusal::Invalid(format!("{name} is required")))
+            .ok_or_else(|| BadValue::Invalid(format!("{name} is required")))
     };
     let days = days(member("days")?)?;
     let from = time(member("from")?, "from must be 00:00 to 23:59")?;
     let to = time(member("to")?, "to must be 00:01 to 24:00")?;
     if from.0 == MINUTES_OF_DAY {
-        return Err(Refusal::Invalid("from must be 00:00 to 23:59".to_owned()));
+        return Err(BadValue::Invalid("from must be 00:00 to 23:59".to_owned()));
     }
     if from >= to {
-        return Err(Refusal::Invalid("from must be before to".to_owned()));
+        return Err(BadValue::Invalid("from must be before to".to_owned()));
     }
     Ok(Window { days, from, to })
 }
 
-fn days(value: &Value) -> Result<Vec<Weekday>, Refusal> {
+fn days(value: &Value) -> Result<Vec<Weekday>, BadValue> {
     let items = value
         .as_array()
-        .ok_or_else(|| Refusal::WrongType("days must be a list".to_owned()))?;
+        .ok_or_else(|| BadValue::WrongType("days must be a list".to_owned()))?;
     if items.is_empty() {
-        return Err(Refusal::Invalid("days must not be empty".to_owned()));
+        return Err(BadValue::Invalid("days must not be empty".to_owned()));
     }
     let mut days = Vec::with_capacity(items.len());
     for item in items {
         let text =
-            string(item).map_err(|_| Refusal::WrongType("days must be strings".to_owned()))?;
+            string(item).map_err(|_| BadValue::WrongType("days must be strings".to_owned()))?;
         let day: Weekday = text
             .parse()
-            .map_err(|error| Refusal::Invalid(format!("days {error}")))?;
+            .map_err(|error| BadValue::Invalid(format!("days {error}")))?;
         if days.contains(&day) {
-            return Err(Refusal::Invalid(format!("days name {day} twice")));
+            return Err(BadValue::Invalid(format!("days name {day} twice")));
         }
         days.push(day);
     }
     Ok(days)
 }
 
-fn time(value: &Value, must: &str) -> Result<TimeOfDay, Refusal> {
-    let text = string(value).map_err(|_| Refusal::WrongType(format!("{must}, as a string")))?;
-    TimeOfDay::parse(text).ok_or_else(|| Refusal::Invalid(must.to_owned()))
+fn time(value: &Value, must: &str) -> Result<TimeOfDay, BadValue> {
+    let text = string(value).map_err(|_| BadValue::WrongType(format!("{must}, as a string")))?;
+    TimeOfDay::parse(text).ok_or_else(|| BadValue::Invalid(must.to_owned()))
 }
 
 #[cfg(test)]
@@ -240,7 +240,7 @@ mod tests {
             ),
         ] {
             let error = windows(&value).expect_err("invalid");
-            let Refusal::Invalid(text) = error else {
+            let BadValue::Invalid(text) = error else {
                 panic!("{error:?}");
             };
             assert!(text.starts_with(&format!("window 2: {reason}")), "{text}");
@@ -258,7 +258,7 @@ mod tests {
                 "window 1: zone is not a known field",
             ),
         ] {
-            assert_eq!(windows(&value), Err(Refusal::Invalid(reason.to_owned())));
+            assert_eq!(windows(&value), Err(BadValue::Invalid(reason.to_owned())));
         }
         for value in [
             json!({}),
@@ -267,7 +267,7 @@ mod tests {
             json!([{ "days": [1] }]),
         ] {
             assert!(
-                matches!(windows(&value), Err(Refusal::WrongType(_))),
+                matches!(windows(&value), Err(BadValue::WrongType(_))),
                 "{value}"
             );
         }

@@ -33,6 +33,9 @@ pub type UserId = i64;
 /// A promotion's number (contract 1).
 pub type PromotionId = i64;
 
+/// Identifies a participation.
+pub type ParticipationKey = (UserId, PromotionId);
+
 /// Cuts an instant to milliseconds, as the contract demands of every input. A leap second becomes the
 /// second after it, as in Postgres.
 pub fn to_millis(instant: Instant) -> Instant {

@@ -4,7 +4,7 @@ use chrono::NaiveDate;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::fields::{FieldError, Fields, Refusal, integer, parsed, shown, string};
+use super::fields::{BadValue, FieldError, Fields, integer, parsed, shown, string};
 use super::hours::{self, Window};
 use super::period::Period;
 use super::reminder::Reminders;
@@ -110,7 +110,7 @@ impl Conditions {
         if let Some(target) = self.target_days
             && u64::from(target) > most
         {
-            fields.refuse(
+            fields.reject(
                 "target_days",
                 format!("must be at most {most}, the local days that challenge_period can touch, got {target}"),
             );
@@ -176,7 +176,7 @@ impl Conditions {
         if let Some(name) = zoned.into_iter().find(|name| fields.has(name))
             && !fields.has("day_boundary_timezone")
         {
-            fields.refuse("day_boundary_timezone", format!("is required with {name}"));
+            fields.reject("day_boundary_timezone", format!("is required with {name}"));
         }
         let reminders = fields.within("reminders", "conditions.reminders.", |fields| {
             Reminders::read(fields, challenge_period, claim_period)
@@ -227,20 +227,20 @@ fn small(number: i64) -> u32 {
     u32::try_from(number).unwrap_or(MAX_TARGET_RIDES)
 }
 
-fn period(value: &Value) -> Result<Period, Refusal> {
+fn period(value: &Value) -> Result<Period, BadValue> {
     let period: Period = parsed(value)?;
     if period.seconds() == 0 {
-        return Err(Refusal::Invalid("must be at least PT1S".to_owned()));
+        return Err(BadValue::Invalid("must be at least PT1S".to_owned()));
     }
     Ok(period)
 }
 
-fn service_type(value: &Value) -> Result<String, Refusal> {
+fn service_type(value: &Value) -> Result<String, BadValue> {
     let text = string(value)?;
     if is_service_type(text) {
         Ok(text.to_owned())
     } else {
-        Err(Refusal::Invalid(
+        Err(BadValue::Invalid(
             "must be 1 to 64 printable characters".to_owned(),
         ))
     }
@@ -248,14 +248,14 @@ fn service_type(value: &Value) -> Result<String, Refusal> {
 
 /// The items of a narrowing. With an empty list no ride could count.
 fn list<T>(
-    item: impl Fn(&Value) -> Result<T, Refusal>,
-) -> impl Fn(&Value) -> Result<Vec<T>, Refusal> {
+    item: impl Fn(&Value) -> Result<T, BadValue>,
+) -> impl Fn(&Value) -> Result<Vec<T>, BadValue> {
     move |value| {
         let items = value
             .as_array()
-            .ok_or_else(|| Refusal::WrongType("must be a list".to_owned()))?;
+            .ok_or_else(|| BadValue::WrongType("must be a list".to_owned()))?;
         if items.is_empty() {
-            return Err(Refusal::Invalid(
+            return Err(BadValue::Invalid(
                 "must not be empty; leave it out for no restriction".to_owned(),
             ));
         }

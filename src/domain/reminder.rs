@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::Instant;
-use super::fields::{Fields, Refusal};
+use super::fields::{BadValue, Fields};
 use super::period::Period;
 use super::words::words;
 
@@ -102,19 +102,19 @@ impl Reminders {
 fn leads(
     period_name: &str,
     period: Option<Period>,
-) -> impl Fn(&Value) -> Result<Vec<Lead>, Refusal> {
+) -> impl Fn(&Value) -> Result<Vec<Lead>, BadValue> {
     move |value| {
-        let not_a_list = || Refusal::WrongType("must be a list of durations".to_owned());
+        let not_a_list = || BadValue::WrongType("must be a list of durations".to_owned());
         let items = value.as_array().ok_or_else(not_a_list)?;
         if items.len() > MAX_LEADS {
-            return Err(Refusal::Invalid(format!(
+            return Err(BadValue::Invalid(format!(
                 "must have at most {MAX_LEADS} leads"
             )));
         }
         let mut leads: Vec<Lead> = Vec::with_capacity(items.len());
         for item in items {
             let text = item.as_str().ok_or_else(not_a_list)?;
-            let invalid = |reason: String| Refusal::Invalid(format!("{text:?} {reason}"));
+            let invalid = |reason: String| BadValue::Invalid(format!("{text:?} {reason}"));
             let lead: Period = text
                 .parse()
                 .map_err(|error: super::period::PeriodError| invalid(error.to_string()))?;
@@ -155,7 +155,7 @@ impl Done {
 
 /// The result of one look at a deadline's leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look<'a> {
+pub struct ReminderLook<'a> {
     /// The lead to publish now, and the moment at which it was due.
     pub due: Option<(&'a Lead, Instant)>,
     /// When to look again; `None` if no further lead is due before the present deadline.
@@ -172,7 +172,7 @@ pub fn look<'a>(
     done: &mut Done,
     (began_at, deadline): (Instant, Instant),
     now: Instant,
-) -> Look<'a> {
+) -> ReminderLook<'a> {
     let mut due: Option<(&Lead, Instant)> = None;
     let mut next_at: Option<Instant> = None;
     for lead in leads {
@@ -191,7 +191,7 @@ pub fn look<'a>(
             }
         }
     }
-    Look { due, next_at }
+    ReminderLook { due, next_at }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::source::Source;
 
 /// A recorded position.
 #[derive(Clone, Copy, Debug)]
-pub struct Recorded<'a> {
+pub struct RecordedPosition<'a> {
     /// The topic it belongs to.
     pub source: &'a Source,
     /// The offset of the next record to apply.
@@ -16,8 +16,12 @@ pub struct Recorded<'a> {
 /// Why ingest and expiry must stop at a partition, in a few words; `None` if they need not. `log` has the
 /// first offset that still exists and the one after the last; it is `None` if the topic has no such
 /// partition.
-pub fn stop_of(now: &Source, log: Option<(i64, i64)>, position: Recorded<'_>) -> Option<String> {
-    let Recorded {
+pub fn stop_of(
+    now: &Source,
+    log: Option<(i64, i64)>,
+    position: RecordedPosition<'_>,
+) -> Option<String> {
+    let RecordedPosition {
         source,
         next_offset,
         stopped,

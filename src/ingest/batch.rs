@@ -16,12 +16,12 @@ use crate::domain::source::Source;
 use crate::domain::ride::RideRecord;
 use crate::kafka;
 use crate::store::rides::{Batch, Incoming, QuarantinedRecord, Range};
-use crate::wire::ride_completed::{QuarantineReason, Rejected, decode, user_id_of_key};
+use crate::wire::ride_completed::{QuarantineReason, RejectedRecord, decode, user_id_of_key};
 use crate::wire::traceparent::{HEADER, Traceparent, first_of};
 
 /// The reader's position in one partition.
 #[derive(Debug)]
-struct Reading {
+struct BatchInput {
     generation: i64,
     /// The end of the last batch handed over, where the next one begins.
     from: i64,
@@ -125,7 +125,7 @@ impl Size {
 pub(super) struct Builder {
     source: Arc<Source>,
     limits: IngestConfig,
-    partitions: BTreeMap<i32, Reading>,
+    partitions: BTreeMap<i32, BatchInput>,
     records: Vec<Incoming>,
     raw_reversals: Vec<QuarantinedRecord>,
     undecided: Vec<Undecided>,
@@ -146,7 +146,7 @@ impl Builder {
         let reading = |(partition, start): (&i32, &StartAt)| {
             (
                 *partition,
-                Reading {
+                BatchInput {
                     generation: start.generation,
                     from: start.next_offset,
                     to: start.next_offset,
@@ -358,7 +358,7 @@ fn quarantined(
     offset: i64,
     key: Option<Vec<u8>>,
     value: Vec<u8>,
-    rejected: Rejected,
+    rejected: RejectedRecord,
 ) -> QuarantinedRecord {
     // Never from a body that is too large to be read.
     let of_body = rejected

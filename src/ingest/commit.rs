@@ -258,7 +258,7 @@ impl Committer {
         applier: &mut RideApplier,
         batch: &Batch,
     ) -> Result<Applied, StoreError> {
-        let Some(mut traced) = traces::Batch::begin(
+        let Some(mut traced) = traces::SpanBatch::begin(
             Operation::Process,
             &batch.source.topic,
             records(batch),

@@ -21,7 +21,7 @@ use super::commit::{Outcome, PendingBatch};
 use super::lag::Lags;
 use super::pending::ask;
 use super::rebalance::{GroupConsumer, GroupContext};
-use super::session::{Ended, Session};
+use super::session::{Session, SessionEnd};
 use super::start::{LogCheck, Start, StartError, find_start};
 use crate::causes;
 use crate::config::{IngestConfig, KafkaConfig};
@@ -74,8 +74,8 @@ impl Reader {
         let mut lags = Lags::default();
         while !self.stop.is_cancelled() {
             match self.read(&mut lags) {
-                Ok(Ended::Stopped) => return,
-                Ok(Ended::Stalled(stalled)) => tracing::warn!(
+                Ok(SessionEnd::Stopped) => return,
+                Ok(SessionEnd::Stalled(stalled)) => tracing::warn!(
                     partition = stalled.partition,
                     lag = stalled.lag,
                     seconds = stalled.since.as_secs(),
@@ -91,7 +91,7 @@ impl Reader {
         }
     }
 
-    fn read(&self, lags: &mut Lags) -> anyhow::Result<Ended> {
+    fn read(&self, lags: &mut Lags) -> anyhow::Result<SessionEnd> {
         let consumer: GroupConsumer = kafka::consumer(&self.kafka, self.limits.queue_kbytes)
             .create_with_context(GroupContext::default())
             .context("creating the consumer of rides")?;

@@ -59,7 +59,7 @@ const KAFKA_AWAY: &str = "kafka does not answer";
 
 /// Why a session ended without an error.
 #[derive(Debug)]
-pub(super) enum Ended {
+pub(super) enum SessionEnd {
     /// It was stopped.
     Stopped,
     /// A partition makes no progress: a new client may help.
@@ -109,7 +109,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    pub(super) fn run(&mut self) -> anyhow::Result<Ended> {
+    pub(super) fn run(&mut self) -> anyhow::Result<SessionEnd> {
         let reader = self.reader;
         while !reader.stop.is_cancelled() {
             for outcome in reader.outcomes.try_iter() {
@@ -121,13 +121,13 @@ impl<'a> Session<'a> {
             self.go_on_starting()?;
             self.decide_undecided();
             if let Some(stalled) = self.check() {
-                return Ok(Ended::Stalled(stalled));
+                return Ok(SessionEnd::Stalled(stalled));
             }
             self.commit_to_group(CommitMode::Async);
             let input_paused = self.poll()?;
             self.hand_over(input_paused)?;
         }
-        Ok(Ended::Stopped)
+        Ok(SessionEnd::Stopped)
     }
 
     /// Reads records until there are none available, the batch is full, or other work is due.

@@ -355,9 +355,9 @@ fn ask<C: ClientContext>(
     send(client, options.object, queue.object);
     // The request's own timeout fires first, as an event; the margin is for the delivery of that
     // event.
-    let patience = timeout.saturating_add(Duration::from_millis(500));
+    let response_timeout = timeout.saturating_add(Duration::from_millis(500));
     // SAFETY: `queue` is alive; the answer is null or an event of ours to free.
-    let event = unsafe { sys::rd_kafka_queue_poll(queue.object, millis(patience)) };
+    let event = unsafe { sys::rd_kafka_queue_poll(queue.object, millis(response_timeout)) };
     let event = Owned::new(event, sys::rd_kafka_event_destroy).ok_or(DescribeError::TimedOut)?;
     // SAFETY: `event` is alive.
     refuse(unsafe { sys::rd_kafka_event_error(event.object) })?;

@@ -1,7 +1,7 @@
 //! Reads a topic to its end, for commands that belong to no group.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant as Monotonic};
 
 use anyhow::{Context as _, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -87,18 +87,18 @@ pub fn read_assigned(
     stop: &CancellationToken,
     mut each: impl FnMut(&BorrowedMessage<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut progress_at = Instant::now();
+    let mut progress_at = Monotonic::now();
     while !unread.is_empty() {
         if stop.is_cancelled() {
             bail!("interrupted before the end of the topic {topic}");
         }
         match consumer.poll(POLL) {
             Some(Ok(message)) => {
-                progress_at = Instant::now();
+                progress_at = Monotonic::now();
                 each(&message)?;
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
-                progress_at = Instant::now();
+                progress_at = Monotonic::now();
                 unread.remove(&partition);
             }
             Some(Err(error)) if is_lasting(&error) => {

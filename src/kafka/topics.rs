@@ -1,7 +1,7 @@
 //! The topics: made where they are missing, looked at where they are there.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant as Monotonic};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::KafkaError;
@@ -19,7 +19,7 @@ pub const STATUS_COMPACTION_LAG_MS: i64 = 7 * 86_400_000;
 pub const REMINDER_RETENTION_MS: i64 = 7 * 86_400_000;
 
 /// How long all attempts together may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TOPIC_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The timeout of one request.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,11 +40,11 @@ impl Cluster {
     /// used. Several processes may do so at once. It takes at most about 20 s; a transient error
     /// after that time can be tried again.
     pub async fn ensure_topics(&self, kafka: &KafkaConfig) -> Result<EnsuredTopics, ClusterError> {
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Monotonic::now() + TOPIC_TIMEOUT;
         let mut created = Vec::new();
         loop {
             match self.ensure_topics_once(kafka, &mut created).await {
-                Err(error) if error.is_transient() && Instant::now() < give_up => {
+                Err(error) if error.is_transient() && Monotonic::now() < give_up => {
                     tokio::time::sleep(Duration::from_millis(250)).await;
                 }
                 Err(error) => return Err(error),
@@ -117,9 +117,9 @@ impl Cluster {
             ..kafka.clone()
         };
         create(&ledger, &topics, Creation::Real).await?;
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Monotonic::now() + TOPIC_TIMEOUT;
         while !self.has_topic(topic).await? {
-            if Instant::now() > give_up {
+            if Monotonic::now() > give_up {
                 return Err(ClusterError::MissingTopics { topics });
             }
             tokio::time::sleep(Duration::from_millis(100)).await;

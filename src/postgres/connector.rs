@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant as Monotonic};
 
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -51,7 +51,7 @@ pub struct Connector {
     /// The file that the URL is read from; `None` if the URL came as a value.
     file: Option<PathBuf>,
     hosts: Mutex<Hosts>,
-    last_look: tokio::sync::Mutex<Option<(Instant, Result<(), NoServer>)>>,
+    last_look: tokio::sync::Mutex<Option<(Monotonic, Result<(), NoServer>)>>,
 }
 
 #[derive(Debug)]
@@ -149,7 +149,7 @@ impl Connector {
             }
             Err(error) => Err(error),
         };
-        *last = Some((Instant::now(), answer.clone()));
+        *last = Some((Monotonic::now(), answer.clone()));
         answer
     }
 

@@ -12,7 +12,7 @@ use crate::domain::UserId;
 use crate::kafka::Cluster;
 use crate::store::Store;
 use crate::store::audit::Author;
-use crate::store::erasure::{Erased, ErasureKey, Order, Removed};
+use crate::store::erasure::{EraseOutcome, ErasureKey, Order, RemovedRows};
 use crate::wire::erasure::{ErasedLoan, Erasure};
 
 /// How often erasing a client is tried again while they are being rewarded.
@@ -34,7 +34,7 @@ pub async fn erase(
     loan: Option<ErasedLoan>,
     author: &Author,
     reason: &str,
-) -> anyhow::Result<Removed> {
+) -> anyhow::Result<RemovedRows> {
     store.require_finished_upgrade().await?;
     let cluster = Cluster::new(&config.kafka)?;
     let client = key.client(user_id)?;
@@ -64,9 +64,9 @@ pub async fn erase(
             reason: reason.to_owned(),
         };
         match store.erase(order).await? {
-            Erased::Done(removed) => return Ok(removed),
-            Erased::LoanUndecided => bail!(LOAN_UNDECIDED),
-            Erased::RewardedMeanwhile => {}
+            EraseOutcome::Done(removed) => return Ok(removed),
+            EraseOutcome::LoanUndecided => bail!(LOAN_UNDECIDED),
+            EraseOutcome::RewardedMeanwhile => {}
         }
     }
     bail!("the client was being rewarded during every attempt; try again");
@@ -135,8 +135,8 @@ pub async fn replay(
             entry,
         };
         match store.erase(order).await.context("erasing again")? {
-            Erased::Done(_) => replayed.erased += 1,
-            Erased::LoanUndecided | Erased::RewardedMeanwhile => bail!(
+            EraseOutcome::Done(_) => replayed.erased += 1,
+            EraseOutcome::LoanUndecided | EraseOutcome::RewardedMeanwhile => bail!(
                 "client {user_id} is rewarded here and was not when they were erased: `ride-promo erase --user {user_id}` with --keep-loan or --forget-loan"
             ),
         }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use rdkafka::producer::{BaseProducer, Producer as _};
 use tokio_util::sync::CancellationToken;
 
-use super::status_topic::Reading;
+use super::status_topic::StatusReading;
 use crate::config::KafkaConfig;
 use crate::kafka;
 use crate::progress::Progress;
@@ -66,7 +66,7 @@ pub async fn reconcile(
         fence(kafka, shard).await?;
     }
     let mut summary = Summary::default();
-    let mut reading = Reading::default();
+    let mut reading = StatusReading::default();
     reading
         .read_on(kafka, reconciliation.newest(), stop, progress)
         .await?;

@@ -1,7 +1,7 @@
 //! `republish`: publishes the present state of participations again, for subscribers that lost
 //! their state. It runs while everything else runs.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant as Monotonic};
 
 use anyhow::bail;
 use tokio_util::sync::CancellationToken;
@@ -67,7 +67,7 @@ pub async fn republish(
 }
 
 async fn wait_for_the_relay(store: &Store, stop: &CancellationToken) -> anyhow::Result<()> {
-    let began = Instant::now();
+    let began = Monotonic::now();
     while store.outbox_exceeds(MAX_WAITING).await? {
         if began.elapsed() > PAUSE_TIMEOUT {
             bail!(

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::KafkaConfig;
 use crate::kafka;
 use crate::progress::Progress;
-use crate::store::status_newest::{Published, StatusNewest};
+use crate::store::status_newest::{PublishedRecord, StatusNewest};
 use crate::wire::promotion_status::PromotionStatus;
 
 /// Records handed to Postgres at once.
@@ -22,7 +22,7 @@ const BATCHES_AHEAD: usize = 4;
 
 /// How far the topic was read, and what was in it.
 #[derive(Debug, Default)]
-pub(super) struct Reading {
+pub(super) struct StatusReading {
     /// The next offset of each partition that was read.
     next: BTreeMap<i32, i64>,
     /// Records of ours.
@@ -31,7 +31,7 @@ pub(super) struct Reading {
     pub(super) unreadable: u64,
 }
 
-impl Reading {
+impl StatusReading {
     /// Reads from where it was to the topic's end as it is now.
     pub(super) async fn read_on(
         &mut self,
@@ -40,7 +40,7 @@ impl Reading {
         stop: &CancellationToken,
         progress: &mut Progress,
     ) -> anyhow::Result<()> {
-        let (send, mut receive) = mpsc::channel::<Vec<Published>>(BATCHES_AHEAD);
+        let (send, mut receive) = mpsc::channel::<Vec<PublishedRecord>>(BATCHES_AHEAD);
         let reader = {
             let (kafka, stop) = (kafka.clone(), stop.clone());
             let next = std::mem::take(&mut self.next);
@@ -63,7 +63,7 @@ fn read(
     kafka: &KafkaConfig,
     mut next: BTreeMap<i32, i64>,
     stop: &CancellationToken,
-    send: &mpsc::Sender<Vec<Published>>,
+    send: &mpsc::Sender<Vec<PublishedRecord>>,
 ) -> anyhow::Result<(BTreeMap<i32, i64>, u64)> {
     let topic = kafka.status_topic.as_str();
     let mut batch = Vec::with_capacity(BATCH);
@@ -90,7 +90,7 @@ fn read(
 }
 
 /// A record of ours, by its key and value.
-fn published(partition: i32, key: Option<&[u8]>, value: Option<&[u8]>) -> Option<Published> {
+fn published(partition: i32, key: Option<&[u8]>, value: Option<&[u8]>) -> Option<PublishedRecord> {
     let (user_id, promotion_id) = std::str::from_utf8(key?).ok()?.split_once(':')?;
     let key = (user_id.parse().ok()?, promotion_id.parse().ok()?);
     let event: Option<Value> = match value {
@@ -103,7 +103,7 @@ fn published(partition: i32, key: Option<&[u8]>, value: Option<&[u8]>) -> Option
             Some(serde_json::to_value(event).ok()?)
         }
     };
-    Some(Published {
+    Some(PublishedRecord {
         key,
         partition,
         event,

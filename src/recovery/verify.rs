@@ -5,20 +5,20 @@
 //! looked at again after the topic was read on: by then it must have come, unless it waits.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant as Monotonic};
 
 use anyhow::Context as _;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::status_topic::Reading;
+use super::status_topic::StatusReading;
 use crate::causes;
 use crate::clock::Clock;
 use crate::config::KafkaConfig;
 use crate::domain::{PromotionId, UserId};
 use crate::progress::Progress;
 use crate::store::Store;
-use crate::store::recount::{Disagreement, PAGE_TIMEOUT, Scope, VersionHere};
+use crate::store::recount::{Disagreement, PAGE_TIMEOUT, RecountScope, VersionHere};
 use crate::store::status_newest::StatusNewest;
 use crate::store::verify_lease::VerifyLease;
 use crate::telemetry::Metrics;
@@ -92,7 +92,7 @@ struct PendingVersion {
 pub async fn verify(
     kafka: &KafkaConfig,
     store: &Store,
-    scope: Scope,
+    scope: RecountScope,
     stop: &CancellationToken,
     progress: &mut Progress,
     found: impl FnMut(&Difference),
@@ -101,7 +101,7 @@ pub async fn verify(
         kafka,
         store,
         newest: store.status_newest(PURPOSE).await?,
-        reading: Reading::default(),
+        reading: StatusReading::default(),
         stop,
         pending: Vec::new(),
         summary: Summary::default(),
@@ -110,7 +110,7 @@ pub async fn verify(
     verification.read_on(progress).await?;
     verification.participations(scope, progress).await?;
     verification.settle(progress).await?;
-    if scope == Scope::default() {
+    if scope == RecountScope::default() {
         verification.budgets().await?;
     }
     // What the topic says of a start is not looked at: a scope by it has participations only.
@@ -125,7 +125,7 @@ struct Verification<'a, F> {
     kafka: &'a KafkaConfig,
     store: &'a Store,
     newest: StatusNewest,
-    reading: Reading,
+    reading: StatusReading,
     stop: &'a CancellationToken,
     pending: Vec<PendingVersion>,
     summary: Summary,
@@ -180,7 +180,7 @@ impl<F: FnMut(&Difference)> Verification<'_, F> {
     /// Page by page, each in a snapshot of its own.
     async fn participations(
         &mut self,
-        scope: Scope,
+        scope: RecountScope,
         progress: &mut Progress,
     ) -> anyhow::Result<()> {
         let (mut limit, most) = PAGE;
@@ -191,7 +191,7 @@ impl<F: FnMut(&Difference)> Verification<'_, F> {
                 "interrupted after {} participations",
                 self.summary.participations
             );
-            let began = Instant::now();
+            let began = Monotonic::now();
             let page = match self.store.recount_page(scope, after, limit).await {
                 Err(error) if error.may_be_too_much() && limit > 1 => {
                     limit = (limit / 4).max(1);
@@ -357,7 +357,15 @@ async fn run_once(kafka: &KafkaConfig, store: &Store, metrics: &Metrics, stop: &
         }
     };
     let mut progress = Progress::silent();
-    let verified = verify(kafka, store, Scope::default(), stop, &mut progress, found).await;
+    let verified = verify(
+        kafka,
+        store,
+        RecountScope::default(),
+        stop,
+        &mut progress,
+        found,
+    )
+    .await;
     let summary = match verified {
         Ok(summary) => summary,
         Err(error) => {

@@ -22,7 +22,7 @@ pub(super) async fn wait_for_postgres(
     readiness: &Readiness,
     apply_migrations: bool,
 ) -> anyhow::Result<()> {
-    let mut waiting = Waiting::new(readiness);
+    let mut waiting = WaitLog::new(readiness);
     let all = [Role::Api, Role::Ingest, Role::Relay, Role::Sweep];
     let away = |error: &dyn std::fmt::Display| {
         format!(
@@ -73,7 +73,7 @@ pub(super) async fn wait_for_kafka(
     cluster: &Cluster,
     readiness: &Readiness,
 ) -> anyhow::Result<()> {
-    let mut waiting = Waiting::new(readiness);
+    let mut waiting = WaitLog::new(readiness);
     // The client API works without Kafka, so it does not wait for it.
     readiness.set(Role::Api, Err("starting".to_owned()));
     loop {
@@ -100,13 +100,13 @@ pub(super) async fn wait_for_kafka(
 }
 
 /// Logs why the process waits, once for each reason, and pauses longer every time.
-struct Waiting<'a> {
+struct WaitLog<'a> {
     readiness: &'a Readiness,
     said: String,
     backoff: Backoff,
 }
 
-impl<'a> Waiting<'a> {
+impl<'a> WaitLog<'a> {
     fn new(readiness: &'a Readiness) -> Self {
         Self {
             readiness,

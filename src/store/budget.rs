@@ -21,7 +21,7 @@ use crate::wire::admin::{self, Used};
 /// What participations give back when they end, by promotion.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
-pub(super) struct Released(BTreeMap<PromotionId, Sum>);
+pub(super) struct ReleasedUse(BTreeMap<PromotionId, Sum>);
 
 /// A number of participations and the sum of their rewards, by currency.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl Sum {
     }
 }
 
-impl Released {
+impl ReleasedUse {
     /// Adds a participation that has ended; `reward` is `None` if its promotion counts no use.
     pub(super) fn add(&mut self, promotion_id: PromotionId, reward: Option<&Reward>) {
         if let Some(reward) = reward {
@@ -94,9 +94,9 @@ impl Reservation<'_> {
     pub(super) async fn make(
         self,
         connection: &mut PgConnection,
-        mut released: Released,
+        mut released: ReleasedUse,
     ) -> Result<bool> {
-        let after = Released(released.0.split_off(&self.promotion_id));
+        let after = ReleasedUse(released.0.split_off(&self.promotion_id));
         released.give_back(connection).await?;
         let reserved = sqlx::query!(
             "update budget_use
@@ -146,7 +146,7 @@ pub(super) async fn spend(
 
 /// A participation that uses its promotion's budget and whose client is erased.
 #[derive(Clone, Debug)]
-pub(super) struct Counted {
+pub(super) struct ErasedUse {
     /// The promotion.
     pub(super) promotion_id: PromotionId,
     /// Whether it was rewarded.
@@ -157,14 +157,14 @@ pub(super) struct Counted {
 
 /// The last statement of an erasure: gives back what was reserved. What was spent stays spent, and is
 /// recorded as erased, so that a recount knows that its participation does not exist any more.
-pub(super) async fn erase(connection: &mut PgConnection, counted: Counted) -> Result<()> {
-    let Counted {
+pub(super) async fn erase(connection: &mut PgConnection, counted: ErasedUse) -> Result<()> {
+    let ErasedUse {
         promotion_id,
         is_spent,
         reward,
     } = counted;
     if !is_spent {
-        let mut released = Released::default();
+        let mut released = ReleasedUse::default();
         released.add(promotion_id, Some(&reward));
         return released.give_back(connection).await;
     }
@@ -344,7 +344,7 @@ mod tests {
             currency_code: currency.parse().expect("a code"),
             repayment_rate: "15".to_owned(),
         };
-        let mut released = Released::default();
+        let mut released = ReleasedUse::default();
         released.add(2, Some(&reward(1, "MXN")));
         released.add(1, Some(&reward(10, "COP")));
         released.add(3, None);

@@ -12,7 +12,7 @@ use crate::wire::ride_completed::{Fault, decode_ride, encode};
 
 /// The result of crediting a ride.
 #[derive(Clone, Debug)]
-pub enum Credited {
+pub enum CreditOutcome {
     /// It was judged now; or it, or its record from the topic, had been judged before.
     Judged(AppliedOne),
     /// It is not a valid ride. Nothing was changed.
@@ -31,7 +31,7 @@ impl Store {
         ride: Vec<u8>,
         reason: &str,
         author: &Author,
-    ) -> Result<Credited> {
+    ) -> Result<CreditOutcome> {
         let (reason, author) = (reason.to_owned(), author.clone());
         self.run_tx("credit_ride", move |connection| {
             let (ride, reason, author) = (ride.clone(), reason.clone(), author.clone());
@@ -41,10 +41,10 @@ impl Store {
                     .await?;
                 let ride = match decode_ride(&ride, now) {
                     Ok(ride) => ride,
-                    Err(rejected) => return Ok(Credited::Bad(rejected.faults)),
+                    Err(rejected) => return Ok(CreditOutcome::Bad(rejected.faults)),
                 };
                 if ride.user_id != user_id {
-                    return Ok(Credited::OtherClient);
+                    return Ok(CreditOutcome::OtherClient);
                 }
                 let applied = apply_one(connection, &ride, RideSource::Operator, None).await?;
                 let ride: serde_json::Value =
@@ -52,7 +52,7 @@ impl Store {
                 let after = json!({ "user_id": user_id, "ride": ride, "reason": reason, "outcome": applied.outcome(),
                     "receipt": applied.receipt().map(receipt_json) });
                 audit::record(connection, &author, None, Some(after)).await?;
-                Ok(Credited::Judged(applied))
+                Ok(CreditOutcome::Judged(applied))
             })
         })
         .await

@@ -5,7 +5,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::audit::{self, Author};
-use super::budget::Released;
+use super::budget::ReleasedUse;
 use super::participations::{Stored, enqueue_event, load};
 use super::{Result, Store, StoreError, must_be_all};
 use crate::domain::participation::{ExpiredReason, Status, StatusName};
@@ -16,7 +16,7 @@ use crate::wire::promotion_status::EventType;
 
 /// The result of quitting.
 #[derive(Clone, Debug)]
-pub enum Quit {
+pub enum QuitOutcome {
     /// The challenge is over because the client quit.
     Quit {
         /// The participation.
@@ -32,7 +32,7 @@ pub enum Quit {
 
 /// The result of cancelling.
 #[derive(Clone, Debug)]
-pub enum Cancelled {
+pub enum CancelOutcome {
     /// An operator cancelled the participation now.
     Cancelled(Stored),
     /// It is not in progress, and it has no reward that can still be accepted.
@@ -48,13 +48,13 @@ impl Store {
         user_id: UserId,
         promotion_id: PromotionId,
         traceparent: Option<String>,
-    ) -> Result<Quit> {
+    ) -> Result<QuitOutcome> {
         let is_finished = self.upgrade_is_finished().await?;
         self.run_tx("quit", move |connection| {
             let traceparent = traceparent.clone();
             Box::pin(async move {
                 let Some(locked) = lock(connection, user_id, promotion_id).await? else {
-                    return Ok(Quit::NotParticipating);
+                    return Ok(QuitOutcome::NotParticipating);
                 };
                 let now = locked.found.now;
                 let Ok(status) = locked.found.state.status.quit(now) else {
@@ -62,18 +62,18 @@ impl Store {
                         Status::Expired {
                             reason: ExpiredReason::Quit,
                             ..
-                        } => Quit::Quit {
+                        } => QuitOutcome::Quit {
                             participation: locked.found,
                             repeated: true,
                         },
-                        _ => Quit::NotInProgress,
+                        _ => QuitOutcome::NotInProgress,
                     });
                 };
                 require(is_finished)?;
                 let (participation, released) =
                     end(connection, locked, status, traceparent.as_deref()).await?;
                 released.give_back(connection).await?;
-                Ok(Quit::Quit {
+                Ok(QuitOutcome::Quit {
                     participation,
                     repeated: false,
                 })
@@ -89,16 +89,16 @@ impl Store {
         promotion_id: PromotionId,
         reason: String,
         author: Author,
-    ) -> Result<Cancelled> {
+    ) -> Result<CancelOutcome> {
         let is_finished = self.upgrade_is_finished().await?;
         self.run_tx("cancel", move |connection| {
             let (reason, author) = (reason.clone(), author.clone());
             Box::pin(async move {
                 let Some(locked) = lock(connection, user_id, promotion_id).await? else {
-                    return Ok(Cancelled::NotParticipating);
+                    return Ok(CancelOutcome::NotParticipating);
                 };
                 let Ok(status) = locked.found.state.status.cancel(locked.found.now) else {
-                    return Ok(Cancelled::NotLive);
+                    return Ok(CancelOutcome::NotLive);
                 };
                 require(is_finished)?;
                 let before = json!(&*locked.found.state);
@@ -107,7 +107,7 @@ impl Store {
                 after["reason"] = json!(reason);
                 audit::record(connection, &author, Some(before), Some(after)).await?;
                 released.give_back(connection).await?;
-                Ok(Cancelled::Cancelled(participation))
+                Ok(CancelOutcome::Cancelled(participation))
             })
         })
         .await
@@ -124,7 +124,7 @@ fn require(is_finished: bool) -> Result<()> {
 }
 
 /// A participation whose row is locked, read after the lock.
-struct Locked {
+struct LockedParticipation {
     found: Stored,
     /// Whether its promotion counts the use of its budget.
     has_budget_use: bool,
@@ -134,7 +134,7 @@ async fn lock(
     connection: &mut PgConnection,
     user_id: UserId,
     promotion_id: PromotionId,
-) -> Result<Option<Locked>> {
+) -> Result<Option<LockedParticipation>> {
     let has_budget_use = sqlx::query_scalar!(
         "select m.has_budget_use
            from promotion_user p join promotion m using (promotion_id)
@@ -149,7 +149,7 @@ async fn lock(
         return Ok(None);
     };
     let found = load(connection, user_id, promotion_id).await?;
-    Ok(found.map(|found| Locked {
+    Ok(found.map(|found| LockedParticipation {
         found,
         has_budget_use,
     }))
@@ -159,11 +159,11 @@ async fn lock(
 /// the caller must give back of the budget at the end of the transaction.
 async fn end(
     connection: &mut PgConnection,
-    locked: Locked,
+    locked: LockedParticipation,
     to: Status,
     traceparent: Option<&str>,
-) -> Result<(Stored, Released)> {
-    let Locked {
+) -> Result<(Stored, ReleasedUse)> {
+    let LockedParticipation {
         found,
         has_budget_use,
     } = locked;
@@ -210,7 +210,7 @@ async fn end(
             "participation ({user_id}, {promotion_id}) disappeared while it was ended"
         )));
     };
-    let mut released = Released::default();
+    let mut released = ReleasedUse::default();
     let reward: &Reward = &ended.state.reward;
     released.add(promotion_id, has_budget_use.then_some(reward));
     Ok((ended, released))

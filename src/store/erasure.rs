@@ -10,7 +10,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::audit::{self, Author};
-use super::budget::{self, Counted};
+use super::budget::{self, ErasedUse};
 use super::outbox::enqueue_tombstones;
 use super::{Result, Store, StoreError};
 use crate::domain::participation::StatusName;
@@ -83,9 +83,9 @@ pub struct Order {
 
 /// The result of an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Erased {
+pub enum EraseOutcome {
     /// The client was erased.
-    Done(Removed),
+    Done(RemovedRows),
     /// The client was rewarded, and the order does not say what to do with the loan.
     LoanUndecided,
     /// The client was rewarded after the ledger's entry was published. The order must be repeated.
@@ -94,7 +94,7 @@ pub enum Erased {
 
 /// The number of rows that were removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Removed {
+pub struct RemovedRows {
     /// Participations.
     pub participations: u64,
     /// Receipts of rides.
@@ -186,7 +186,7 @@ impl Store {
     }
 
     /// Erases the client, if the order is complete. Erasing again removes what was added since.
-    pub async fn erase(&self, order: Order) -> Result<Erased> {
+    pub async fn erase(&self, order: Order) -> Result<EraseOutcome> {
         self.require_finished_upgrade().await?;
         self.run_tx("erase", move |connection| {
             let order = order.clone();
@@ -320,7 +320,7 @@ async fn was_rewarded(connection: &mut PgConnection, user_id: UserId) -> Result<
     .await?)
 }
 
-async fn erase(connection: &mut PgConnection, order: &Order) -> Result<Erased> {
+async fn erase(connection: &mut PgConnection, order: &Order) -> Result<EraseOutcome> {
     let user_id = order.user_id;
     // In the order of a start: the client's pre-offers, then the participations.
     sqlx::query!(
@@ -337,15 +337,15 @@ async fn erase(connection: &mut PgConnection, order: &Order) -> Result<Erased> {
     .await?;
     let rewarded = was_rewarded(connection, user_id).await?;
     if rewarded && order.loan.is_none() {
-        return Ok(Erased::LoanUndecided);
+        return Ok(EraseOutcome::LoanUndecided);
     }
     if rewarded && !order.entry.rewarded {
-        return Ok(Erased::RewardedMeanwhile);
+        return Ok(EraseOutcome::RewardedMeanwhile);
     }
     let keep = rewarded && order.loan == Some(ErasedLoan::Kept);
-    let mut removed = Removed {
+    let mut removed = RemovedRows {
         loan_kept: keep,
-        ..Removed::default()
+        ..RemovedRows::default()
     };
     if !keep {
         remove_origination(connection, user_id, &mut removed).await?;
@@ -362,14 +362,14 @@ async fn erase(connection: &mut PgConnection, order: &Order) -> Result<Erased> {
     if let Some(counted) = counted {
         budget::erase(connection, counted).await?;
     }
-    Ok(Erased::Done(removed))
+    Ok(EraseOutcome::Done(removed))
 }
 
 /// Removes the application and its rows; the split is removed with the others.
 async fn remove_origination(
     connection: &mut PgConnection,
     user_id: UserId,
-    removed: &mut Removed,
+    removed: &mut RemovedRows,
 ) -> Result<()> {
     sqlx::query!("delete from session where user_id = $1", user_id)
         .execute(&mut *connection)
@@ -391,8 +391,8 @@ async fn remove_participations(
     connection: &mut PgConnection,
     user_id: UserId,
     keep: bool,
-    removed: &mut Removed,
-) -> Result<(Vec<PromotionId>, Option<Counted>)> {
+    removed: &mut RemovedRows,
+) -> Result<(Vec<PromotionId>, Option<ErasedUse>)> {
     sqlx::query!(
         "delete from participation_extension a
           where a.user_id = $1
@@ -435,7 +435,7 @@ async fn remove_participations(
     // A client has at most one that is live or rewarded.
     let counted = gone.into_iter().find_map(|row| {
         let Json(reward) = row.counted_reward?;
-        (row.status != StatusName::Expired).then_some(Counted {
+        (row.status != StatusName::Expired).then_some(ErasedUse {
             promotion_id: row.promotion_id,
             is_spent: row.status == StatusName::Rewarded,
             reward,
@@ -506,7 +506,7 @@ async fn remove_notes(connection: &mut PgConnection, user_id: UserId) -> Result<
 async fn remove_the_rest(
     connection: &mut PgConnection,
     order: &Order,
-    removed: &mut Removed,
+    removed: &mut RemovedRows,
 ) -> Result<()> {
     let user_id = order.user_id;
     removed.pre_offers = sqlx::query!("delete from pre_offer where user_id = $1", user_id)
@@ -537,7 +537,7 @@ async fn remove_the_rest(
 async fn scrub_audit(
     connection: &mut PgConnection,
     user_id: UserId,
-    removed: &mut Removed,
+    removed: &mut RemovedRows,
 ) -> Result<()> {
     removed.audit_entries = sqlx::query!(
         r#"with named as (

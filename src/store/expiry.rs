@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::budget::Released;
+use super::budget::ReleasedUse;
 use super::extensions::{self, Moment};
 use super::state::status_of;
 use super::{Result, Store, identity, must_be_all};
@@ -117,7 +117,7 @@ impl Store {
 pub(super) async fn expire_reward_of(
     connection: &mut PgConnection,
     user_id: UserId,
-) -> Result<(u64, Released)> {
+) -> Result<(u64, ReleasedUse)> {
     let overdue = sqlx::query_scalar!(
         "select promotion_id from promotion_user
           where user_id = $1 and status = 'COMPLETED' and reward_deadline <= clock_timestamp()",
@@ -133,7 +133,7 @@ pub(super) async fn expire_reward_of(
 }
 
 /// A participation that may expire; its row is locked.
-struct Due {
+struct DueParticipation {
     user_id: UserId,
     promotion_id: PromotionId,
     status: StatusName,
@@ -153,9 +153,9 @@ async fn lock(
     status: StatusName,
     users: &[UserId],
     promotions: &[PromotionId],
-) -> Result<Vec<Due>> {
+) -> Result<Vec<DueParticipation>> {
     Ok(sqlx::query_as!(
-        Due,
+        DueParticipation,
         r#"select p.user_id, p.promotion_id, p.status as "status: StatusName", p.challenge_deadline, p.completed_at,
                   p.reward_deadline, p.rewarded_at, p.expired_at, p.expired_reason as "expired_reason: ExpiredReason",
                   case when m.has_budget_use then p.reward end as "counted_reward: Json<Reward>"
@@ -179,9 +179,9 @@ async fn expire(
     connection: &mut PgConnection,
     status: StatusName,
     (users, promotions): (Vec<UserId>, Vec<PromotionId>),
-) -> Result<(u64, Released)> {
+) -> Result<(u64, ReleasedUse)> {
     if users.is_empty() {
-        return Ok((0, Released::default()));
+        return Ok((0, ReleasedUse::default()));
     }
     let mut locked = lock(connection, status, &users, &promotions).await?;
     // After the locks, because a statement before them cannot know. A running extension moves a deadline
@@ -201,7 +201,7 @@ async fn expire(
         }
     }
     let mut expired = Expired::default();
-    let mut released = Released::default();
+    let mut released = ReleasedUse::default();
     for row in locked {
         // The deadline may have moved while this waited for the lock.
         if let Ok(status) = status_of!(row)?.expire(row.challenge_deadline, now) {

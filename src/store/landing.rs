@@ -14,7 +14,7 @@ use crate::wire::landing::{LandingApplication, LandingOffer, LandingPromotion};
 use crate::wire::reward::Origination;
 
 /// How often the locks are taken while imports bring other pre-offers to the front.
-const MOST_TRIES: u32 = 10;
+const MAX_TRIES: u32 = 10;
 
 /// What the landing decided.
 #[derive(Clone, Debug)]
@@ -126,7 +126,7 @@ async fn locked_facts(
     user_id: UserId,
     erased_name: Option<&str>,
 ) -> Result<ClientFacts> {
-    for _ in 0..MOST_TRIES {
+    for _ in 0..MAX_TRIES {
         sqlx::query!(
             "select from pre_offer where user_id = $1 order by pre_offer_id for update",
             user_id

@@ -4,7 +4,7 @@
 //! [`LOCK_TIMEOUT`], gives up, and is tried again after a pause in which traffic goes on. Indexes are built
 //! concurrently, in files that begin with `-- no-transaction`.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant as Monotonic};
 
 use anyhow::{Context as _, bail, ensure};
 use sqlx::migrate::{Migrate as _, MigrateError, Migration, Migrator};
@@ -38,7 +38,7 @@ const ENDINGS_INDEX: &str = "create index concurrently if not exists promotion_u
 /// its `lock_timeout` must be [`LOCK_TIMEOUT`].
 pub(super) async fn run(connection: &mut PgConnection) -> anyhow::Result<()> {
     let lock = lock_id(connection).await?;
-    let began = Instant::now();
+    let began = Monotonic::now();
     let mut said = false;
     loop {
         take_turn(connection, lock).await?;

@@ -49,7 +49,7 @@ mod words;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant as Monotonic};
 
 use futures::future::BoxFuture;
 use opentelemetry::trace::FutureExt as _;
@@ -64,7 +64,7 @@ use crate::postgres::{self, Connector, SESSION_NAME, Settings, State, UrlError, 
 use crate::wire::revision::Precondition;
 
 /// The most attempts of a transaction that Postgres aborts because of a deadlock or a serialization failure.
-const MOST_TRIES: u32 = 5;
+const MAX_TRIES: u32 = 5;
 
 /// How long a call waits for a connection before it returns "temporarily unavailable".
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -142,7 +142,7 @@ impl Store {
     /// A session of the pool, on a server that accepts writes at this moment. A session to a standby, or with
     /// read-only transactions, is closed: it would stay so even after the server has changed.
     pub async fn acquire(&self) -> Result<PoolConnection<Postgres>> {
-        let deadline = Instant::now() + ACQUIRE_TIMEOUT;
+        let deadline = Monotonic::now() + ACQUIRE_TIMEOUT;
         let mut looked = false;
         loop {
             let generation = self.follow_connector();
@@ -164,13 +164,13 @@ impl Store {
                     }
                 }
             };
-            if looked && Instant::now() >= deadline {
+            if looked && Monotonic::now() >= deadline {
                 return Err(failure);
             }
             match self.connector.look().await {
                 Ok(()) => {
                     // Every session of the pool was busy until the deadline.
-                    let busy = Instant::now() >= deadline;
+                    let busy = Monotonic::now() >= deadline;
                     if busy && self.connector.current().0 == generation {
                         return Err(failure);
                     }
@@ -181,7 +181,7 @@ impl Store {
                     looked = true;
                 }
                 // It waits for a restarting server as long as for a session of the pool.
-                Err(no_server) if no_server.why == Why::Away && Instant::now() < deadline => {
+                Err(no_server) if no_server.why == Why::Away && Monotonic::now() < deadline => {
                     tokio::time::sleep(LOOK_PAUSE).await;
                 }
                 Err(no_server) => return Err(no_server.into()),
@@ -271,7 +271,7 @@ impl Store {
             let mut tries = 1;
             loop {
                 match try_tx(&store, only_tried, &f).await {
-                    Err(error) if error.is_conflict() && tries < MOST_TRIES => {
+                    Err(error) if error.is_conflict() && tries < MAX_TRIES => {
                         tracing::debug!(transaction = name, tries, %error, "trying again");
                         tries += 1;
                     }

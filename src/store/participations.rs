@@ -35,7 +35,7 @@ const ONE_LIVE_OR_REWARDED: &str = "promotion_user_one_live_or_rewarded";
 const ONCE: &str = "promotion_user_pkey";
 
 /// How often a start is tried while the client's other participations come to be.
-const MOST_TRIES: u32 = 5;
+const MAX_TRIES: u32 = 5;
 
 /// A participation as stored, read with the database's clock of that moment.
 #[derive(Clone, Debug)]
@@ -257,7 +257,7 @@ impl Store {
                 // The client took part in something meanwhile, which the locks on pre-offers could
                 // not tell: now it is known.
                 Err(error)
-                    if tries < MOST_TRIES
+                    if tries < MAX_TRIES
                         && [ONE_LIVE_OR_REWARDED, ONCE]
                             .into_iter()
                             .any(|constraint| error.is_duplicate_of(constraint)) =>
@@ -557,7 +557,7 @@ async fn freeze_terms(
 
 /// The immutable row of this product as it is now, made if it is the first participation with it.
 async fn freeze_product(connection: &mut PgConnection, product_id: i64) -> Result<i64> {
-    for _ in 0..MOST_TRIES {
+    for _ in 0..MAX_TRIES {
         // Nearly every start finds it.
         let found = sqlx::query_scalar!(
             "select t.product_terms_id

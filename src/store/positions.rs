@@ -9,7 +9,7 @@ use super::{Result, Store};
 use crate::domain::Instant;
 use crate::domain::anchor::{Anchor, RecordMark};
 use crate::domain::source::Source;
-use crate::domain::standing::Recorded;
+use crate::domain::standing::RecordedPosition;
 
 /// A stored position.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +32,8 @@ pub struct Position {
 
 impl Position {
     /// The parts that the rules need.
-    pub fn recorded(&self) -> Recorded<'_> {
-        Recorded {
+    pub fn recorded(&self) -> RecordedPosition<'_> {
+        RecordedPosition {
             source: &self.source,
             next_offset: self.next_offset,
             stopped: self.stopped.as_deref(),

@@ -19,7 +19,7 @@ pub use tried::TriedImport;
 const UNIQUE_EXTERNAL_ID: &str = "pre_offer_external_id_key";
 
 /// The most attempts of a batch while other imports insert the same pre-offers.
-const MOST_TRIES: u32 = 10;
+const MAX_TRIES: u32 = 10;
 
 /// A line with its number.
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ impl Store {
                 .await;
             match result {
                 // Another import has committed one of the new pre-offers meanwhile; it is known now.
-                Err(error) if tries < MOST_TRIES && error.is_duplicate_of(UNIQUE_EXTERNAL_ID) => {
+                Err(error) if tries < MAX_TRIES && error.is_duplicate_of(UNIQUE_EXTERNAL_ID) => {
                     tries += 1;
                 }
                 result => return result,
@@ -87,14 +87,14 @@ impl Store {
 
 /// A pre-offer as it is stored, or is about to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Stored {
+struct StoredPreOffer {
     line: PreOfferLine,
     promotion_id: Option<PromotionId>,
 }
 
 /// The effect of a batch on one pre-offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Change<'a> {
+struct PreOfferChange<'a> {
     line: &'a PreOfferLine,
     promotion_id: Option<PromotionId>,
     /// The index of the last of the batch's changing lines that changed it. It decides the place in the order of
@@ -104,9 +104,9 @@ struct Change<'a> {
 
 /// The effect of a batch. It is computed by pure code, so that it can be tested by itself.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Folded<'a> {
+struct BatchEffect<'a> {
     /// By external id, the order in which they are written.
-    changes: BTreeMap<&'a str, Change<'a>>,
+    changes: BTreeMap<&'a str, PreOfferChange<'a>>,
     /// How many lines changed something.
     changing: usize,
     imported: u64,
@@ -119,11 +119,11 @@ struct Folded<'a> {
 
 fn fold<'a>(
     lines: &'a [NumberedLine],
-    stored: &HashMap<String, (Uuid, Stored)>,
+    stored: &HashMap<String, (Uuid, StoredPreOffer)>,
     products: &HashSet<i64>,
     promotions: &HashMap<String, PromotionId>,
-) -> Folded<'a> {
-    let mut folded = Folded::default();
+) -> BatchEffect<'a> {
+    let mut folded = BatchEffect::default();
     for NumberedLine { number, line } in lines {
         if !products.contains(&line.product_id) {
             folded.unknown_products.push((*number, line.product_id));
@@ -154,7 +154,7 @@ fn fold<'a>(
             Some(_) => folded.updated += 1,
             None => folded.imported += 1,
         }
-        let change = Change {
+        let change = PreOfferChange {
             line,
             promotion_id,
             order: folded.changing,
@@ -166,7 +166,7 @@ fn fold<'a>(
 }
 
 /// The counts of the import including this batch.
-fn counts(journal: &Journal, folded: &Folded<'_>) -> ImportCounts {
+fn counts(journal: &Journal, folded: &BatchEffect<'_>) -> ImportCounts {
     let before = journal.before;
     ImportCounts {
         read: before.read,
@@ -204,8 +204,8 @@ async fn import(
     // After the locks, so that of two imports of the same pre-offer the later one is first in the order; and in the
     // order of the lines, so that of two pre-offers in one file the later one is.
     let import_seqs = next_import_seqs(connection, folded.changing).await?;
-    let mut new = Rows::default();
-    let mut known = Rows::default();
+    let mut new = PreOfferColumns::default();
+    let mut known = PreOfferColumns::default();
     for change in folded.changes.values() {
         let import_seq = import_seqs.get(change.order).copied().ok_or_else(|| {
             StoreError::Corrupt("the sequence of imports returned too few numbers".to_owned())
@@ -267,7 +267,7 @@ async fn promotions(
 async fn stored(
     connection: &mut PgConnection,
     lines: &[NumberedLine],
-) -> Result<HashMap<String, (Uuid, Stored)>> {
+) -> Result<HashMap<String, (Uuid, StoredPreOffer)>> {
     let named: HashSet<&str> = lines
         .iter()
         .map(|line| line.line.external_id.as_str())
@@ -290,7 +290,7 @@ async fn stored(
 async fn lock_stored(
     connection: &mut PgConnection,
     pre_offer_ids: &[Uuid],
-) -> Result<HashMap<String, (Uuid, Stored)>> {
+) -> Result<HashMap<String, (Uuid, StoredPreOffer)>> {
     sqlx::query_as!(
         StoredRow,
         "select pre_offer_id, external_id, user_id, segment, product_id, amount_cents, currency_code, repayment_rate,
@@ -323,10 +323,10 @@ struct StoredRow {
 }
 
 impl StoredRow {
-    fn read(self) -> Result<(String, (Uuid, Stored))> {
+    fn read(self) -> Result<(String, (Uuid, StoredPreOffer))> {
         let corrupt =
             |error| StoreError::Corrupt(format!("pre-offer {}: {error}", self.pre_offer_id));
-        let stored = Stored {
+        let stored = StoredPreOffer {
             line: PreOfferLine {
                 external_id: self.external_id,
                 user_id: self.user_id,
@@ -358,7 +358,7 @@ async fn next_import_seqs(connection: &mut PgConnection, count: usize) -> Result
 
 /// Rows to write, one `Vec` per column as `unnest` takes them.
 #[derive(Default)]
-struct Rows {
+struct PreOfferColumns {
     pre_offer_ids: Vec<Uuid>,
     external_ids: Vec<String>,
     user_ids: Vec<i64>,
@@ -374,8 +374,8 @@ struct Rows {
     import_seqs: Vec<i64>,
 }
 
-impl Rows {
-    fn push(&mut self, pre_offer_id: Uuid, change: &Change<'_>, import_seq: i64) {
+impl PreOfferColumns {
+    fn push(&mut self, pre_offer_id: Uuid, change: &PreOfferChange<'_>, import_seq: i64) {
         let line = change.line;
         self.pre_offer_ids.push(pre_offer_id);
         self.external_ids.push(line.external_id.clone());
@@ -515,7 +515,7 @@ mod tests {
             "known".to_owned(),
             (
                 Uuid::nil(),
-                Stored {
+                StoredPreOffer {
                     line: line("known", 1, Some("later")),
                     promotion_id: None,
                 },

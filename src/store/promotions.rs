@@ -17,7 +17,7 @@ use crate::wire::revision::Precondition;
 
 /// The result of creating a promotion.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Created {
+pub enum CreateOutcome {
     /// It was created.
     Created(Promotion),
     /// Another promotion has its key.
@@ -26,7 +26,7 @@ pub enum Created {
 
 /// The result of a patch.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Patched {
+pub enum PatchOutcome {
     /// The promotion after the patch.
     Patched(Promotion),
     /// The promotion does not exist.
@@ -114,7 +114,7 @@ impl Store {
         new: NewPromotion,
         author: &Author,
         dry_run: bool,
-    ) -> Result<Created> {
+    ) -> Result<CreateOutcome> {
         let author = author.clone();
         self.run_or_try_tx("create_promotion", dry_run, move |connection| {
             let (new, author) = (new.clone(), author.clone());
@@ -140,13 +140,13 @@ impl Store {
                 .fetch_optional(&mut *connection)
                 .await?;
                 let Some(created) = created.map(Promotion::from) else {
-                    return Ok(Created::KeyTaken);
+                    return Ok(CreateOutcome::KeyTaken);
                 };
                 audit::record(connection, &author, None, Some(json!(created))).await?;
                 if let Some(budget) = &created.budget {
                     budget::open(connection, created.promotion_id, budget).await?;
                 }
-                Ok(Created::Created(created))
+                Ok(CreateOutcome::Created(created))
             })
         })
         .await
@@ -161,13 +161,13 @@ impl Store {
         precondition: &Precondition,
         author: &Author,
         dry_run: bool,
-    ) -> Result<Patched> {
+    ) -> Result<PatchOutcome> {
         if patch.is_empty() {
             let promotion = self.promotion(promotion_id).await?;
             if promotion.is_some() {
                 check(precondition, promotion.as_ref())?;
             }
-            return Ok(promotion.map_or(Patched::NoSuchPromotion, Patched::Patched));
+            return Ok(promotion.map_or(PatchOutcome::NoSuchPromotion, PatchOutcome::Patched));
         }
         let (precondition, author) = (precondition.clone(), author.clone());
         self.run_or_try_tx("patch_promotion", dry_run, move |connection| {
@@ -189,7 +189,7 @@ impl Store {
                 .fetch_optional(&mut *connection)
                 .await?;
                 let Some(before) = before.map(Promotion::from) else {
-                    return Ok(Patched::NoSuchPromotion);
+                    return Ok(PatchOutcome::NoSuchPromotion);
                 };
                 check(&precondition, Some(&before))?;
                 let schedule = match patch.schedule(Schedule {
@@ -197,17 +197,17 @@ impl Store {
                     closes_at: before.closes_at,
                 }) {
                     Ok(schedule) => schedule,
-                    Err(error) => return Ok(Patched::Invalid(error)),
+                    Err(error) => return Ok(PatchOutcome::Invalid(error)),
                 };
                 let new_budget = patch.budget.flatten();
                 if let Some(budget) = &new_budget {
                     match budget::check(connection, promotion_id, budget).await? {
                         Ok(()) => {}
-                        Err(BudgetError::TooLate) => return Ok(Patched::BudgetTooLate),
+                        Err(BudgetError::TooLate) => return Ok(PatchOutcome::BudgetTooLate),
                         Err(BudgetError::CurrencyFixed(currency)) => {
                             let reason = format!("never changes, it is {currency}");
                             let error = FieldError::invalid("budget.currency_code", reason);
-                            return Ok(Patched::Invalid(error));
+                            return Ok(PatchOutcome::Invalid(error));
                         }
                     }
                 }
@@ -238,7 +238,7 @@ impl Store {
                 if let Some(budget) = &new_budget {
                     budget::open(connection, promotion_id, budget).await?;
                 }
-                Ok(Patched::Patched(after))
+                Ok(PatchOutcome::Patched(after))
             })
         })
         .await

@@ -1,6 +1,6 @@
 //! Computes the id from which the relay reads the outbox.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant as Monotonic};
 
 /// The id up to which everything is published and deleted for good; reads begin after it. Deleted rows stay in the
 /// index as long as any transaction could see them. Without this bound, each read would pass over all rows that
@@ -20,18 +20,18 @@ pub(super) struct Published {
     /// Up to this id no transaction can commit an event any more.
     decided: i64,
     /// The next id to decide, and the transactions that must end before.
-    undecided: Option<Undecided>,
+    undecided: Option<UndecidedId>,
     /// The largest id that was read.
     newest: i64,
     /// The value of `upto` once the rows read last are deleted, and their number.
     next: i64,
     read: usize,
     /// When the writers were last requested.
-    pub(super) asked: Option<Instant>,
+    pub(super) asked: Option<Monotonic>,
 }
 
 #[derive(Debug)]
-struct Undecided {
+struct UndecidedId {
     upto: i64,
     writers: Vec<String>,
 }
@@ -54,7 +54,7 @@ impl Published {
             }
             self.decided = waiting.upto;
         }
-        self.undecided = (self.newest > self.decided).then_some(Undecided {
+        self.undecided = (self.newest > self.decided).then_some(UndecidedId {
             upto: self.newest,
             writers,
         });

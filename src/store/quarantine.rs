@@ -28,7 +28,7 @@ const BATCH: i64 = 200;
 
 /// A page of records ends with the first one that exceeds this sum of value sizes. A value can be as large as
 /// Kafka allows, and a page has up to 200.
-const MOST_PAGE_BYTES: i64 = 4 << 20;
+const MAX_PAGE_BYTES: i64 = 4 << 20;
 
 /// A record that is, or was, in quarantine.
 #[derive(Clone, Debug)]
@@ -107,7 +107,7 @@ pub struct QuarantinedPage {
 
 /// The result of replaying one record.
 #[derive(Clone, Debug)]
-pub enum Replay {
+pub enum ReplayResult {
     /// It is resolved, with this result.
     Resolved(AppliedOne),
     /// It, or its correction, is still not a valid ride. It stays open.
@@ -200,7 +200,7 @@ impl Store {
         quarantine_id: Uuid,
         corrected: Option<Vec<u8>>,
         author: &Author,
-    ) -> Result<Replay> {
+    ) -> Result<ReplayResult> {
         let author = author.clone();
         self.run_tx("replay_quarantined", move |connection| {
             let (corrected, author) = (corrected.clone(), author.clone());
@@ -306,7 +306,7 @@ async fn page(
         // A statement of its own: with the status as a parameter Postgres cannot use the index of open
         // records, which are few among many.
         sqlx::query_as!(
-            Size,
+            RecordSize,
             r#"select quarantine_id, octet_length(value)::bigint as "bytes!"
                  from quarantined_ride
                 where status = 'OPEN'
@@ -321,7 +321,7 @@ async fn page(
         .await?
     } else {
         sqlx::query_as!(
-            Size,
+            RecordSize,
             r#"select quarantine_id, octet_length(value)::bigint as "bytes!"
                  from quarantined_ride
                 where ($1::text is null or status = $1)
@@ -354,7 +354,7 @@ pub(super) async fn quarantined_of(
     limit: i64,
 ) -> Result<Vec<Quarantined>> {
     let sizes = sqlx::query_as!(
-        Size,
+        RecordSize,
         r#"select quarantine_id, octet_length(value)::bigint as "bytes!"
              from quarantined_ride where user_id = $1
             order by received_at desc, quarantine_id desc
@@ -368,16 +368,16 @@ pub(super) async fn quarantined_of(
 }
 
 /// A record and the size of its value.
-struct Size {
+struct RecordSize {
     quarantine_id: Uuid,
     bytes: i64,
 }
 
 /// The first ones, at most `limit`, up to and including the one that exceeds [`MAX_PAGE_BYTES`].
-fn fitting(sizes: &[Size], limit: usize) -> &[Size] {
+fn fitting(sizes: &[RecordSize], limit: usize) -> &[RecordSize] {
     let mut bytes = 0;
     let fit = sizes.iter().take(limit).take_while(|size| {
-        let fits = bytes < MOST_PAGE_BYTES;
+        let fits = bytes < MAX_PAGE_BYTES;
         bytes += size.bytes;
         fits
     });
@@ -385,7 +385,7 @@ fn fitting(sizes: &[Size], limit: usize) -> &[Size] {
 }
 
 /// These records, newest first.
-async fn load(connection: &mut PgConnection, sizes: &[Size]) -> Result<Vec<Quarantined>> {
+async fn load(connection: &mut PgConnection, sizes: &[RecordSize]) -> Result<Vec<Quarantined>> {
     let ids: Vec<Uuid> = sizes.iter().map(|size| size.quarantine_id).collect();
     Ok(sqlx::query_as!(
         Quarantined,
@@ -401,7 +401,7 @@ async fn load(connection: &mut PgConnection, sizes: &[Size]) -> Result<Vec<Quara
 }
 
 /// The columns of a locked record that resolving needs.
-struct Locked {
+struct LockedRecord {
     quarantine_id: Uuid,
     status: QuarantineStatus,
     user_id: Option<i64>,
@@ -409,9 +409,9 @@ struct Locked {
     value: Vec<u8>,
 }
 
-async fn lock(connection: &mut PgConnection, quarantine_id: Uuid) -> Result<Option<Locked>> {
+async fn lock(connection: &mut PgConnection, quarantine_id: Uuid) -> Result<Option<LockedRecord>> {
     Ok(sqlx::query_as!(
-        Locked,
+        LockedRecord,
         r#"select quarantine_id, status as "status: QuarantineStatus", user_id, reason as "reason: QuarantineReason", value
              from quarantined_ride where quarantine_id = $1 for update"#,
         quarantine_id
@@ -431,23 +431,23 @@ async fn replay(
     quarantine_id: Uuid,
     corrected: Option<Vec<u8>>,
     author: &Author,
-) -> Result<Replay> {
+) -> Result<ReplayResult> {
     let Some(record) = lock(connection, quarantine_id).await? else {
-        return Ok(Replay::NotFound);
+        return Ok(ReplayResult::NotFound);
     };
     if record.status != QuarantineStatus::Open {
-        return Ok(Replay::AlreadyResolved);
+        return Ok(ReplayResult::AlreadyResolved);
     }
     let value = corrected.as_deref().unwrap_or(&record.value);
     let replayed = match decode(value, now(connection).await?) {
         Ok(replayed) => replayed,
-        Err(rejected) => return Ok(Replay::StillBad(rejected.faults)),
+        Err(rejected) => return Ok(ReplayResult::StillBad(rejected.faults)),
     };
     if corrected.is_some()
         && let Some(user_id) = record.user_id
         && replayed.user_id() != user_id
     {
-        return Ok(Replay::OtherClient(user_id));
+        return Ok(ReplayResult::OtherClient(user_id));
     }
     if matches!(replayed, RideRecord::Reversed(_)) && !upgrade_is_finished(connection).await? {
         return Err(StoreError::UpgradeUnfinished);
@@ -476,7 +476,7 @@ async fn replay(
         Some(json!({ "quarantine_id": quarantine_id, "status": QuarantineStatus::Replayed, "resolution": resolution })),
     )
     .await?;
-    Ok(Replay::Resolved(applied))
+    Ok(ReplayResult::Resolved(applied))
 }
 
 async fn dismiss(
@@ -516,7 +516,7 @@ enum Bulk {
 }
 
 /// The columns of each record of a bulk call.
-struct InBulk {
+struct BulkRecord {
     quarantine_id: Uuid,
     received_at: Instant,
     partition: i32,
@@ -525,7 +525,7 @@ struct InBulk {
     value: Option<Vec<u8>>,
 }
 
-struct Batch {
+struct BulkBatch {
     done: BulkResolved,
     /// The last record of the batch, after which the next begins; `None` after the last batch.
     last: Option<(Instant, Uuid)>,
@@ -538,7 +538,7 @@ async fn resolve_batch(
     after: Option<(Instant, Uuid)>,
     note: &str,
     author: &Author,
-) -> Result<Batch> {
+) -> Result<BulkBatch> {
     let (after_at, after_id) = after.unzip();
     // Oldest first, so that rides are applied in the order of arrival. Not locked yet: where the next batch begins,
     // and whether there is one, must not depend on what another call resolves before it releases its locks.
@@ -567,7 +567,7 @@ async fn resolve_batch(
     let ids: Vec<Uuid> = found.iter().map(|record| record.quarantine_id).collect();
     // Every bulk call locks in this order. A value that is too large to be a ride is not read.
     let mut records = sqlx::query_as!(
-        InBulk,
+        BulkRecord,
         r#"select quarantine_id, received_at, partition, "offset",
                   case when $2 and octet_length(value) <= $3 then value end as value
              from quarantined_ride
@@ -623,7 +623,7 @@ async fn resolve_batch(
         let after = json!({ "status": status, "note": note, "quarantine_ids": resolved });
         audit::record(connection, author, Some(before), Some(after)).await?;
     }
-    Ok(Batch {
+    Ok(BulkBatch {
         done: BulkResolved {
             resolved: resolved.len() as u64,
             left_open: (records.len() - resolved.len()) as u64,
@@ -669,7 +669,7 @@ async fn resolve(
     )
 }
 
-fn before_json(record: &Locked) -> Value {
+fn before_json(record: &LockedRecord) -> Value {
     json!({ "quarantine_id": record.quarantine_id, "status": record.status, "reason": record.reason,
         "user_id": record.user_id })
 }

@@ -4,7 +4,7 @@
 //! their rides could count twice. So the rows are copied and stay in place, a trigger keeps the copies equal to
 //! them, and one short transaction puts the copies in their place.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant as Monotonic};
 
 use anyhow::{Context as _, ensure};
 use chrono::{Datelike as _, Months, NaiveDate};
@@ -29,7 +29,7 @@ const MOVING_LOCK: i64 = 0x5250_4d4d;
 
 /// The result of a move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moved {
+pub struct MovedReceipts {
     /// Receipts that are in their month's partition now.
     pub moved: i64,
     /// Receipts of other months, which stay in the default partition.
@@ -65,7 +65,7 @@ pub async fn move_months(
     store: &Store,
     months: &[NaiveDate],
     author: &Author,
-) -> anyhow::Result<Moved> {
+) -> anyhow::Result<MovedReceipts> {
     let targets = months
         .iter()
         .map(|month| Target::new(*month))
@@ -219,7 +219,10 @@ const EARLIEST: NaiveDate = match NaiveDate::from_ymd_opt(1970, 1, 1) {
 };
 
 /// Compares the counts in one snapshot: the copies must have exactly the rows of the default partition.
-async fn compare(connection: &mut PgConnection, targets: &[Target]) -> anyhow::Result<Moved> {
+async fn compare(
+    connection: &mut PgConnection,
+    targets: &[Target],
+) -> anyhow::Result<MovedReceipts> {
     let copies: Vec<String> = targets
         .iter()
         .map(|target| format!("(select count(*) from {})", target.table))
@@ -236,7 +239,7 @@ async fn compare(connection: &mut PgConnection, targets: &[Target]) -> anyhow::R
         "{there} receipts were to be copied, and {} were: nothing is changed",
         moved + left
     );
-    Ok(Moved { moved, left })
+    Ok(MovedReceipts { moved, left })
 }
 
 /// The statements that replace the default partition by the copies.
@@ -281,7 +284,7 @@ async fn locking_with(
     sql: &str,
     then: impl AsyncFn(&mut PgConnection) -> super::Result<()>,
 ) -> anyhow::Result<()> {
-    let began = Instant::now();
+    let began = Monotonic::now();
     loop {
         let tried = async {
             let mut tx = connection.begin().await?;

@@ -9,10 +9,11 @@ use sqlx::{Acquire as _, PgConnection};
 
 use super::audit::{self, Author};
 use super::outbox::ShardLease;
-use super::republish::{Key, Lift, lift, publish_again};
+use super::republish::{Lift, lift, publish_again};
 use super::state::state_of;
 use super::status_newest::StatusNewest;
 use super::{Result, Store, StoreError};
+use crate::domain::ParticipationKey;
 use crate::domain::goals::FurtherGoals;
 use crate::domain::participation::{ExpiredReason, StatusName};
 use crate::domain::reward::Reward;
@@ -90,7 +91,7 @@ impl std::fmt::Display for Difference {
 
 /// What the database has for a key.
 #[derive(Clone, Debug, Default)]
-struct Here {
+struct StoredKey {
     /// The participation, and whether its last event is known.
     stored: Option<(State, bool)>,
     /// The floor of a participation that was lost.
@@ -115,7 +116,7 @@ enum Newest<'a> {
 }
 
 /// The differences at a key.
-fn compare(newest: Newest<'_>, here: &Here) -> Vec<Difference> {
+fn compare(newest: Newest<'_>, here: &StoredKey) -> Vec<Difference> {
     let mut differences = Vec::new();
     if here.forgetting {
         // Erased after that record; later events wait behind the tombstone.
@@ -170,7 +171,7 @@ fn compare(newest: Newest<'_>, here: &Here) -> Vec<Difference> {
 
 /// A reward that only the status topic has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct HeldReward {
     /// The client.
     pub user_id: UserId,
     /// The promotion.
@@ -183,11 +184,11 @@ pub struct Held {
 
 /// A page of the comparison.
 #[derive(Clone, Debug)]
-pub struct Compared {
+pub struct ComparedPage {
     /// The differences, in key order.
-    pub differences: Vec<(Key, Difference)>,
+    pub differences: Vec<(ParticipationKey, Difference)>,
     /// The last key of the page; `None` if there was none.
-    pub last: Option<Key>,
+    pub last: Option<ParticipationKey>,
 }
 
 /// The keys that are compared.
@@ -243,9 +244,9 @@ impl Store {
     }
 
     /// The held rewards by key, with the time and the topic's version; at most `limit`.
-    pub async fn held_rewards(&self, limit: i64) -> Result<Vec<Held>> {
+    pub async fn held_rewards(&self, limit: i64) -> Result<Vec<HeldReward>> {
         Ok(sqlx::query_as!(
-            Held,
+            HeldReward,
             "select user_id, promotion_id, version, noted_at from held_reward where loss_accepted_at is null
               order by user_id, promotion_id limit $1",
             limit
@@ -290,9 +291,9 @@ impl Reconciliation {
     pub async fn compare(
         &mut self,
         side: Side,
-        after: Option<Key>,
+        after: Option<ParticipationKey>,
         apply: Option<&Author>,
-    ) -> Result<Compared> {
+    ) -> Result<ComparedPage> {
         // A lock is lost with its session: an error here means that a relay may publish.
         for lease in &mut self.leases {
             lease.check().await?;
@@ -336,7 +337,7 @@ impl Reconciliation {
         } else {
             tx.rollback().await?;
         }
-        Ok(Compared { differences, last })
+        Ok(ComparedPage { differences, last })
     }
 
     /// Releases the relay's locks.
@@ -360,9 +361,12 @@ fn name(difference: &Difference) -> &'static str {
 }
 
 /// Keys with the topic's newest event: `None` if it has none, `Some(None)` for a tombstone.
-type Keys = BTreeMap<Key, Option<Option<PromotionStatus>>>;
+type Keys = BTreeMap<ParticipationKey, Option<Option<PromotionStatus>>>;
 
-async fn topic_keys(connection: &mut PgConnection, after: Option<Key>) -> Result<Keys> {
+async fn topic_keys(
+    connection: &mut PgConnection,
+    after: Option<ParticipationKey>,
+) -> Result<Keys> {
     let (user_id, promotion_id) = after.unwrap_or((0, 0));
     let rows: Vec<(i64, i64, Option<Value>)> = sqlx::query_as(
         "select user_id, promotion_id, event from status_newest
@@ -384,7 +388,10 @@ async fn topic_keys(connection: &mut PgConnection, after: Option<Key>) -> Result
         .collect()
 }
 
-async fn database_keys(connection: &mut PgConnection, after: Option<Key>) -> Result<Keys> {
+async fn database_keys(
+    connection: &mut PgConnection,
+    after: Option<ParticipationKey>,
+) -> Result<Keys> {
     let (user_id, promotion_id) = after.unwrap_or((0, 0));
     let rows: Vec<(i64, i64)> = sqlx::query_as(
         "select p.user_id, p.promotion_id from promotion_user p
@@ -401,9 +408,12 @@ async fn database_keys(connection: &mut PgConnection, after: Option<Key>) -> Res
 }
 
 /// What the database has for these keys. Their participations are locked from here on.
-async fn read_here(connection: &mut PgConnection, keys: &Keys) -> Result<BTreeMap<Key, Here>> {
+async fn read_here(
+    connection: &mut PgConnection,
+    keys: &Keys,
+) -> Result<BTreeMap<ParticipationKey, StoredKey>> {
     let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = keys.keys().copied().unzip();
-    let mut here: BTreeMap<Key, Here> = BTreeMap::new();
+    let mut here: BTreeMap<ParticipationKey, StoredKey> = BTreeMap::new();
     let rows = sqlx::query!(
         r#"select p.user_id, p.promotion_id, m.promotion_key, p.status as "status: StatusName", p.version, p.rides_completed,
                   p.rides_target, p.further_goals as "further_goals: Json<FurtherGoals>", p.started_at, p.challenge_deadline, p.completed_at, p.reward_deadline, p.rewarded_at,
@@ -459,9 +469,9 @@ async fn read_here(connection: &mut PgConnection, keys: &Keys) -> Result<BTreeMa
 
 async fn put_right(
     connection: &mut PgConnection,
-    differences: &[(Key, Difference)],
+    differences: &[(ParticipationKey, Difference)],
     keys: &Keys,
-    here: &BTreeMap<Key, Here>,
+    here: &BTreeMap<ParticipationKey, StoredKey>,
 ) -> Result<()> {
     let mut lifts = Vec::new();
     let mut again = Vec::new();
@@ -510,7 +520,7 @@ async fn put_right(
 
 async fn note_floor(
     connection: &mut PgConnection,
-    (user_id, promotion_id): Key,
+    (user_id, promotion_id): ParticipationKey,
     version: i32,
 ) -> Result<()> {
     sqlx::query!(
@@ -528,7 +538,7 @@ async fn note_floor(
 
 async fn hold(
     connection: &mut PgConnection,
-    (user_id, promotion_id): Key,
+    (user_id, promotion_id): ParticipationKey,
     version: i32,
     event: Option<&PromotionStatus>,
 ) -> Result<()> {
@@ -576,10 +586,10 @@ mod tests {
         }
     }
 
-    fn here(stored: Option<State>) -> Here {
-        Here {
+    fn here(stored: Option<State>) -> StoredKey {
+        StoredKey {
             stored: stored.map(|state| (state, true)),
-            ..Here::default()
+            ..StoredKey::default()
         }
     }
 
@@ -625,14 +635,14 @@ mod tests {
             (Some(6), vec![missing]),
             (Some(7), vec![]),
         ] {
-            let here = Here {
+            let here = StoredKey {
                 floor,
-                ..Here::default()
+                ..StoredKey::default()
             };
             assert_eq!(compare(newest, &here), expected, "{floor:?}");
         }
-        assert_eq!(compare(Newest::Nothing, &Here::default()), []);
-        assert_eq!(compare(Newest::Tombstone, &Here::default()), []);
+        assert_eq!(compare(Newest::Nothing, &StoredKey::default()), []);
+        assert_eq!(compare(Newest::Tombstone, &StoredKey::default()), []);
     }
 
     #[test]
@@ -659,9 +669,9 @@ mod tests {
         assert_eq!(compare(Newest::Tombstone, &there), []);
         // The tombstone itself waits.
         let published = rewarded(9);
-        let forgetting = Here {
+        let forgetting = StoredKey {
             forgetting: true,
-            ..Here::default()
+            ..StoredKey::default()
         };
         assert_eq!(compare(Newest::State(&published), &forgetting), []);
     }

@@ -6,8 +6,8 @@ use serde_json::Value;
 use sqlx::types::Json;
 use sqlx::{Connection as _, PgConnection};
 
-use super::republish::Key;
 use super::{Result, Store};
+use crate::domain::ParticipationKey;
 use crate::domain::goals::{FurtherGoals, Tally};
 use crate::domain::participation::{ExpiredReason, StatusName};
 use crate::domain::period::Period;
@@ -25,7 +25,7 @@ const PAGE: i64 = 1_000;
 
 /// Which participations are recounted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Scope {
+pub struct RecountScope {
     /// Only participations of this client.
     pub user_id: Option<UserId>,
     /// Only participations that were started at or after this instant.
@@ -36,7 +36,7 @@ pub struct Scope {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VersionHere {
     /// The participation.
-    pub key: Key,
+    pub key: ParticipationKey,
     /// Its version.
     pub version: i32,
     /// The highest version of it that waits to be published.
@@ -53,7 +53,7 @@ pub struct RecountPage {
     /// The versions of all of them.
     pub versions: Vec<VersionHere>,
     /// The last key of the page; `None` if none is left.
-    pub last: Option<Key>,
+    pub last: Option<ParticipationKey>,
 }
 
 /// The result of a recount.
@@ -156,7 +156,7 @@ impl Store {
         };
         let mut after = None;
         loop {
-            let (keys, last) = keys(&mut tx, Scope::default(), after, PAGE).await?;
+            let (keys, last) = keys(&mut tx, RecountScope::default(), after, PAGE).await?;
             for row in rows(&mut tx, &keys).await? {
                 recount.add(&row, Versions::OfChangesOnly);
             }
@@ -174,8 +174,8 @@ impl Store {
     /// [may be too much](super::StoreError::may_be_too_much), call it with a smaller page.
     pub async fn recount_page(
         &self,
-        scope: Scope,
-        after: Option<Key>,
+        scope: RecountScope,
+        after: Option<ParticipationKey>,
         limit: i64,
     ) -> Result<RecountPage> {
         let mut connection = self.acquire().await?;
@@ -223,10 +223,10 @@ async fn bound_statement(connection: &mut PgConnection, began: Monotonic) -> Res
 /// if others follow.
 async fn keys(
     connection: &mut PgConnection,
-    scope: Scope,
-    after: Option<Key>,
+    scope: RecountScope,
+    after: Option<ParticipationKey>,
     limit: i64,
-) -> Result<(Vec<Key>, Option<Key>)> {
+) -> Result<(Vec<ParticipationKey>, Option<ParticipationKey>)> {
     let (after_user, after_promotion) = after.unwrap_or((0, 0));
     let looked_at = sqlx::query!(
         "select user_id, promotion_id, started_at from promotion_user
@@ -251,7 +251,7 @@ async fn keys(
 }
 
 /// These participations, with what their other rows make.
-async fn rows(connection: &mut PgConnection, keys: &[Key]) -> Result<Vec<Row>> {
+async fn rows(connection: &mut PgConnection, keys: &[ParticipationKey]) -> Result<Vec<Row>> {
     let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = keys.iter().copied().unzip();
     // Only rules whose values the receipt has are applied again: window, currency and amount. A verdict other than
     // COUNTED is checked only if it names one of these rules.
@@ -417,7 +417,10 @@ fn disagreements(row: &Row, versions: Versions) -> Vec<String> {
     );
     for (count, what) in [
         (row.wrongly_counted, "counted against the conditions"),
-        (row.wrongly_refused, "rejected for a reason that does not apply"),
+        (
+            row.wrongly_refused,
+            "rejected for a reason that does not apply",
+        ),
         (
             row.recorded_after_end,
             "recorded after the challenge had ended",
@@ -504,7 +507,10 @@ fn disagreements(row: &Row, versions: Versions) -> Vec<String> {
     };
     expect(
         (least..=most).contains(&i64::from(row.version)),
-        format!("version {}, but only {least} to {most} are possible", row.version),
+        format!(
+            "version {}, but only {least} to {most} are possible",
+            row.version
+        ),
     );
 
     let due = i64::from(status == StatusName::Rewarded);

@@ -13,19 +13,17 @@ use uuid::Uuid;
 use super::extensions::{self, Moment};
 use super::state::status_of;
 use super::{Result, Store, StoreError, identity, must_be_all};
-use crate::domain::goals::{self, FurtherGoals, Goal, Reached};
+use crate::domain::goals::{self, FurtherGoals, Goal, GoalProgress};
 use crate::domain::participation::{ExpiredReason, Status, StatusName};
 use crate::domain::promotion::Conditions;
 use crate::domain::reminder::{Done, ReminderOf, look};
 use crate::domain::reward::Reward;
-use crate::domain::{Instant, PromotionId, UserId};
+use crate::domain::{Instant, ParticipationKey, PromotionId, UserId};
 use crate::wire::reminder::{Reminder, ReminderType};
-
-type Key = (UserId, PromotionId);
 
 /// The result of one batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reminded {
+pub struct RemindedBatch {
     /// Participations that were examined.
     pub looked_at: u64,
     /// Reminders that were put into the outbox.
@@ -45,7 +43,7 @@ impl Scheduled {
     /// for that deadline.
     pub(super) fn push(
         &mut self,
-        (user_id, promotion_id): Key,
+        (user_id, promotion_id): ParticipationKey,
         conditions: &Conditions,
         of: ReminderOf,
         (began_at, deadline): (Instant, Instant),
@@ -86,7 +84,7 @@ impl Scheduled {
 impl Store {
     /// Puts the reminders that are due at `upto`, the database's clock, into the outbox. Looks at no more than
     /// `limit` participations, those that are due longest first.
-    pub async fn remind(&self, upto: Instant, limit: i64) -> Result<Reminded> {
+    pub async fn remind(&self, upto: Instant, limit: i64) -> Result<RemindedBatch> {
         self.run_tx("remind", move |connection| {
             Box::pin(async move {
                 identity::ensure_accepted(connection).await?;
@@ -98,12 +96,12 @@ impl Store {
                 )
                 .fetch_all(&mut *connection)
                 .await?;
-                let keys: Vec<Key> = due
+                let keys: Vec<ParticipationKey> = due
                     .iter()
                     .map(|row| (row.user_id, row.promotion_id))
                     .collect();
                 if keys.is_empty() {
-                    return Ok(Reminded::default());
+                    return Ok(RemindedBatch::default());
                 }
                 remind(connection, keys).await
             })
@@ -124,7 +122,7 @@ impl Store {
 }
 
 /// A locked participation.
-struct Locked {
+struct LockedParticipation {
     user_id: UserId,
     promotion_id: PromotionId,
     promotion_key: String,
@@ -138,7 +136,7 @@ struct Locked {
     conditions: Arc<Conditions>,
 }
 
-impl Locked {
+impl LockedParticipation {
     /// The deadline of the present status, and the window before it; `None` after the end.
     fn window(&self) -> Option<(ReminderOf, (Instant, Instant))> {
         match self.status {
@@ -155,7 +153,7 @@ impl Locked {
     }
 
     fn goals(&self) -> Vec<Goal> {
-        let rides = Reached {
+        let rides = GoalProgress {
             completed: self.rides_completed.into(),
             target: self.rides_target.into(),
         };
@@ -163,7 +161,10 @@ impl Locked {
     }
 }
 
-async fn remind(connection: &mut PgConnection, keys: Vec<Key>) -> Result<Reminded> {
+async fn remind(
+    connection: &mut PgConnection,
+    keys: Vec<ParticipationKey>,
+) -> Result<RemindedBatch> {
     let mut locked = lock(connection, keys.clone()).await?;
     // After the locks: the status shows whether the client completed, accepted or expired meanwhile, and a deadline
     // that an extension moves is moved before it is judged.
@@ -177,8 +178,8 @@ async fn remind(connection: &mut PgConnection, keys: Vec<Key>) -> Result<Reminde
         locked = lock(connection, keys).await?;
     }
     let mut done = marks(connection, &locked).await?;
-    let mut looks = Looks::default();
-    let mut waiting = Waiting::default();
+    let mut looks = LookColumns::default();
+    let mut waiting = ReminderColumns::default();
     for row in &locked {
         let key = (row.user_id, row.promotion_id);
         // Another sweeper was faster: it has looked, and has written when to look next.
@@ -218,14 +219,17 @@ async fn remind(connection: &mut PgConnection, keys: Vec<Key>) -> Result<Reminde
     }
     looks.write(connection).await?;
     waiting.write(connection, now).await?;
-    Ok(Reminded {
+    Ok(RemindedBatch {
         looked_at: locked.len() as u64,
         recorded: waiting.reminders.len() as u64,
     })
 }
 
 /// Locks these participations in key order.
-async fn lock(connection: &mut PgConnection, keys: Vec<Key>) -> Result<Vec<Locked>> {
+async fn lock(
+    connection: &mut PgConnection,
+    keys: Vec<ParticipationKey>,
+) -> Result<Vec<LockedParticipation>> {
     let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = keys.into_iter().unzip();
     let rows = sqlx::query!(
         r#"select p.user_id, p.promotion_id, m.promotion_key, p.terms_id, p.status as "status: StatusName", p.rides_completed,
@@ -260,7 +264,7 @@ async fn lock(connection: &mut PgConnection, keys: Vec<Key>) -> Result<Vec<Locke
         .map(|row| {
             let missing =
                 || StoreError::Corrupt(format!("promotion_terms {} is missing", row.terms_id));
-            Ok(Locked {
+            Ok(LockedParticipation {
                 user_id: row.user_id,
                 promotion_id: row.promotion_id,
                 status: status_of!(row)?,
@@ -285,7 +289,10 @@ fn frozen(terms_id: i64, conditions: &Value) -> Result<Conditions> {
 }
 
 /// The marks of those locked participations that are still due.
-async fn marks(connection: &mut PgConnection, locked: &[Locked]) -> Result<HashMap<Key, Done>> {
+async fn marks(
+    connection: &mut PgConnection,
+    locked: &[LockedParticipation],
+) -> Result<HashMap<ParticipationKey, Done>> {
     let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = locked
         .iter()
         .map(|row| (row.user_id, row.promotion_id))
@@ -307,15 +314,20 @@ async fn marks(connection: &mut PgConnection, locked: &[Locked]) -> Result<HashM
 
 /// When to look next, and which leads are done, one `Vec` per column.
 #[derive(Default)]
-struct Looks {
+struct LookColumns {
     users: Vec<UserId>,
     promotions: Vec<PromotionId>,
     next_at: Vec<Option<Instant>>,
     done: Vec<Json<Done>>,
 }
 
-impl Looks {
-    fn push(&mut self, (user_id, promotion_id): Key, next_at: Option<Instant>, done: Done) {
+impl LookColumns {
+    fn push(
+        &mut self,
+        (user_id, promotion_id): ParticipationKey,
+        next_at: Option<Instant>,
+        done: Done,
+    ) {
         self.users.push(user_id);
         self.promotions.push(promotion_id);
         self.next_at.push(next_at);
@@ -344,12 +356,12 @@ impl Looks {
 
 /// Reminders for the outbox.
 #[derive(Default)]
-struct Waiting {
+struct ReminderColumns {
     reminders: Vec<Json<Reminder>>,
     due_at: Vec<Instant>,
 }
 
-impl Waiting {
+impl ReminderColumns {
     fn push(&mut self, reminder: Reminder, due_at: Instant) {
         self.reminders.push(Json(reminder));
         self.due_at.push(due_at);

@@ -12,11 +12,8 @@ use uuid::Uuid;
 use super::audit::{self, Author};
 use super::{Result, Store};
 use crate::domain::participation::StatusName;
-use crate::domain::{Instant, PromotionId, UserId};
+use crate::domain::{Instant, ParticipationKey, PromotionId, UserId};
 use crate::wire::promotion_status::{Cause, EventType};
-
-/// Names a participation.
-pub type Key = (UserId, PromotionId);
 
 /// Which participations are published again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,19 +41,19 @@ impl Selection {
 
 /// The result of one page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Page {
+pub struct RepublishedPage {
     /// Participations put into the outbox.
     pub published: u64,
     /// How many of them got a new version because their last event is not known.
     pub lifted: u64,
     /// The last of them; `None` if none is left after this page.
-    pub last: Option<Key>,
+    pub last: Option<ParticipationKey>,
 }
 
 /// A participation whose state is published under a new version. Its row is locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lift {
-    pub(super) key: Key,
+    pub(super) key: ParticipationKey,
     pub(super) status: StatusName,
     /// The new version: higher than the row's and than every published one.
     pub(super) version: i32,
@@ -74,11 +71,11 @@ impl Store {
     pub async fn republish_page(
         &self,
         selection: Selection,
-        after: Option<Key>,
+        after: Option<ParticipationKey>,
         limit: i64,
         audit_id: i64,
         before: u64,
-    ) -> Result<Page> {
+    ) -> Result<RepublishedPage> {
         let (user_id, promotion_id) = match selection {
             Selection::User(user_id) => (Some(user_id), None),
             Selection::Promotion(promotion_id) => (None, Some(promotion_id)),
@@ -123,7 +120,7 @@ impl Store {
                 let is_full = i64::try_from(locked.len()).is_ok_and(|count| count == limit);
                 let last = locked.last().filter(|_| is_full);
                 let last = last.map(|row| (row.user_id, row.promotion_id));
-                Ok(Page { published, lifted, last })
+                Ok(RepublishedPage { published, lifted, last })
             })
         })
         .await
@@ -144,7 +141,10 @@ impl Store {
 
 /// Puts the last events of these participations, which must be known, into the outbox again. The caller holds their
 /// row locks. Returns how many.
-pub(super) async fn publish_again(connection: &mut PgConnection, keys: &[Key]) -> Result<u64> {
+pub(super) async fn publish_again(
+    connection: &mut PgConnection,
+    keys: &[ParticipationKey],
+) -> Result<u64> {
     if keys.is_empty() {
         return Ok(0);
     }

@@ -6,16 +6,16 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use super::republish::Key;
 use super::{Result, Store};
+use crate::domain::ParticipationKey;
 use crate::domain::{PromotionId, UserId};
 use crate::postgres::Settings;
 
 /// A record of the status topic.
 #[derive(Clone, Debug)]
-pub struct Published {
+pub struct PublishedRecord {
     /// Its key.
-    pub key: Key,
+    pub key: ParticipationKey,
     /// Its partition.
     pub partition: i32,
     /// Its value; `None` for a tombstone.
@@ -53,8 +53,8 @@ impl Store {
 impl StatusNewest {
     /// Takes records in the order of their offsets: the last of a key stays. If a key is in several partitions, as
     /// after a change of their number, the highest version stays.
-    pub async fn take(&mut self, records: &[Published]) -> Result<()> {
-        let mut newest: BTreeMap<Key, &Published> = BTreeMap::new();
+    pub async fn take(&mut self, records: &[PublishedRecord]) -> Result<()> {
+        let mut newest: BTreeMap<ParticipationKey, &PublishedRecord> = BTreeMap::new();
         for record in records {
             match newest.get(&record.key) {
                 Some(other)
@@ -86,7 +86,10 @@ impl StatusNewest {
     }
 
     /// The newest version of each of these keys: 0 for a tombstone, no entry if the topic has no record.
-    pub async fn versions(&mut self, keys: &[Key]) -> Result<BTreeMap<Key, i32>> {
+    pub async fn versions(
+        &mut self,
+        keys: &[ParticipationKey],
+    ) -> Result<BTreeMap<ParticipationKey, i32>> {
         let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = keys.iter().copied().unzip();
         let rows: Vec<(UserId, PromotionId, i32)> = sqlx::query_as(
             "select user_id, promotion_id, version from status_newest
@@ -107,9 +110,9 @@ impl StatusNewest {
     pub async fn unknown_here(
         &mut self,
         user_id: Option<UserId>,
-        after: Option<Key>,
+        after: Option<ParticipationKey>,
         limit: i64,
-    ) -> Result<Vec<(Key, i32)>> {
+    ) -> Result<Vec<(ParticipationKey, i32)>> {
         let (after_user, after_promotion) = after.unwrap_or((0, 0));
         let rows: Vec<(UserId, PromotionId, i32)> = sqlx::query_as(
             "select n.user_id, n.promotion_id, n.version from status_newest n
@@ -137,7 +140,7 @@ impl StatusNewest {
 }
 
 /// The version of a record; a tombstone is lower than every version.
-fn version(record: &Published) -> i32 {
+fn version(record: &PublishedRecord) -> i32 {
     let version = record
         .event
         .as_ref()

@@ -28,7 +28,7 @@ pub enum FinishError {
         count(.0.len()),
         shown(.0)
     )]
-    OlderSessions(Vec<Session>),
+    OlderSessions(Vec<OlderSession>),
     /// Postgres reported an error.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -42,7 +42,7 @@ impl From<sqlx::Error> for FinishError {
 
 /// A session of this service in this database.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Session {
+pub struct OlderSession {
     /// The id of its server process.
     pub pid: i32,
     /// Its database user.
@@ -63,7 +63,7 @@ fn count(sessions: usize) -> String {
     }
 }
 
-fn shown(sessions: &[Session]) -> String {
+fn shown(sessions: &[OlderSession]) -> String {
     let mut texts: Vec<String> = sessions
         .iter()
         .take(MAX_SHOWN)
@@ -173,7 +173,7 @@ pub async fn upgrade_is_finished(connection: &mut PgConnection) -> Result<bool> 
 }
 
 /// The sessions of older releases in this database. `application_name` is visible to every role.
-async fn older_sessions(connection: &mut PgConnection) -> Result<Vec<Session>> {
+async fn older_sessions(connection: &mut PgConnection) -> Result<Vec<OlderSession>> {
     let sessions = sqlx::query!(
         r#"select pid as "pid!", coalesce(usename, '') as "user!", application_name as "name!", host(client_addr) as address
              from pg_stat_activity
@@ -184,7 +184,7 @@ async fn older_sessions(connection: &mut PgConnection) -> Result<Vec<Session>> {
     .await?;
     let older = sessions.into_iter().filter(|row| is_older(&row.name));
     Ok(older
-        .map(|row| Session {
+        .map(|row| OlderSession {
             pid: row.pid,
             user: row.user,
             name: row.name,

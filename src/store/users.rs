@@ -28,10 +28,10 @@ use crate::wire::user::{
 };
 
 /// The most quarantined records in the operator's view; the quarantine's own list has all.
-const MOST_QUARANTINED: i64 = 200;
+const MAX_QUARANTINED: i64 = 200;
 
 /// The most receipts of a participation in the operator's view, the newest: as many as the highest target.
-const MOST_RECEIPTS: i64 = 10_000;
+const MAX_RECEIPTS: i64 = 10_000;
 
 /// Reads what decides a client's landing, at the present time of the database's clock. To act on the decision, lock
 /// the client's pre-offers first, as a start does.
@@ -253,7 +253,7 @@ async fn user(
     )
     .fetch_all(&mut *connection)
     .await?;
-    let quarantine = quarantined_of(connection, user_id, MOST_QUARANTINED).await?;
+    let quarantine = quarantined_of(connection, user_id, MAX_QUARANTINED).await?;
     let erased_at = sqlx::query_scalar!(
         "select erased_at from erasure where client = $1",
         erased_name
@@ -311,7 +311,7 @@ async fn participations(
           where p.user_id = $1
           order by coalesce(r.completed_at, r.recorded_at) desc, r.ride_id desc"#,
         user_id,
-        MOST_RECEIPTS
+        MAX_RECEIPTS
     )
     .fetch_all(&mut *connection)
     .await?;

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Sweep, in_time};
 use crate::causes;
-use crate::store::extensions::Step;
+use crate::store::extensions::ExtensionStep;
 
 impl Sweep {
     /// Applies extensions until stopped. It needs Postgres, not Kafka.
@@ -37,7 +37,7 @@ impl Sweep {
         let limit = i64::try_from(self.limits.batch_max)?;
         while !stop.is_cancelled() {
             let step = in_time(async { Ok(self.store.extend_step(limit).await?) }).await?;
-            let Some(Step {
+            let Some(ExtensionStep {
                 extension_id,
                 extended,
                 is_done,

@@ -38,7 +38,7 @@ use crate::config::TracesConfig;
 use crate::wire::traceparent::is_traceparent;
 
 /// Most messages of a batch that get a span of their own. A batch has as many links.
-pub const MOST_MESSAGES: usize = 128;
+pub const MAX_MESSAGES: usize = 128;
 
 /// How long spans wait for others to be sent with.
 const EXPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -92,7 +92,7 @@ pub fn start(config: &TracesConfig, metrics: &Arc<Metrics>) -> anyhow::Result<Op
     let provider = SdkTracerProvider::builder()
         .with_resource(resource())
         .with_sampler(Sampler::ParentBased(Box::new(ratio)))
-        .with_max_links_per_span(MOST_MESSAGES as u32)
+        .with_max_links_per_span(MAX_MESSAGES as u32)
         .with_span_processor(Counting {
             batches,
             metrics: Arc::clone(metrics),
@@ -392,7 +392,12 @@ fn remote(parent: Option<SpanContext>) -> Context {
 
 /// A message that is being applied, in the trace of its `traceparent`; `None` if traces are off or
 /// that trace is not recorded. The span ends when it is dropped.
-pub fn received(topic: &str, partition: i32, offset: i64, traceparent: &str) -> Option<Received> {
+pub fn received(
+    topic: &str,
+    partition: i32,
+    offset: i64,
+    traceparent: &str,
+) -> Option<ReceivedSpan> {
     let tracer = TRACER.get()?;
     let parent = parse(traceparent).filter(SpanContext::is_sampled)?;
     let mut attributes = messaging("process", topic);
@@ -406,14 +411,14 @@ pub fn received(topic: &str, partition: i32, offset: i64, traceparent: &str) -> 
         .with_kind(SpanKind::Consumer)
         .with_attributes(attributes)
         .start_with_context(tracer, &remote(Some(parent)));
-    Some(Received(span))
+    Some(ReceivedSpan(span))
 }
 
 /// See [`received`].
 #[derive(Debug)]
-pub struct Received(Span);
+pub struct ReceivedSpan(Span);
 
-impl Received {
+impl ReceivedSpan {
     /// Its context, for links.
     pub fn context(&self) -> SpanContext {
         self.0.span_context().clone()
@@ -430,9 +435,9 @@ pub enum Operation {
 }
 
 /// A batch of messages: its span, and the spans of those messages whose traces are recorded. All of
-/// them end with [`Batch::end`].
+/// them end with [`SpanBatch::end`].
 #[derive(Debug)]
-pub struct Batch {
+pub struct SpanBatch {
     tracer: &'static SdkTracer,
     operation: Operation,
     topic: String,
@@ -440,7 +445,7 @@ pub struct Batch {
     messages: Vec<Span>,
 }
 
-impl Batch {
+impl SpanBatch {
     /// Begins the span of a batch, in a trace of its own; `None` if traces are off.
     pub fn begin(
         operation: Operation,
@@ -487,7 +492,7 @@ impl Batch {
         traceparent: &str,
         attributes: impl IntoIterator<Item = KeyValue>,
     ) -> Option<String> {
-        if self.messages.len() >= MOST_MESSAGES {
+        if self.messages.len() >= MAX_MESSAGES {
             return None;
         }
         let parent = parse(traceparent).filter(SpanContext::is_sampled)?;
@@ -586,7 +591,7 @@ mod tests {
     #[test]
     fn nothing_is_done_while_traces_are_off() {
         assert!(request(&Method::GET, None, "/", Some(RIDE)).is_none());
-        assert!(Batch::begin(Operation::Send, "t", 1, []).is_none());
+        assert!(SpanBatch::begin(Operation::Send, "t", 1, []).is_none());
         assert!(received("t", 0, 0, RIDE).is_none());
         assert_eq!(current(), None);
         let id = trace_id(None, Some(RIDE)).map(|id| id.to_string());

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::domain::budget::Budget;
 use crate::domain::fields::{
-    FieldError, Fields, Refusal, boolean, instant, integer, parsed, string, text,
+    BadValue, FieldError, Fields, boolean, instant, integer, parsed, string, text,
 };
 use crate::domain::promotion::Conditions;
 use crate::domain::reward::CurrencyCode;
@@ -15,19 +15,19 @@ use crate::domain::schedule::Schedule;
 use crate::domain::split::MissingSplit;
 
 /// The longest `promotion_key`, in characters.
-const MOST_KEY_CHARS: usize = 100;
+const MAX_KEY_CHARS: usize = 100;
 
 /// The longest `title` and `name`, in characters.
-const MOST_NAME_CHARS: usize = 200;
+const MAX_NAME_CHARS: usize = 200;
 
 /// The longest `term_days`.
-const MOST_TERM_DAYS: i64 = 3_650;
+const MAX_TERM_DAYS: i64 = 3_650;
 
 /// The error of a schedule that is never open.
 const AFTER_OPENS_AT: &str = "closes_at must be after opens_at";
 
 /// The longest `terms_url`, in characters.
-const MOST_URL_CHARS: usize = 2_000;
+const MAX_URL_CHARS: usize = 2_000;
 
 /// The caller of the admin API.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
@@ -138,9 +138,9 @@ impl NewPromotion {
     pub fn from_json(object: &Map<String, Value>) -> Result<Self, Vec<FieldError>> {
         let mut fields = Fields::of(object);
         let promotion_key = fields.required("promotion_key", promotion_key);
-        let title = fields.required("title", text(MOST_NAME_CHARS));
+        let title = fields.required("title", text(MAX_NAME_CHARS));
         if !fields.has("conditions") {
-            fields.refuse("conditions", "is required");
+            fields.reject("conditions", "is required");
         }
         let conditions = fields.nested("conditions", conditions);
         let missing_split = fields.optional("missing_split", parsed);
@@ -152,7 +152,7 @@ impl NewPromotion {
             closes_at,
         };
         if !schedule.is_possible() {
-            fields.refuse("closes_at", AFTER_OPENS_AT);
+            fields.reject("closes_at", AFTER_OPENS_AT);
         }
         let budget = fields.nested("budget", Budget::from_json);
         let new = promotion_key.zip(title).zip(conditions);
@@ -207,11 +207,11 @@ impl PromotionPatch {
     pub fn from_json(object: &Map<String, Value>) -> Result<Self, Vec<FieldError>> {
         let mut fields = Fields::of(object);
         if fields.names("promotion_key") {
-            fields.refuse("promotion_key", "never changes");
+            fields.reject("promotion_key", "never changes");
         }
-        let title = fields.patched("title", text(MOST_NAME_CHARS));
+        let title = fields.patched("title", text(MAX_NAME_CHARS));
         if fields.names("conditions") && !fields.has("conditions") {
-            fields.refuse("conditions", "cannot be removed");
+            fields.reject("conditions", "cannot be removed");
         }
         let conditions = fields.nested("conditions", conditions);
         let missing_split = fields.patched("missing_split", parsed);
@@ -315,9 +315,9 @@ impl NewProduct {
     /// Reads and checks the body. Each error names its field.
     pub fn from_json(object: &Map<String, Value>) -> Result<Self, Vec<FieldError>> {
         let mut fields = Fields::of(object);
-        let name = fields.required("name", text(MOST_NAME_CHARS));
+        let name = fields.required("name", text(MAX_NAME_CHARS));
         let currency_code = fields.required("currency_code", parsed);
-        let term_days = fields.required("term_days", integer(1..=MOST_TERM_DAYS));
+        let term_days = fields.required("term_days", integer(1..=MAX_TERM_DAYS));
         let terms_url = fields.optional("terms_url", https_url);
         let term_days = term_days.and_then(|days| i32::try_from(days).ok());
         let new = name.zip(currency_code).zip(term_days);
@@ -407,12 +407,12 @@ pub struct AuditEntry {
     pub after: Option<Value>,
 }
 
-fn promotion_key(value: &Value) -> Result<String, Refusal> {
+fn promotion_key(value: &Value) -> Result<String, BadValue> {
     let key = string(value)?;
     let printable = |letter: char| !letter.is_control() && !letter.is_whitespace();
-    if key.is_empty() || key.chars().count() > MOST_KEY_CHARS || !key.chars().all(printable) {
-        return Err(Refusal::Invalid(format!(
-            "must be 1 to {MOST_KEY_CHARS} printable characters without spaces"
+    if key.is_empty() || key.chars().count() > MAX_KEY_CHARS || !key.chars().all(printable) {
+        return Err(BadValue::Invalid(format!(
+            "must be 1 to {MAX_KEY_CHARS} printable characters without spaces"
         )));
     }
     Ok(key.to_owned())
@@ -428,7 +428,7 @@ fn conditions(value: &Value) -> Result<Value, Vec<FieldError>> {
     Ok(value)
 }
 
-fn https_url(value: &Value) -> Result<String, Refusal> {
+fn https_url(value: &Value) -> Result<String, BadValue> {
     let text = string(value)?;
     let is_https =
         || reqwest::Url::parse(text).is_ok_and(|url| url.scheme() == "https" && url.has_host());
@@ -436,11 +436,11 @@ fn https_url(value: &Value) -> Result<String, Refusal> {
     let plain = !text
         .chars()
         .any(|letter| letter.is_control() || letter.is_whitespace());
-    if plain && text.chars().count() <= MOST_URL_CHARS && is_https() {
+    if plain && text.chars().count() <= MAX_URL_CHARS && is_https() {
         Ok(text.to_owned())
     } else {
-        Err(Refusal::Invalid(format!(
-            "must be an https URL of at most {MOST_URL_CHARS} characters, or null"
+        Err(BadValue::Invalid(format!(
+            "must be an https URL of at most {MAX_URL_CHARS} characters, or null"
         )))
     }
 }

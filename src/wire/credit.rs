@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::ride_completed::RideCompleted;
-use crate::domain::fields::{FieldError, Fields, Refusal, text};
+use crate::domain::fields::{BadValue, FieldError, Fields, text};
 
 /// The longest reason, in characters.
 const MAX_REASON_CHARS: usize = 1_000;
@@ -32,10 +32,10 @@ impl RideCredit {
         let mut fields = Fields::of(object);
         let ride = fields.required("ride", |value| {
             let Some(ride) = value.as_object() else {
-                return Err(Refusal::WrongType("must be an object".to_owned()));
+                return Err(BadValue::WrongType("must be an object".to_owned()));
             };
             if ride.get("reversed_ride_id").is_some_and(|id| !id.is_null()) {
-                return Err(Refusal::Invalid(
+                return Err(BadValue::Invalid(
                     "must be a ride, not a reversal (reversed_ride_id)".to_owned(),
                 ));
             }

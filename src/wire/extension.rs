@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::domain::extension::{DeadlineOf, ExtensionState, Scope};
-use crate::domain::fields::{FieldError, Fields, Refusal, integer, parsed, text};
+use crate::domain::fields::{BadValue, FieldError, Fields, integer, parsed, text};
 use crate::domain::period::Period;
 use crate::domain::reward::CountryCode;
 
@@ -98,7 +98,7 @@ impl NewExtension {
             .iter()
             .any(|name| fields.has(name));
         if !is_scoped {
-            fields.refuse(
+            fields.reject(
                 "promotion_id",
                 "is required where neither country_code nor user_id is given",
             );
@@ -107,11 +107,11 @@ impl NewExtension {
         let by = fields.optional("by", by);
         let outage_id = fields.optional("outage_id", parsed::<Uuid>);
         match (fields.has("by"), fields.has("outage_id")) {
-            (true, true) => fields.refuse("outage_id", "cannot be given together with by"),
-            (false, false) => fields.refuse("by", "is required without an outage_id"),
-            (true, false) if !fields.has("of") => fields.refuse("of", "is required"),
+            (true, true) => fields.reject("outage_id", "cannot be given together with by"),
+            (false, false) => fields.reject("by", "is required without an outage_id"),
+            (true, false) if !fields.has("of") => fields.reject("of", "is required"),
             (false, true) if of == Some(DeadlineOf::Challenge) => {
-                fields.refuse("of", "must be REWARD with an outage_id, got CHALLENGE");
+                fields.reject("of", "must be REWARD with an outage_id, got CHALLENGE");
             }
             _ => {}
         }
@@ -128,12 +128,12 @@ impl NewExtension {
     }
 }
 
-fn by(value: &Value) -> Result<Period, Refusal> {
+fn by(value: &Value) -> Result<Period, BadValue> {
     let period: Period = parsed(value)?;
     if period.seconds() >= 1 {
         Ok(period)
     } else {
-        Err(Refusal::Invalid("must be at least PT1S".to_owned()))
+        Err(BadValue::Invalid("must be at least PT1S".to_owned()))
     }
 }
 

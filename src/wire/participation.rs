@@ -10,7 +10,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::domain::Instant;
-use crate::domain::goals::{self, FurtherGoals, Goal, Reached};
+use crate::domain::goals::{self, FurtherGoals, Goal, GoalProgress};
 use crate::domain::participation::{BrokenStatus, ExpiredReason, Status, StatusFields, StatusName};
 use crate::domain::promotion::Conditions;
 use crate::domain::reward::Reward;
@@ -221,7 +221,7 @@ impl State {
 
     /// Every goal, in the order of the contract.
     pub fn goals(&self) -> Vec<Goal> {
-        let rides = Reached {
+        let rides = GoalProgress {
             completed: self.rides_completed.into(),
             target: self.rides_target.into(),
         };

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::receipt::Receipt;
 use super::ride_completed::QuarantineReason;
 use super::ride_completed::RideCompleted;
-use crate::domain::fields::{FieldError, Fields, Refusal, instant, parsed, text};
+use crate::domain::fields::{BadValue, FieldError, Fields, instant, parsed, text};
 use crate::domain::words::words;
 
 /// The longest reason or note, in characters.
@@ -96,7 +96,7 @@ impl Correction {
             if value.is_object() {
                 Ok(value.clone())
             } else {
-                Err(Refusal::WrongType("must be an object".to_owned()))
+                Err(BadValue::WrongType("must be an object".to_owned()))
             }
         });
         fields.finish(Some(Self { ride }))

@@ -122,7 +122,7 @@ fn distance_schema() -> Schema {
     let other = Object::builder().schema_type(SchemaType::AnyValue);
     let schema = AnyOf::builder()
         .description(Some(
-            "How far the ride went, in metres. Anything but an integer from 0 counts as missing.",
+            "The distance in metres. Any value except an integer from 0 counts as missing.",
         ))
         .example(Some(serde_json::json!(8_400)))
         .item(metres)
@@ -164,7 +164,7 @@ pub fn encode_reversal(reversal: &Reversal) -> Vec<u8> {
 
 /// A record that is not a valid ride.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejected {
+pub struct RejectedRecord {
     /// The first fault's reason.
     pub reason: QuarantineReason,
     /// All faults in words; without NUL, so that Postgres can store it.
@@ -187,7 +187,7 @@ pub struct Fault {
 }
 
 /// Reads a ride where only a ride is valid. `now` is the database's clock. A reversal is rejected.
-pub fn decode_ride(value: &[u8], now: Instant) -> Result<Ride, Box<Rejected>> {
+pub fn decode_ride(value: &[u8], now: Instant) -> Result<Ride, Box<RejectedRecord>> {
     match decode(value, now)? {
         RideRecord::Completed(ride) => Ok(ride),
         RideRecord::Reversed(reversal) => Err(rejected(
@@ -202,7 +202,7 @@ pub fn decode_ride(value: &[u8], now: Instant) -> Result<Ride, Box<Rejected>> {
 }
 
 /// Reads a record of the ride topic: a ride or a reversal. `now` is the database's clock.
-pub fn decode(value: &[u8], now: Instant) -> Result<RideRecord, Box<Rejected>> {
+pub fn decode(value: &[u8], now: Instant) -> Result<RideRecord, Box<RejectedRecord>> {
     if value.len() > MAX_BYTES {
         return Err(rejected(
             vec![fault(
@@ -322,7 +322,7 @@ fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error
 }
 
 /// Reads field by field from the raw JSON, so that every fault can be named.
-fn decode_thoroughly(text: &str, now: Instant) -> Result<RideRecord, Box<Rejected>> {
+fn decode_thoroughly(text: &str, now: Instant) -> Result<RideRecord, Box<RejectedRecord>> {
     let members = match serde_json::from_str::<Members<'_>>(text) {
         Ok(members) => members,
         Err(error) => {
@@ -332,7 +332,7 @@ fn decode_thoroughly(text: &str, now: Instant) -> Result<RideRecord, Box<Rejecte
             ));
         }
     };
-    let mut reader = Reader {
+    let mut reader = RecordReader {
         members: members.0,
         faults: Vec::new(),
     };
@@ -391,7 +391,7 @@ fn decode_thoroughly(text: &str, now: Instant) -> Result<RideRecord, Box<Rejecte
 
 /// Reads a record that has `reversed_ride_id`. If it has `ride_id` too, it cannot be told whether it is a
 /// ride or a reversal, and its other faults do not matter.
-fn decode_reversal(mut reader: Reader<'_>) -> Result<Reversal, Box<Rejected>> {
+fn decode_reversal(mut reader: RecordReader<'_>) -> Result<Reversal, Box<RejectedRecord>> {
     let user_id = reader.required("user_id", |raw| integer(raw, user_id));
     if reader.has("ride_id") {
         let both = fault(
@@ -416,7 +416,7 @@ fn fault(field: &'static str, reason: QuarantineReason, detail: impl Display) ->
     }
 }
 
-fn rejected(faults: Vec<Fault>, user_id: Option<UserId>) -> Box<Rejected> {
+fn rejected(faults: Vec<Fault>, user_id: Option<UserId>) -> Box<RejectedRecord> {
     let reason = faults
         .iter()
         .map(|fault| fault.reason)
@@ -433,7 +433,7 @@ fn rejected(faults: Vec<Fault>, user_id: Option<UserId>) -> Box<Rejected> {
         }
         detail.push_str(&fault.detail);
     }
-    Box::new(Rejected {
+    Box::new(RejectedRecord {
         reason,
         detail,
         faults,
@@ -466,12 +466,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
-struct Reader<'a> {
+struct RecordReader<'a> {
     members: Vec<(Cow<'a, str>, &'a RawValue)>,
     faults: Vec<Fault>,
 }
 
-impl Reader<'_> {
+impl RecordReader<'_> {
     /// Whether the field is present and not `null`.
     fn has(&self, field: &str) -> bool {
         self.members

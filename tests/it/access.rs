@@ -1,4 +1,4 @@
-//! The log's lines of who called what: every admin call, and every refused token.
+//! The access log: a line for every admin call, and for every rejected token.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The admin API: every call, every refusal, and the record of what was changed.
+//! The admin API: every call, every error response, and the audit.
 
 use std::{io::Write, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What a promotion would have come to on past rides: a file's and the topic's.
+//! `back-test`: the result a promotion would have had on past rides, of a file and of the topic.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

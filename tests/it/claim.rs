@@ -1,4 +1,4 @@
-//! From the completed challenge to the loan: one transaction, however often it is asked for.
+//! From the completed challenge to the loan: one transaction, however often the call is repeated.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -344,9 +344,9 @@ async fn a_connection_cut_at_any_step_leaves_all_or_nothing_and_the_retry_answer
         .start()
         .await;
     let promotion = service.admin().open_promotion(&conditions(1)).await;
-    const MOST_STEPS: i64 = 100;
-    all_completed(&world, &service, &promotion, 1..2 * MOST_STEPS).await;
-    let mut users = 1..2 * MOST_STEPS;
+    const MAX_STEPS: i64 = 100;
+    all_completed(&world, &service, &promotion, 1..2 * MAX_STEPS).await;
+    let mut users = 1..2 * MAX_STEPS;
     for cut in [Cut::Request, Cut::Answer] {
         let mut outcomes = Vec::new();
         loop {

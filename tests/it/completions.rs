@@ -1,4 +1,4 @@
-//! `completions SHELL`: a script that the shell takes.
+//! `completions SHELL`: a script that the shell accepts.
 
 use clap::ValueEnum as _;
 use clap_complete::Shell;

@@ -1,5 +1,5 @@
-//! What others build against, tried with their tools: `make contracts` puts these in place and runs
-//! what is ignored here.
+//! The published contracts (OpenAPI, AsyncAPI, schemas), tried with other people's tools. `make contracts` installs
+//! the tools and runs the tests that are ignored here.
 
 use std::{
     path::{Path, PathBuf},

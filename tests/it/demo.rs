@@ -1,4 +1,4 @@
-//! `demo`: the whole service on one machine with nothing configured, and nothing left behind.
+//! `demo`: the whole service on one machine without configuration, which leaves nothing behind.
 
 use std::{
     fs::{self, Permissions},

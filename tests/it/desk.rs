@@ -1,5 +1,5 @@
-//! Small things that operators need: a way in, probes apart from data, a stranger told from a client
-//! without data, a ride by its id, imports that say their file.
+//! Tools of operators: the caller's scopes, probes on their own listener, an unknown client told from one without
+//! data, a ride by its id, imports that name their file.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `doctor`: each thing it looks at is `ok`, or fails with what to do about it; doing that helps.
+//! `doctor`: each check passes, or fails with a remedy; and the remedy works.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Trying a change without making it: the same checks, the same answer, nothing changed.
+//! Trying a change without making it: the same checks, the same response, nothing changed.
 
 use reqwest::{Method, header::CONTENT_TYPE};
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
-//! The table of eligibility, row by row, at the API: the screen, every reason, whether a split was
-//! made, and what a start answers (contract 5). Which pre-offer is considered, who gets a second
-//! chance, and what the switches do not touch.
+//! Eligibility, row by row, through the API: the screen, every reason, whether a split was created, and the response
+//! to a start (contract 5). Also: which pre-offer is considered, who may start again, and what the per-country flags
+//! do not affect.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Erasing a client: what becomes of the loan, of the status topic, of a restored backup.
+//! Erasing a client: the effect on the loan, on the status topic, and on a restored backup.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Invariant 1: counts equal distinct valid rides, whatever was redelivered, reordered, replayed or
-//! killed; and a consumer that lost its partitions while it was asleep applies nothing.
+//! Invariant 1: counts equal distinct valid rides, whatever was redelivered, reordered, replayed or killed. A consumer
+//! that lost its partitions while it was suspended applies nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

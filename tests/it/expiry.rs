@@ -1,5 +1,5 @@
-//! Invariant 5: nobody is expired while a ride that could complete their challenge may be unread,
-//! and everybody soon after none can be.
+//! Invariant 5: no challenge expires while a ride that could complete it may be unread, and each expires soon after
+//! that is excluded.
 
 use std::time::Duration;
 

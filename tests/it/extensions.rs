@@ -1,4 +1,4 @@
-//! Giving time back: extensions of deadlines, once for each participation, and outages.
+//! Extensions of deadlines, applied once to each participation, and outages.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! A database that is there and cannot be used: read-only, a standby, behind a proxy, under another
-//! password, on another host, without room. Commands are answered 503 with `Retry-After`, readiness
-//! names the database, nothing is lost, and everything works again without a restart of ours.
+//! A database that responds but cannot be used: read-only, a standby, behind a proxy, with another password, on another
+//! host, with a full disk. Calls return 503 with `Retry-After`, readiness names the database, nothing is lost, and
+//! everything works again without a restart of the service.
 
 use std::{
     fs,

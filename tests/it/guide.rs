@@ -1,5 +1,5 @@
-//! What the pages tell people to run, run: a first start, a restore, retention, a client's erasure.
-//! And that there is nothing else in them that nobody runs.
+//! Runs what the pages tell people to run: a first start, a restore, retention, a client's erasure. Checks that every
+//! command in the pages is run by a test.
 
 use std::{
     collections::BTreeMap,

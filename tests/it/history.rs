@@ -1,4 +1,4 @@
-//! What support sees of a participation's past: every version but mere progress, and who caused it.
+//! A participation's history for support: every version except counted rides, and its cause.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! HTTP itself, as clients and the proxies before the service speak it: heads that are refused,
-//! connections that are kept, closed halfway or too many, and what caches and browsers are told.
+//! HTTP as clients and proxies speak it: rejected heads, connections that are kept, half-closed or too many, and the
+//! headers for caches and browsers.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Kafka's disk is full: what was acknowledged is applied once there is room again, and nothing has
-//! to be done about the service.
+//! Kafka's disk is full: acknowledged records are applied once there is space again, without any action on the
+//! service.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The landing: every screen, the split that goes with it, and what has no influence.
+//! The landing: every screen, the split that it writes, and what has no influence on it.
 
 use chrono::TimeDelta;
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! What operators list: participations in pages, exported and over time; the audit and the quarantine
-//! by filters (contract, "Who may do what").
+//! Lists for operators: participations in pages, exported and over time; the audit and the quarantine with filters
+//! (contract, "Who may do what").
 
 use std::collections::BTreeSet;
 

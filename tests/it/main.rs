@@ -1,7 +1,7 @@
 //! The integration tests: the real binary against a real Kafka and a real Postgres.
 //!
-//! One binary with one module per behaviour, so that all tests share one broker and one database
-//! cluster; [`harness`] says how.
+//! It is one binary with one module per behaviour, so that all tests share one broker and one database cluster (see
+//! [`harness`]).
 
 #![expect(
     clippy::allow_attributes,

@@ -1,4 +1,4 @@
-//! Changes of the schema beside traffic: no lock is waited for so long that others notice.
+//! Schema changes under traffic: no statement waits for a lock so long that others notice.
 
 use std::{
     sync::{

@@ -1,5 +1,4 @@
-//! What operators watch: metrics and their page, the dashboard, the alerts and their runbooks, and
-//! a log that holds nothing secret.
+//! Metrics and their page, the dashboard, the alerts and their runbooks, and a log without secrets.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

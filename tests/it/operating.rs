@@ -1,5 +1,5 @@
-//! What operators do leaves a record of what was and what became, and changes nothing for who is
-//! inside already; what they ask of a client is answered with the facts that decided (contract 6).
+//! Changes by operators: each records what was before and after, and does not affect clients who have started. The view
+//! of a client contains the facts that decided (contract 6).
 
 use std::time::Duration;
 

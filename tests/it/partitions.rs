@@ -1,5 +1,4 @@
-//! One partition among others: paused and resumed over rebalances, stuck on its own, added while
-//! nothing read it.
+//! Single partitions: paused and resumed across rebalances, stuck while others go on, added while no process ran.
 
 use std::time::Duration;
 

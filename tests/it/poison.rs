@@ -1,5 +1,5 @@
-//! Records that are no rides, of each kind there is (contract 4.1): all of them come through Kafka,
-//! lie in quarantine as they were published, each once, and a correction of each counts once.
+//! Records that are not valid rides, of every kind (contract 4.1): each is quarantined once with its bytes, and a
+//! correction of each counts once.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

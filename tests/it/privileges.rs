@@ -1,4 +1,4 @@
-//! Each role of the service as a user of its own, who may do its work and no more.
+//! Each role of the service as a database user of its own, with exactly the rights it needs.
 
 use std::time::Duration;
 

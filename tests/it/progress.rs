@@ -1,5 +1,5 @@
-//! Following a participation: conditional reads, long polls, the stream, the list of rides, and who
-//! may see what (contract 5).
+//! Following a participation: conditional reads, long polls, the stream, the list of rides, and access rights
+//! (contract 5).
 
 use std::time::{Duration, Instant};
 

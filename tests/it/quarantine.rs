@@ -1,11 +1,13 @@
-//! Resolving quarantined rides: judged once, by their own time, in one transaction with the record.
+//! Resolving quarantined rides: judged once, by their own time, in the transaction that resolves the record.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use ride_promo::domain::promotion::Verdict;
 use ride_promo::domain::ride::RideSource;
 use ride_promo::store::Store;
 use ride_promo::store::audit::{AuditFilter, Author};
-use ride_promo::store::quarantine::{BulkResolved, Dismissal, QuarantineFilter, Replay, Selection};
+use ride_promo::store::quarantine::{
+    BulkResolved, Dismissal, QuarantineFilter, ReplayResult, Selection,
+};
 use ride_promo::store::rides::AppliedOne;
 use ride_promo::wire::quarantine::QuarantineStatus;
 use ride_promo::wire::ride_completed::QuarantineReason;
@@ -72,7 +74,7 @@ impl Desk {
             .await
     }
 
-    async fn replay(&self, id: Uuid, corrected: Option<Value>) -> Replay {
+    async fn replay(&self, id: Uuid, corrected: Option<Value>) -> ReplayResult {
         let corrected = corrected.map(|ride| ride.to_string().into_bytes());
         self.store
             .replay_quarantined(
@@ -105,22 +107,23 @@ async fn a_replayed_ride_counts_once() {
     let desk = Desk::open().await;
     let ride = ride(1);
     let (first, again) = (desk.put_ride(&ride, 0).await, desk.put_ride(&ride, 0).await);
-    let Replay::Resolved(AppliedOne::Applied(receipt)) = desk.replay(first, None).await else {
+    let ReplayResult::Resolved(AppliedOne::Applied(receipt)) = desk.replay(first, None).await
+    else {
         panic!("not applied")
     };
     assert_eq!(receipt.verdict, Verdict::Counted);
     assert_eq!(receipt.source, Some(RideSource::Quarantine));
-    let Replay::Resolved(AppliedOne::Duplicate(same)) = desk.replay(again, None).await else {
+    let ReplayResult::Resolved(AppliedOne::Duplicate(same)) = desk.replay(again, None).await else {
         panic!("not recognised")
     };
     assert_eq!(same.ride_id, receipt.ride_id);
     assert!(matches!(
         desk.replay(first, None).await,
-        Replay::AlreadyResolved
+        ReplayResult::AlreadyResolved
     ));
     assert!(matches!(
         desk.replay(Uuid::nil(), None).await,
-        Replay::NotFound
+        ReplayResult::NotFound
     ));
     assert_eq!(desk.counted(1).await, 1);
     assert_eq!(desk.status(first).await, QuarantineStatus::Replayed);
@@ -129,7 +132,8 @@ async fn a_replayed_ride_counts_once() {
     let early = desk
         .put_ride(&ride_at(1, now() - TimeDelta::hours(2)), 0)
         .await;
-    let Replay::Resolved(AppliedOne::Applied(receipt)) = desk.replay(early, None).await else {
+    let ReplayResult::Resolved(AppliedOne::Applied(receipt)) = desk.replay(early, None).await
+    else {
         panic!("not applied")
     };
     assert_eq!(receipt.verdict, Verdict::BeforeStart);
@@ -137,7 +141,7 @@ async fn a_replayed_ride_counts_once() {
     let outcome = desk.replay(stranger, None).await;
     assert!(matches!(
         outcome,
-        Replay::Resolved(AppliedOne::NoParticipation)
+        ReplayResult::Resolved(AppliedOne::NoParticipation)
     ));
     assert_eq!(desk.store.quarantine_open().await.unwrap(), 0);
 
@@ -177,7 +181,7 @@ async fn a_bad_record_needs_a_correction_of_the_same_client() {
     let mut bad = ride(1);
     bad["currency_code"] = json!("pesos");
     let id = desk.put_ride(&bad, 0).await;
-    let Replay::StillBad(faults) = desk.replay(id, None).await else {
+    let ReplayResult::StillBad(faults) = desk.replay(id, None).await else {
         panic!("still bad")
     };
     assert_eq!(
@@ -185,9 +189,9 @@ async fn a_bad_record_needs_a_correction_of_the_same_client() {
         ("currency_code", QuarantineReason::InvalidValue)
     );
     let outcome = desk.replay(id, Some(ride(2))).await;
-    assert!(matches!(outcome, Replay::OtherClient(1)));
+    assert!(matches!(outcome, ReplayResult::OtherClient(1)));
     let future = ride_at(1, now() + TimeDelta::minutes(6));
-    let Replay::StillBad(faults) = desk.replay(id, Some(future)).await else {
+    let ReplayResult::StillBad(faults) = desk.replay(id, Some(future)).await else {
         panic!("in the future")
     };
     assert_eq!(faults[0].reason, QuarantineReason::InFuture);
@@ -202,10 +206,16 @@ async fn a_bad_record_needs_a_correction_of_the_same_client() {
     );
 
     let outcome = desk.replay(id, Some(ride(1))).await;
-    assert!(matches!(outcome, Replay::Resolved(AppliedOne::Applied(_))));
+    assert!(matches!(
+        outcome,
+        ReplayResult::Resolved(AppliedOne::Applied(_))
+    ));
     let nobodys = desk.put(b"\xff\0", None, "NOT_JSON", 0).await;
     let outcome = desk.replay(nobodys, Some(ride(2))).await;
-    assert!(matches!(outcome, Replay::Resolved(AppliedOne::Applied(_))));
+    assert!(matches!(
+        outcome,
+        ReplayResult::Resolved(AppliedOne::Applied(_))
+    ));
     assert_eq!((desk.counted(1).await, desk.counted(2).await), (1, 1));
 }
 
@@ -223,8 +233,8 @@ async fn two_operators_at_the_same_record_have_one_effect() {
         let (one, two, three) =
             tokio::join!(desk.replay(id, None), desk.replay(id, None), dismissed());
         let effects = [
-            matches!(one, Replay::Resolved(_)),
-            matches!(two, Replay::Resolved(_)),
+            matches!(one, ReplayResult::Resolved(_)),
+            matches!(two, ReplayResult::Resolved(_)),
             three == Dismissal::Dismissed,
         ];
         assert_eq!(effects.iter().filter(|effect| **effect).count(), 1);

@@ -1,5 +1,4 @@
-//! After a restore to an earlier moment: subscribers end in the database's state, and no client in
-//! two loans.
+//! After a restore to an earlier moment: subscribers end with the database's state, and no client gets two loans.
 
 use std::{collections::BTreeMap, time::Duration};
 

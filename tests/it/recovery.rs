@@ -1,5 +1,5 @@
-//! Servers that go away and come back, at start and in the middle: nothing is lost, nothing
-//! happens twice, and nobody has to restart the service.
+//! Servers that are unavailable for a time, at the start and later: nothing is lost, nothing happens twice, and the
+//! service needs no restart.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Every refusal of the two APIs, call by call: its status, its slug, its shape and its headers, and
-//! that what was refused had no effect (contract 5 and 6).
+//! Every error response of the two APIs, call by call: its status, slug, body and headers, and that such a call had no
+//! effect (contract 5 and 6).
 
 use std::collections::BTreeSet;
 use std::time::Duration;

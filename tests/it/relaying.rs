@@ -1,4 +1,4 @@
-//! Events: in order per participation, whichever relay publishes them and whichever wakes up late.
+//! Status events: in order per participation, whichever relay publishes them and whichever was suspended.
 
 use std::time::Duration;
 

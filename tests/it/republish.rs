@@ -1,4 +1,4 @@
-//! Publishing present states again: the same event, never an older version last, never in a flood.
+//! Publishing present states again: the same event, never an older version last, never too many at once.
 
 use std::{sync::Arc, time::Duration};
 

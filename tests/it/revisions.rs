@@ -1,5 +1,5 @@
-//! Changes on the condition that nobody made another in between: `ETag` and `If-Match` of promotions,
-//! products and countries (contract, "Who may do what").
+//! Changes on the condition that nothing else changed in between: `ETag` and `If-Match` of promotions, products and
+//! countries (contract, "Who may do what").
 
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! What becomes of a ride: whether it counts, what its receipt says otherwise, that a second
-//! delivery changes nothing, and which status change is published for it (contract 2 and 4).
+//! The result of a ride: whether it counts, what its receipt says if not, that a second delivery changes nothing, and
+//! which status change is published for it (contract 2 and 4).
 
 use std::collections::BTreeSet;
 use std::time::Duration;

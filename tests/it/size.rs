@@ -1,5 +1,5 @@
-//! Work that does not grow with the tables: not with what is there and has nothing to do, and not
-//! with what was done since a transaction began that is still open.
+//! Work that does not grow with the tables: neither with rows that need no work, nor with rows that changed during a long
+//! open transaction.
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! The harness itself: that the servers are real, separate where they should be, and break when
-//! told to.
+//! The harness itself: its servers are real, separate where they should be, and fail when told to.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,4 @@
-//! What whoever started the process is told: systemd by `sd_notify`, a container by `healthcheck`.
+//! What the process reports to its supervisor: `sd_notify` for systemd, `healthcheck` for a container.
 
 use std::{
     fs, io,

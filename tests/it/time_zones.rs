@@ -1,4 +1,4 @@
-//! Whose rules of time zones decide where a local day begins (contract 2).
+//! Which time zone database decides where a local day begins (contract 2).
 
 use std::fs;
 use std::path::{Path, PathBuf};

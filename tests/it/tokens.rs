@@ -1,5 +1,5 @@
-//! Whose tokens are taken: key sets with and without `kid`s, keys that change, an issuer that is
-//! away, clocks that differ (contract 5).
+//! Which tokens are accepted: key sets with and without `kid`s, keys that change, an unavailable issuer, clocks that differ
+//! (contract 5).
 
 use std::fs;
 use std::time::Duration;

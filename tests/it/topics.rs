@@ -1,5 +1,5 @@
-//! A topic that is not the one the positions belong to, or has lost what they point to: ingest and
-//! expiry stop loudly, and an operator's `positions set` lets them go on.
+//! A topic that is not the one of the positions, or has lost the records they point to: ingest and expiry stop and report
+//! it, and `positions set` lets them continue.
 
 use std::time::Duration;
 

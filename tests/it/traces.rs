@@ -1,5 +1,5 @@
-//! Traces: from the `traceparent` of a ride or a request, through everything that it sets off, to
-//! the status change and the answer.
+//! Traces: from the `traceparent` of a ride or a request, through all its effects, to the status change and the
+//! response.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Kafka loses the tail of a partition's log and gives its offsets out again: ingest and expiry
-//! stop in every process, across restarts, until an operator decides, and read nothing past it.
+//! Kafka loses the tail of a partition's log and gives its offsets to other records: ingest and expiry stop in every
+//! process, across restarts, until an operator decides, and read nothing past it.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! An upgrade while rides and clients come: migrate, then one process after the other. With the
-//! program of the release before as well (`make upgrade`), and back again where the schema allows it.
+//! An upgrade under traffic: migrate, then replace one process after the other. `make upgrade` runs it with the program of
+//! the release before, and back again if the schema allows that.
 
 use std::{
     sync::{

@@ -1,4 +1,4 @@
-//! `verify`: it finds nothing where nothing is wrong, whatever runs, and names everything that is.
+//! `verify`: it reports nothing if all is right, whatever runs, and names every disagreement.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The closed lists of words: the tables' checks allow exactly what the enums know.
+//! The closed lists of words: the tables' checks allow exactly the words of the enums.
 
 use std::collections::BTreeSet;
 

@@ -14,7 +14,7 @@ use crate::api::refusals::refusals;
 use crate::domain::fields::{Fields, text};
 use crate::domain::participation::ExpiredReason;
 use crate::domain::{PromotionId, UserId};
-use crate::store::early_end::Cancelled;
+use crate::store::early_end::CancelOutcome;
 use crate::wire::participation::Participation;
 
 /// The longest reason, in characters.
@@ -84,14 +84,14 @@ pub async fn cancel(
     ));
     let cancelled = state.store.cancel(user_id, promotion_id, reason, author);
     match cancelled.await? {
-        Cancelled::Cancelled(stored) => {
+        CancelOutcome::Cancelled(stored) => {
             let reason = ExpiredReason::Cancelled.as_str();
             state.metrics.sweep.expired.add(reason, 1);
             state.outbox_wake.send_replace(());
             Ok(Json(stored.view()))
         }
-        Cancelled::NotLive => Err(Problem::not_live()),
-        Cancelled::NotParticipating => Err(Problem::not_participating()),
+        CancelOutcome::NotLive => Err(Problem::not_live()),
+        CancelOutcome::NotParticipating => Err(Problem::not_participating()),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::api::query::{Page, PageParams, Paging};
 use crate::api::refusals::refusals;
 use crate::domain::fields::shown;
 use crate::store::Store;
-use crate::store::extensions::Extended;
+use crate::store::extensions::ExtendOutcome;
 use crate::wire::extension::{ExtensionView, NewExtension, NewExtensionBody};
 
 /// The header that lets a repeated call have no second effect.
@@ -99,22 +99,22 @@ pub async fn create(
         state.store.extend(&new, &key, &author).await?
     };
     match extended {
-        Extended::Accepted(extension) if dry_run.0 => {
+        ExtendOutcome::Accepted(extension) if dry_run.0 => {
             Ok((StatusCode::ACCEPTED, Json(dry_run.response(extension))).into_response())
         }
-        Extended::Accepted(extension) => {
+        ExtendOutcome::Accepted(extension) => {
             state.outbox_wake.send_replace(());
             let address = format!("/admin/v1/extensions/{}", extension.extension_id);
             let answer = (StatusCode::ACCEPTED, [(LOCATION, address)], Json(extension));
             Ok(answer.into_response())
         }
-        Extended::OtherBody => Err(Problem::invalid_field(
+        ExtendOutcome::OtherBody => Err(Problem::invalid_field(
             IDEMPOTENCY_KEY,
             "belongs to an earlier extension with another body",
         )),
-        Extended::NoSuchPromotion => Err(unknown("promotion_id", &body)),
-        Extended::NoSuchOutage => Err(unknown("outage_id", &body)),
-        Extended::TooMany => Err(Problem::temporarily_unavailable()),
+        ExtendOutcome::NoSuchPromotion => Err(unknown("promotion_id", &body)),
+        ExtendOutcome::NoSuchOutage => Err(unknown("outage_id", &body)),
+        ExtendOutcome::TooMany => Err(Problem::temporarily_unavailable()),
     }
 }
 

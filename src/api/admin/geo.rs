@@ -6,7 +6,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 
 use crate::api::auth::Admin;
-use crate::api::etag::{self, Revised};
+use crate::api::etag::{self, WithRevision};
 use crate::api::extract::{JsonObject, PathParam};
 use crate::api::params::CountryPath;
 use crate::api::problem::{Problem, Result};
@@ -70,7 +70,7 @@ pub async fn get(
 ) -> Result<Response> {
     let country = store.country(country_code).await?;
     let country = country.ok_or_else(Problem::not_found)?;
-    Ok(Revised(country).unless_known(&headers))
+    Ok(WithRevision(country).unless_known(&headers))
 }
 
 refusals!(PutGeoConfigRefusals = admin, path, body, conditional);
@@ -98,12 +98,12 @@ pub async fn put(
     PathParam(country_code): PathParam<String>,
     headers: HeaderMap,
     JsonObject(body): JsonObject,
-) -> Result<Revised<GeoConfig>> {
+) -> Result<WithRevision<GeoConfig>> {
     let country_code: CountryCode = country_code
         .parse()
         .map_err(|error: CodeError| Problem::invalid_field("country_code", error.to_string()))?;
     let new = NewGeoConfig::from_json(&body).map_err(Problem::invalid_request)?;
-    Ok(Revised(
+    Ok(WithRevision(
         store
             .put_geo_config(
                 country_code,

@@ -6,7 +6,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 
 use crate::api::auth::Admin;
-use crate::api::etag::{self, Revised};
+use crate::api::etag::{self, WithRevision};
 use crate::api::extract::{JsonObject, PathParam};
 use crate::api::params::ProductPath;
 use crate::api::problem::{Problem, Result};
@@ -66,7 +66,7 @@ pub async fn get(
 ) -> Result<Response> {
     let product = store.product(product_id).await?;
     let product = product.ok_or_else(Problem::not_found)?;
-    Ok(Revised(product).unless_known(&headers))
+    Ok(WithRevision(product).unless_known(&headers))
 }
 
 refusals!(PutProductRefusals = admin, path, body, conditional);
@@ -93,12 +93,12 @@ pub async fn put(
     PathParam(product_id): PathParam<i64>,
     headers: HeaderMap,
     JsonObject(body): JsonObject,
-) -> Result<Revised<Product>> {
+) -> Result<WithRevision<Product>> {
     if product_id < 1 {
         return Err(Problem::invalid_field("product_id", "must be at least 1"));
     }
     let new = NewProduct::from_json(&body).map_err(Problem::invalid_request)?;
-    Ok(Revised(
+    Ok(WithRevision(
         store
             .put_product(
                 product_id,

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::api::auth::Admin;
 use crate::api::dry_run::{DryRun, DryRunParams};
-use crate::api::etag::{self, Revised};
+use crate::api::etag::{self, WithRevision};
 use crate::api::extract::{JsonObject, PathParam};
 use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
@@ -16,7 +16,7 @@ use crate::api::query::{Page, PageParams, Paging};
 use crate::api::refusals::refusals;
 use crate::domain::PromotionId;
 use crate::store::Store;
-use crate::store::promotions::{Created, Patched};
+use crate::store::promotions::{CreateOutcome, PatchOutcome};
 use crate::wire::admin::{BudgetUse, NewPromotion, Promotion, PromotionPatch};
 
 refusals!(ListPromotionsRefusals = admin);
@@ -87,19 +87,19 @@ pub async fn create(
         .create_promotion(new, &admin.author("POST /promotions"), dry_run.0)
         .await?
     {
-        Created::Created(promotion) if dry_run.0 => {
+        CreateOutcome::Created(promotion) if dry_run.0 => {
             Ok((StatusCode::CREATED, Json(dry_run.response(promotion))).into_response())
         }
-        Created::Created(promotion) => {
+        CreateOutcome::Created(promotion) => {
             let address = format!("/admin/v1/promotions/{}", promotion.promotion_id);
             let answer = (
                 StatusCode::CREATED,
                 [(LOCATION, address)],
-                Revised(promotion),
+                WithRevision(promotion),
             );
             Ok(answer.into_response())
         }
-        Created::KeyTaken => Err(Problem::promotion_key_taken()),
+        CreateOutcome::KeyTaken => Err(Problem::promotion_key_taken()),
     }
 }
 
@@ -126,7 +126,7 @@ pub async fn get(
 ) -> Result<Response> {
     let promotion = store.promotion(promotion_id).await?;
     let promotion = promotion.ok_or_else(Problem::not_found)?;
-    Ok(Revised(promotion).unless_known(&headers))
+    Ok(WithRevision(promotion).unless_known(&headers))
 }
 
 refusals!(
@@ -170,13 +170,13 @@ pub async fn patch(
     let precondition = etag::precondition(&headers);
     let patched = store.patch_promotion(promotion_id, patch, &precondition, &author, dry_run.0);
     match patched.await? {
-        Patched::Patched(promotion) if dry_run.0 => {
+        PatchOutcome::Patched(promotion) if dry_run.0 => {
             Ok(Json(dry_run.response(promotion)).into_response())
         }
-        Patched::Patched(promotion) => Ok(Revised(promotion).into_response()),
-        Patched::NoSuchPromotion => Err(Problem::not_found()),
-        Patched::Invalid(error) => Err(Problem::invalid_request(vec![error])),
-        Patched::BudgetTooLate => Err(Problem::budget_too_late()),
+        PatchOutcome::Patched(promotion) => Ok(WithRevision(promotion).into_response()),
+        PatchOutcome::NoSuchPromotion => Err(Problem::not_found()),
+        PatchOutcome::Invalid(error) => Err(Problem::invalid_request(vec![error])),
+        PatchOutcome::BudgetTooLate => Err(Problem::budget_too_late()),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::domain::{Instant, UserId};
 use crate::store::Store;
 use crate::store::participations;
 use crate::store::quarantine::{
-    BulkResolved, Dismissal, QuarantineFilter, Quarantined, Replay, Selection,
+    BulkResolved, Dismissal, QuarantineFilter, Quarantined, ReplayResult, Selection,
 };
 use crate::store::rides::AppliedOne;
 use crate::wire::quarantine::{
@@ -34,7 +34,7 @@ pub const REPLAY_ALL_PATH: &str = "/admin/v1/quarantine:replay";
 pub const DISMISS_ALL_PATH: &str = "/admin/v1/quarantine:dismiss";
 
 /// A place in the list: `received_at` in milliseconds since 1970, and `quarantine_id`.
-type Place = (i64, Uuid);
+type Cursor = (i64, Uuid);
 
 /// The query parameters of the list, besides those of paging.
 #[derive(IntoParams)]
@@ -53,7 +53,7 @@ struct QuarantineParams {
 /// The filter and the page.
 pub struct QuarantineQuery {
     filter: QuarantineFilter,
-    paging: Paging<Place>,
+    paging: Paging<Cursor>,
 }
 
 impl FromQuery for QuarantineQuery {
@@ -102,7 +102,7 @@ pub async fn list(
         Some((at_ms, quarantine_id)) => Some((place_instant(at_ms)?, quarantine_id)),
     };
     let page = store.quarantined(filter, after, paging.limit).await?;
-    let place = |record: &Quarantined| -> Place {
+    let place = |record: &Quarantined| -> Cursor {
         (record.received_at.timestamp_millis(), record.quarantine_id)
     };
     Ok(Json(Page::of(page.records, page.more, place, |record| {
@@ -158,15 +158,15 @@ pub async fn replay(
         )
         .await?;
     match replayed {
-        Replay::Resolved(applied) => {
+        ReplayResult::Resolved(applied) => {
             state.outbox_wake.send_replace(());
             Ok(Json(answer(&applied)))
         }
-        Replay::StillBad(faults) if is_corrected => Err(bad_ride("ride", &faults)),
-        Replay::StillBad(faults) => Err(bad_ride("value", &faults)),
-        Replay::OtherClient(user_id) => Err(other_client(user_id)),
-        Replay::AlreadyResolved => Err(Problem::already_resolved()),
-        Replay::NotFound => Err(Problem::not_found()),
+        ReplayResult::StillBad(faults) if is_corrected => Err(bad_ride("ride", &faults)),
+        ReplayResult::StillBad(faults) => Err(bad_ride("value", &faults)),
+        ReplayResult::OtherClient(user_id) => Err(other_client(user_id)),
+        ReplayResult::AlreadyResolved => Err(Problem::already_resolved()),
+        ReplayResult::NotFound => Err(Problem::not_found()),
     }
 }
 

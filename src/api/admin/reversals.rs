@@ -15,7 +15,7 @@ use crate::store::rides::reversals;
 use crate::wire::receipt::LateReversal;
 
 /// A place in the list: `reversed_at` in milliseconds since 1970, client, promotion and ride.
-type Place = (i64, UserId, PromotionId, Uuid);
+type Cursor = (i64, UserId, PromotionId, Uuid);
 
 refusals!(ListReversalsRefusals = admin);
 
@@ -35,7 +35,7 @@ refusals!(ListReversalsRefusals = admin);
     ),
 )]
 pub async fn list(
-    Admin { query: paging, .. }: Admin<Paging<Place>>,
+    Admin { query: paging, .. }: Admin<Paging<Cursor>>,
     State(store): State<Store>,
 ) -> Result<Json<Page<LateReversal>>> {
     let after: Option<reversals::Place> = match paging.after {
@@ -46,7 +46,7 @@ pub async fn list(
         }
     };
     let rows = store.late_reversals(after, paging.fetch()).await?;
-    let place = |row: &LateReversal| -> Place {
+    let place = |row: &LateReversal| -> Cursor {
         let at = row.reversed_at.timestamp_millis();
         (at, row.user_id, row.promotion_id, row.ride_id)
     };

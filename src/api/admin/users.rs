@@ -11,7 +11,7 @@ use crate::api::problem::{Problem, Result};
 use crate::api::refusals::refusals;
 use crate::domain::UserId;
 use crate::store::Store;
-use crate::store::credits::Credited;
+use crate::store::credits::CreditOutcome;
 use crate::wire::credit::RideCredit;
 use crate::wire::quarantine::Replayed;
 use crate::wire::user::User;
@@ -82,12 +82,12 @@ pub async fn credit_ride(
         .credit_ride(user_id, ride, &credit.reason, &author)
         .await?;
     match credited {
-        Credited::Judged(applied) => {
+        CreditOutcome::Judged(applied) => {
             state.outbox_wake.send_replace(());
             Ok(Json(quarantine::answer(&applied)))
         }
-        Credited::Bad(faults) => Err(quarantine::bad_ride("ride", &faults)),
-        Credited::OtherClient => Err(Problem::invalid_field(
+        CreditOutcome::Bad(faults) => Err(quarantine::bad_ride("ride", &faults)),
+        CreditOutcome::OtherClient => Err(Problem::invalid_field(
             "ride.user_id",
             format!("must be {user_id}, the client of the address"),
         )),

@@ -10,7 +10,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::time::Instant as Monotonic;
 
 use crate::causes;
 use crate::config::Algorithm;
@@ -87,10 +87,10 @@ pub struct KeySet {
     source: Source,
     /// Keys that could not be confirmed for this long are not used.
     max_age: Duration,
-    made_at: Instant,
+    made_at: Monotonic,
     state: RwLock<State>,
     /// When the last finished fetch began; `None` before the first has finished.
-    finished: watch::Sender<Option<Instant>>,
+    finished: watch::Sender<Option<Monotonic>>,
     /// Asks for a fetch before it is due.
     wanted: Notify,
 }
@@ -105,7 +105,7 @@ struct State {
     /// The set as it was fetched, to detect changes.
     text: Vec<u8>,
     /// When the last successful fetch began.
-    fetched_at: Option<Instant>,
+    fetched_at: Option<Monotonic>,
     /// Why the last fetch failed, if it did.
     failure: Option<String>,
 }
@@ -133,7 +133,7 @@ impl KeySet {
             algorithm,
             source,
             max_age,
-            made_at: Instant::now(),
+            made_at: Monotonic::now(),
             state: RwLock::new(State {
                 keys: Keys {
                     keys: Arc::new([]),
@@ -151,7 +151,7 @@ impl KeySet {
     /// Fetches the set now, whenever it is due, and when a token asks for it; never ends.
     pub async fn keep(self: Arc<Self>) {
         loop {
-            let began = Instant::now();
+            let began = Monotonic::now();
             let fetched = self.fetch().await;
             self.take(began, fetched);
             self.finished.send_replace(Some(began));
@@ -187,7 +187,7 @@ impl KeySet {
 
     /// The keys of a fetch that began at `since` or later; an error if it failed, or if there was
     /// none in time.
-    pub async fn keys_since(&self, since: Instant) -> Result<Keys, Unavailable> {
+    pub async fn keys_since(&self, since: Monotonic) -> Result<Keys, Unavailable> {
         let mut finished = self.finished.subscribe();
         self.wanted.notify_one();
         let new = finished.wait_for(|began| began.is_some_and(|began| began >= since));
@@ -250,7 +250,7 @@ impl KeySet {
         pause.min(self.max_age / 4).max(self.spacing())
     }
 
-    fn take(&self, began: Instant, fetched: anyhow::Result<Vec<u8>>) {
+    fn take(&self, began: Monotonic, fetched: anyhow::Result<Vec<u8>>) {
         let parsed = fetched.and_then(|text| {
             let same = {
                 let state = self.state.read().unwrap_or_else(PoisonError::into_inner);

@@ -11,7 +11,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{DecodingKey, TokenData, Validation};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::time::Instant as Monotonic;
 
 use super::cache::TokenCache;
 use super::keys::{KeySet, Keys};
@@ -184,7 +184,7 @@ impl Verifier {
         keys: Keys,
         token: &str,
     ) -> Result<(Box<TokenData<Claims>>, u64)> {
-        let came = Instant::now();
+        let came = Monotonic::now();
         let header = jsonwebtoken::decode_header(token).map_err(|_| invalid())?;
         if !self.validation.algorithms.contains(&header.alg) {
             return Err(invalid());

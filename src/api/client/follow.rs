@@ -6,8 +6,9 @@ use std::time::Duration;
 use rand::RngExt as _;
 
 use crate::api::etag::{Tag, keep_settling};
-use crate::api::model::{Key, Model, Watch};
+use crate::api::model::{Model, Watch};
 use crate::api::problem::Problem;
+use crate::domain::ParticipationKey;
 use crate::domain::participation::Status;
 use crate::store::participations::Stored;
 
@@ -23,7 +24,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct Follower {
     model: Arc<Model>,
-    key: Key,
+    key: ParticipationKey,
     watch: Watch,
     seen: Option<Stored>,
     /// Why the last look failed, if it did.
@@ -33,7 +34,7 @@ pub struct Follower {
 impl Follower {
     /// Begins to follow: no later change is missed. Tell it the known state next, by
     /// [`Follower::saw`].
-    pub fn new(model: &Arc<Model>, key: Key) -> Self {
+    pub fn new(model: &Arc<Model>, key: ParticipationKey) -> Self {
         Self {
             model: Arc::clone(model),
             key,

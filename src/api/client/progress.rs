@@ -6,7 +6,7 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use tokio::time::{Duration, Instant};
+use tokio::time::{Duration, Instant as Monotonic};
 use utoipa::IntoParams;
 
 use super::follow::Follower;
@@ -15,11 +15,11 @@ use crate::api::auth::Client;
 use crate::api::connection::Link;
 use crate::api::etag::{Condition, Tag, keep_settling};
 use crate::api::extract::PathParam;
-use crate::api::model::Key;
 use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
 use crate::api::query::{FromQuery, Params};
 use crate::api::refusals::refusals;
+use crate::domain::ParticipationKey;
 use crate::domain::PromotionId;
 use crate::store::participations::Stored;
 use crate::wire::participation::Participation;
@@ -97,7 +97,7 @@ pub async fn progress(
         let stored = state.in_time(read(&state, key, &condition)).await?;
         return Ok(answer(&condition, &stored));
     }
-    let until = Instant::now() + wait;
+    let until = Monotonic::now() + wait;
     // Followed before it is read, so that no change in between is missed.
     let mut follower = Follower::new(&state.model, key);
     let mut stored = state.in_time(read(&state, key, &condition)).await?;
@@ -127,7 +127,7 @@ pub async fn progress(
 }
 
 /// The participation now, from memory if that is allowed for this client.
-async fn read(state: &ClientState, key: Key, condition: &Condition) -> Result<Stored> {
+async fn read(state: &ClientState, key: ParticipationKey, condition: &Condition) -> Result<Stored> {
     let (newest, knows_settling) = (condition.newest(), condition.knows_settling());
     let stored = state.model.read(key, newest, knows_settling).await?;
     let stored = stored.ok_or_else(Problem::not_participating)?;

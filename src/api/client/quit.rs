@@ -12,7 +12,7 @@ use crate::api::problem::{Problem, Result};
 use crate::api::refusals::refusals;
 use crate::domain::PromotionId;
 use crate::domain::participation::ExpiredReason;
-use crate::store::early_end::Quit;
+use crate::store::early_end::QuitOutcome;
 use crate::wire::participation::Participation;
 
 refusals!(
@@ -55,7 +55,7 @@ pub async fn quit(
         .quit(client.user_id, promotion_id, traceparent(&headers))
         .await?;
     match quit {
-        Quit::Quit {
+        QuitOutcome::Quit {
             participation: stored,
             repeated,
         } => {
@@ -67,7 +67,7 @@ pub async fn quit(
             state.outbox_wake.send_replace(());
             Ok(participation(StatusCode::OK, &reading.finish(stored)))
         }
-        Quit::NotInProgress => Err(Problem::challenge_not_in_progress()),
-        Quit::NotParticipating => Err(Problem::not_participating()),
+        QuitOutcome::NotInProgress => Err(Problem::challenge_not_in_progress()),
+        QuitOutcome::NotParticipating => Err(Problem::not_participating()),
     }
 }

@@ -18,7 +18,7 @@ use crate::wire::receipt::Receipt;
 
 /// A place in the list: [`listed_at`](participations::Receipt::listed_at) in milliseconds since 1970,
 /// and `ride_id`.
-type Place = (i64, Uuid);
+type Cursor = (i64, Uuid);
 
 refusals!(
     RidesRefusals = client, path;
@@ -44,7 +44,7 @@ refusals!(
     ),
 )]
 pub async fn rides(
-    client: Client<Paging<Place>>,
+    client: Client<Paging<Cursor>>,
     PathParam(promotion_id): PathParam<PromotionId>,
     State(state): State<ClientState>,
 ) -> Result<Json<Page<Receipt>>> {
@@ -64,7 +64,7 @@ pub async fn rides(
             return Err(Problem::not_participating());
         }
     }
-    let place = |receipt: &participations::Receipt| -> Place {
+    let place = |receipt: &participations::Receipt| -> Cursor {
         (receipt.listed_at().timestamp_millis(), receipt.ride_id)
     };
     Ok(Json(paging.page(

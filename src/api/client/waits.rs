@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant as Monotonic};
 
 use prometheus::IntGauge;
 use tokio_util::sync::CancellationToken;
@@ -24,22 +24,22 @@ const REPLACEABLE_AFTER: Duration = Duration::from_secs(30);
 pub struct Waits {
     max_per_client: usize,
     max: usize,
-    held: Mutex<Held>,
+    held: Mutex<HeldWaits>,
     gauge: IntGauge,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct HeldWaits {
     all: usize,
     next_id: u64,
-    by_client: HashMap<UserId, Vec<Place>>,
+    by_client: HashMap<UserId, Vec<HeldWait>>,
 }
 
 /// A wait that is held.
 #[derive(Debug)]
-struct Place {
+struct HeldWait {
     id: u64,
-    since: Instant,
+    since: Monotonic,
     /// Ends the wait if it is a stream.
     replaced: Option<CancellationToken>,
 }
@@ -95,9 +95,9 @@ impl Waits {
         held.next_id += 1;
         held.all += 1;
         self.gauge.inc();
-        held.by_client.entry(user_id).or_default().push(Place {
+        held.by_client.entry(user_id).or_default().push(HeldWait {
             id,
-            since: Instant::now(),
+            since: Monotonic::now(),
             replaced,
         });
         Ok(Wait {
@@ -107,7 +107,7 @@ impl Waits {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Held> {
+    fn lock(&self) -> MutexGuard<'_, HeldWaits> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -177,7 +177,7 @@ mod tests {
         let (stream, replaced) = waits.enter_stream(1).expect("a place");
         assert_eq!(waits.enter(1).expect_err("too many").status(), 429);
         for place in waits.lock().by_client.get_mut(&1).expect("held") {
-            place.since = Instant::now()
+            place.since = Monotonic::now()
                 .checked_sub(REPLACEABLE_AFTER)
                 .expect("this machine runs for longer");
         }

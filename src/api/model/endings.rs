@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant as Monotonic, sleep, timeout};
 
 use super::Model;
 use crate::backoff::Backoff;
@@ -61,7 +61,11 @@ impl Endings {
         let mut heard = self.heard.subscribe();
         self.wanted.notify_one();
         matches!(
-            timeout(SHARED_QUESTION_TIMEOUT, heard.wait_for(|heard| *heard >= mine)).await,
+            timeout(
+                SHARED_QUESTION_TIMEOUT,
+                heard.wait_for(|heard| *heard >= mine)
+            )
+            .await,
             Ok(Ok(_))
         ) && self.listening.load(Ordering::SeqCst)
     }
@@ -112,7 +116,7 @@ async fn follow(store: &Store, model: &Model, backoff: &mut Backoff) -> store::R
     endings.begin_session();
     backoff.reset();
     loop {
-        let began = Instant::now();
+        let began = Monotonic::now();
         let question = endings.begin_question();
         let ended = within(ANSWER_TIMEOUT, feed.next()).await?;
         model.ended(&ended);

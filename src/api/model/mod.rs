@@ -32,17 +32,14 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 
 use self::endings::Endings;
+use crate::domain::ParticipationKey;
 use crate::domain::participation::Status;
-use crate::domain::{PromotionId, UserId};
 use crate::store::clock::DbClock;
 use crate::store::outbox::Pulse;
 use crate::store::participations::Stored;
 use crate::store::{self, Store};
 use crate::telemetry::{Metrics, traces};
 use crate::wire::participation::State;
-
-/// Names a participation.
-pub type Key = (UserId, PromotionId);
 
 /// How long the tail's proof that it has read everything is valid.
 const TAIL_PROOF_LASTS: Duration = Duration::from_secs(2);
@@ -80,9 +77,9 @@ pub struct Model {
 #[derive(Debug)]
 struct Entries {
     /// Entries without a [`Watch`]. The least recently read one makes room.
-    recent: LruCache<Key, Entry>,
+    recent: LruCache<ParticipationKey, Entry>,
     /// Entries with a [`Watch`]. They stay; the number of waits bounds them.
-    watched: HashMap<Key, Watched>,
+    watched: HashMap<ParticipationKey, WatchedEntry>,
     generations: u64,
 }
 
@@ -125,14 +122,14 @@ enum Content {
 }
 
 #[derive(Debug)]
-struct Watched {
+struct WatchedEntry {
     entry: Entry,
     changed: watch::Sender<()>,
     watchers: usize,
 }
 
 impl Entries {
-    fn get(&mut self, key: &Key) -> Option<&mut Entry> {
+    fn get(&mut self, key: &ParticipationKey) -> Option<&mut Entry> {
         match self.watched.get_mut(key) {
             Some(watched) => Some(&mut watched.entry),
             None => self.recent.get_mut(key),
@@ -140,7 +137,7 @@ impl Entries {
     }
 
     /// As [`Entries::get`], but does not count as a read: the eviction order stays.
-    fn peek(&self, key: &Key) -> Option<&Entry> {
+    fn peek(&self, key: &ParticipationKey) -> Option<&Entry> {
         match self.watched.get(key) {
             Some(watched) => Some(&watched.entry),
             None => self.recent.peek(key),
@@ -148,7 +145,7 @@ impl Entries {
     }
 
     /// Drops what is known. A reading that is under way will not fill the entry.
-    fn forget(&mut self, key: &Key) {
+    fn forget(&mut self, key: &ParticipationKey) {
         self.recent.pop(key);
         let awaited = self.awaited();
         if let Some(watched) = self.watched.get_mut(key) {
@@ -165,7 +162,7 @@ impl Entries {
         }
     }
 
-    fn changed(&self, key: &Key) {
+    fn changed(&self, key: &ParticipationKey) {
         if let Some(watched) = self.watched.get(key) {
             watched.changed.send_replace(());
         }
@@ -204,7 +201,7 @@ impl Model {
     /// its deadline.
     pub async fn read(
         &self,
-        key: Key,
+        key: ParticipationKey,
         seen: Option<i32>,
         knows_overdue: bool,
     ) -> store::Result<Option<Stored>> {
@@ -230,7 +227,7 @@ impl Model {
     /// `was_overdue` says whether the client was told of it before.
     pub async fn reread(
         &self,
-        key: Key,
+        key: ParticipationKey,
         seen: i32,
         was_overdue: bool,
     ) -> store::Result<Option<Stored>> {
@@ -244,7 +241,7 @@ impl Model {
     }
 
     /// The model's state for a long poll or stream, if the model may give one.
-    fn for_waiting(&self, key: &Key, seen: i32) -> Option<Stored> {
+    fn for_waiting(&self, key: &ParticipationKey, seen: i32) -> Option<Stored> {
         let now = self.clock.now()?;
         let fresh = self.is_fresh();
         let mut entries = self.lock();
@@ -270,7 +267,7 @@ impl Model {
 
     /// The model's state for a read, if the model may give one. If it is live, the caller must then
     /// wait until every terminal transition is known, and call again.
-    fn answer(&self, key: &Key, seen: Option<i32>) -> Option<Stored> {
+    fn answer(&self, key: &ParticipationKey, seen: Option<i32>) -> Option<Stored> {
         let seen = seen?;
         let now = self.clock.now()?;
         let fresh = self.is_fresh();
@@ -297,15 +294,15 @@ impl Model {
     }
 
     /// Reads a participation from Postgres and keeps it.
-    pub async fn load(&self, key: Key) -> store::Result<Option<Stored>> {
+    pub async fn load(&self, key: ParticipationKey) -> store::Result<Option<Stored>> {
         let reading = self.begin(key);
         let stored = self.store.participation(key.0, key.1).await?;
         Ok(stored.map(|stored| reading.finish(stored)))
     }
 
     /// Call before reading or writing a participation in Postgres. Give the resulting state to
-    /// [`Reading::finish`].
-    pub fn begin(&self, key: Key) -> Reading<'_> {
+    /// [`PendingEntry::finish`].
+    pub fn begin(&self, key: ParticipationKey) -> PendingEntry<'_> {
         let mut entries = self.lock();
         let generation = match entries.get(&key) {
             Some(entry) => entry.generation,
@@ -318,7 +315,7 @@ impl Model {
         };
         self.count(&entries);
         drop(entries);
-        Reading {
+        PendingEntry {
             model: self,
             key,
             generation,
@@ -326,7 +323,7 @@ impl Model {
     }
 
     /// Keeps a participation in memory, and notifies of its changes, until dropped.
-    pub fn watch(self: &Arc<Self>, key: Key) -> Watch {
+    pub fn watch(self: &Arc<Self>, key: ParticipationKey) -> Watch {
         let mut entries = self.lock();
         let changed = if let Some(watched) = entries.watched.get_mut(&key) {
             watched.watchers += 1;
@@ -337,7 +334,7 @@ impl Model {
                 None => entries.awaited(),
             };
             let (changed, receiver) = watch::channel(());
-            let watched = Watched {
+            let watched = WatchedEntry {
                 entry,
                 changed,
                 watchers: 1,
@@ -355,7 +352,7 @@ impl Model {
     }
 
     /// Whether the model has an entry that an event of this participation can change.
-    fn wants(&self, key: &Key) -> bool {
+    fn wants(&self, key: &ParticipationKey) -> bool {
         let entries = self.lock();
         entries.watched.contains_key(key) || entries.recent.contains(key)
     }
@@ -401,7 +398,7 @@ impl Model {
     }
 
     /// Drops what is known of these participations: they ended, so it may be older.
-    fn ended(&self, keys: &[Key]) {
+    fn ended(&self, keys: &[ParticipationKey]) {
         let mut entries = self.lock();
         for key in keys {
             if entries.peek(key).is_some_and(|entry| !entry.is_over()) {
@@ -414,7 +411,7 @@ impl Model {
 
     /// The client's data was erased: drops what is known, and makes the waiting requests read
     /// Postgres.
-    fn erased(&self, key: &Key) {
+    fn erased(&self, key: &ParticipationKey) {
         let mut entries = self.lock();
         entries.forget(key);
         entries.changed(key);
@@ -426,7 +423,7 @@ impl Model {
     fn forget(&self) {
         let mut entries = self.lock();
         entries.recent.clear();
-        let watched: Vec<Key> = entries.watched.keys().copied().collect();
+        let watched: Vec<ParticipationKey> = entries.watched.keys().copied().collect();
         for key in &watched {
             entries.forget(key);
         }
@@ -481,13 +478,13 @@ impl Model {
 /// If it is dropped without a state, the entry goes too.
 #[derive(Debug)]
 #[must_use]
-pub struct Reading<'a> {
+pub struct PendingEntry<'a> {
     model: &'a Model,
-    key: Key,
+    key: ParticipationKey,
     generation: u64,
 }
 
-impl Reading<'_> {
+impl PendingEntry<'_> {
     /// Merges the state from Postgres with the events received meanwhile; returns the newer one.
     pub fn finish(self, stored: Stored) -> Stored {
         let model = self.model;
@@ -538,7 +535,7 @@ impl Reading<'_> {
     }
 }
 
-impl Drop for Reading<'_> {
+impl Drop for PendingEntry<'_> {
     fn drop(&mut self) {
         let mut entries = self.model.lock();
         let unfilled = entries.recent.peek(&self.key).is_some_and(|entry| {
@@ -555,7 +552,7 @@ impl Drop for Reading<'_> {
 #[derive(Debug)]
 pub struct Watch {
     model: Arc<Model>,
-    key: Key,
+    key: ParticipationKey,
     changed: watch::Receiver<()>,
 }
 
@@ -579,7 +576,7 @@ impl Drop for Watch {
         if watched.watchers > 0 {
             return;
         }
-        if let Some(Watched { entry, .. }) = entries.watched.remove(&self.key)
+        if let Some(WatchedEntry { entry, .. }) = entries.watched.remove(&self.key)
             && matches!(entry.content, Content::Known { .. })
         {
             entries.recent.put(self.key, entry);

@@ -16,9 +16,10 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Key, Model};
+use super::Model;
 use crate::backoff::Backoff;
 use crate::config::KafkaConfig;
+use crate::domain::ParticipationKey;
 use crate::kafka::{self, Cluster, ClusterError, LogContext};
 use crate::telemetry::traces;
 use crate::wire::promotion_status::PromotionStatus;
@@ -39,9 +40,9 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from
 
 /// Why the tail must be started again. Until then the model is not fresh, and reads go to Postgres.
 #[derive(Debug, thiserror::Error)]
-enum Lost {
+enum TailLost {
     #[error(transparent)]
-    Reading(#[from] KafkaError),
+    PendingEntry(#[from] KafkaError),
     #[error(transparent)]
     Asking(#[from] ClusterError),
     #[error("partition {partition} ends at {end}, before the next offset to read ({next})")]
@@ -128,7 +129,7 @@ impl Tail {
     }
 
     /// Reads until stopped, or until events may have been missed.
-    fn follow(&self) -> Result<(), Lost> {
+    fn follow(&self) -> Result<(), TailLost> {
         let topic = self.kafka.status_topic.as_str();
         let mut config = kafka::tail_consumer(&self.kafka);
         if !self.kafka.properties.contains_key("fetch.wait.max.ms") {
@@ -140,7 +141,7 @@ impl Tail {
             role: "status-tail",
         })?;
         let ends = self.runtime.block_on(self.cluster.end_offsets(topic))?;
-        let mut reader = Reader {
+        let mut reader = TailProgress {
             model: &self.model,
             consumer: &consumer,
             topic,
@@ -162,7 +163,11 @@ impl Tail {
         self.read(&mut reader, &probes)
     }
 
-    fn read(&self, reader: &mut Reader<'_>, probes: &Receiver<Probe>) -> Result<(), Lost> {
+    fn read(
+        &self,
+        reader: &mut TailProgress<'_>,
+        probes: &Receiver<Probe>,
+    ) -> Result<(), TailLost> {
         while !self.stop.is_cancelled() {
             match reader.consumer.poll(POLL) {
                 None => {}
@@ -197,13 +202,13 @@ async fn probe(cluster: Cluster, topic: String, answers: SyncSender<Probe>) {
 }
 
 /// What was read so far, and up to where the tail must read to be at the end.
-struct Reader<'a> {
+struct TailProgress<'a> {
     model: &'a Model,
     consumer: &'a Consumer,
     topic: &'a str,
     /// The offset after the last one read, by partition.
     next: BTreeMap<i32, i64>,
-    goal: Option<Goal>,
+    goal: Option<ProbeEnds>,
     /// How far the topic was read, and when, at the last probe. The ends of a later probe are no lower.
     reached: (Monotonic, BTreeMap<i32, i64>),
     /// Since when nothing was read although there is something to read.
@@ -211,13 +216,13 @@ struct Reader<'a> {
 }
 
 /// The ends of a probe that are not reached yet.
-struct Goal {
+struct ProbeEnds {
     asked_at: Monotonic,
     missing: BTreeMap<i32, i64>,
 }
 
-impl Reader<'_> {
-    fn assign(&self) -> Result<(), Lost> {
+impl TailProgress<'_> {
+    fn assign(&self) -> Result<(), TailLost> {
         let mut assignment = TopicPartitionList::with_capacity(self.next.len());
         for (partition, next) in &self.next {
             assignment.add_partition_offset(self.topic, *partition, Offset::Offset(*next))?;
@@ -244,7 +249,7 @@ impl Reader<'_> {
                             traceparent,
                         )
                     });
-                    let cause = span.as_ref().map(traces::Received::context);
+                    let cause = span.as_ref().map(traces::ReceivedSpan::context);
                     self.model.apply(event.state, cause);
                 }
                 // Not one of ours, or of a later release. The entry is compared with Postgres soon.
@@ -268,7 +273,7 @@ impl Reader<'_> {
     }
 
     /// The partition is read to its end, including transaction markers, which are no messages.
-    fn at_end(&mut self, partition: i32) -> Result<(), Lost> {
+    fn at_end(&mut self, partition: i32) -> Result<(), TailLost> {
         let positions = self.consumer.position()?;
         let position = positions.find_partition(self.topic, partition);
         // There is no position if nothing was read since the assignment.
@@ -294,12 +299,12 @@ impl Reader<'_> {
         }
     }
 
-    fn aim(&mut self, probe: Probe) -> Result<(), Lost> {
+    fn aim(&mut self, probe: Probe) -> Result<(), TailLost> {
         let (reached_at, reached) = &self.reached;
         for (partition, next) in reached {
             let end = probe.ends.get(partition).copied().unwrap_or(0);
             if end < *next && *reached_at < probe.asked_at {
-                return Err(Lost::Shorter {
+                return Err(TailLost::Shorter {
                     partition: *partition,
                     end,
                     next: *next,
@@ -325,7 +330,7 @@ impl Reader<'_> {
             self.assign()?;
         }
         self.reached = (Monotonic::now(), self.next.clone());
-        self.goal = Some(Goal {
+        self.goal = Some(ProbeEnds {
             asked_at: probe.asked_at,
             missing,
         });
@@ -335,7 +340,7 @@ impl Reader<'_> {
         }
         let behind_since = self.behind_since.get_or_insert_with(Monotonic::now);
         if behind_since.elapsed() > STALLED_AFTER {
-            return Err(Lost::Stalled);
+            return Err(TailLost::Stalled);
         }
         Ok(())
     }
@@ -350,7 +355,7 @@ impl Reader<'_> {
 }
 
 /// `{user_id}:{promotion_id}`.
-fn parse_key(key: &[u8]) -> Option<Key> {
+fn parse_key(key: &[u8]) -> Option<ParticipationKey> {
     let (user_id, promotion_id) = std::str::from_utf8(key).ok()?.split_once(':')?;
     Some((user_id.parse().ok()?, promotion_id.parse().ok()?))
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::domain::Instant;
+use crate::domain::ParticipationKey;
 use crate::domain::participation::Completion;
 use crate::domain::reward::Reward;
 
@@ -62,7 +63,7 @@ fn stored(state: State) -> Stored {
     }
 }
 
-const KEY: Key = (1, 2);
+const KEY: ParticipationKey = (1, 2);
 
 fn model() -> Arc<Model> {
     // It connects on first use, and these tests do not use it.
@@ -96,7 +97,11 @@ async fn answers_only_those_who_say_what_they_have_seen() {
     drop(model.begin(KEY).finish(stored(state(3))));
     assert_eq!(version(model.answer(&KEY, Some(2))), Some(3));
     assert_eq!(version(model.answer(&KEY, Some(3))), Some(3));
-    assert_eq!(version(model.answer(&KEY, Some(4))), None, "the client has a newer one");
+    assert_eq!(
+        version(model.answer(&KEY, Some(4))),
+        None,
+        "the client has a newer one"
+    );
     assert_eq!(version(model.answer(&KEY, None)), None, "no condition");
     assert_eq!(version(model.answer(&(1, 3), Some(1))), None, "unknown");
 }
@@ -107,7 +112,11 @@ async fn a_live_state_is_answered_while_it_is_fresh_and_a_final_one_for_ever() {
     drop(model.begin(KEY).finish(stored(state(3))));
     assert_eq!(version(model.answer(&KEY, Some(3))), None, "not fresh yet");
     model.tail_reached_end(Monotonic::now());
-    assert_eq!(version(model.answer(&KEY, Some(3))), None, "the relay's lag is unknown");
+    assert_eq!(
+        version(model.answer(&KEY, Some(3))),
+        None,
+        "the relay's lag is unknown"
+    );
     make_fresh(&model);
     assert_eq!(version(model.answer(&KEY, Some(3))), Some(3));
     model.apply(with_status(4, completed()), None);
@@ -255,7 +264,11 @@ async fn who_waits_hears_and_is_not_pushed_out() {
             ..state(1)
         })));
     }
-    assert_eq!(model.metrics.model.entries.get(), 3, "two, and the watched one");
+    assert_eq!(
+        model.metrics.model.entries.get(),
+        3,
+        "two, and the watched one"
+    );
     watch.changed().await;
     model.apply(state(1), None);
     let again = tokio::time::timeout(Duration::from_millis(20), watch.changed());

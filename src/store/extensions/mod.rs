@@ -16,13 +16,13 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 pub(super) use self::pending::{Moment, apply_of_client, apply_running, is_any_running, moment};
-pub use self::sweeping::Step;
+pub use self::sweeping::ExtensionStep;
 use super::audit::{self, Author};
 use super::{Result, Store, StoreError};
 use crate::domain::extension::{DeadlineOf, ExtensionState, Length, Outage, Scope};
 use crate::domain::period::Period;
 use crate::domain::{Instant, PromotionId, UserId};
-use crate::wire::extension::{ExtensionView, RequestedLength, NewExtension};
+use crate::wire::extension::{ExtensionView, NewExtension, RequestedLength};
 use crate::wire::format_instant;
 
 /// The most extensions that may be running at once: every judgement of a deadline looks at each.
@@ -44,7 +44,7 @@ const COUNT_TIMEOUT: &str = "3s";
 
 /// The result of an order to extend.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Extended {
+pub enum ExtendOutcome {
     /// It is in force, by this call or by an earlier one with the same key and body.
     Accepted(Box<ExtensionView>),
     /// The idempotency key belongs to an earlier order with another body.
@@ -130,7 +130,12 @@ impl Store {
     /// Puts an extension in force. When this returns, every transaction that judged a deadline without it has
     /// ended, and later ones know of it. A call with the key and content of an earlier one returns that
     /// extension.
-    pub async fn extend(&self, new: &NewExtension, key: &str, author: &Author) -> Result<Extended> {
+    pub async fn extend(
+        &self,
+        new: &NewExtension,
+        key: &str,
+        author: &Author,
+    ) -> Result<ExtendOutcome> {
         self.require_finished_upgrade().await?;
         let mut tries = 1;
         let extended = loop {
@@ -155,10 +160,10 @@ impl Store {
         let (extension_id, is_new) = match extended {
             Inserted::New(extension_id) => (extension_id, true),
             Inserted::Repeated(row) if row.is_of(new) => (row.extension_id, false),
-            Inserted::Repeated(_) => return Ok(Extended::OtherBody),
-            Inserted::NoSuchPromotion => return Ok(Extended::NoSuchPromotion),
-            Inserted::NoSuchOutage => return Ok(Extended::NoSuchOutage),
-            Inserted::TooMany => return Ok(Extended::TooMany),
+            Inserted::Repeated(_) => return Ok(ExtendOutcome::OtherBody),
+            Inserted::NoSuchPromotion => return Ok(ExtendOutcome::NoSuchPromotion),
+            Inserted::NoSuchOutage => return Ok(ExtendOutcome::NoSuchOutage),
+            Inserted::TooMany => return Ok(ExtendOutcome::TooMany),
         };
         if is_new {
             // It is in force even if it was not counted.
@@ -178,7 +183,7 @@ impl Store {
                 "extension {extension_id} disappeared while it was created"
             ))
         })?;
-        Ok(Extended::Accepted(Box::new(extension)))
+        Ok(ExtendOutcome::Accepted(Box::new(extension)))
     }
 
     /// One extension.

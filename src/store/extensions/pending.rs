@@ -15,13 +15,10 @@ use uuid::Uuid;
 use super::GATE_TIMEOUT;
 use crate::domain::extension::{DeadlineOf, Extension, Length, Move, Outage, Scope, Subject};
 use crate::domain::participation::{ExpiredReason, StatusName};
-use crate::domain::{Instant, PromotionId, UserId};
+use crate::domain::{Instant, ParticipationKey, PromotionId, UserId};
 use crate::store::state::status_of;
 use crate::store::{Result, Store, StoreError, must_be_all, rides};
 use crate::wire::promotion_status::EventType;
-
-/// Names a participation.
-type Key = (UserId, PromotionId);
 
 /// The database's clock, and whether an extension is running, valid until the transaction ends.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +70,7 @@ pub(in crate::store) async fn is_any_running(connection: &mut PgConnection) -> R
 
 /// How many participations were extended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::store) struct Done {
+pub(in crate::store) struct ExtendedCounts {
     /// By any extension.
     pub(in crate::store) all: u64,
     /// By the extension that the sweeper works on.
@@ -100,7 +97,7 @@ pub(in crate::store) async fn apply_of_client(
     if !is_extending {
         return Ok(false);
     }
-    let keys: Vec<Key> = live
+    let keys: Vec<ParticipationKey> = live
         .into_iter()
         .map(|promotion_id| (user_id, promotion_id))
         .collect();
@@ -123,19 +120,19 @@ impl Store {
 /// extension that the sweeper works on.
 pub(in crate::store) async fn apply_running(
     connection: &mut PgConnection,
-    keys: &[Key],
+    keys: &[ParticipationKey],
     now: Instant,
     pass: Option<Uuid>,
-) -> Result<Done> {
-    let mut done = Done::default();
+) -> Result<ExtendedCounts> {
+    let mut done = ExtendedCounts::default();
     let running = running(connection, keys).await?;
     if running.is_empty() {
         return Ok(done);
     }
     let mut applied = applied(connection, keys).await?;
-    let mut moved_challenges: Vec<Key> = Vec::new();
+    let mut moved_challenges: Vec<ParticipationKey> = Vec::new();
     for one in running {
-        let mut moves = Moves::default();
+        let mut moves = MoveColumns::default();
         for participation in read(connection, keys).await? {
             let key = participation.key();
             if applied.has(key, &one) {
@@ -161,13 +158,13 @@ pub(in crate::store) async fn apply_running(
 }
 
 /// An extension that is running.
-struct Running {
+struct RunningExtension {
     extension_id: Uuid,
     reason: String,
     extension: Extension,
 }
 
-impl Running {
+impl RunningExtension {
     fn outage_id(&self) -> Option<Uuid> {
         match self.extension.length {
             Length::By(_) => None,
@@ -177,7 +174,10 @@ impl Running {
 }
 
 /// Running extensions that may cover one of these participations, in order.
-async fn running(connection: &mut PgConnection, keys: &[Key]) -> Result<Vec<Running>> {
+async fn running(
+    connection: &mut PgConnection,
+    keys: &[ParticipationKey],
+) -> Result<Vec<RunningExtension>> {
     let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = keys.iter().copied().unzip();
     let rows = sqlx::query!(
         r#"select extension_id, promotion_id, country_code, user_id, deadline_of as "of: DeadlineOf", by_seconds, outage_id,
@@ -211,7 +211,7 @@ async fn running(connection: &mut PgConnection, keys: &[Key]) -> Result<Vec<Runn
                 _ => return Err(corrupt("no length".to_owned())),
             };
             let country_code = row.country_code.map(|country| country.parse());
-            Ok(Running {
+            Ok(RunningExtension {
                 extension_id: row.extension_id,
                 reason: row.reason,
                 extension: Extension {
@@ -233,21 +233,21 @@ async fn running(connection: &mut PgConnection, keys: &[Key]) -> Result<Vec<Runn
 
 /// The extensions that were applied to participations before.
 #[derive(Default)]
-struct Applied {
-    extensions: HashSet<(Key, Uuid)>,
-    outages: HashSet<(Key, Uuid)>,
+struct AppliedExtensions {
+    extensions: HashSet<(ParticipationKey, Uuid)>,
+    outages: HashSet<(ParticipationKey, Uuid)>,
 }
 
-impl Applied {
+impl AppliedExtensions {
     /// Whether this extension, or another for the same outage, was applied to it.
-    fn has(&self, key: Key, running: &Running) -> bool {
+    fn has(&self, key: ParticipationKey, running: &RunningExtension) -> bool {
         self.extensions.contains(&(key, running.extension_id))
             || running
                 .outage_id()
                 .is_some_and(|outage_id| self.outages.contains(&(key, outage_id)))
     }
 
-    fn note(&mut self, key: Key, running: &Running) {
+    fn note(&mut self, key: ParticipationKey, running: &RunningExtension) {
         self.extensions.insert((key, running.extension_id));
         let outage = running.outage_id();
         self.outages
@@ -255,7 +255,10 @@ impl Applied {
     }
 }
 
-async fn applied(connection: &mut PgConnection, keys: &[Key]) -> Result<Applied> {
+async fn applied(
+    connection: &mut PgConnection,
+    keys: &[ParticipationKey],
+) -> Result<AppliedExtensions> {
     let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = keys.iter().copied().unzip();
     let rows = sqlx::query!(
         "select a.user_id, a.promotion_id, a.extension_id, a.outage_id
@@ -266,7 +269,7 @@ async fn applied(connection: &mut PgConnection, keys: &[Key]) -> Result<Applied>
     )
     .fetch_all(connection)
     .await?;
-    let mut applied = Applied::default();
+    let mut applied = AppliedExtensions::default();
     for row in rows {
         let key = (row.user_id, row.promotion_id);
         applied.extensions.insert((key, row.extension_id));
@@ -293,7 +296,7 @@ struct Participation {
 }
 
 impl Participation {
-    fn key(&self) -> Key {
+    fn key(&self) -> ParticipationKey {
         (self.user_id, self.promotion_id)
     }
 
@@ -310,7 +313,10 @@ impl Participation {
 }
 
 /// The present rows of these participations, in key order.
-async fn read(connection: &mut PgConnection, keys: &[Key]) -> Result<Vec<Participation>> {
+async fn read(
+    connection: &mut PgConnection,
+    keys: &[ParticipationKey],
+) -> Result<Vec<Participation>> {
     let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = keys.iter().copied().unzip();
     Ok(sqlx::query_as!(
         Participation,
@@ -328,7 +334,7 @@ async fn read(connection: &mut PgConnection, keys: &[Key]) -> Result<Vec<Partici
 
 /// Deadlines that one extension moves, one `Vec` per column. Each makes one event.
 #[derive(Default)]
-struct Moves {
+struct MoveColumns {
     users: Vec<UserId>,
     promotions: Vec<PromotionId>,
     from: Vec<Instant>,
@@ -336,8 +342,8 @@ struct Moves {
     event_ids: Vec<Uuid>,
 }
 
-impl Moves {
-    fn push(&mut self, (user_id, promotion_id): Key, moved: Move) {
+impl MoveColumns {
+    fn push(&mut self, (user_id, promotion_id): ParticipationKey, moved: Move) {
         self.users.push(user_id);
         self.promotions.push(promotion_id);
         self.from.push(moved.from);
@@ -348,7 +354,7 @@ impl Moves {
     async fn write(
         &self,
         connection: &mut PgConnection,
-        running: &Running,
+        running: &RunningExtension,
         now: Instant,
         by_sweeper: bool,
     ) -> Result<u64> {

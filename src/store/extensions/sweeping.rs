@@ -16,7 +16,7 @@ use crate::store::{Result, Store, identity};
 
 /// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct ExtensionStep {
     /// The extension that was worked on.
     pub extension_id: Uuid,
     /// How many participations it extended.
@@ -26,7 +26,7 @@ pub struct Step {
 }
 
 /// An extension whose row is locked, and the progress of its pass.
-struct Locked {
+struct LockedExtension {
     extension_id: Uuid,
     promotion_id: Option<PromotionId>,
     country_code: Option<String>,
@@ -39,7 +39,7 @@ struct Locked {
 }
 
 /// A participation that a pass meets.
-struct Met {
+struct PassRow {
     user_id: UserId,
     promotion_id: PromotionId,
     deadline: Instant,
@@ -49,12 +49,16 @@ struct Met {
 impl Store {
     /// One step of the oldest running extension that no other process works on. Looks at no more than `limit`
     /// participations. `None` if there is nothing to do.
-    pub async fn extend_step(&self, limit: i64) -> Result<Option<Step>> {
+    pub async fn extend_step(&self, limit: i64) -> Result<Option<ExtensionStep>> {
         self.step_of(None, limit).await
     }
 
     /// A step of the extension `only`, or of the oldest.
-    pub(super) async fn step_of(&self, only: Option<Uuid>, limit: i64) -> Result<Option<Step>> {
+    pub(super) async fn step_of(
+        &self,
+        only: Option<Uuid>,
+        limit: i64,
+    ) -> Result<Option<ExtensionStep>> {
         self.run_tx("extend_step", move |connection| {
             Box::pin(async move {
                 identity::ensure_accepted(connection).await?;
@@ -75,9 +79,12 @@ impl Store {
     }
 }
 
-async fn lock(connection: &mut PgConnection, only: Option<Uuid>) -> Result<Option<Locked>> {
+async fn lock(
+    connection: &mut PgConnection,
+    only: Option<Uuid>,
+) -> Result<Option<LockedExtension>> {
     Ok(sqlx::query_as!(
-        Locked,
+        LockedExtension,
         r#"select extension_id, promotion_id, country_code, user_id, deadline_of as "of: DeadlineOf", at, after_deadline,
                   after_user_id, after_promotion_id
              from extension
@@ -92,7 +99,11 @@ async fn lock(connection: &mut PgConnection, only: Option<Uuid>) -> Result<Optio
     .await?)
 }
 
-async fn step(connection: &mut PgConnection, locked: &Locked, limit: i64) -> Result<Step> {
+async fn step(
+    connection: &mut PgConnection,
+    locked: &LockedExtension,
+    limit: i64,
+) -> Result<ExtensionStep> {
     let met = match locked.user_id {
         Some(user_id) => of_client(connection, locked, user_id).await?,
         None => page(connection, locked, limit).await?,
@@ -118,7 +129,7 @@ async fn step(connection: &mut PgConnection, locked: &Locked, limit: i64) -> Res
             .await?;
         }
     }
-    Ok(Step {
+    Ok(ExtensionStep {
         extension_id: locked.extension_id,
         extended,
         is_done: next.is_none(),
@@ -128,11 +139,11 @@ async fn step(connection: &mut PgConnection, locked: &Locked, limit: i64) -> Res
 /// The client's participations, which are few.
 async fn of_client(
     connection: &mut PgConnection,
-    locked: &Locked,
+    locked: &LockedExtension,
     user_id: UserId,
-) -> Result<Vec<Met>> {
+) -> Result<Vec<PassRow>> {
     Ok(sqlx::query_as!(
-        Met,
+        PassRow,
         r#"select user_id, promotion_id, challenge_deadline as deadline, status = any($2) as "is_candidate!"
              from promotion_user
             where user_id = $1 and ($3::bigint is null or promotion_id = $3)
@@ -147,14 +158,18 @@ async fn of_client(
 
 /// The next live participations by their deadline, including those that the extension cannot cover. So a step
 /// takes the same time however few it covers.
-async fn page(connection: &mut PgConnection, locked: &Locked, limit: i64) -> Result<Vec<Met>> {
+async fn page(
+    connection: &mut PgConnection,
+    locked: &LockedExtension,
+    limit: i64,
+) -> Result<Vec<PassRow>> {
     let after = locked.after_deadline.unwrap_or(Instant::UNIX_EPOCH);
     let after_user = locked.after_user_id.unwrap_or_default();
     let after_promotion = locked.after_promotion_id.unwrap_or_default();
     let met = match locked.of {
         DeadlineOf::Challenge => {
             sqlx::query_as!(
-                Met,
+                PassRow,
                 r#"select user_id, promotion_id, challenge_deadline as deadline,
                           (started_at <= $5 and ($6::bigint is null or promotion_id = $6)
                            and ($7::text is null or country_code = $7)) as "is_candidate!"
@@ -176,7 +191,7 @@ async fn page(connection: &mut PgConnection, locked: &Locked, limit: i64) -> Res
         }
         DeadlineOf::Reward => {
             sqlx::query_as!(
-                Met,
+                PassRow,
                 r#"select user_id, promotion_id, reward_deadline as "deadline!",
                           (completed_at <= $5 and ($6::bigint is null or promotion_id = $6)
                            and ($7::text is null or country_code = $7)) as "is_candidate!"
@@ -202,7 +217,11 @@ async fn page(connection: &mut PgConnection, locked: &Locked, limit: i64) -> Res
 
 /// Locks the candidates that have not had the extension, in key order like every transaction, and extends
 /// those that are still covered.
-async fn extend(connection: &mut PgConnection, locked: &Locked, met: &[Met]) -> Result<u64> {
+async fn extend(
+    connection: &mut PgConnection,
+    locked: &LockedExtension,
+    met: &[PassRow],
+) -> Result<u64> {
     let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = met
         .iter()
         .filter(|met| met.is_candidate)

@@ -2,29 +2,29 @@
 
 use uuid::Uuid;
 
-use super::{Extended, Inserted, check, count_covered, of_key, plan_for_counting};
+use super::{ExtendOutcome, Inserted, check, count_covered, of_key, plan_for_counting};
 use crate::domain::extension::ExtensionState;
 use crate::store::{Result, Store};
-use crate::wire::extension::{ExtensionView, RequestedLength, NewExtension};
+use crate::wire::extension::{ExtensionView, NewExtension, RequestedLength};
 
 impl Store {
     /// What [`Store::extend`] would return, by the same checks; nothing is changed. The id of a new extension is
     /// never used.
-    pub async fn try_extend(&self, new: &NewExtension, key: &str) -> Result<Extended> {
+    pub async fn try_extend(&self, new: &NewExtension, key: &str) -> Result<ExtendOutcome> {
         self.require_finished_upgrade().await?;
         let mut connection = self.acquire().await?;
         if let Some(earlier) = of_key(&mut connection, key).await? {
             if !earlier.is_of(new) {
-                return Ok(Extended::OtherBody);
+                return Ok(ExtendOutcome::OtherBody);
             }
-            return Ok(Extended::Accepted(Box::new(earlier.view()?)));
+            return Ok(ExtendOutcome::Accepted(Box::new(earlier.view()?)));
         }
         match check(&mut connection, new).await? {
             Ok(_) => {}
-            Err(Inserted::NoSuchPromotion) => return Ok(Extended::NoSuchPromotion),
-            Err(Inserted::NoSuchOutage) => return Ok(Extended::NoSuchOutage),
+            Err(Inserted::NoSuchPromotion) => return Ok(ExtendOutcome::NoSuchPromotion),
+            Err(Inserted::NoSuchOutage) => return Ok(ExtendOutcome::NoSuchOutage),
             Err(Inserted::TooMany | Inserted::New(_) | Inserted::Repeated(_)) => {
-                return Ok(Extended::TooMany);
+                return Ok(ExtendOutcome::TooMany);
             }
         }
         drop(connection);
@@ -42,7 +42,7 @@ impl Store {
             tracing::warn!(%error, "the participations of a tried extension were not counted");
             0
         });
-        Ok(Extended::Accepted(Box::new(ExtensionView {
+        Ok(ExtendOutcome::Accepted(Box::new(ExtensionView {
             extension_id: Uuid::now_v7(),
             at,
             promotion_id: scope.promotion_id,

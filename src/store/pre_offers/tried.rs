@@ -7,7 +7,9 @@ use sqlx::PgConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::{BatchImported, Journal, NumberedLine, Stored, counts, fold, promotions, stored};
+use super::{
+    BatchImported, Journal, NumberedLine, StoredPreOffer, counts, fold, promotions, stored,
+};
 use crate::domain::PromotionId;
 use crate::postgres::Settings;
 use crate::store::{Result, Store};
@@ -93,7 +95,7 @@ async fn products(connection: &mut PgConnection, lines: &[NumberedLine]) -> Resu
 async fn tried(
     connection: &mut PgConnection,
     lines: &[NumberedLine],
-) -> Result<HashMap<String, (Uuid, Stored)>> {
+) -> Result<HashMap<String, (Uuid, StoredPreOffer)>> {
     let named: HashSet<&str> = lines
         .iter()
         .map(|line| line.line.external_id.as_str())
@@ -105,7 +107,7 @@ async fn tried(
     .fetch_all(connection)
     .await?;
     let rows = rows.into_iter().map(|(external_id, line, promotion_id)| {
-        let stored = Stored {
+        let stored = StoredPreOffer {
             line: line.0,
             promotion_id,
         };

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Display;
 
 use super::{BadLine, FIELDS, PreOfferLine};
-use crate::domain::fields::{FieldError, Refusal};
+use crate::domain::fields::{BadValue, FieldError};
 use crate::domain::reward::{CountryCode, CurrencyCode};
 use crate::domain::{Instant, parse_instant};
 
@@ -26,15 +26,15 @@ pub(super) enum Cell<'a> {
 pub(super) struct Cells<'a>(pub(super) [Option<Cell<'a>>; FIELDS.len()]);
 
 /// Reads cells one after another, and collects the errors.
-pub(super) struct Reader<'c, 'a> {
+pub(super) struct CellReader<'c, 'a> {
     cells: &'c Cells<'a>,
     next: usize,
     errors: Vec<FieldError>,
 }
 
-impl<'c, 'a> Reader<'c, 'a> {
+impl<'c, 'a> CellReader<'c, 'a> {
     pub(super) fn read(cells: &'c Cells<'a>) -> Result<PreOfferLine, BadLine> {
-        let mut reader = Reader {
+        let mut reader = CellReader {
             cells,
             next: 0,
             errors: Vec::new(),
@@ -93,7 +93,7 @@ impl<'c, 'a> Reader<'c, 'a> {
         }
     }
 
-    fn required<T>(&mut self, read: impl FnOnce(Cell<'a>) -> Result<T, Refusal>) -> Option<T> {
+    fn required<T>(&mut self, read: impl FnOnce(Cell<'a>) -> Result<T, BadValue>) -> Option<T> {
         if self.cells.0[self.next].is_none() {
             self.errors
                 .push(FieldError::invalid(FIELDS[self.next], "is required"));
@@ -101,7 +101,7 @@ impl<'c, 'a> Reader<'c, 'a> {
         self.optional(read)
     }
 
-    fn optional<T>(&mut self, read: impl FnOnce(Cell<'a>) -> Result<T, Refusal>) -> Option<T> {
+    fn optional<T>(&mut self, read: impl FnOnce(Cell<'a>) -> Result<T, BadValue>) -> Option<T> {
         let index = self.next;
         self.next += 1;
         let cell = self.cells.0[index]?;
@@ -117,7 +117,7 @@ impl<'c, 'a> Reader<'c, 'a> {
 
 impl<'a> Cell<'a> {
     /// A text: a cell of CSV or a JSON string.
-    fn text(self) -> Result<Cow<'a, str>, Refusal> {
+    fn text(self) -> Result<Cow<'a, str>, BadValue> {
         match self {
             Cell::Text(text) => Ok(Cow::Borrowed(text)),
             Cell::Json(raw) if raw.starts_with('"') => {
@@ -125,23 +125,23 @@ impl<'a> Cell<'a> {
                 if raw.contains('\\') {
                     serde_json::from_str(raw)
                         .map(Cow::Owned)
-                        .map_err(|error| Refusal::Invalid(error.to_string()))
+                        .map_err(|error| BadValue::Invalid(error.to_string()))
                 } else {
                     Ok(Cow::Borrowed(&raw[1..raw.len() - 1]))
                 }
             }
-            Cell::Json(_) => Err(Refusal::WrongType("must be a string".to_owned())),
+            Cell::Json(_) => Err(BadValue::WrongType("must be a string".to_owned())),
         }
     }
 
     /// The digits of a number: a cell of CSV, or a JSON number or string.
-    fn digits(self) -> Result<Cow<'a, str>, Refusal> {
+    fn digits(self) -> Result<Cow<'a, str>, BadValue> {
         match self {
             Cell::Json(raw) if raw.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
                 Ok(Cow::Borrowed(raw))
             }
             Cell::Json(raw) if !raw.starts_with('"') => {
-                Err(Refusal::WrongType("must be a number".to_owned()))
+                Err(BadValue::WrongType("must be a number".to_owned()))
             }
             cell => cell.text(),
         }
@@ -156,11 +156,11 @@ impl<'a> Cell<'a> {
     }
 }
 
-fn invalid(expected: impl Display) -> Refusal {
-    Refusal::Invalid(expected.to_string())
+fn invalid(expected: impl Display) -> BadValue {
+    BadValue::Invalid(expected.to_string())
 }
 
-fn printable(cell: Cell<'_>, most: usize) -> Result<String, Refusal> {
+fn printable(cell: Cell<'_>, most: usize) -> Result<String, BadValue> {
     let text = cell.text()?;
     let length = text.chars().count();
     if length == 0 || length > most || text.chars().any(char::is_control) {
@@ -172,7 +172,7 @@ fn printable(cell: Cell<'_>, most: usize) -> Result<String, Refusal> {
 }
 
 /// An integer of 64 bits, at least 1.
-fn integer(cell: Cell<'_>) -> Result<i64, Refusal> {
+fn integer(cell: Cell<'_>) -> Result<i64, BadValue> {
     let text = cell.digits()?;
     let digits = text.strip_prefix('-').unwrap_or(&text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -186,7 +186,7 @@ fn integer(cell: Cell<'_>) -> Result<i64, Refusal> {
 }
 
 /// A decimal number of at least 0, kept as it is written except for the sign of `-0`.
-fn decimal(cell: Cell<'_>) -> Result<String, Refusal> {
+fn decimal(cell: Cell<'_>) -> Result<String, BadValue> {
     let digits = cell.digits()?;
     let text = match digits.strip_prefix('-') {
         Some(positive) if is_zero(positive) => Cow::Borrowed(positive),
@@ -213,14 +213,14 @@ fn is_zero(number: &str) -> bool {
     mantissa.bytes().all(|byte| matches!(byte, b'0' | b'.'))
 }
 
-fn parsed<T: std::str::FromStr<Err: Display>>(cell: Cell<'_>) -> Result<T, Refusal> {
+fn parsed<T: std::str::FromStr<Err: Display>>(cell: Cell<'_>) -> Result<T, BadValue> {
     cell.text()?.parse().map_err(invalid)
 }
 
 /// An instant in RFC 3339, or as databases write it: BigQuery's `2026-11-22 18:04:05.123456 UTC`,
 /// PostgreSQL's `2026-11-22 18:04:05+00`, others' `2026-11-22 18:04:05 +0000`. RFC 3339 also allows a space
 /// before the time.
-fn instant(cell: Cell<'_>) -> Result<Instant, Refusal> {
+fn instant(cell: Cell<'_>) -> Result<Instant, BadValue> {
     /// The length of `2026-11-22 18:04:05`.
     const SECONDS: usize = 19;
     let text = cell.text()?;

@@ -1,7 +1,7 @@
 //! CSV (RFC 4180). The crate `csv-core` is not used, because it accepts every text: a quote that is never
 //! closed would swallow the rows after it without an error.
 
-use super::cells::{Cell, Cells, Reader};
+use super::cells::{Cell, CellReader, Cells};
 use super::{BadLine, FIELDS, PreOfferLine, REQUIRED};
 use crate::domain::fields::shown;
 
@@ -78,7 +78,7 @@ impl CsvColumns {
                 self.fields.len()
             )));
         }
-        Reader::read(&cells)
+        CellReader::read(&cells)
     }
 }
 

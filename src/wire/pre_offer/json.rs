@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::cells::{Cell, Cells, Reader};
+use super::cells::{Cell, CellReader, Cells};
 use super::{BadLine, FIELDS, PreOfferLine};
 
 /// Whether a text begins with one JSON value, and another object follows it.
@@ -24,7 +24,7 @@ pub(super) struct JsonCells<'a> {
 impl JsonCells<'_> {
     pub(super) fn read(&self) -> Result<PreOfferLine, BadLine> {
         match self.repeated {
-            None => Reader::read(&self.cells),
+            None => CellReader::read(&self.cells),
             Some(field) => Err(BadLine::of(field, "must not be there more than once")),
         }
     }

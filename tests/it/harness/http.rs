@@ -19,7 +19,7 @@ use super::sse::SseStream;
 pub const SECRET: &str = "a secret for tests, long enough for HS256";
 
 /// Longer than any answer may take, a long poll's 30 s included.
-const PATIENCE: Duration = Duration::from_secs(45);
+const TIMEOUT: Duration = Duration::from_secs(45);
 
 /// A token for a client, valid for an hour.
 pub fn client_token(user_id: i64) -> String {
@@ -75,7 +75,7 @@ impl Api {
         LazyLock::force(&PROVIDER);
         let http = reqwest::Client::builder()
             .no_proxy()
-            .timeout(PATIENCE)
+            .timeout(TIMEOUT)
             .build()
             .expect("a plain client");
         Self {

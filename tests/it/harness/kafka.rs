@@ -31,7 +31,7 @@ use super::{
 };
 
 /// How long a broker may take to start, to stop and to answer: generous, for a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A broker with its data directory. Ends with the value, or with the tests.
 #[derive(Debug)]
@@ -154,7 +154,7 @@ impl Kafka {
             .args([class, "--bootstrap-server", &self.brokers()])
             .args(arguments);
         let mut tool = Process::spawn(class, command, &log, Signal::Kill);
-        let status = tool.wait(PATIENCE).await;
+        let status = tool.wait(TIMEOUT).await;
         let output = tail(&log, u64::MAX);
         assert!(
             status.is_some_and(|status| status.success()),
@@ -202,14 +202,14 @@ impl Kafka {
     /// Stops it in good order: it hands over what it leads and closes its log.
     pub async fn stop(&self) {
         if let Some(mut process) = self.take() {
-            process.end(Signal::Terminate, PATIENCE).await;
+            process.end(Signal::Terminate, TIMEOUT).await;
         }
     }
 
     /// Kills it, as a crash of its machine would, but for what the page cache keeps.
     pub async fn kill(&self) {
         if let Some(mut process) = self.take() {
-            process.end(Signal::Kill, PATIENCE).await;
+            process.end(Signal::Kill, TIMEOUT).await;
         }
     }
 
@@ -285,7 +285,7 @@ impl Kafka {
             command.args(["--add-scram", &user]);
         }
         let mut format = Process::spawn("kafka's format", command, &self.log(), Signal::Kill);
-        let status = format.wait(PATIENCE).await;
+        let status = format.wait(TIMEOUT).await;
         assert!(
             status.is_some_and(|status| status.success()),
             "formatting Kafka's storage: {status:?}\n{}",
@@ -328,7 +328,7 @@ impl Kafka {
                 process.as_mut().and_then(Process::try_wait)
             };
             assert!(
-                ended.is_none() && started.elapsed() < PATIENCE,
+                ended.is_none() && started.elapsed() < TIMEOUT,
                 "Kafka did not start ({ended:?}):\n{}",
                 tail(&self.log(), 4_000)
             );
@@ -427,7 +427,7 @@ impl Kafka {
     /// The names of all topics.
     pub async fn topics(&self) -> Vec<String> {
         self.blocking(|kafka| {
-            let metadata = kafka.fetch_metadata(None, PATIENCE).expect("metadata");
+            let metadata = kafka.fetch_metadata(None, TIMEOUT).expect("metadata");
             let topics = metadata.topics().iter();
             topics.map(|topic| topic.name().to_owned()).collect()
         })
@@ -506,7 +506,7 @@ impl Kafka {
         let started = Instant::now();
         while self.partitions_with_leader(topic).await != count {
             assert!(
-                started.elapsed() < PATIENCE,
+                started.elapsed() < TIMEOUT,
                 "{topic} does not come to {count} partitions with a leader"
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -517,7 +517,7 @@ impl Kafka {
         let topic = topic.to_owned();
         self.blocking(move |kafka| {
             let metadata = kafka
-                .fetch_metadata(Some(&topic), PATIENCE)
+                .fetch_metadata(Some(&topic), TIMEOUT)
                 .expect("metadata");
             let partitions = metadata
                 .topics()
@@ -536,7 +536,7 @@ impl Kafka {
         self.blocking(move |kafka| {
             let partitions = partitions(&kafka, &topic);
             let ends = partitions.map(|partition| {
-                let watermarks = kafka.fetch_watermarks(&topic, partition, PATIENCE);
+                let watermarks = kafka.fetch_watermarks(&topic, partition, TIMEOUT);
                 watermarks
                     .expect("the watermarks of a partition that exists")
                     .1
@@ -591,7 +591,7 @@ impl Kafka {
         let topic = topic.to_owned();
         let producer: FutureProducer = config.create().expect("a valid configuration");
         let work = move || {
-            producer.init_transactions(PATIENCE).expect("a coordinator");
+            producer.init_transactions(TIMEOUT).expect("a coordinator");
             producer.begin_transaction().expect("initialised");
             let sent: Vec<_> = records
                 .iter()
@@ -602,7 +602,7 @@ impl Kafka {
                 })
                 .collect::<Result<_, _>>()
                 .expect("room in the queue");
-            producer.flush(PATIENCE).expect("all delivered");
+            producer.flush(TIMEOUT).expect("all delivered");
             for delivery in sent {
                 let delivery = futures::executor::block_on(delivery);
                 delivery
@@ -611,8 +611,8 @@ impl Kafka {
                     .expect("stored");
             }
             match end {
-                TransactionEnd::Commit => producer.commit_transaction(PATIENCE),
-                TransactionEnd::Abort => producer.abort_transaction(PATIENCE),
+                TransactionEnd::Commit => producer.commit_transaction(TIMEOUT),
+                TransactionEnd::Abort => producer.abort_transaction(TIMEOUT),
                 TransactionEnd::Leave => Ok(()),
             }
             .expect("the transaction's end");
@@ -740,7 +740,7 @@ impl Record {
 /// The partitions of a topic, by number.
 fn partitions(kafka: &BaseConsumer, topic: &str) -> std::ops::Range<i32> {
     let metadata = kafka
-        .fetch_metadata(Some(topic), PATIENCE)
+        .fetch_metadata(Some(topic), TIMEOUT)
         .expect("metadata");
     let topic = metadata
         .topics()
@@ -769,7 +769,7 @@ fn read_to_end(kafka: &BaseConsumer, topic: &str) -> Vec<Record> {
     let mut records = Vec::new();
     while unfinished > 0 {
         assert!(
-            started.elapsed() < PATIENCE,
+            started.elapsed() < TIMEOUT,
             "{unfinished} partitions of {topic} do not end"
         );
         match kafka.poll(Duration::from_millis(100)) {
@@ -799,8 +799,8 @@ fn is_passing(error: &KafkaError) -> bool {
 
 fn admin_options() -> AdminOptions {
     AdminOptions::new()
-        .request_timeout(Some(PATIENCE))
-        .operation_timeout(Some(PATIENCE))
+        .request_timeout(Some(TIMEOUT))
+        .operation_timeout(Some(TIMEOUT))
 }
 
 /// Mounts a file system of so many MiB, in memory, where a broker's data will be; it lasts as long as
@@ -824,7 +824,7 @@ async fn mount(dir: &Path, mib: u32) -> Process {
         }
         let ended = holder.try_wait();
         assert!(
-            ended.is_none() && started.elapsed() < PATIENCE,
+            ended.is_none() && started.elapsed() < TIMEOUT,
             "no file system could be mounted; that takes user namespaces ({ended:?}): {}",
             tail(&log, 1_000)
         );

@@ -12,7 +12,7 @@ use super::{
     process::{Port, Process, Signal, new_dir, tail},
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// PgBouncer. Ends with the value.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl PgBouncer {
         let started = Instant::now();
         while std::net::TcpStream::connect(port.address()).is_err() {
             assert!(
-                started.elapsed() < PATIENCE,
+                started.elapsed() < TIMEOUT,
                 "PgBouncer did not start:\n{}",
                 tail(&log, 4_000)
             );

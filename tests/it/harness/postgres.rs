@@ -20,7 +20,7 @@ use super::{
     process::{Port, Process, Signal, new_dir, tail},
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The database that every test's is a copy of: the product's own migrations, run once.
 const TEMPLATE: &str = "ride_promo_template";
@@ -108,7 +108,7 @@ impl Postgres {
         command.arg(format!("--dbname={primary}"));
         let log = standby.log();
         let mut copy = Process::spawn("pg_basebackup", command, &log, Signal::Kill);
-        let status = copy.wait(PATIENCE).await;
+        let status = copy.wait(TIMEOUT).await;
         assert!(
             status.is_some_and(|status| status.success()),
             "pg_basebackup: {status:?}\n{}",
@@ -258,7 +258,7 @@ impl Postgres {
                 Err(error) => error,
             };
             assert!(
-                started.elapsed() < PATIENCE,
+                started.elapsed() < TIMEOUT,
                 "Postgres did not start ({error}):\n{}",
                 tail(&self.log(), 4_000)
             );
@@ -304,7 +304,7 @@ impl Postgres {
             .expect("nobody panics while holding it")
             .take();
         if let Some(mut process) = process {
-            process.end(signal, PATIENCE).await;
+            process.end(signal, TIMEOUT).await;
         }
     }
 
@@ -373,7 +373,7 @@ impl Postgres {
         ]);
         // never interrupted: the server it runs would leave its shared memory behind
         let mut initdb = Process::spawn("initdb", command, &self.log(), Signal::Continue);
-        let status = initdb.wait(PATIENCE).await;
+        let status = initdb.wait(TIMEOUT).await;
         assert!(
             status.is_some_and(|status| status.success()),
             "initdb: {status:?}\n{}",

@@ -17,7 +17,7 @@ use std::{
 const HISTORY: usize = 1 << 20;
 
 /// How long a lost answer is waited for before the connection is cut anyway.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The proxy. Dropping it closes the listener and all connections.
 #[derive(Debug)]
@@ -430,7 +430,7 @@ impl Shared {
                     let _ =
                         connection
                             .heard
-                            .wait_timeout_while(swallowed, ANSWER_PATIENCE, |bytes| *bytes == 0);
+                            .wait_timeout_while(swallowed, RESPONSE_TIMEOUT, |bytes| *bytes == 0);
                     return Ok(());
                 }
             }

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// How long a service may take to become ready, and to end when it is told to.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The program.
 pub(super) const BINARY: &str = env!("CARGO_BIN_EXE_ride-promo");
@@ -201,7 +201,7 @@ impl Service {
             }
             let ended = self.lock().try_wait();
             assert!(
-                ended.is_none() && started.elapsed() < PATIENCE,
+                ended.is_none() && started.elapsed() < TIMEOUT,
                 "the service did not become ready ({ended:?}, {readiness:?}):\n{}",
                 self.log_tail()
             );
@@ -259,7 +259,7 @@ impl Service {
                 return status;
             }
             assert!(
-                started.elapsed() < PATIENCE,
+                started.elapsed() < TIMEOUT,
                 "it does not end:\n{}",
                 self.log_tail()
             );
