@@ -389,6 +389,20 @@ fn the_machines_clock_is_asked_in_one_file() {
 }
 
 #[test]
+fn instants_are_of_the_domain_and_clocks_monotonic() {
+    let mut faults = Vec::new();
+    for source in sources() {
+        for (number, line) in source.code.lines().enumerate() {
+            let imports = line.starts_with("use std::time") || line.starts_with("use tokio::time");
+            if imports && has_word(&line.replace("Instant as Monotonic", ""), "Instant") {
+                faults.push(format!("{}:{}: {line}", source.path, number + 1));
+            }
+        }
+    }
+    report("import it as Monotonic", &faults);
+}
+
+#[test]
 fn the_rules_are_pure() {
     let faults = lines_with(|source| source.module() == "domain", NOT_IN_DOMAIN);
     report("in src/domain/, which is pure", &faults);

@@ -111,7 +111,7 @@ async fn after_a_restore_subscribers_converge_and_no_client_gets_two_loans() {
     let key = |user: i64| format!("{user}:{}", promotion.id);
     assert!(
         left.stdout
-            .contains(&format!("{}  erased by the topic", key(7))),
+            .contains(&format!("{}  erased in the topic", key(7))),
         "{left:?}"
     );
     let said = shell.run(&block(GUIDE, "erase-replay")).await;
@@ -132,7 +132,7 @@ async fn after_a_restore_subscribers_converge_and_no_client_gets_two_loans() {
             key(1)
         ),
         format!(
-            "{}  rewarded by the topic (version 4) and not by the database",
+            "{}  rewarded in the topic (version 4) and not in the database",
             key(1)
         ),
         format!(
@@ -144,7 +144,7 @@ async fn after_a_restore_subscribers_converge_and_no_client_gets_two_loans() {
             key(3)
         ),
         format!(
-            "{}  rewarded by the topic (version 4) and not by the database",
+            "{}  rewarded in the topic (version 4) and not in the database",
             key(3)
         ),
         format!(

@@ -297,7 +297,7 @@ async fn a_schema_of_another_release_is_refused_at_the_start_and_does_not_stop_w
     let refused = world.service().spawn();
     assert_eq!(refused.wait().await.code(), Some(1));
     let newer = format!(
-        "the database's schema is version 9999, not one of those known here (up to {known})"
+        "the database's schema is version 9999, which this release (up to {known}) does not know"
     );
     assert!(refused.log().contains(&newer), "{}", refused.log());
     let doctor = world.command(&["doctor"]).run().await;
@@ -361,7 +361,7 @@ async fn a_later_schema_that_says_so_is_used_by_this_release_and_left_as_it_is()
         assert_eq!(refused.wait().await.code(), Some(1));
         let log = refused.log();
         assert!(
-            log.contains("is version 9999, not one of those known here"),
+            log.contains("is version 9999, which this release (up to"),
             "{log}"
         );
         let migrate = world.command(&["migrate"]).run().await;
