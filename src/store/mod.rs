@@ -319,8 +319,8 @@ where
     }
 }
 
-/// The result, or [`timed_out`](error::timed_out): a server may become silent. The operation is dropped then,
-/// and a session that it used must be closed.
+/// The result, or an error after `limit`, because a server may become silent. The operation is dropped then, and a
+/// session that it used must be closed.
 pub async fn within<T, E: From<StoreError>>(
     limit: Duration,
     answer: impl Future<Output = std::result::Result<T, E>>,

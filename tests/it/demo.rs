@@ -447,10 +447,10 @@ async fn fails_where_something_does_not_agree() {
     assert_eq!(code, 1, "{}", demo.everything());
     assert!(output.contains(&format!("client {rewarded}, ")), "{output}");
     assert!(
-        output.contains("0 complete originations where 1 belong"),
+        output.contains("0 complete originations, but 1 expected"),
         "{output}"
     );
-    assert!(output.contains("0 used splits where 1 belong"), "{output}");
+    assert!(output.contains("0 used splits, but 1 expected"), "{output}");
     assert!(output.contains(&format!("client {user_id}, ")), "{output}");
     assert!(output.contains("its receipts count"), "{output}");
     demo.leftovers().unwrap();

@@ -301,7 +301,7 @@ async fn a_months_receipts_are_moved_out_of_the_default_partition_while_rides_co
         .command(&["receipts", "move-month", &month])
         .run()
         .await;
-    assert!(foreign.stderr.contains("is no partition"), "{foreign:?}");
+    assert!(foreign.stderr.contains("is not a partition"), "{foreign:?}");
     let kept = world.count(&format!("select count(*) from {table}")).await;
     assert_eq!(kept, moved);
 }

@@ -135,7 +135,7 @@ async fn it_finds_nothing_beside_traffic_and_everything_that_is_broken() {
         ),
         (3, "challenge_deadline is "),
         (4, "rides_completed is 2, its receipts count 1"),
-        (5, "0 complete originations where 1 belong"),
+        (5, "0 complete originations, but 1 expected"),
         (6, "the topic has version 2 and the database version 1"),
         (7, "the topic has version 2 and the database nothing"),
     ] {
