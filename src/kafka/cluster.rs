@@ -95,6 +95,15 @@ pub struct TopicNow {
     pub logs: BTreeMap<i32, Watermarks>,
 }
 
+/// A live member of a consumer group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupMember {
+    /// Its id, which the group's coordinator gave it.
+    pub member_id: String,
+    /// The address that it connects from, as the broker sees it.
+    pub host: String,
+}
+
 /// The address of a broker of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerAddress {
@@ -262,8 +271,19 @@ impl Cluster {
         group: &str,
         topic: &str,
     ) -> Result<BTreeSet<i32>, ClusterError> {
+        let owners = self.partition_owners(group, topic).await?;
+        Ok(owners.into_keys().collect())
+    }
+
+    /// The members of a consumer group that own a topic's partitions, by partition. As
+    /// [`Cluster::group_owned_partitions`].
+    pub async fn partition_owners(
+        &self,
+        group: &str,
+        topic: &str,
+    ) -> Result<BTreeMap<i32, GroupMember>, ClusterError> {
         let (group, topic) = (group.to_owned(), topic.to_owned());
-        self.ask(move |asker| asker.group_owned_partitions(&group, &topic))
+        self.ask(move |asker| asker.partition_owners(&group, &topic))
             .await
     }
 
@@ -559,16 +579,16 @@ impl Asker {
             .collect())
     }
 
-    fn group_owned_partitions(
+    fn partition_owners(
         &self,
         name: &str,
         topic: &str,
-    ) -> Result<BTreeSet<i32>, ClusterError> {
+    ) -> Result<BTreeMap<i32, GroupMember>, ClusterError> {
         let list = self
             .client()
             .fetch_group_list(Some(name), TIMEOUT)
             .map_err(|error| self.failed(topic, &error))?;
-        let mut owned = BTreeSet::new();
+        let mut owners = BTreeMap::new();
         for group in list.groups().iter().filter(|group| group.name() == name) {
             // Members of a rebalancing group have their old assignment, a new one or none.
             if !group.members().is_empty() && group.state() != "Stable" {
@@ -589,10 +609,14 @@ impl Asker {
                             ),
                         }
                     })?;
-                owned.extend(partitions);
+                let owner = GroupMember {
+                    member_id: member.id().to_owned(),
+                    host: member.client_host().trim_start_matches('/').to_owned(),
+                };
+                owners.extend(partitions.into_iter().map(|one| (one, owner.clone())));
             }
         }
-        Ok(owned)
+        Ok(owners)
     }
 
     fn source(&self, topic: &str) -> Result<Source, ClusterError> {

@@ -22,7 +22,9 @@ pub use clients::{
     check_properties, consumer, producer, relay_transactional_id, tail_consumer,
     transactional_producer,
 };
-pub use cluster::{BrokerAddress, Cluster, ClusterError, ClusterInfo, TopicNow, Watermarks};
+pub use cluster::{
+    BrokerAddress, Cluster, ClusterError, ClusterInfo, GroupMember, TopicNow, Watermarks,
+};
 pub use describe::Operation;
 pub use epoch::{epoch_in_list, leader_epoch, set_epoch_in_list};
 pub use headers::header_values;

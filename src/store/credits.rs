@@ -25,15 +25,17 @@ impl Store {
     /// Judges a ride of this client as if it came from the topic now, and records it in the audit, in one
     /// transaction. `ride` is the value of a record. If the ride's own record arrives too, before or after,
     /// the receipt's key makes them one ride.
+    /// If the ride is only tried, nothing is changed.
     pub async fn credit_ride(
         &self,
         user_id: UserId,
         ride: Vec<u8>,
         reason: &str,
         author: &Author,
+        only_tried: bool,
     ) -> Result<CreditOutcome> {
         let (reason, author) = (reason.to_owned(), author.clone());
-        self.run_tx("credit_ride", move |connection| {
+        self.run_or_try_tx("credit_ride", only_tried, move |connection| {
             let (ride, reason, author) = (ride.clone(), reason.clone(), author.clone());
             Box::pin(async move {
                 let now = sqlx::query_scalar!(r#"select clock_ms() as "now!""#)

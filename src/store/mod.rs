@@ -22,6 +22,7 @@ mod migrations;
 pub mod origination;
 pub mod outages;
 pub mod outbox;
+mod outcomes;
 pub mod participations;
 pub mod positions;
 pub mod pre_offers;

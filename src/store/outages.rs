@@ -1,9 +1,11 @@
 //! Records when the API last reached this database, and the outages that this shows (contract, "Outages").
 
 use chrono::TimeDelta;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Result, Store};
+use crate::domain::Instant;
 use crate::wire::extension::OutageView;
 
 /// A longer time in which no process of the API reached Postgres is an outage.
@@ -30,14 +32,7 @@ impl Store {
                     .await?;
                 let outage = reached.filter(|reached| now - *reached > LONGEST_GAP);
                 if let Some(reached) = outage {
-                    sqlx::query!(
-                        "insert into outage (outage_id, began_at, ended_at) values ($1, $2, $3)",
-                        Uuid::now_v7(),
-                        reached,
-                        now
-                    )
-                    .execute(&mut *connection)
-                    .await?;
+                    insert(connection, reached, now).await?;
                     sqlx::query!(
                         "delete from outage where number <= (select number from outage order by number desc offset $1 limit 1)",
                         MAX_OUTAGES
@@ -57,6 +52,11 @@ impl Store {
             })
         })
         .await
+    }
+
+    /// Records an outage of the past: the demo shows one and has no time for a real one.
+    pub async fn note_outage(&self, from: Instant, to: Instant) -> Result<()> {
+        insert(&mut *self.acquire().await?, from, to).await
     }
 
     /// A page of outages, newest first: those before the number `before`, at most `limit`, each with its number.
@@ -81,4 +81,16 @@ impl Store {
         });
         Ok(outages.collect())
     }
+}
+
+async fn insert(connection: &mut PgConnection, from: Instant, to: Instant) -> Result<()> {
+    sqlx::query!(
+        "insert into outage (outage_id, began_at, ended_at) values ($1, $2, $3)",
+        Uuid::now_v7(),
+        from,
+        to
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }

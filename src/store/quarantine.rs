@@ -195,14 +195,16 @@ impl Store {
     }
 
     /// Judges a record, or its correction, and resolves the record in the same transaction.
+    /// If it is only tried, the result is the same and nothing is changed.
     pub async fn replay_quarantined(
         &self,
         quarantine_id: Uuid,
         corrected: Option<Vec<u8>>,
         author: &Author,
+        only_tried: bool,
     ) -> Result<ReplayResult> {
         let author = author.clone();
-        self.run_tx("replay_quarantined", move |connection| {
+        self.run_or_try_tx("replay_quarantined", only_tried, move |connection| {
             let (corrected, author) = (corrected.clone(), author.clone());
             Box::pin(async move { replay(connection, quarantine_id, corrected, &author).await })
         })
@@ -231,8 +233,9 @@ impl Store {
         selection: &Selection,
         note: &str,
         author: &Author,
+        only_tried: bool,
     ) -> Result<BulkResolved> {
-        self.resolve_all(Bulk::Replay, selection, note, author)
+        self.resolve_all(Bulk::Replay, selection, note, author, only_tried)
             .await
     }
 
@@ -242,19 +245,22 @@ impl Store {
         selection: &Selection,
         note: &str,
         author: &Author,
+        only_tried: bool,
     ) -> Result<BulkResolved> {
-        self.resolve_all(Bulk::Dismiss, selection, note, author)
+        self.resolve_all(Bulk::Dismiss, selection, note, author, only_tried)
             .await
     }
 
     /// Resolves batch by batch, each in a transaction with its own audit entry. Each record is visited once, and
     /// later arrivals are not visited, so the call ends.
+    /// If it is only tried, each batch is rolled back.
     async fn resolve_all(
         &self,
         bulk: Bulk,
         selection: &Selection,
         note: &str,
         author: &Author,
+        only_tried: bool,
     ) -> Result<BulkResolved> {
         let now = self.now().await?;
         let mut selection = selection.clone();
@@ -266,7 +272,7 @@ impl Store {
         loop {
             let (selection, note, author) = (selection.clone(), note.to_owned(), author.clone());
             let batch = self
-                .run_tx("resolve_quarantine", move |connection| {
+                .run_or_try_tx("resolve_quarantine", only_tried, move |connection| {
                     let (selection, note, author) =
                         (selection.clone(), note.clone(), author.clone());
                     Box::pin(async move {

@@ -82,13 +82,7 @@ impl Store {
         if rows.is_empty() {
             return Ok(None);
         }
-        let mut intervals = Vec::new();
-        let mut begin = from;
-        while begin < to {
-            let end = (begin + length).min(to);
-            intervals.push(FunnelInterval::new(begin, end));
-            begin = end;
-        }
+        let mut intervals = intervals(from, to, length);
         for row in rows {
             // A promotion without changes has one row without a change.
             let (Some(what), Some(at), Some(participations)) =
@@ -113,6 +107,70 @@ impl Store {
         }
         Ok(Some(intervals))
     }
+
+    /// The same, each participation counted in the interval of its start: how many of those who started
+    /// in it were completed, were rewarded and expired until now.
+    pub async fn cohorts(
+        &self,
+        promotion_id: PromotionId,
+        from: Instant,
+        to: Instant,
+        length: TimeDelta,
+    ) -> Result<Option<Vec<FunnelInterval>>> {
+        let rows = sqlx::query!(
+            r#"select c.interval as "interval?", c.reason as "reason?: ExpiredReason", c.started as "started?",
+                      c.completed as "completed?", c.rewarded as "rewarded?"
+                 from promotion m
+                 left join (
+                      select (extract(epoch from started_at - $2) * 1000)::bigint / $4 as interval,
+                             expired_reason as reason, count(*) as started,
+                             count(completed_at) as completed, count(rewarded_at) as rewarded
+                        from promotion_user
+                       where promotion_id = $1 and status = any($5) and started_at >= $2 and started_at < $3
+                       group by interval, reason) c on true
+                where m.promotion_id = $1"#,
+            promotion_id,
+            from,
+            to,
+            length.num_milliseconds(),
+            &StatusName::ALL as &[StatusName]
+        )
+        .fetch_all(&mut *self.acquire().await?)
+        .await?;
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let mut intervals = intervals(from, to, length);
+        for row in rows {
+            // Without one where no participation started.
+            let (Some(at), Some(started)) = (row.interval, row.started) else {
+                continue;
+            };
+            let at = usize::try_from(at).unwrap_or(usize::MAX);
+            let Some(interval) = intervals.get_mut(at) else {
+                continue;
+            };
+            interval.started += started;
+            interval.completed += row.completed.unwrap_or(0);
+            interval.rewarded += row.rewarded.unwrap_or(0);
+            if let Some(reason) = row.reason {
+                interval.expired.insert(reason, started);
+            }
+        }
+        Ok(Some(intervals))
+    }
+}
+
+/// Intervals one after another, each of `length`, the last one up to `to`.
+fn intervals(from: Instant, to: Instant, length: TimeDelta) -> Vec<FunnelInterval> {
+    let mut intervals = Vec::new();
+    let mut begin = from;
+    while begin < to {
+        let end = (begin + length).min(to);
+        intervals.push(FunnelInterval::new(begin, end));
+        begin = end;
+    }
+    intervals
 }
 
 /// The figures of a promotion without starts.

@@ -8,6 +8,7 @@ pub mod erasure;
 pub mod extension;
 pub mod landing;
 pub mod listing;
+pub mod outcomes;
 pub mod participation;
 pub mod pre_offer;
 pub mod promotion_status;

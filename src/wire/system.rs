@@ -12,6 +12,24 @@ pub struct System {
     pub roles: Vec<RoleState>,
     /// The settings that were configured, by key. A key that is not listed has its default.
     pub settings: Vec<SettingView>,
+    /// The consumers that own the ride topic's partitions, by partition; `null` while Kafka does not
+    /// answer or the group is rebalancing.
+    #[schema(required)]
+    pub owners: Option<Vec<PartitionOwner>>,
+}
+
+/// The consumer that owns a partition of the ride topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct PartitionOwner {
+    /// The partition.
+    #[schema(minimum = 0)]
+    pub partition: i32,
+    /// The consumer's member id in the consumer group.
+    #[schema(example = "ride-promo-5f0d3c1e-6d1b-4b53-9f0e-2f0c8f7a3c55")]
+    pub member_id: String,
+    /// The address that it connects from, as the broker sees it.
+    #[schema(example = "10.2.0.17")]
+    pub host: String,
 }
 
 /// The report of a role.

@@ -39,7 +39,21 @@ async fn a_credited_ride_is_judged_like_one_of_the_topic() {
         .await
         .problem(400, "malformed-request");
     credit(0, &lost).await.problem(404, "not-found");
+    // Tried first: the same verdict, and nothing is recorded.
+    let body = json!({ "ride": lost, "reason": "ticket 4711" });
+    let path = "/admin/v1/users/1/rides?dry_run=true";
+    let tried = service.admin().api.post_json(path, &body).await.expect(200);
+    assert_eq!(
+        (
+            &tried["dry_run"],
+            &tried["outcome"],
+            &tried["receipt"]["verdict"]
+        ),
+        (&json!(true), &json!("APPLIED"), &json!("COUNTED"))
+    );
     assert_eq!(world.count("select count(*) from ride_receipt").await, 0);
+    let progress = client.progress(promotion.id).await.expect(200);
+    assert_eq!(progress["version"], 1);
 
     let applied = credit(1, &lost).await.expect(200);
     assert_eq!(applied["outcome"], "APPLIED");
@@ -89,6 +103,12 @@ async fn a_credited_ride_is_judged_like_one_of_the_topic() {
             "promotion.completed"
         ]
     );
+    let outcomes = format!("/admin/v1/promotions/{}/outcomes", promotion.id);
+    let outcomes = service.admin().api.get(&outcomes).await.expect(200);
+    assert_eq!(
+        outcomes["verdicts"],
+        json!({ "COUNTED": 2, "BEFORE_START": 1 })
+    );
     let audit = service
         .admin()
         .api
@@ -96,7 +116,7 @@ async fn a_credited_ride_is_judged_like_one_of_the_topic() {
         .await
         .expect(200);
     let entry = &audit["items"][3];
-    assert_eq!(entry["call"], "POST /users/1/rides");
+    assert_eq!(entry["call"], "POST /users/{user_id}/rides");
     let after = &entry["after"];
     assert_eq!(
         (&after["reason"], &after["outcome"]),

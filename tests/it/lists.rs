@@ -284,6 +284,69 @@ async fn a_funnel_counts_each_change_in_its_interval() {
         .sum();
     assert!(all > 20, "{funnel}");
 
+    // By start: what those who started in each interval came to, whenever they did.
+    let cohorts = format!("{path}?{query}&by_start=true");
+    let cohorts = api.get(&cohorts).await.expect(200);
+    let cohorts = cohorts["intervals"].as_array().expect("intervals");
+    assert_eq!(cohorts.len(), 7);
+    for interval in cohorts {
+        let of = |more: &str| {
+            format!(
+                "select count(*) from promotion_user where promotion_id = {odd} {more}
+                    and started_at >= {} and started_at < {}",
+                interval["from"].to_string().replace('"', "'"),
+                interval["to"].to_string().replace('"', "'"),
+            )
+        };
+        for (figure, more) in [
+            ("started", ""),
+            ("completed", "and completed_at is not null"),
+            ("rewarded", "and rewarded_at is not null"),
+        ] {
+            let expected = world.count(&of(more)).await;
+            assert_eq!(interval[figure], expected, "{figure} {interval}");
+        }
+        for reason in ["CHALLENGE_NOT_COMPLETED", "REWARD_NOT_CLAIMED", "QUIT"] {
+            let expected = world
+                .count(&of(&format!("and expired_reason = '{reason}'")))
+                .await;
+            assert_eq!(interval["expired"][reason], expected, "{reason} {interval}");
+        }
+    }
+    let wrong = api.get(&format!("{path}?by_start=yes")).await;
+    wrong.problem(422, "invalid-request");
+
+    // What the newest came to: near misses, and how long it took.
+    let path = format!("/admin/v1/promotions/{odd}/outcomes");
+    let day = "from=2026-01-01T00:00:00Z&to=2026-01-02T00:00:00Z";
+    let outcomes = api.get(&format!("{path}?{day}")).await.expect(200);
+    assert_eq!(outcomes["participations"], PARTICIPATIONS / 2);
+    assert_eq!(outcomes["more"], false);
+    assert_eq!(outcomes["near_misses"], json!({ "1": 130, "2": 0, "3": 0 }));
+    let half_an_hour = 0.5 / 24.0;
+    for percentile in ["p10", "p50", "p90"] {
+        assert_eq!(
+            outcomes["days_to_completion"][percentile], half_an_hour,
+            "{outcomes}"
+        );
+    }
+    let nothing = api.get(&path).await.expect(200);
+    assert_eq!(
+        (
+            &nothing["participations"],
+            &nothing["verdicts"],
+            &nothing["days_to_completion"]
+        ),
+        (&json!(0), &json!({}), &Value::Null)
+    );
+    let same = "from=2026-01-02T00:00:00Z&to=2026-01-02T00:00:00Z";
+    let problem = api.get(&format!("{path}?{same}")).await;
+    let problem = problem.problem(422, "invalid-request");
+    assert_eq!(problem["errors"][0]["field"], "from", "{problem}");
+    let unknown = api.get("/admin/v1/promotions/999999/outcomes").await;
+    unknown.problem(404, "not-found");
+    let path = format!("/admin/v1/promotions/{odd}/funnel");
+
     // The last day by the hour, where nothing is asked.
     let today = api.get(&path).await.expect(200);
     assert_eq!(today["intervals"].as_array().map(Vec::len), Some(24));

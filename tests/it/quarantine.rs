@@ -81,6 +81,7 @@ impl Desk {
                 id,
                 corrected,
                 &author(&format!("POST /quarantine/{id}/replay")),
+                false,
             )
             .await
             .unwrap()
@@ -220,6 +221,32 @@ async fn a_bad_record_needs_a_correction_of_the_same_client() {
 }
 
 #[tokio::test]
+async fn what_is_only_tried_leaves_every_record_open() {
+    let desk = Desk::open().await;
+    let id = desk.put_ride(&ride(9), 0).await;
+    desk.put(b"{}", None, "MISSING_FIELD", 0).await;
+    let (store, by) = (&desk.store, author("a test"));
+    let tried = store.replay_quarantined(id, None, &by, true).await.unwrap();
+    assert!(matches!(tried, ReplayResult::Resolved(_)), "{tried:?}");
+    let all = Selection::default();
+    let replayed = store.replay_quarantine(&all, "tried", &by, true).await;
+    let dismissed = store.dismiss_quarantine(&all, "tried", &by, true).await;
+    for (tried, resolved, left_open) in [(replayed, 1, 1), (dismissed, 2, 0)] {
+        let expected = BulkResolved {
+            resolved,
+            left_open,
+        };
+        assert_eq!(tried.unwrap(), expected);
+    }
+    assert_eq!(desk.status(id).await, QuarantineStatus::Open);
+    let left = "select count(*) from admin_audit";
+    assert_eq!(desk.world.count(left).await, 0);
+    // And then it is done, as it was tried.
+    let done = store.replay_quarantine(&all, "done", &by, false).await;
+    assert_eq!(done.unwrap().resolved, 1);
+}
+
+#[tokio::test]
 async fn two_operators_at_the_same_record_have_one_effect() {
     let desk = Desk::open().await;
     for _ in 0..20 {
@@ -267,7 +294,7 @@ async fn many_are_resolved_at_once() {
         ..Selection::default()
     };
     let done = store
-        .dismiss_quarantine(&early, "test data", &author("a test"))
+        .dismiss_quarantine(&early, "test data", &author("a test"), false)
         .await
         .unwrap();
     let three = BulkResolved {
@@ -281,7 +308,7 @@ async fn many_are_resolved_at_once() {
         ..Selection::default()
     };
     let replayed = store
-        .replay_quarantine(&only_bad, "again", &author("a test"))
+        .replay_quarantine(&only_bad, "again", &author("a test"), false)
         .await
         .unwrap();
     assert_eq!(
@@ -294,7 +321,7 @@ async fn many_are_resolved_at_once() {
 
     let left = 450 - done.resolved;
     let replayed = store
-        .replay_quarantine(&Selection::default(), "again", &author("a test"))
+        .replay_quarantine(&Selection::default(), "again", &author("a test"), false)
         .await
         .unwrap();
     assert_eq!(
@@ -386,13 +413,13 @@ async fn large_records_are_paged_by_their_size() {
     // A large value can be no ride, and is not looked at.
     let all = Selection::default();
     let by = author("a test");
-    let replayed = desk.store.replay_quarantine(&all, "again", &by);
+    let replayed = desk.store.replay_quarantine(&all, "again", &by, false);
     let expected = BulkResolved {
         resolved: 0,
         left_open: 6,
     };
     assert_eq!(replayed.await.unwrap(), expected);
-    let dismissed = desk.store.dismiss_quarantine(&all, "no use", &by);
+    let dismissed = desk.store.dismiss_quarantine(&all, "no use", &by, false);
     assert_eq!(dismissed.await.unwrap().resolved, 6);
 }
 
@@ -416,7 +443,7 @@ async fn bulk_calls_beside_one_another_leave_nothing_behind() {
     let bulk = tokio::spawn(async move {
         let all = Selection::default();
         store
-            .dismiss_quarantine(&all, "all of it", &author("a test"))
+            .dismiss_quarantine(&all, "all of it", &author("a test"), false)
             .await
     });
     waiting_for_a_lock(&desk.world, 1).await;

@@ -28,13 +28,14 @@ const CLIENT_CALLS: [(Method, &str); 9] = [
 ];
 
 /// Every call of the admin API, with the scopes of which any one opens it.
-const ADMIN_CALLS: [(Method, &str, &[&str]); 27] = [
+const ADMIN_CALLS: [(Method, &str, &[&str]); 28] = [
     (Method::GET, "/admin/v1/me", &SCOPES),
     (Method::GET, "/admin/v1/promotions", &["view"]),
     (Method::POST, "/admin/v1/promotions", &["edit"]),
     (Method::GET, "/admin/v1/promotions/{id}", &["view"]),
     (Method::PATCH, "/admin/v1/promotions/{id}", &["edit"]),
     (Method::GET, "/admin/v1/promotions/{id}/funnel", &["view"]),
+    (Method::GET, "/admin/v1/promotions/{id}/outcomes", &["view"]),
     (Method::GET, "/admin/v1/participations", &["support"]),
     (Method::GET, "/admin/v1/participations:export", &["support"]),
     (

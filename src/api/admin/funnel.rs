@@ -42,6 +42,9 @@ struct FunnelParams {
     /// The length of each interval, ISO 8601, at least `PT1S`; default: `PT1H`
     #[param(example = "PT1H")]
     interval: Option<String>,
+    /// `true`: count each participation in the interval in which it started, whatever it reached and
+    /// whenever; `false` where not given
+    by_start: Option<bool>,
 }
 
 /// The checked query parameters.
@@ -49,6 +52,7 @@ pub struct FunnelQuery {
     from: Option<Instant>,
     to: Option<Instant>,
     interval: Period,
+    by_start: bool,
 }
 
 impl FromQuery for FunnelQuery {
@@ -61,6 +65,7 @@ impl FromQuery for FunnelQuery {
             from: params.instant("from")?,
             to: params.instant("to")?,
             interval: interval.unwrap_or(HOUR),
+            by_start: params.flag("by_start")?.unwrap_or(false),
         })
     }
 }
@@ -71,6 +76,7 @@ refusals!(GetFunnelRefusals = admin, path);
 ///
 /// Returns how many participations started, were completed, rewarded and expired, by reason, in each
 /// interval. Each change is counted at the moment it was recorded.
+/// With `by_start=true` each interval is a cohort: what became until now of those who started in it.
 #[utoipa::path(
     get,
     path = "/admin/v1/promotions/{promotion_id}/funnel",
@@ -87,7 +93,12 @@ pub async fn get(
     State(store): State<Store>,
     PathParam(promotion_id): PathParam<PromotionId>,
 ) -> Result<Json<Funnel>> {
-    let FunnelQuery { from, to, interval } = admin.query;
+    let FunnelQuery {
+        from,
+        to,
+        interval,
+        by_start,
+    } = admin.query;
     let to = match to {
         Some(to) => to,
         None => store.now().await?,
@@ -102,7 +113,11 @@ pub async fn get(
         let reason = format!("must be longer: there would be more than {MAX_INTERVALS} intervals");
         return Err(Problem::invalid_field("interval", reason));
     }
-    let intervals = store.funnel(promotion_id, from, to, length).await?;
+    let intervals = if by_start {
+        store.cohorts(promotion_id, from, to, length).await?
+    } else {
+        store.funnel(promotion_id, from, to, length).await?
+    };
     Ok(Json(Funnel {
         promotion_id,
         from,

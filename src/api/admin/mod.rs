@@ -7,6 +7,7 @@ mod funnel;
 mod geo;
 mod me;
 mod outages;
+mod outcomes;
 mod participations;
 mod pre_offers;
 mod products;
@@ -79,6 +80,7 @@ pub fn router() -> OpenApiRouter<AdminState> {
         .routes(routes!(promotions::list, promotions::create))
         .routes(routes!(promotions::get, promotions::patch))
         .routes(routes!(funnel::get))
+        .routes(routes!(outcomes::get))
         .routes(routes!(participations::list))
         .routes(routes!(participations::export))
         .routes(routes!(promotions::budget_use))

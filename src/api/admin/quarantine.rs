@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::AdminState;
 use crate::api::auth::Admin;
+use crate::api::dry_run::{DryRun, DryRunParams, DryRunResponse};
 use crate::api::extract::{JsonObject, OptionalJsonObject, PathParam};
 use crate::api::params::QuarantinePath;
 use crate::api::problem::{Problem, Result};
@@ -126,12 +127,13 @@ refusals!(
 ///
 /// Judges the record, or its correction, by its own `completed_at`, and resolves it in the same
 /// transaction. A record that still is not a valid ride stays open.
+/// With `dry_run=true` the call returns the same outcome with `"dry_run": true`, and changes nothing.
 #[utoipa::path(
     post,
     path = "/admin/v1/quarantine/{quarantine_id}/replay",
     operation_id = "replay_quarantined",
     tag = "quarantine",
-    params(QuarantinePath),
+    params(QuarantinePath, DryRunParams),
     request_body = Option<Correction>,
     responses(
         ReplayQuarantinedRefusals,
@@ -139,28 +141,30 @@ refusals!(
     ),
 )]
 pub async fn replay(
-    admin: Admin,
+    admin: Admin<DryRun>,
     State(state): State<AdminState>,
     PathParam(quarantine_id): PathParam<Uuid>,
     OptionalJsonObject(body): OptionalJsonObject,
-) -> Result<Json<Replayed>> {
+) -> Result<Json<DryRunResponse<Replayed>>> {
     let correction = Correction::from_json(&body).map_err(Problem::invalid_request)?;
     // The store reads the correction as it reads a record of the topic, once the record is known to be
     // open.
     let corrected = correction.ride.map(|ride| ride.to_string().into_bytes());
     let is_corrected = corrected.is_some();
+    let dry_run = admin.query;
     let replayed = state
         .store
         .replay_quarantined(
             quarantine_id,
             corrected,
             &admin.author(format!("POST /quarantine/{quarantine_id}/replay")),
+            dry_run.0,
         )
         .await?;
     match replayed {
         ReplayResult::Resolved(applied) => {
             state.outbox_wake.send_replace(());
-            Ok(Json(answer(&applied)))
+            Ok(Json(dry_run.response(answer(&applied))))
         }
         ReplayResult::StillBad(faults) if is_corrected => Err(bad_ride("ride", &faults)),
         ReplayResult::StillBad(faults) => Err(bad_ride("value", &faults)),
@@ -252,11 +256,13 @@ refusals!(ReplayQuarantineRefusals = admin, body);
 ///
 /// Replays every open record of the selection that was received until now. Records that still are not
 /// valid rides stay open.
+/// With `dry_run=true` the call returns the same counts with `"dry_run": true`, and changes nothing.
 #[utoipa::path(
     post,
     path = "/admin/v1/quarantine:replay",
     operation_id = "replay_quarantine",
     tag = "quarantine",
+    params(DryRunParams),
     request_body = BulkRequest,
     responses(
         ReplayQuarantineRefusals,
@@ -264,21 +270,23 @@ refusals!(ReplayQuarantineRefusals = admin, body);
     ),
 )]
 pub async fn replay_all(
-    admin: Admin,
+    admin: Admin<DryRun>,
     State(state): State<AdminState>,
     JsonObject(body): JsonObject,
-) -> Result<Json<BulkResolved>> {
+) -> Result<Json<DryRunResponse<BulkResolved>>> {
     let bulk = BulkRequest::from_json(&body).map_err(Problem::invalid_request)?;
+    let dry_run = admin.query;
     let done = state
         .store
         .replay_quarantine(
             &selection(&bulk),
             &bulk.note,
             &admin.author("POST /quarantine:replay"),
+            dry_run.0,
         )
         .await?;
     state.outbox_wake.send_replace(());
-    Ok(Json(done))
+    Ok(Json(dry_run.response(done)))
 }
 
 refusals!(DismissQuarantineRefusals = admin, body);
@@ -286,11 +294,13 @@ refusals!(DismissQuarantineRefusals = admin, body);
 /// Dismisses many records
 ///
 /// Dismisses every open record of the selection that was received until now.
+/// With `dry_run=true` the call returns the same counts with `"dry_run": true`, and changes nothing.
 #[utoipa::path(
     post,
     path = "/admin/v1/quarantine:dismiss",
     operation_id = "dismiss_quarantine",
     tag = "quarantine",
+    params(DryRunParams),
     request_body = BulkRequest,
     responses(
         DismissQuarantineRefusals,
@@ -298,18 +308,14 @@ refusals!(DismissQuarantineRefusals = admin, body);
     ),
 )]
 pub async fn dismiss_all(
-    admin: Admin,
+    admin: Admin<DryRun>,
     State(store): State<Store>,
     JsonObject(body): JsonObject,
-) -> Result<Json<BulkResolved>> {
+) -> Result<Json<DryRunResponse<BulkResolved>>> {
     let bulk = BulkRequest::from_json(&body).map_err(Problem::invalid_request)?;
-    Ok(Json(
-        store
-            .dismiss_quarantine(
-                &selection(&bulk),
-                &bulk.note,
-                &admin.author("POST /quarantine:dismiss"),
-            )
-            .await?,
-    ))
+    let (dry_run, author) = (admin.query, admin.author("POST /quarantine:dismiss"));
+    let done = store
+        .dismiss_quarantine(&selection(&bulk), &bulk.note, &author, dry_run.0)
+        .await?;
+    Ok(Json(dry_run.response(done)))
 }

@@ -1,4 +1,6 @@
-//! The process that responds: its version, its roles, its configuration.
+//! The process that responds: its version, its roles, its configuration; and the owners of partitions.
+
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -7,7 +9,10 @@ use super::AdminState;
 use crate::api::auth::Admin;
 use crate::api::problem::Result;
 use crate::api::refusals::refusals;
-use crate::wire::system::{RoleState, SettingView, System};
+use crate::wire::system::{PartitionOwner, RoleState, SettingView, System};
+
+/// How long Kafka is waited for; the rest is worth having without it.
+const KAFKA_TIMEOUT: Duration = Duration::from_secs(2);
 
 refusals!(GetSystemRefusals = admin);
 
@@ -15,6 +20,7 @@ refusals!(GetSystemRefusals = admin);
 ///
 /// Returns its version, the reports of its roles, and the settings that were configured. Secret values
 /// are `null`. The next call may reach another process.
+/// `owners` are the consumers of the ride topic's partitions, in whatever process they run.
 #[utoipa::path(
     get,
     path = "/admin/v1/system",
@@ -28,6 +34,7 @@ refusals!(GetSystemRefusals = admin);
 pub async fn get(_: Admin, State(state): State<AdminState>) -> Result<Json<System>> {
     let roles = state.readiness.snapshot().into_iter();
     let settings = state.settings.iter();
+    let owners = owners(&state).await;
     Ok(Json(System {
         version: env!("CARGO_PKG_VERSION"),
         roles: roles
@@ -44,5 +51,30 @@ pub async fn get(_: Admin, State(state): State<AdminState>) -> Result<Json<Syste
                 variable: setting.variable.clone(),
             })
             .collect(),
+        owners,
     }))
+}
+
+async fn owners(state: &AdminState) -> Option<Vec<PartitionOwner>> {
+    let kafka = &state.kafka;
+    let owners = state
+        .cluster
+        .partition_owners(&kafka.group_id, &kafka.ride_topic);
+    match tokio::time::timeout(KAFKA_TIMEOUT, owners).await {
+        Ok(Ok(owners)) => {
+            let owners = owners
+                .into_iter()
+                .map(|(partition, member)| PartitionOwner {
+                    partition,
+                    member_id: member.member_id,
+                    host: member.host,
+                });
+            Some(owners.collect())
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "the owners of partitions are unknown");
+            None
+        }
+        Err(_) => None,
+    }
 }

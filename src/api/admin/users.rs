@@ -5,6 +5,7 @@ use axum::extract::State;
 
 use super::{AdminState, quarantine};
 use crate::api::auth::Admin;
+use crate::api::dry_run::{DryRun, DryRunParams, DryRunResponse};
 use crate::api::extract::{JsonObject, PathParam};
 use crate::api::params::UserPath;
 use crate::api::problem::{Problem, Result};
@@ -53,12 +54,13 @@ refusals!(CreditRideRefusals = admin, path, body);
 ///
 /// For a ride whose record the platform lost. It is judged now, by its own `completed_at`, like a ride
 /// from the topic. If its record arrives later, or arrived before, the two count as one ride.
+/// With `dry_run=true` the call returns the same verdict with `"dry_run": true`, and records nothing.
 #[utoipa::path(
     post,
     path = "/admin/v1/users/{user_id}/rides",
     operation_id = "credit_ride",
     tag = "users",
-    params(UserPath),
+    params(UserPath, DryRunParams),
     request_body = RideCredit,
     responses(
         CreditRideRefusals,
@@ -66,25 +68,27 @@ refusals!(CreditRideRefusals = admin, path, body);
     ),
 )]
 pub async fn credit_ride(
-    admin: Admin,
+    admin: Admin<DryRun>,
     State(state): State<AdminState>,
     PathParam(user_id): PathParam<UserId>,
     JsonObject(body): JsonObject,
-) -> Result<Json<Replayed>> {
+) -> Result<Json<DryRunResponse<Replayed>>> {
     if user_id < 1 {
         return Err(Problem::not_found());
     }
     let credit = RideCredit::from_json(&body).map_err(Problem::invalid_request)?;
-    let author = admin.author(format!("POST /users/{user_id}/rides"));
+    let dry_run = admin.query;
+    // The audit's entry names the client in its content only, where an erasure finds it.
+    let author = admin.author("POST /users/{user_id}/rides");
     let ride = credit.ride.to_string().into_bytes();
     let credited = state
         .store
-        .credit_ride(user_id, ride, &credit.reason, &author)
+        .credit_ride(user_id, ride, &credit.reason, &author, dry_run.0)
         .await?;
     match credited {
         CreditOutcome::Judged(applied) => {
             state.outbox_wake.send_replace(());
-            Ok(Json(quarantine::answer(&applied)))
+            Ok(Json(dry_run.response(quarantine::answer(&applied))))
         }
         CreditOutcome::Bad(faults) => Err(quarantine::bad_ride("ride", &faults)),
         CreditOutcome::OtherClient => Err(Problem::invalid_field(

@@ -147,6 +147,7 @@ pub const CALLS: &[(&str, &str, &[Scope])] = &[
     ("GET", "/promotions/{promotion_id}", &[Scope::View]),
     ("PATCH", "/promotions/{promotion_id}", &[Scope::Edit]),
     ("GET", "/promotions/{promotion_id}/funnel", &[Scope::View]),
+    ("GET", "/promotions/{promotion_id}/outcomes", &[Scope::View]),
     ("GET", "/participations", &[Scope::Support]),
     ("GET", "/participations:export", &[Scope::Support]),
     (
