@@ -343,7 +343,9 @@ impl Stage {
             let clients = Clients::new(Arc::clone(&api), publisher.clone(), scene.offer, second);
             clients.invite(guests, &slow, &quick).await?;
             showcase::set_up(&api).await?;
+            showcase::note_an_outage(&api, &self.config.database).await?;
             clients.use_up_a_budget(&slow.offer).await?;
+            clients.ride_on_work_days(&slow.offer).await?;
             anyhow::Ok((
                 promotion_id,
                 slow.promotion_id,
