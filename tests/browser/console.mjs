@@ -1,10 +1,10 @@
-// An operator's day in the console: signing in, a promotion, an import, a client, the quarantine, the audit.
+// A promotions manager's day in the console: signing in, a promotion, an import, a change, the audit.
 
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
 
-import { eventually, journey } from "./browser.mjs";
+import { journey } from "./browser.mjs";
 
 const token = (world) => world.operator("ana@example.com");
 
@@ -14,13 +14,10 @@ await journey(async ({ world, desk }) => {
   await setsUpACountryAndAProduct(ana);
   const promotion = await makesAPromotion(world, ana);
   const user = await importsPreOffers(world, ana, promotion);
-  const rides = await followsAClient(world, ana, promotion, user);
-  await resolvesTheQuarantine(world, ana, user, rides);
+  await world.client(user, "POST", `/v1/promotions/${promotion.promotion_id}/start`);
   await changesThePromotion(world, ana, promotion);
-  await listsParticipations(ana, user);
-  await cancelsAChallenge(world, ana, user);
-  await looksAtTheRest(world, ana);
-  await mayDoLess(world, await desk());
+  await looksAtTheRest(ana, promotion);
+  await mayDoLess(world, await desk(), promotion);
 });
 
 /** By a pasted token, which is nowhere but in memory, and by a link. */
@@ -126,23 +123,36 @@ async function makesAPromotion(world, desk) {
   assert.deepEqual((await json()).budget, { max_participations: 10 });
   assert.equal((await json()).closes_at, "2038-01-01T00:00:00.000Z");
 
-  // What is refused is shown beside its field, with the number for the log.
+  // The service checks it before anything is saved: what it refuses is shown beside its field, with the
+  // number for the log.
+  await desk.field("Fares in total").fill("0");
   await desk.button("Check and create").click();
-  await dialog.getByRole("button", { name: "Create" }).click();
-  await dialog.getByText("Request id:").waitFor();
-  await dialog.getByRole("button", { name: "Cancel" }).click();
-  for (const name of ["promotion_key", "conditions.target_rides"]) await page.locator(`[data-field="${name}"] .fault:not([hidden])`).waitFor();
+  await page.getByText("Request id:").waitFor();
+  assert.equal(await dialog.count(), 0);
+  for (const name of ["promotion_key", "conditions.target_rides", "conditions.target_amount_cents"]) await page.locator(`[data-field="${name}"] .fault:not([hidden])`).waitFor();
   assert.equal(await desk.field("Rides to complete").getAttribute("aria-invalid"), "true");
   await desk.look("promotion-faults");
 
   // The JSON leads the form as well.
   const changed = await json();
   Object.assign(changed, { promotion_key: "mx-newbie-3" });
-  Object.assign(changed.conditions, { target_rides: 3, country_codes: ["MX"], max_rides_per_day: 10, day_boundary_timezone: "America/Mexico_City", min_amount_cents: 5000 });
+  delete changed.conditions.target_amount_cents;
+  const hours = [{ days: ["MO", "FR"], from: "06:00", to: "10:00" }, { days: ["MO", "TU", "WE", "TH", "FR", "SA", "SU"], from: "00:00", to: "24:00" }];
+  Object.assign(changed.conditions, { target_rides: 3, country_codes: ["MX"], max_rides_per_day: 10, day_boundary_timezone: "America/Mexico_City", min_amount_cents: 5000, hours });
   await desk.field("JSON").fill(JSON.stringify(changed));
   assert.equal(await desk.field("Rides per day at most").inputValue(), "10");
   assert.equal(await desk.field("Lowest fare that counts").inputValue(), "50");
   await desk.text("At most 10 rides a day count.").waitFor();
+  const windows = page.locator('[data-field="conditions.hours"] .window');
+  assert.equal(await windows.count(), 2);
+  // And the form leads the JSON: hours without a day are refused beside the hours.
+  await desk.button("Add hours").click();
+  for (const day of ["Mon", "Tue", "Wed", "Thu", "Fri"]) await windows.nth(2).getByLabel(day).uncheck();
+  assert.deepEqual((await json()).conditions.hours[2], { days: [], from: "06:00", to: "10:00" });
+  await desk.button("Check and create").click();
+  await page.locator('[data-field="conditions.hours"] .fault:not([hidden])').waitFor();
+  await desk.button("Remove hours 3").click();
+  assert.deepEqual((await json()).conditions.hours, hours);
   await desk.field("JSON").fill("{");
   assert.equal(await desk.field("JSON").getAttribute("aria-invalid"), "true");
   await desk.field("JSON").fill(JSON.stringify(changed));
@@ -174,6 +184,11 @@ async function importsPreOffers(world, desk, { promotion_key }) {
   await desk.sees("imports", "Imports");
   await page.locator('input[type="file"]').setInputFiles({ name: "offers.csv", mimeType: "text/csv", buffer: Buffer.from(lines.join("\n")) });
   await desk.text("Good lines are imported: new pre-offers are added, known ones are updated. Bad lines change nothing and are listed.").waitFor();
+  // What it would come to first.
+  await desk.button("Check the file").click();
+  await desk.text("What offers.csv would come to").waitFor();
+  await desk.text("Nothing was changed: the file was only checked.").waitFor();
+  assert.deepEqual((await world.known(user)).pre_offers, []);
   await desk.button("Import").click();
   await desk.text("Result of offers.csv").waitFor();
   const rejected = page.getByRole("table", { name: "Rejected lines" });
@@ -190,115 +205,9 @@ async function importsPreOffers(world, desk, { promotion_key }) {
   await desk.sees("overview");
   await desk.goes("#/imports");
   await desk.sees("imports");
-  await page.getByRole("table", { name: "The last imports" }).getByText("ana@example.com").waitFor();
+  await page.getByRole("table", { name: "The last imports" }).getByText("offers.csv").waitFor();
   await desk.lookInEveryLanguage("imports-history");
   return user;
-}
-
-/** Every ride with its verdict in words, and the answer to "why did this ride not count?". */
-async function followsAClient(world, desk, { promotion_id }, user) {
-  const { page } = desk;
-  await world.client(user, "POST", "/v1/landing");
-  await world.client(user, "POST", `/v1/promotions/${promotion_id}/start`);
-  const [cheap, broken] = [randomUUID(), randomUUID()];
-  await world.ride(user);
-  await world.ride(user, { ride_id: cheap, amount_cents: 4_200 });
-  await world.ride(user, { currency_code: "USD" });
-  await world.ride(user, { ride_id: broken, amount_cents: -6_500 });
-  await world.publish(user, "<b>not a ride</b>");
-  await eventually("the rides", async () => {
-    const known = await world.known(user);
-    return known.participations[0].receipts.length === 3 && known.quarantine.length === 2 ? known : undefined;
-  });
-  await page.getByRole("link", { name: "Clients", exact: true }).click();
-  await desk.sees("clients", "Clients");
-  await desk.lookInEveryLanguage("clients");
-  await desk.field("Client number (user_id)").fill(String(user.id));
-  await desk.field("Ride id").fill(cheap);
-  await desk.button("Show the client").click();
-  await desk.sees("clients/:id", `Client ${user.id}`);
-  const why = page.locator("#why");
-  await why.getByText("The fare was MX$42.00; MX$50.00 or more counts.").waitFor();
-  await desk.look("client-why");
-  await page.getByRole("cell", { name: "Paid in USD; only MXN counts." }).waitFor();
-  await page.locator(".timeline").getByText("Challenge started").waitFor();
-
-  await page.getByRole("textbox", { name: "Why did this ride not count?" }).fill(broken);
-  await desk.button("Find the ride").click();
-  await why.getByText("The record of this ride could not be read and is in quarantine:").waitFor();
-  await page.getByRole("textbox", { name: "Why did this ride not count?" }).fill(randomUUID());
-  await desk.button("Find the ride").click();
-  await why.getByText("This client has no such ride here.").waitFor();
-  await why.getByText("Which of these it was cannot be known: the service keeps nothing of rides that come while no challenge is in progress.").waitFor();
-
-  await desk.goes(`#/clients/${user.id}?kind=ride`);
-  await desk.sees("clients/:id");
-  assert.equal(await page.locator(".timeline > li").count(), 3);
-  await desk.lookInEveryLanguage("client");
-  await desk.goes("#/clients/999999");
-  await desk.text("Nothing is known of this client: no pre-offer, no challenge, no ride. Check the number.").waitFor();
-  return { broken };
-}
-
-/** The bytes with the fault marked; a correction, a dismissal with its reason, and many at once. */
-async function resolvesTheQuarantine(world, desk, user, { broken }) {
-  const { page, dialog } = desk;
-  await page.getByRole("link", { name: "Quarantine", exact: true }).click();
-  await desk.sees("quarantine", "Quarantine");
-  const record = page.locator("[data-record]").filter({ hasText: "negative amount" });
-  await record.locator("summary").click();
-  assert.equal(await record.locator("mark").textContent(), '  "amount_cents": -6500,');
-  await desk.look("quarantine");
-
-  await record.getByRole("button", { name: "Correct and judge" }).click();
-  assert.equal(await dialog.getByLabel("Ride id").inputValue(), broken);
-  await dialog.getByLabel("Fare").fill("-1");
-  await dialog.getByRole("button", { name: "Correct and judge" }).click();
-  await dialog.getByText("Must be an amount such as 50 or 50.25.").waitFor();
-  await dialog.getByLabel("Fare").fill("65");
-  await dialog.getByLabel("Currency").fill("mx");
-  await dialog.getByRole("button", { name: "Correct and judge" }).click();
-  await dialog.locator('[data-field="ride.currency_code"] .fault:not([hidden])').waitFor();
-  await desk.look("quarantine-correct");
-  await dialog.getByLabel("Currency").fill("MXN");
-  await desk.confirm("Correct and judge");
-  await page.getByText("The ride was judged. counted: It counted.").waitFor();
-  const known = await world.known(user);
-  assert.equal(known.participations[0].rides_completed, 2);
-
-  // What is not JSON is text, whatever it looks like.
-  await record.waitFor({ state: "detached" });
-  const text = page.locator("[data-record]");
-  assert.equal(await text.locator("pre").textContent(), "<b>not a ride</b>");
-  await text.getByRole("button", { name: "Judge as it is" }).click();
-  await dialog.getByRole("button", { name: "Judge as it is" }).click();
-  await dialog.getByRole("alert").waitFor();
-  await dialog.getByRole("button", { name: "Cancel" }).click();
-  await text.getByRole("button", { name: "Dismiss" }).click();
-  await dialog.getByRole("button", { name: "Dismiss" }).click();
-  await dialog.getByText("Required.").waitFor();
-  await dialog.getByLabel("Reason").fill("a test of the platform");
-  await desk.confirm("Dismiss");
-  await page.locator(".empty").getByText("No record.").waitFor();
-
-  await world.publish(user, "[]");
-  await world.publish(user, "");
-  await eventually("two more", async () => ((await world.admin("GET", "/quarantine?status=OPEN")).items.length === 2 ? true : undefined));
-  await desk.goes("#/quarantine?status=OPEN");
-  await desk.sees("quarantine");
-  await page.getByText("Many at once").click();
-  await desk.button("Dismiss all").click();
-  await dialog.getByText("2 open records are selected.").waitFor();
-  await dialog.getByLabel("Reason").fill("tests");
-  await desk.confirm("Dismiss all");
-  await page.getByText("2 resolved, 0 left open.").waitFor();
-  await page.getByRole("combobox", { name: "Reason" }).selectOption("TOO_LARGE");
-  await page.locator(".empty").getByText("No record.").waitFor();
-  await desk.goes("#/quarantine");
-  await desk.sees("quarantine");
-  await page.getByRole("combobox", { name: "Status" }).selectOption("DISMISSED");
-  await page.locator('[data-record] [data-word="DISMISSED"]').nth(2).waitFor();
-  await desk.lookInEveryLanguage("quarantine-dismissed");
 }
 
 /** An edit of a live promotion says whom it does not touch. */
@@ -311,8 +220,12 @@ async function changesThePromotion(world, desk, { promotion_id }) {
   await desk.button("What will change?").click();
   await desk.text("Nothing changes.").waitFor();
   await desk.field("Rides to complete").fill("5");
+  await desk.button("What will change?").click();
+  await dialog.getByText("The title still says “A loan for 3 rides”, but 5 rides are needed now.").waitFor();
+  await dialog.getByRole("button", { name: "Cancel" }).click();
   await desk.field("Title").fill("A loan for 5 rides");
   await desk.button("What will change?").click();
+  await dialog.getByText("The service has checked this. Nothing is saved yet.").waitFor();
   await dialog.getByText("1 challenge in progress keeps the rules that it started under. The new rules hold for clients who start from now on.").waitFor();
   assert.deepEqual(await dialog.getByRole("row").nth(1).getByRole("cell").allTextContents(), ["A loan for 3 rides", "A loan for 5 rides"]);
   await desk.look("promotion-change");
@@ -325,6 +238,7 @@ async function changesThePromotion(world, desk, { promotion_id }) {
   await desk.look("promotion-conflict");
   await desk.confirm("Save the change");
   await desk.sees("promotions/:id", "A loan for 5 rides");
+  await page.locator("[data-budget]").getByText("10%").waitFor();
   await page.getByText("The figures as a table").click();
   const funnel = page.getByRole("table", { name: "Over time" });
   assert.deepEqual((await funnel.getByRole("row").nth(1).getByRole("cell").allTextContents()).slice(0, 2), ["1", "0"]);
@@ -333,6 +247,9 @@ async function changesThePromotion(world, desk, { promotion_id }) {
   assert.ok(page.url().includes("interval=PT15M"), page.url());
   await desk.sees("promotions/:id");
   await desk.look("promotion-funnel");
+  await page.getByRole("combobox", { name: "Count" }).selectOption("starts");
+  await desk.text("Of those who started in each interval: how many ever completed, claimed or expired, and why.").waitFor();
+  await desk.sees("promotions/:id");
   const changed = await world.admin("GET", `/promotions/${promotion_id}`);
   assert.equal(changed.conditions.target_rides, 5);
 
@@ -346,26 +263,14 @@ async function changesThePromotion(world, desk, { promotion_id }) {
   await page.getByRole("link", { name: "Promotions", exact: true }).first().click();
   await desk.sees("promotions");
   await desk.lookInEveryLanguage("promotions");
-}
-
-/** Filtered, and all of it as a file. */
-async function listsParticipations(desk, user) {
-  const { page } = desk;
-  await page.getByRole("link", { name: "Participations", exact: true }).click();
-  await desk.sees("participations", "Participations");
-  await page.getByRole("combobox", { name: "Status" }).selectOption("REWARDED");
+  await page.getByRole("combobox", { name: "State" }).selectOption("inactive");
+  await page.locator('[data-state="inactive"]').waitFor();
+  await page.getByRole("combobox", { name: "State" }).selectOption("open");
   await desk.text("Nothing was found.").waitFor();
-  await page.getByRole("combobox", { name: "Status" }).selectOption("IN_PROGRESS");
-  await page.getByRole("rowheader", { name: String(user.id) }).waitFor();
-  const downloading = page.waitForEvent("download");
-  await desk.button("Export as CSV").click();
-  const lines = (await readFile(await (await downloading).path(), "utf8")).trim().split("\r\n");
-  assert.deepEqual([lines.length, lines[0].split(",")[0], lines[1].split(",")[0]], [2, "user_id", String(user.id)]);
-  await desk.lookInEveryLanguage("participations");
 }
 
 /** What a token does not allow is not shown. */
-async function mayDoLess(world, desk) {
+async function mayDoLess(world, desk, { promotion_id }) {
   const { page } = desk;
   const open = async (scope) => {
     await page.goto("about:blank");
@@ -378,7 +283,7 @@ async function mayDoLess(world, desk) {
   await desk.goes("#/audit");
   await page.getByText("This page takes the scope ride-promo:audit.").waitFor();
   assert.deepEqual(await open("ride-promo:view"), ["Overview", "Promotions", "Countries", "Products", "Operations"]);
-  await desk.goes("#/promotions/1");
+  await desk.goes(`#/promotions/${promotion_id}`);
   await desk.sees("promotions/:id");
   assert.equal(await page.locator(".head .actions").count(), 0);
   await desk.goes("#/countries");
@@ -387,39 +292,19 @@ async function mayDoLess(world, desk) {
   assert.ok(desk.calls.every((call) => call.startsWith("GET ")), desk.calls.join("\n"));
 }
 
-/** What cannot be taken back asks for a reason, and is in the audit. */
-async function cancelsAChallenge(world, desk, user) {
-  const { page, dialog } = desk;
-  await desk.goes("#/promotions/1");
-  await desk.sees("promotions/:id");
-  await page.locator("[data-budget]").getByText("10%").waitFor();
-  await desk.goes(`#/clients/${user.id}`);
-  await desk.sees("clients/:id");
-  await desk.button("Cancel the challenge").click();
-  await dialog.getByLabel("Reason").fill("the client asked for it");
-  await desk.look("client-cancel");
-  await desk.confirm("Cancel the challenge");
-  await page.getByText("cancelled by an operator").first().waitFor();
-  const { participations } = await world.known(user);
-  assert.deepEqual([participations[0].status, participations[0].expired_reason], ["EXPIRED", "CANCELLED"]);
-  assert.equal(await desk.button("Cancel the challenge").count(), 0);
-}
-
-async function looksAtTheRest(world, desk) {
+async function looksAtTheRest(desk, { promotion_id }) {
   const { page } = desk;
   await page.getByRole("link", { name: "Audit", exact: true }).click();
   await desk.sees("audit", "Audit");
   const newest = page.locator("main li.card").first();
-  assert.match(await newest.getByRole("heading").textContent(), /participations\/1:cancel$/);
-  const switched = page.locator("main li.card").nth(1);
-  assert.equal(await switched.getByRole("heading").textContent(), "PATCH /promotions/1");
-  assert.deepEqual(await switched.locator("tbody tr").first().locator("th, td").allTextContents(), ["active", "true", "false"]);
+  assert.equal(await newest.getByRole("heading").textContent(), `PATCH /promotions/${promotion_id}`);
+  assert.deepEqual(await newest.locator("tbody tr").first().locator("th, td").allTextContents(), ["active", "true", "false"]);
   await desk.lookInEveryLanguage("audit");
-  await desk.field("Call").fill("POST /quarantine:dismiss");
+  await desk.field("Call").fill("POST /promotions");
   await desk.button("Filter").click();
   await page.getByRole("link", { name: "Clear" }).waitFor();
   await desk.sees("audit");
-  assert.deepEqual(await page.locator("main li.card h2").allTextContents(), ["POST /quarantine:dismiss"]);
+  assert.deepEqual(await page.locator("main li.card h2").allTextContents(), ["POST /promotions"]);
 
   await page.getByRole("link", { name: "Operations", exact: true }).click();
   await desk.sees("operations", "Operations");

@@ -80,15 +80,55 @@ test("a field of a form is put where it belongs, and the order stays", async () 
   assert.equal(at({}, "a.b"), undefined);
 });
 
-test("a promotion's state follows its schedule", async () => {
-  const { stateOf } = await from("promotion/state.js");
+test("a promotion's state follows its schedule and its budget", async () => {
+  const { stateOf, usedShare } = await from("promotion/state.js");
   const now = Date.parse("2026-11-22T12:00:00Z");
   const [before, after] = ["2026-11-22T11:00:00Z", "2026-11-22T13:00:00Z"];
-  assert.equal(stateOf({ active: true }, now), "open");
-  assert.equal(stateOf({ active: true, opens_at: after }, now), "scheduled");
-  assert.equal(stateOf({ active: true, opens_at: before, closes_at: after }, now), "open");
-  assert.equal(stateOf({ active: true, closes_at: before }, now), "over");
-  assert.equal(stateOf({ active: false, opens_at: before }, now), "inactive");
+  const use = (reserved, spent, max) => ({ participations: { reserved, spent, max }, reward_cents: { reserved: 0, spent: 0, max: null } });
+  const state = (promotion, used = null) => stateOf(promotion, used, now);
+  assert.equal(state({ active: true }), "open");
+  assert.equal(state({ active: true, opens_at: after }), "scheduled");
+  assert.equal(state({ active: true, opens_at: before, closes_at: after }), "open");
+  assert.equal(state({ active: true, closes_at: before }), "over");
+  assert.equal(state({ active: false, opens_at: before }), "inactive");
+  assert.equal(state({ active: true }, use(8, 1, 10)), "open");
+  assert.equal(state({ active: true }, use(8, 2, 10)), "exhausted");
+  assert.equal(state({ active: true, opens_at: after }, use(8, 2, 10)), "scheduled");
+  assert.equal(usedShare(use(8, 1, 10)), 0.9);
+  assert.equal(usedShare({ participations: { reserved: 1, spent: 0, max: 10 }, reward_cents: { reserved: 50, spent: 30, max: 100 } }), 0.8);
+  assert.equal(usedShare(use(1, 1, null)), null);
+  assert.equal(usedShare(null), null);
+});
+
+test("reminders are due before the deadline, and never before the start", async () => {
+  const { plannedReminders } = await from("client/parts.js");
+  const one = {
+    conditions: { reminders: { challenge: ["P1D", "P20D"], reward: ["PT6H"] } },
+    started_at: "2026-11-01T00:00:00Z",
+    challenge_deadline: "2026-11-15T00:00:00Z",
+    completed_at: null,
+    reward_deadline: null,
+  };
+  assert.deepEqual(plannedReminders(one), [{ kind: "challenge", lead: "P1D", at: "2026-11-14T00:00:00.000Z" }]);
+  const completed = { ...one, completed_at: "2026-11-10T00:00:00Z", reward_deadline: "2026-11-17T00:00:00Z" };
+  assert.deepEqual(plannedReminders(completed)[1], { kind: "reward", lead: "PT6H", at: "2026-11-16T18:00:00.000Z" });
+  assert.deepEqual(plannedReminders({ ...one, conditions: {} }), []);
+});
+
+test("the command of a back-test can be pasted into a shell", async () => {
+  const { commandLine } = await from("pages/back-test.js");
+  const of = (values) => commandLine("mx.conditions.json", values);
+  assert.equal(of({ source: "topic", from: "2026-11-01T00:00:00.000Z", targets: "1..40" }), "ride-promo back-test --conditions mx.conditions.json --from 2026-11-01T00:00:00.000Z --targets 1..40 --output json > back-test.json");
+  assert.equal(of({ source: "debs2015", rides: "it's here.csv", reward_cents: 10_000 }), "ride-promo back-test --conditions mx.conditions.json --rides 'it'\\''s here.csv' --format debs2015 --reward-cents 10000 --output json > back-test.json");
+});
+
+test("the funnel asks for changes by the hour, or for starts by the day", async () => {
+  const { funnelQuery } = await from("promotion/funnel.js");
+  const now = Date.parse("2026-11-22T12:00:00Z");
+  assert.deepEqual(funnelQuery({}, now), { from: "2026-11-21T12:00:00.000Z", to: "2026-11-22T12:00:00.000Z", interval: "PT1H" });
+  assert.deepEqual(funnelQuery({ by: "starts" }, now), { from: "2026-11-08T12:00:00.000Z", to: "2026-11-22T12:00:00.000Z", interval: "P1D", by_start: true });
+  assert.equal(funnelQuery({ by: "starts", interval: "PT1M" }, now).from, "2026-11-21T19:20:00.000Z", "no more intervals than there may be");
+  assert.deepEqual(funnelQuery({ by: "changes", from: "a", to: "2026-11-22T12:00:00Z", interval: "PT1M" }, now).from, "a");
 });
 
 test("bytes are read where they are text, and faulty fields are found", async () => {

@@ -13,6 +13,9 @@ const PAGE = readFileSync(new URL("../../docs/console.md", import.meta.url), "ut
 
 const WINDOW = { width: 1280, height: 800 };
 
+/** Where the console's files come from in place of the binary, so that a change of them needs no build. */
+const FILES = process.env.RIDE_PROMO_TEST_CONSOLE_FILES ?? null;
+
 export class Desk {
   /** Calls to the admin API, as `GET /admin/v1/stats`. */
   calls = [];
@@ -27,6 +30,7 @@ export class Desk {
     desk.world = world;
     desk.#origins = [world.console, ...also];
     desk.context = context;
+    if (FILES) await context.route(/\/console\/[0-9a-f]{32}\//, (route) => route.fulfill({ path: join(FILES, ...new URL(route.request().url()).pathname.split("/").slice(3)) }));
     desk.page = await context.newPage();
     desk.#listen();
     return desk;

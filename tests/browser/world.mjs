@@ -59,6 +59,12 @@ export class World {
   loseAnswer = (to) => this.#ask({ do: "lose answer", to });
   answersLost = () => this.#ask({ do: "answers lost" });
 
+  /** Runs a command of the program, `["back-test", …]`; returns its output. */
+  run = (commandArguments) => this.#ask({ do: "run", arguments: commandArguments });
+
+  /** Makes the API seem to have been away for ten minutes, until now. */
+  outage = () => this.#ask({ do: "outage" });
+
   /** Publishes a ride of MX$65 that has just ended; `differs` changes it. */
   ride(user, differs = {}) {
     const ride = {

@@ -1,4 +1,4 @@
-//! The operators' console: how it is served, and a whole day in it in a real browser.
+//! The operators' console: how it is served, and whole days in it in a real browser.
 
 use crate::harness::*;
 
@@ -42,10 +42,27 @@ async fn the_console_is_served_whole_and_guarded_on_the_admin_listener_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operators_day_in_the_console() {
+async fn a_promotions_managers_day_in_the_console() {
     let world = World::new().await;
     let service = world.service().start().await;
     Journey::new("console.mjs", &world, &service).run().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promotion_from_its_form_to_the_audit() {
+    let world = World::new().await;
+    let service = world.service().start().await;
+    Journey::new("console-day.mjs", &world, &service)
+        .run()
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn supports_day_in_the_console() {
+    let world = World::new().await;
+    let service = world.service().start().await;
+    let journey = Journey::new("console-support.mjs", &world, &service);
+    journey.run().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -139,14 +139,31 @@ impl<'a> Journey<'a> {
                 faults.push(proxy().arm(Cut::Answer, text("to"), None, 1));
                 Value::Null
             }
+            // A command of the program, in this world; answers its output.
+            "run" => {
+                let arguments: Vec<&str> = asked["arguments"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                    .collect();
+                let ran = self.world.command(&arguments).run().await;
+                json!(ran.expect_success())
+            }
+            // The API seems to have been away for ten minutes, until now.
+            "outage" => {
+                let sql = "update api_presence set reached_at = reached_at - interval '10 minutes'";
+                self.world.execute(sql).await;
+                Value::Null
+            }
             "answers lost" => json!(faults.iter().map(Fault::fired).sum::<usize>()),
             other => panic!("nobody can {other}"),
         }
     }
 }
 
-/// Node in `tests/browser/`, hearing nothing of the environment but whether to write screenshots;
-/// what it and the browser leave behind is in `dir`.
+/// Node in `tests/browser/`, hearing nothing of the environment but whether to write screenshots and
+/// where the console's files come from; what it and the browser leave behind is in `dir`.
 pub fn node(dir: &Path) -> Command {
     let browser: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests", "browser"]
         .iter()
@@ -165,7 +182,11 @@ pub fn node(dir: &Path) -> Command {
         .env("TMPDIR", run_dir())
         .env("LANG", "C.UTF-8")
         .env("TZ", "UTC");
-    for passed in ["UPDATE_SCREENSHOTS", "RIDE_PROMO_TEST_BROWSER"] {
+    for passed in [
+        "UPDATE_SCREENSHOTS",
+        "RIDE_PROMO_TEST_BROWSER",
+        "RIDE_PROMO_TEST_CONSOLE_FILES",
+    ] {
         if let Some(value) = std::env::var_os(passed) {
             command.env(passed, value);
         }

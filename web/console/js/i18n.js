@@ -43,6 +43,9 @@ export const word = (kind, name) => (name === null || name === undefined ? "" : 
 
 export const number = (value) => new Intl.NumberFormat(locale).format(value);
 
+/** A number with so many digits behind the point at most. */
+export const decimal = (value, digits) => new Intl.NumberFormat(locale, { maximumFractionDigits: digits }).format(value);
+
 export const percent = (part, whole) =>
   whole === 0 ? "–" : new Intl.NumberFormat(locale, { style: "percent", maximumFractionDigits: 1 }).format(part / whole);
 

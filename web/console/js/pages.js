@@ -1,6 +1,7 @@
 // Every page: its address, the scopes that it takes, and what shows it.
 
 import { audit } from "./pages/audit.js";
+import { backTest } from "./pages/back-test.js";
 import { client } from "./pages/client.js";
 import { clients } from "./pages/clients.js";
 import { countries } from "./pages/countries.js";
@@ -22,6 +23,7 @@ export const ROUTES = [
   { path: ["promotions", ":id"], scopes: ["view"], page: promotion },
   { path: ["promotions", ":id", "edit"], scopes: ["view", "edit"], page: changePromotion },
   { path: ["promotions", ":id", "copy"], scopes: ["view", "edit"], page: copyPromotion },
+  { path: ["promotions", ":id", "back-test"], scopes: ["view"], page: backTest },
   { path: ["clients"], scopes: ["support"], page: clients },
   { path: ["clients", ":id"], scopes: ["support"], page: client },
   { path: ["participations"], scopes: ["support"], page: participations },

@@ -18,6 +18,10 @@ const home = () => `#/${(NAVIGATION.find(({ scope }) => session.may(scope)) ?? N
 /** Longest time that the browser's timers take. */
 const MAX_TIMEOUT = 2 ** 31 - 1;
 
+/** How often the service is asked for the token's rights while it is unavailable, and how long it waits between. */
+const MAX_TRIES = 5;
+const RETRY_AFTER = 1_000;
+
 export class Shell {
   #root;
   #main = null;
@@ -69,7 +73,7 @@ export class Shell {
       return;
     }
     try {
-      session.learn(await api.get("/me"));
+      await this.#learn();
     } catch (error) {
       // A refused token has been told already.
       if (session.isSignedIn) this.#signOut(error.status === 403 ? t("sign-in.no-scope") : t("error.unreachable-short"));
@@ -81,6 +85,18 @@ export class Shell {
     if (location.hash === "" || location.hash === "#") history.replaceState(null, "", home());
     this.#main = null;
     this.#show();
+  }
+
+  /** Asks what the token may do; `503` for a moment, while the service fetches the keys of tokens. */
+  async #learn() {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return session.learn(await api.get("/me"));
+      } catch (error) {
+        if (error.status !== 503 || attempt === MAX_TRIES) throw error;
+        await new Promise((resolve) => setTimeout(resolve, RETRY_AFTER));
+      }
+    }
   }
 
   #signOut(says = null) {

@@ -1,7 +1,8 @@
 // The parts of a client's page beside the timeline.
 
-import { h } from "../dom.js";
-import { moment, money, t, word } from "../i18n.js";
+import { h, put } from "../dom.js";
+import { moment, money, number, period, periodMilliseconds, t, word } from "../i18n.js";
+import { conditionsInWords } from "../promotion/conditions.js";
 import { link } from "../router.js";
 import { badge, flag } from "../ui/badges.js";
 import { facts, table } from "../ui/table.js";
@@ -14,7 +15,7 @@ export function participation(one, actions = []) {
     { class: "card stack", "data-promotion": one.promotion_id },
     h("div", { class: "row spread" }, h("h2", {}, h("a", { href: link("promotions", one.promotion_id) }, one.promotion_key)), h("div", { class: "row" }, one.settling && h("span", { class: "badge warn" }, t("client.settling")), badge("status", one.status))),
     facts([
-      [t("client.rides"), t("client.progress", { completed: one.rides_completed, target: one.rides_target })],
+      [t("client.goals"), one.goals.map((goal) => goalInWords(goal, one.conditions))],
       [t("client.started"), moment(one.started_at)],
       [t("client.deadline"), moment(one.challenge_deadline)],
       one.completed_at && [t("client.completed"), moment(one.completed_at)],
@@ -23,20 +24,73 @@ export function participation(one, actions = []) {
       one.expired_at && [t("client.expired"), `${moment(one.expired_at)}: ${word("expired_reason", one.expired_reason)}`],
       [t("client.reward"), t("client.reward-terms", { amount: money(one.reward.amount_cents, one.reward.currency_code), rate: one.reward.repayment_rate, product: String(one.reward.product_id) })],
       [t("client.version"), String(one.version)],
+      one.acknowledged_at && [t("client.acknowledged"), moment(one.acknowledged_at)],
     ]),
+    h("details", {}, h("summary", {}, t("client.rules")), h("ul", {}, conditionsInWords(one.conditions).map((said) => h("li", {}, said)))),
+    reminders(one),
+    one.history.length > 0 && h("details", {}, h("summary", {}, t("client.history")), history(one)),
     actions.length > 0 && h("div", { class: "row" }, actions),
     h("details", { open: one.receipts.length > 0 && one.receipts.length <= 12 }, h("summary", {}, t("client.rides-of", { count: one.receipts.length })), receipts(one)),
   );
 }
 
+/** "6 of 20 rides", with how far it is. */
+function goalInWords({ goal, completed, target }, { currency_code }) {
+  const write = (value) => (goal === "AMOUNT" ? money(value, currency_code) : number(value));
+  const bar = h("span");
+  bar.style.setProperty("width", `${Math.min(100, (completed / target) * 100)}%`);
+  return h("div", { class: "stack tight", "data-goal": goal }, h("div", {}, t(`goal.${goal}`, { completed: write(completed), target: write(target) })), h("div", { class: "bar", "aria-hidden": "true" }, bar));
+}
+
+/** When each reminder of a challenge is due, by its deadlines as they are now. */
+export function plannedReminders({ conditions, started_at, challenge_deadline, completed_at, reward_deadline }) {
+  const of = (kind, leads, since, deadline) =>
+    (leads ?? []).flatMap((lead) => {
+      const at = new Date(deadline).getTime() - periodMilliseconds(lead);
+      // One whose moment lies before the start, or the completion, is never sent.
+      return deadline && at >= new Date(since).getTime() ? [{ kind, lead, at: new Date(at).toISOString() }] : [];
+    });
+  return [...of("challenge", conditions.reminders?.challenge, started_at, challenge_deadline), ...of("reward", conditions.reminders?.reward, completed_at, reward_deadline)];
+}
+
+function reminders(one) {
+  const planned = plannedReminders(one);
+  if (planned.length === 0) return null;
+  return h("details", {}, h("summary", {}, t("client.reminders")), h("ul", {}, planned.map(({ kind, lead, at }) => h("li", {}, t(`client.reminder-${kind}`, { lead: period(lead) ?? lead, moment: moment(at) })))));
+}
+
+/** Every version that is more than counted rides, and who caused it. */
+function history(one) {
+  return table({
+    caption: t("client.history-caption", { promotion: one.promotion_key }),
+    rows: one.history,
+    columns: [
+      { label: t("client.version"), number: true, head: true, cell: ({ version }) => String(version) },
+      { label: t("client.what"), cell: ({ type }) => word("event-type", type) },
+      { label: t("client.cause"), cell: ({ cause }) => word("cause", cause) },
+      { label: t("audit.at"), cell: ({ occurred_at }) => moment(occurred_at) },
+    ],
+  });
+}
+
+/** How many rides are shown at first. */
+const RIDES_AT_FIRST = 50;
+
 function receipts(one) {
+  const place = h("div", { class: "stack tight" });
+  const show = (rows) => put(place, receiptTable(one, rows), rows.length < one.receipts.length && h("div", {}, h("button", { type: "button", onclick: () => show(one.receipts) }, t("client.all-rides", { count: one.receipts.length }))));
+  show(one.receipts.slice(0, RIDES_AT_FIRST));
+  return place;
+}
+
+function receiptTable(one, rows) {
   return table({
     caption: t("client.rides-caption", { promotion: one.promotion_key }),
-    rows: one.receipts,
+    rows,
     empty: t("client.no-rides"),
     columns: [
       { label: t("why.completed"), cell: ({ completed_at }) => moment(completed_at) },
-      { label: t("why.fare"), number: true, nowrap: true, cell: (row) => money(row.amount_cents, row.currency_code) },
+      { label: t("why.fare"), number: true, nowrap: true, cell: fareOf },
       one.receipts.some(({ distance_m }) => distance_m !== null) && { label: t("client.distance"), number: true, nowrap: true, cell: ({ distance_m }) => (distance_m === null ? "–" : t("metres", { count: distance_m })) },
       { label: t("client.verdict"), cell: ({ verdict }) => badge("verdict", verdict) },
       { label: t("client.why"), cell: (row) => [verdictInWords(row), row.reversed_at && ` ${t("client.reversed", { moment: moment(row.reversed_at) })}`, row.source && row.source !== "TOPIC" && h("div", { class: "quiet small" }, word("source", row.source))] },
@@ -44,6 +98,9 @@ function receipts(one) {
     ].filter(Boolean),
   });
 }
+
+/** A receipt's fare; of a ride of which only its reversal came there is none. */
+export const fareOf = ({ amount_cents, currency_code }) => (amount_cents === null ? "–" : money(amount_cents, currency_code));
 
 /** What the client would see, and which rules of eligibility hold. */
 export function eligibility({ screen, checks }) {

@@ -32,11 +32,13 @@ export async function audit({ query, signal, api }) {
   };
 }
 
-function entryHead({ audit_id, actor, at, call }) {
+function entryHead({ audit_id, actor, at, call, after }) {
   return h(
     "div",
     { class: "row spread" },
     h("h2", {}, h("code", {}, call)),
+    // An import says which file it was of.
+    after?.file && h("p", {}, after.file),
     h("p", { class: "small quiet" }, t("audit.by", { actor, moment: moment(at) }), " · ", t("audit.number", { number: String(audit_id) })),
   );
 }

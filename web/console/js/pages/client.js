@@ -1,26 +1,32 @@
 // Everything about one client.
 
+import { may } from "../app.js";
 import { h } from "../dom.js";
-import { t } from "../i18n.js";
+import { moment, t } from "../i18n.js";
 import { go, link } from "../router.js";
 import { eligibility, originations, participation, preOffers } from "../client/parts.js";
-import { participationActions } from "../client/actions.js";
+import { creditRide, participationActions } from "../client/actions.js";
 import { events, KINDS, timeline } from "../client/timeline.js";
 import { whyNot } from "../client/why.js";
 import { choice, field, readFields, textInput } from "../ui/fields.js";
+import { problemBox } from "../ui/problem.js";
 import { filters } from "../ui/table.js";
 
 export async function client({ params, query, signal, api, refresh }) {
-  const user = await api.get(`/users/${params.id}`, {}, signal);
+  const [user, ride] = await Promise.all([api.get(`/users/${params.id}`, {}, signal), query.ride && rideOf(api, params.id, query.ride, signal)]);
   const found = events(user);
   const path = ["clients", params.id];
+  const credit = (given) => may("support") && h("button", { type: "button", onclick: () => creditRide(api, params.id, refresh, given) }, t("client.credit"));
   return {
     title: t("client.title", { number: params.id }),
     back: { address: link("clients"), text: t("nav.clients") },
+    actions: credit({}),
     body: [
-      found.length === 0 && h("p", { class: "notice warn" }, t("client.unknown")),
+      !user.known && h("p", { class: "notice warn" }, t("client.unknown")),
+      user.erased_at && h("p", { class: "notice warn" }, t("client.erased", { moment: moment(user.erased_at) })),
       askWhy(path, query),
-      query.ride && whyNot(user, query.ride),
+      ride?.problem && problemBox(ride.problem),
+      ride?.found && whyNot(user, ride.found, credit({ ride_id: ride.found.ride_id })),
       user.participations.map((one) => participation(one, participationActions(api, one, refresh))),
       h("div", { class: "grid" }, eligibility(user.eligibility)),
       user.pre_offers.length > 0 && preOffers(user.pre_offers),
@@ -28,6 +34,16 @@ export async function client({ params, query, signal, api, refresh }) {
       found.length > 0 && line(found, path, query),
     ],
   };
+}
+
+/** What is known of a ride, or the error: what was typed need not be an id. */
+async function rideOf(api, userId, rideId, signal) {
+  try {
+    return { found: await api.get(`/rides/${encodeURIComponent(rideId.trim())}`, { user_id: userId }, signal) };
+  } catch (problem) {
+    if (problem.name !== "Problem") throw problem;
+    return { problem };
+  }
 }
 
 function askWhy(path, query) {

@@ -3,6 +3,7 @@
 import { may } from "../app.js";
 import { h, put } from "../dom.js";
 import { moment, number, percent, t, word } from "../i18n.js";
+import { saveAs } from "../ui/download.js";
 import { problemBox } from "../ui/problem.js";
 import { facts, table } from "../ui/table.js";
 import { toast } from "../ui/toast.js";
@@ -32,7 +33,8 @@ function chooser(api, signal, result) {
 
   /** A file was chosen: it says what will be done before it is sent. */
   function choose(file) {
-    const send = h("button", { type: "button", class: "primary", onclick: () => upload(api, signal, file, result) }, t("imports.send"));
+    const check = h("button", { type: "button", class: "primary", onclick: () => upload(api, signal, file, result, { dryRun: true }) }, t("imports.check"));
+    const send = h("button", { type: "button", onclick: () => upload(api, signal, file, result) }, t("imports.send"));
     put(
       result,
       h(
@@ -41,14 +43,17 @@ function chooser(api, signal, result) {
         h("h2", {}, file.name),
         h("p", {}, t("imports.bytes", { count: file.size })),
         h("p", { class: "notice" }, t("imports.does")),
-        h("div", { class: "row" }, send, h("button", { type: "button", onclick: () => put(result) }, t("cancel"))),
+        h("div", { class: "row" }, check, send, h("button", { type: "button", onclick: () => put(result) }, t("cancel"))),
       ),
     );
     input.value = "";
-    send.focus();
+    check.focus();
   }
   return drop;
 }
+
+/** The name as the audit takes it: printable, and not too long. */
+const fileName = (name) => name.replaceAll(/\p{Cc}/gu, "").slice(0, 200) || null;
 
 function typeOf(name) {
   const plain = name.toLowerCase().replace(/\.gz$/, "");
@@ -56,7 +61,8 @@ function typeOf(name) {
   return /\.(ndjson|jsonl|json)$/.test(plain) ? "application/x-ndjson" : null;
 }
 
-async function upload(api, signal, file, result) {
+/** Sends the file to be imported, or only to be checked, and shows what became of its lines. */
+async function upload(api, signal, file, result, { dryRun = false } = {}) {
   const stop = new AbortController();
   signal.addEventListener("abort", () => stop.abort());
   const bar = h("progress", { max: 1, value: 0, "aria-label": t("imports.sending", { name: file.name }) });
@@ -64,24 +70,27 @@ async function upload(api, signal, file, result) {
   put(result, h("section", { class: "card stack" }, says, bar, h("div", {}, h("button", { type: "button", onclick: () => stop.abort() }, t("imports.stop")))));
   const progress = (sent, total) => {
     bar.value = sent / total;
-    if (sent === total) says.textContent = t("imports.applying");
+    if (sent === total) says.textContent = dryRun ? t("imports.checking") : t("imports.applying");
     else says.textContent = t("imports.sent", { share: percent(sent, total) });
   };
   try {
-    const report = await api.upload("/pre-offers:import", file, { type: typeOf(file.name), progress, signal: stop.signal });
-    put(result, reportOf(report, file.name));
-    toast(t("imports.done"), may("audit") ? auditLink(CALL) : null);
+    const query = { file: fileName(file.name), ...(dryRun && { dry_run: true }) };
+    const report = await api.upload("/pre-offers:import", file, { type: typeOf(file.name), query, progress, signal: stop.signal });
+    const send = dryRun && h("button", { type: "button", class: "primary", onclick: () => upload(api, signal, file, result) }, t("imports.send"));
+    put(result, reportOf(report, file.name, send));
+    if (dryRun) send.focus();
+    else toast(t("imports.done"), may("audit") ? auditLink(CALL) : null);
   } catch (error) {
     const partial = error.body?.report;
-    if (error.name === "AbortError") put(result, h("p", { class: "notice warn" }, t("imports.stopped")));
+    if (error.name === "AbortError") put(result, h("p", { class: "notice warn" }, dryRun ? t("imports.check-stopped") : t("imports.stopped")));
     else put(result, problemBox(error), partial && reportOf(partial, file.name));
   }
 }
 
 const COUNTS = ["read", "imported", "updated", "unchanged", "without_promotion", "rejected"];
 
-/** What became of the lines, and those that need a look as a table and a file. */
-function reportOf(report, name) {
+/** What became of the lines, or would; and those that need a look as a table and a file. */
+function reportOf(report, name, send = null) {
   // A line whose promotion_key is unknown went in: it is a warning, no rejection.
   const warnings = report.rejections.filter(({ imported }) => imported);
   const rejected = report.rejections.filter(({ imported }) => !imported);
@@ -89,7 +98,9 @@ function reportOf(report, name) {
   return h(
     "section",
     { class: "card stack", "data-report": name },
-    h("h2", {}, t("imports.report", { name })),
+    h("h2", {}, report.dry_run ? t("imports.check-report", { name }) : t("imports.report", { name })),
+    report.dry_run && h("p", { class: "notice" }, t("imports.nothing-changed")),
+    send && h("div", {}, send),
     facts(COUNTS.map((count) => [t(`imports.${count}`), number(report[count])])),
     report.read === 0 && h("p", { class: "notice warn" }, t("imports.nothing-read")),
     report.rejections.length > 0 && h("div", {}, download(report.rejections, name)),
@@ -103,12 +114,7 @@ function reportOf(report, name) {
 function download(rejections, name) {
   const cell = (value) => `"${String(value ?? "").replaceAll('"', '""').replace(/^[=+\-@]/, "'$&")}"`;
   const lines = [["line", "field", "reason"], ...rejections.map(({ line, field, reason }) => [line, field, reason])];
-  const file = new Blob([lines.map((row) => row.map(cell).join(",")).join("\r\n")], { type: "text/csv" });
-  const save = () => {
-    const address = URL.createObjectURL(file);
-    h("a", { href: address, download: `${name}.rejections.csv` }).click();
-    setTimeout(() => URL.revokeObjectURL(address), 10_000);
-  };
+  const save = () => saveAs(`${name}.rejections.csv`, lines.map((row) => row.map(cell).join(",")).join("\r\n"), "text/csv");
   return h("button", { type: "button", onclick: save }, t("imports.download"));
 }
 
@@ -122,6 +128,7 @@ async function history(api, signal) {
     columns: [
       { label: t("audit.at"), head: true, cell: ({ at }) => moment(at) },
       { label: t("audit.actor"), cell: ({ actor }) => actor },
+      { label: t("imports.file"), cell: ({ after }) => after?.file ?? "–" },
       ...COUNTS.map((count) => ({ label: t(`imports.${count}`), number: true, cell: ({ after }) => (after?.[count] === undefined ? "–" : number(after[count])) })),
     ],
   });

@@ -1,9 +1,10 @@
 // Participations of all clients: filtered, paged, and exported as a file.
 
 import { h } from "../dom.js";
-import { money, moment, t, word } from "../i18n.js";
+import { money, moment, number, t, word } from "../i18n.js";
 import { link } from "../router.js";
 import { badge } from "../ui/badges.js";
+import { saveAs } from "../ui/download.js";
 import { choice, instantInput, integer } from "../ui/fields.js";
 import { problemBox } from "../ui/problem.js";
 import { filters, pager, table } from "../ui/table.js";
@@ -41,7 +42,7 @@ export async function participations({ query, signal, api }) {
           { label: t("quarantine.client"), head: true, cell: ({ user_id }) => h("a", { href: link("clients", user_id) }, String(user_id)) },
           { label: t("promotion.title"), cell: (row) => h("a", { href: link("promotions", row.promotion_id) }, row.promotion_key) },
           { label: t("client.status"), cell: (row) => [badge("status", row.status), row.expired_reason && h("div", { class: "quiet small" }, word("expired_reason", row.expired_reason))] },
-          { label: t("client.rides"), number: true, cell: (row) => `${row.rides_completed} / ${row.rides_target}` },
+          { label: t("client.goals"), number: true, cell: (row) => row.goals.map(({ goal, completed, target }) => h("div", {}, t(`goal.${goal}`, goal === "AMOUNT" ? { completed: number(completed / 100), target: number(target / 100) } : { completed, target }))) },
           { label: t("client.started"), cell: ({ started_at }) => moment(started_at) },
           { label: t("client.deadline"), cell: ({ challenge_deadline, reward_deadline }) => moment(reward_deadline ?? challenge_deadline) },
           { label: t("client.reward"), number: true, cell: ({ reward }) => money(reward.amount_cents, reward.currency_code) },
@@ -59,9 +60,7 @@ function exportButton(api, format, filter, faults) {
     if (button.getAttribute("aria-busy") === "true") return;
     button.setAttribute("aria-busy", "true");
     try {
-      const address = URL.createObjectURL(await api.download("/participations:export", filter, FORMATS[format]));
-      h("a", { href: address, download: `participations.${format}` }).click();
-      setTimeout(() => URL.revokeObjectURL(address), 60_000);
+      saveAs(`participations.${format}`, await api.download("/participations:export", filter, FORMATS[format]));
       faults.replaceChildren();
     } catch (error) {
       faults.replaceChildren(problemBox(error));

@@ -40,16 +40,34 @@ function editor({ api, title, document, old = null }) {
     if (!form.isReadable()) return;
     const patch = old && changedFields(written(old.promotion), form.document);
     if (patch && Object.keys(patch).length === 0) return put(faults, h("p", { class: "notice", role: "status" }, t("diff.nothing")));
+    const tried = await attempt(patch);
+    if (!tried) return;
     const done = await (old ? askToChange(patch) : askToCreate());
     if (!done) return;
     toast(old ? t("promotion.changed") : t("promotion.created"), auditLink(old ? `PATCH /promotions/${done.promotion_id}` : "POST /promotions"));
     go(link("promotions", done.promotion_id));
   };
 
+  /** The dry run: the service checks all of it, and what it refuses is shown beside the fields. */
+  const attempt = async (patch) => {
+    submit.setAttribute("aria-busy", "true");
+    try {
+      const query = { dry_run: true };
+      return await beside(old ? api.change("PATCH", `/promotions/${old.promotion.promotion_id}`, patch, { query }) : api.change("POST", "/promotions", form.document, { query }));
+    } catch (error) {
+      if (!error.errors?.length) put(faults, problemBox(error));
+      return null;
+    } finally {
+      submit.removeAttribute("aria-busy");
+    }
+  };
+
+  const checked = () => h("p", { class: "quiet" }, t("promotion.checked"));
+
   const askToCreate = () =>
     ask({
       title: t("promotion.create-title"),
-      says: [h("p", {}, form.document.active === false ? t("promotion.create-inactive") : t("promotion.create-active")), diffTable(null, form.document)],
+      says: [checked(), diffTable(null, form.document), h("p", { class: "notice" }, form.document.active === false ? t("promotion.create-inactive") : t("promotion.create-active"))],
       does: t("promotion.create"),
       act: () => beside(api.change("POST", "/promotions", form.document)),
     });
@@ -58,10 +76,12 @@ function editor({ api, title, document, old = null }) {
     ask({
       title: t("promotion.change-title"),
       says: [
-        "conditions" in patch && h("p", { class: "notice warn" }, t("promotion.keep-terms", { count: old.inProgress })),
-        patch.active === false && h("p", { class: "notice warn" }, t("promotion.deactivates", { count: old.inProgress })),
+        checked(),
         diffTable(written(old.promotion), form.document),
         old.revision.element,
+        isTitleOld(old.promotion, form.document) && h("p", { class: "notice warn" }, t("promotion.old-title", { title: form.document.title, count: form.document.conditions.target_rides })),
+        patch.active === false && h("p", { class: "notice warn" }, t("promotion.deactivates", { count: old.inProgress })),
+        "conditions" in patch && h("p", { class: "notice warn" }, t("promotion.keep-terms", { count: old.inProgress })),
       ],
       does: t("promotion.save"),
       act: () => beside(old.revision.change("PATCH", patch)),
@@ -77,6 +97,7 @@ function editor({ api, title, document, old = null }) {
     }
   };
 
+  const submit = h("button", { type: "submit", class: "primary" }, old ? t("promotion.check-changes") : t("promotion.check-new"));
   const back = old ? link("promotions", old.promotion.promotion_id) : link("promotions");
   return {
     title,
@@ -86,9 +107,16 @@ function editor({ api, title, document, old = null }) {
       { class: "stack", novalidate: true, onsubmit: save, oninput: () => put(faults) },
       form.element,
       faults,
-      h("div", { class: "row" }, h("button", { type: "submit", class: "primary" }, old ? t("promotion.check-changes") : t("promotion.check-new")), h("a", { class: "button", href: back }, t("cancel"))),
+      h("div", { class: "row" }, submit, h("a", { class: "button", href: back }, t("cancel"))),
     ),
   };
+}
+
+/** Whether the title still names the old number of rides: "Complete 5 rides" of a promotion of 20. */
+function isTitleOld({ conditions }, document) {
+  const names = (count) => new RegExp(`(?<!\\d)${count}(?!\\d)`).test(String(document.title));
+  const [before, now] = [conditions.target_rides, document.conditions?.target_rides];
+  return before !== now && names(before) && !names(now);
 }
 
 /** A merge patch of the top level: what is another now; `null` takes a field away. */

@@ -19,6 +19,10 @@ export function conditionsInWords(conditions) {
   if (c.hours) say("hours", { hours: c.hours.map(windowInWords).join("; ") });
   if (c.max_rides_per_day) say("per-day", { count: c.max_rides_per_day });
   if (c.day_boundary_timezone) say("zone", { zone: c.day_boundary_timezone });
+  for (const of of ["challenge", "reward"]) {
+    const leads = c.reminders?.[of];
+    if (leads) say(`reminders-${of}`, { leads: list(leads.map((lead) => period(lead) ?? lead)) });
+  }
   say("claim", { period: period(c.claim_period) ?? c.claim_period });
   return said;
 }

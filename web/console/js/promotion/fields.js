@@ -2,6 +2,7 @@
 
 import { t } from "../i18n.js";
 import { cents, check, choice, instantInput, integer, integerList, listInput, periodInput, periodList, textInput } from "../ui/fields.js";
+import { windowsInput } from "./windows.js";
 
 const upper = (text) => text.toUpperCase();
 
@@ -20,6 +21,8 @@ export function groups(isNew) {
       legend: t("form.goals"),
       fields: [
         { path: "conditions.target_rides", control: integer() },
+        { path: "conditions.target_days", hint: t("hint.target_days"), control: integer() },
+        { path: "conditions.target_amount_cents", hint: t("hint.target_amount"), control: cents() },
         { path: "conditions.challenge_period", hint: t("hint.period"), control: periodInput() },
         { path: "conditions.claim_period", hint: t("hint.claim"), control: periodInput() },
       ],
@@ -29,12 +32,14 @@ export function groups(isNew) {
       fields: [
         { path: "conditions.currency_code", control: textInput({ maxlength: 3, spellcheck: "false" }) },
         { path: "conditions.min_amount_cents", hint: t("hint.money"), control: cents() },
+        { path: "conditions.min_distance_m", hint: t("hint.min_distance"), control: integer() },
         { path: "conditions.country_codes", hint: t("hint.countries"), control: listInput(upper) },
         { path: "conditions.city_ids", hint: t("hint.cities"), control: integerList() },
         { path: "conditions.service_types", hint: t("hint.services"), control: listInput() },
         { path: "conditions.max_rides_per_day", hint: t("hint.per-day"), control: integer() },
         { path: "conditions.day_boundary_timezone", hint: t("hint.zone"), control: textInput({ list: "zones", spellcheck: "false" }) },
       ],
+      wide: [{ path: "conditions.hours", hint: t("hint.hours"), control: windowsInput() }],
     },
     {
       legend: t("form.reminders"),

@@ -11,7 +11,7 @@ import { auditLink } from "../pages/audit.js";
 import { bytesOf } from "./bytes.js";
 
 /** The inputs of a ride, filled with what of it can be read. */
-function rideFields(given) {
+export function rideFields(given) {
   const specs = [
     ["ride_id", textInput({ class: "mono", spellcheck: "false" })],
     ["user_id", integer()],
@@ -30,15 +30,35 @@ function rideFields(given) {
   });
 }
 
-function tellOutcome({ outcome, receipt }, call) {
-  const verdict = receipt && `${word("verdict", receipt.verdict)}: ${verdictInWords(receipt)}`;
-  toast([t(`outcome.${outcome}`), verdict].filter(Boolean).join(" "), auditLink(call));
+/** The ride that was typed into {@link rideFields}; throws where something typed is not of its kind. */
+export function readRide(fields) {
+  const values = readFields(fields);
+  if (!values) throw new RangeError(t("field.faults"));
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined).map(([name, value]) => [name.slice("ride.".length), value]));
 }
+
+const verdictOf = (receipt) => receipt && `${word("verdict", receipt.verdict)}: ${verdictInWords(receipt)}`;
+
+/** Says what came of a ride that was judged by the call. */
+export function tellOutcome({ outcome, receipt }, call) {
+  toast([t(`outcome.${outcome}`), verdictOf(receipt)].filter(Boolean).join(" "), auditLink(call));
+}
+
+/** Says what would come of it, as the dry run found. */
+export const showOutcome = ({ outcome, receipt }) => [h("p", {}, h("strong", {}, t(`outcome-would.${outcome}`))), receipt && h("p", {}, verdictOf(receipt))];
+
+const DRY_RUN = { query: { dry_run: true } };
 
 /** Judges a record as it is. */
 export async function replay(api, record) {
   const call = `/quarantine/${record.quarantine_id}/replay`;
-  const done = await ask({ title: t("quarantine.replay-title"), says: [h("p", {}, t("quarantine.replay-does"))], does: t("quarantine.replay"), act: () => api.change("POST", call) });
+  const done = await ask({
+    title: t("quarantine.replay-title"),
+    says: [h("p", {}, t("quarantine.replay-does"))],
+    does: t("quarantine.replay"),
+    trial: { act: () => api.change("POST", call, undefined, DRY_RUN), shows: showOutcome },
+    act: () => api.change("POST", call),
+  });
   if (done) tellOutcome(done, `POST ${call}`);
   return done;
 }
@@ -54,12 +74,8 @@ export async function correct(api, record) {
     says: [h("p", {}, t("quarantine.correct-does")), h("p", { class: "notice error" }, record.detail)],
     fields,
     does: t("quarantine.correct"),
-    act: () => {
-      const values = readFields(fields);
-      if (!values) throw new RangeError(t("field.faults"));
-      const ride = Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined).map(([name, value]) => [name.slice("ride.".length), value]));
-      return api.change("POST", call, { ride });
-    },
+    trial: { act: async () => api.change("POST", call, { ride: readRide(fields) }, DRY_RUN), shows: showOutcome },
+    act: async () => api.change("POST", call, { ride: readRide(fields) }),
   });
   if (done) tellOutcome(done, `POST ${call}`);
   return done;
@@ -82,39 +98,25 @@ export async function dismiss(api, record) {
   return done;
 }
 
-/** How many pages are counted before it says "more than". */
-const MAX_PAGES = 10;
-
-/** Counts the open records of a selection, up to a bound. */
-async function count(api, { reason, from, to }) {
-  let found = 0;
-  let cursor = null;
-  for (let page = 0; page < MAX_PAGES; page++) {
-    const { items, next_cursor } = await api.get("/quarantine", { status: "OPEN", reason, limit: 200, cursor });
-    const within = items.filter(({ received_at }) => (!from || received_at >= from) && (!to || received_at < to));
-    found += within.length;
-    if (!next_cursor) return { found, more: false };
-    cursor = next_cursor;
-  }
-  return { found, more: true };
-}
-
-/** Resolves every open record of a selection `{reason, from, to}`, after saying how many that are. */
+/** Resolves every open record of a selection `{reason, from, to}`, after saying what would come of them. */
 export async function resolveMany(api, how, selection) {
-  const { found, more } = await count(api, selection);
+  const call = `/quarantine:${how}`;
   const chosen = Object.fromEntries(Object.entries(selection).filter(([, value]) => value));
   const done = await ask({
     title: t(`quarantine.${how}-many-title`),
     says: [
-      h("p", { class: "notice warn" }, more ? t("quarantine.many-more", { count: found }) : t("quarantine.many", { count: found })),
       h("p", {}, Object.keys(chosen).length === 0 ? t("quarantine.selection-all") : t("quarantine.selection", { selection: Object.entries(chosen).map(([name, value]) => `${t(`quarantine.by-${name}`)} ${name === "reason" ? word("quarantine", value) : value}`).join(", ") })),
       h("p", {}, t(`quarantine.${how}-does`)),
     ],
     does: t(`quarantine.${how}-many`),
     danger: how === "dismiss",
     reason: "note",
-    act: (note) => api.change("POST", `/quarantine:${how}`, { ...chosen, note }),
+    trial: {
+      act: (note) => api.change("POST", call, { ...chosen, note }, DRY_RUN),
+      shows: ({ resolved, left_open }) => [h("p", {}, h("strong", {}, t(`quarantine.${how}-would`, { count: resolved }))), left_open > 0 && h("p", {}, t("quarantine.left-would", { count: left_open }))],
+    },
+    act: (note) => api.change("POST", call, { ...chosen, note }),
   });
-  if (done) toast(t("quarantine.resolved", { resolved: done.resolved, left: done.left_open }), auditLink(`POST /quarantine:${how}`));
+  if (done) toast(t("quarantine.resolved", { resolved: done.resolved, left: done.left_open }), auditLink(`POST ${call}`));
   return done;
 }

@@ -1,4 +1,4 @@
-// Charts over time, by uPlot; each goes with a table or figures that say the same.
+// Charts, by uPlot; each goes with a table or figures that say the same.
 
 import uPlot from "../../vendor/uplot/uPlot.esm.js";
 import { h, put } from "../dom.js";
@@ -7,19 +7,22 @@ import { number, t } from "../i18n.js";
 const HEIGHT = 240;
 
 /**
- * A chart of one or several series over time.
+ * A chart of one or several series over time, or over numbers.
  * @param {object} chart
  * @param {string} chart.label what it shows, for a screen reader
  * @param {string[]} chart.names of the series
+ * @param {string|null} [chart.over] what is on the horizontal axis where it is not time
  */
 export class Chart {
   #plot = null;
   #place;
   #names;
   #data;
+  #over;
 
-  constructor({ label, names }) {
+  constructor({ label, names, over = null }) {
     this.#names = names;
+    this.#over = over;
     this.#place = h("div", { class: "chart", role: "img", "aria-label": label });
     this.#data = [[], ...names.map(() => [])];
     const legend = h("ul", { class: "legend small" }, names.map((name, at) => {
@@ -32,7 +35,7 @@ export class Chart {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#draw());
   }
 
-  /** @param {number[][]} data seconds since 1970, then a list of values per series */
+  /** @param {number[][]} data seconds since 1970 or other numbers, then a list of values per series */
   show(data) {
     this.#data = data;
     if (this.#plot) this.#plot.setData(data);
@@ -53,9 +56,9 @@ export class Chart {
         height: HEIGHT,
         legend: { show: false },
         cursor: { y: false },
-        scales: { x: { range: atLeastAMinute }, y: { range: (_, least, most) => [0, Math.max(1, most * 1.1)] } },
-        axes: [axis, { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? number(tick) : "")) }],
-        series: [{ label: t("chart.time") }, ...this.#names.map((label, at) => ({ label, stroke: colour(`--series-${at + 1}`), width: 2, points: { show: this.#data[0].length < 40, size: 5 } }))],
+        scales: { x: this.#over === null ? { range: atLeastAMinute } : { time: false }, y: { range: (_, least, most) => [0, Math.max(1, most * 1.1)] } },
+        axes: [{ ...axis, ...(this.#over !== null && { label: this.#over, labelFont: axis.font, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? number(tick) : "")) }) }, { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? number(tick) : "")) }],
+        series: [{ label: this.#over ?? t("chart.time") }, ...this.#names.map((label, at) => ({ label, stroke: colour(`--series-${at + 1}`), width: 2, points: { show: this.#data[0].length < 40, size: 5 } }))],
       },
       this.#data,
       this.#place,

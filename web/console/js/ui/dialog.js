@@ -16,28 +16,49 @@ import { problemBox } from "./problem.js";
  * @param {ReturnType<typeof field>[]} [asked.fields] inputs of its own; faults are shown beside them by name
  * @param {string|null} [asked.reason] the name of the API's field for the reason, where it wants one
  * @param {(reason: string|undefined) => Promise<T>} asked.act does it; an error is shown, and the dialog stays
+ * @param {Trial|null} [asked.trial] tries it first: the button does it only once what would happen was shown
  * @returns {Promise<T|null>} what `act` returned, `null` where it was not done
  * @template T
+ *
+ * @typedef {object} Trial
+ * @property {(reason: string|undefined) => Promise<object>} act the dry run
+ * @property {(result: object) => (Node|string)[]} shows what would happen, in words
  */
-export function ask({ title, says, does, danger = false, fields = [], reason = null, act }) {
+export function ask({ title, says, does, danger = false, fields = [], reason = null, act, trial = null }) {
   return new Promise((resolve) => {
     const heading = newId("dialog");
     const faults = h("div");
+    const preview = h("div", { role: "status" });
     const why = reason && field({ name: reason, label: t("reason"), hint: t("reason.hint"), control: textArea({ rows: 2, required: true, maxlength: 1000 }) });
     const all = [...fields, ...(why ? [why] : [])];
-    const button = h("button", { type: "submit", class: danger ? "danger" : "primary" }, does);
+    const button = h("button", { type: "submit" });
+    let isTried = trial === null;
     let done = null;
+    showButton();
     const form = h(
       "form",
-      { novalidate: true, onsubmit: submit },
+      { novalidate: true, onsubmit: submit, oninput: changed },
       h("h2", { id: heading }, title),
       says,
       fields.length > 0 && h("div", { class: "fields" }, fields.map(({ element }) => element)),
       why?.element,
-      faults,
+      h("div", {}, faults, preview),
       h("div", { class: "actions" }, h("button", { type: "button", onclick: () => dialog.close() }, t("cancel")), button),
     );
     const dialog = h("dialog", { "aria-labelledby": heading, onclose: closed }, form);
+
+    function showButton() {
+      button.textContent = isTried ? does : t("trial.button");
+      button.className = isTried && danger ? "danger" : "primary";
+    }
+
+    /** What was tried was something else. */
+    function changed() {
+      if (trial === null || !isTried) return;
+      isTried = false;
+      put(preview);
+      showButton();
+    }
 
     async function submit(event) {
       event.preventDefault();
@@ -52,8 +73,14 @@ export function ask({ title, says, does, danger = false, fields = [], reason = n
       }
       button.setAttribute("aria-busy", "true");
       try {
-        done = await act(given);
-        dialog.close();
+        if (isTried) {
+          done = await act(given);
+          dialog.close();
+        } else {
+          put(preview, h("div", { class: "notice stack tight", "data-trial": true }, trial.shows(await trial.act(given))));
+          isTried = true;
+          showButton();
+        }
       } catch (error) {
         const beside = all.filter(({ name }) => error.errors?.some((one) => one.field === name));
         for (const one of beside) one.fault(error.errors.find((other) => other.field === one.name).reason);
