@@ -27,7 +27,7 @@ use crate::causes;
 use crate::clock::Clock;
 use crate::config::{KafkaConfig, RelayConfig};
 use crate::domain::Instant;
-use crate::domain::reminder::ReminderOf;
+use crate::domain::participation::DeadlineOf;
 use crate::kafka;
 use crate::readiness::{Readiness, Role};
 use crate::store::Store;
@@ -256,7 +256,7 @@ impl Relay {
 struct PublishedNow {
     transitions: BTreeMap<EventType, u64>,
     recorded_at: Vec<Instant>,
-    reminders: BTreeMap<ReminderOf, u64>,
+    reminders: BTreeMap<DeadlineOf, u64>,
     due_at: Vec<Instant>,
 }
 

@@ -321,20 +321,19 @@ fn a_word_is_written_where_its_list_is_declared() {
 /// The words of every closed list.
 fn words() -> BTreeSet<&'static str> {
     use ride_promo::domain::{
-        eligibility, extension, goals, hours, participation, reminder, ride, split, verdict,
+        eligibility, extension, goals, hours, participation, ride, split, verdict,
     };
     use ride_promo::wire::{self, promotion_status, quarantine, ride_completed};
     [
         &eligibility::EligibilityRule::WORDS[..],
         &eligibility::Screen::WORDS,
-        &extension::DeadlineOf::WORDS,
         &extension::ExtensionState::WORDS,
         &participation::StatusName::WORDS,
         &participation::ExpiredReason::WORDS,
+        &participation::DeadlineOf::WORDS,
         &verdict::Verdict::WORDS,
         &goals::GoalName::WORDS,
         &hours::Weekday::WORDS,
-        &reminder::ReminderOf::WORDS,
         &ride::RideSource::WORDS,
         &split::SplitStatus::WORDS,
         &split::MissingSplit::WORDS,

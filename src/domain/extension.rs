@@ -4,21 +4,11 @@
 use chrono::Datelike as _;
 use uuid::Uuid;
 
-use super::participation::Status;
+use super::participation::{DeadlineOf, Status};
 use super::period::Period;
 use super::reward::CountryCode;
 use super::words::words;
 use super::{Instant, PromotionId, UserId};
-
-words! {
-    /// One of a participation's two deadlines.
-    pub enum DeadlineOf {
-        /// `challenge_deadline`, while the status is `IN_PROGRESS`.
-        Challenge = "CHALLENGE",
-        /// `reward_deadline`, while the status is `COMPLETED`.
-        Reward = "REWARD",
-    }
-}
 
 words! {
     /// The progress of an extension.

@@ -47,6 +47,16 @@ words! {
     }
 }
 
+words! {
+    /// One of a participation's two deadlines.
+    pub enum DeadlineOf {
+        /// `challenge_deadline`, while the status is `IN_PROGRESS`.
+        Challenge = "CHALLENGE",
+        /// `reward_deadline`, while the status is `COMPLETED`.
+        Reward = "REWARD",
+    }
+}
+
 /// The status of a participation, with the data of that state. All code judges by this type; only JSON
 /// and the tables are flat, see [`StatusFields`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -95,7 +95,7 @@ impl Conditions {
     /// fields are errors, so that no rule is silently ignored.
     pub fn from_json(value: &Value) -> Result<Self, Vec<FieldError>> {
         let mut fields = Self::fields(value)?;
-        let read = Self::read(&mut fields);
+        let read = Self::read(&mut fields, Age::Written);
         if let Some(read) = &read {
             read.check_as_written(&mut fields);
         }
@@ -135,7 +135,7 @@ impl Conditions {
     /// count.
     pub fn from_frozen(value: &Value) -> Result<(Self, Vec<String>), Vec<FieldError>> {
         let mut fields = Self::fields(value)?;
-        let read = Self::read(&mut fields);
+        let read = Self::read(&mut fields, Age::Frozen);
         let unknown = fields.unknown();
         Ok((fields.finish_known(read)?, unknown))
     }
@@ -156,7 +156,7 @@ impl Conditions {
     }
 
     /// Reads every field. `None` if one is wrong; `fields` then has the error.
-    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+    fn read(fields: &mut Fields<'_>, age: Age) -> Option<Self> {
         let target_rides = fields.required("target_rides", integer(1..=MAX_TARGET_RIDES.into()));
         let target_days = fields.optional("target_days", integer(1..=MAX_TARGET_DAYS.into()));
         let target_amount_cents = fields.optional("target_amount_cents", integer(1..=i64::MAX));
@@ -178,8 +178,9 @@ impl Conditions {
         {
             fields.reject("day_boundary_timezone", format!("is required with {name}"));
         }
+        let bound = |period: Option<Period>| period.filter(|_| age == Age::Written);
         let reminders = fields.within("reminders", "conditions.reminders.", |fields| {
-            Reminders::read(fields, challenge_period, claim_period)
+            Reminders::read(fields, bound(challenge_period), bound(claim_period))
         });
         Some(Self {
             target_rides: small(target_rides?),
@@ -220,6 +221,14 @@ impl Conditions {
         let zone = self.day_boundary_timezone.as_ref()?;
         Some(zone.local(ride.completed_at).date())
     }
+}
+
+/// Whether conditions are being written, or were frozen under the rules of their time: some rules hold
+/// only of what is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Age {
+    Written,
+    Frozen,
 }
 
 /// For numbers of at most 10,000, see the bounds given to [`integer`].
@@ -354,6 +363,21 @@ mod tests {
         assert!(Conditions::from_frozen(&conditions).is_ok());
         conditions["target_days"] = json!(15);
         assert!(Conditions::from_json(&conditions).is_ok());
+
+        let mut conditions = with(
+            "reminders",
+            json!({ "challenge": ["P15D"], "reward": ["P7D"] }),
+        );
+        // The other fields' errors are told beside these.
+        conditions["target_rides"] = json!(0);
+        let named = ["target_rides", "reminders.challenge", "reminders.reward"];
+        assert_eq!(
+            fields_of(&conditions),
+            named.map(|name| (format!("conditions.{name}"), false))
+        );
+        conditions["target_rides"] = json!(1);
+        let (read, _) = Conditions::from_frozen(&conditions).expect("readable");
+        assert_eq!(read.to_json(), conditions);
     }
 
     #[test]

@@ -9,24 +9,14 @@ use serde_json::Value;
 
 use super::Instant;
 use super::fields::{BadValue, Fields};
+use super::participation::DeadlineOf;
 use super::period::Period;
-use super::words::words;
 
 /// The most leads before each deadline.
 pub const MAX_LEADS: usize = 5;
 
 /// The shortest lead, in seconds.
 const MIN_LEAD_SECONDS: u64 = 60;
-
-words! {
-    /// Which deadline a reminder is about.
-    pub enum ReminderOf {
-        /// The challenge's deadline, while rides are still needed.
-        Challenge = "CHALLENGE",
-        /// The reward's deadline, while it is not claimed.
-        Reward = "REWARD",
-    }
-}
 
 /// How long before a deadline a reminder is due. It keeps the text of the conditions, which each
 /// reminder repeats.
@@ -75,8 +65,7 @@ pub struct Reminders {
 }
 
 impl Reminders {
-    /// Reads the fields of `conditions.reminders`. A period that is `None`, because it could not be read,
-    /// bounds nothing.
+    /// Reads the fields of `conditions.reminders`. Without a period, the leads before its end have no bound.
     pub fn read(
         fields: &mut Fields<'_>,
         challenge_period: Option<Period>,
@@ -91,10 +80,10 @@ impl Reminders {
     }
 
     /// The leads before one of the deadlines.
-    pub fn leads(&self, of: ReminderOf) -> &[Lead] {
+    pub fn leads(&self, of: DeadlineOf) -> &[Lead] {
         match of {
-            ReminderOf::Challenge => &self.challenge,
-            ReminderOf::Reward => &self.reward,
+            DeadlineOf::Challenge => &self.challenge,
+            DeadlineOf::Reward => &self.reward,
         }
     }
 }
@@ -139,16 +128,16 @@ fn leads(
 /// The leads that are done, in seconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(transparent)]
-pub struct Done(BTreeMap<ReminderOf, Vec<u64>>);
+pub struct Done(BTreeMap<DeadlineOf, Vec<u64>>);
 
 impl Done {
-    fn has(&self, of: ReminderOf, lead: &Lead) -> bool {
+    fn has(&self, of: DeadlineOf, lead: &Lead) -> bool {
         self.0
             .get(&of)
             .is_some_and(|done| done.contains(&lead.seconds()))
     }
 
-    fn note(&mut self, of: ReminderOf, lead: &Lead) {
+    fn note(&mut self, of: DeadlineOf, lead: &Lead) {
         self.0.entry(of).or_default().push(lead.seconds());
     }
 }
@@ -168,7 +157,7 @@ pub struct ReminderLook<'a> {
 /// may make it due again.
 pub fn look<'a>(
     leads: &'a [Lead],
-    of: ReminderOf,
+    of: DeadlineOf,
     done: &mut Done,
     (began_at, deadline): (Instant, Instant),
     now: Instant,
@@ -262,7 +251,7 @@ mod tests {
         let mut done = Done::default();
         let window = (at(0), at(1_000));
         let look = |done: &mut Done, now| {
-            let found = look(&leads, ReminderOf::Challenge, done, window, at(now));
+            let found = look(&leads, DeadlineOf::Challenge, done, window, at(now));
             let due = found.due.map(|(lead, moment)| (lead.as_str(), moment));
             (due, found.next_at)
         };
@@ -281,7 +270,7 @@ mod tests {
     fn an_extension_repeats_nothing_and_brings_back_only_what_was_missed() {
         let leads = some_leads(&["PT5M", "PT1M"]);
         let mut done = Done::default();
-        let of = ReminderOf::Reward;
+        let of = DeadlineOf::Reward;
         let first = look(&leads, of, &mut done, (at(0), at(600)), at(300));
         assert_eq!(first.due.map(|(lead, _)| lead.as_str()), Some("PT5M"));
         // No look until the deadline has passed.
@@ -290,14 +279,14 @@ mod tests {
         let extended = look(&leads, of, &mut done, (at(0), at(1_000)), at(601));
         assert_eq!((extended.due, extended.next_at), (None, Some(at(940))));
         // The other deadline has its own marks.
-        assert!(!done.has(ReminderOf::Challenge, &leads[0]));
+        assert!(!done.has(DeadlineOf::Challenge, &leads[0]));
     }
 
     #[test]
     fn a_lead_from_before_the_window_never_comes_whatever_is_extended() {
         let leads = some_leads(&["PT10M"]);
         let mut done = Done::default();
-        let of = ReminderOf::Challenge;
+        let of = DeadlineOf::Challenge;
         for deadline in [500, 2_000] {
             let found = look(&leads, of, &mut done, (at(0), at(deadline)), at(1_450));
             assert_eq!((found.due, found.next_at), (None, None));
@@ -310,9 +299,9 @@ mod tests {
     #[test]
     fn marks_survive_being_stored() {
         let mut done = Done::default();
-        done.note(ReminderOf::Reward, &some_leads(&["PT1M"])[0]);
+        done.note(DeadlineOf::Reward, &some_leads(&["PT1M"])[0]);
         let stored = serde_json::to_value(&done).expect("JSON");
-        assert_eq!(stored, json!({ (ReminderOf::Reward.as_str()): [60] }));
+        assert_eq!(stored, json!({ (DeadlineOf::Reward.as_str()): [60] }));
         assert_eq!(serde_json::from_value::<Done>(stored).ok(), Some(done));
     }
 
@@ -334,7 +323,7 @@ mod tests {
                 now += waited;
                 deadline += extended;
                 let window = (at(0), at(deadline));
-                let found = look(&leads, ReminderOf::Challenge, &mut done, window, at(now));
+                let found = look(&leads, DeadlineOf::Challenge, &mut done, window, at(now));
                 if let Some((lead, moment)) = found.due {
                     prop_assert!(moment <= at(now) && now < deadline);
                     prop_assert!(!published.contains(&lead.seconds()));

@@ -17,9 +17,8 @@ use super::{Result, Store, StoreError, timed_out};
 use crate::domain::budget::Budget;
 use crate::domain::eligibility::{self, EligibilityRule, Facts, PreOfferFound, failed_rules};
 use crate::domain::goals::{FurtherGoals, Tally};
-use crate::domain::participation::{ExpiredReason, Status, StatusName};
+use crate::domain::participation::{DeadlineOf, ExpiredReason, Status, StatusName};
 use crate::domain::promotion::{Conditions, Verdict};
-use crate::domain::reminder::ReminderOf;
 use crate::domain::reward::Reward;
 use crate::domain::ride::RideSource;
 use crate::domain::schedule::Schedule;
@@ -440,7 +439,7 @@ async fn start(
     reminders.push(
         (user_id, promotion_id),
         &conditions,
-        ReminderOf::Challenge,
+        DeadlineOf::Challenge,
         (started_at, challenge_deadline),
     );
     reminders.write(connection).await?;

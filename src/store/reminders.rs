@@ -14,9 +14,9 @@ use super::extensions::{self, Moment};
 use super::state::status_of;
 use super::{Result, Store, StoreError, identity, must_be_all};
 use crate::domain::goals::{self, FurtherGoals, Goal, GoalProgress};
-use crate::domain::participation::{ExpiredReason, Status, StatusName};
+use crate::domain::participation::{DeadlineOf, ExpiredReason, Status, StatusName};
 use crate::domain::promotion::Conditions;
-use crate::domain::reminder::{Done, ReminderOf, look};
+use crate::domain::reminder::{Done, look};
 use crate::domain::reward::Reward;
 use crate::domain::{Instant, ParticipationKey, PromotionId, UserId};
 use crate::wire::reminder::{Reminder, ReminderType};
@@ -45,7 +45,7 @@ impl Scheduled {
         &mut self,
         (user_id, promotion_id): ParticipationKey,
         conditions: &Conditions,
-        of: ReminderOf,
+        of: DeadlineOf,
         (began_at, deadline): (Instant, Instant),
     ) {
         let Some(reminders) = &conditions.reminders else {
@@ -138,14 +138,14 @@ struct LockedParticipation {
 
 impl LockedParticipation {
     /// The deadline of the present status, and the window before it; `None` after the end.
-    fn window(&self) -> Option<(ReminderOf, (Instant, Instant))> {
+    fn window(&self) -> Option<(DeadlineOf, (Instant, Instant))> {
         match self.status {
             Status::InProgress => Some((
-                ReminderOf::Challenge,
+                DeadlineOf::Challenge,
                 (self.started_at, self.challenge_deadline),
             )),
             Status::Completed(completion) => Some((
-                ReminderOf::Reward,
+                DeadlineOf::Reward,
                 (completion.completed_at, completion.reward_deadline),
             )),
             Status::Rewarded { .. } | Status::Expired { .. } => None,

@@ -9,8 +9,7 @@ use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef};
 use sqlx::{Decode, Encode, Postgres, Type};
 
-use crate::domain::extension::DeadlineOf;
-use crate::domain::participation::{ExpiredReason, StatusName};
+use crate::domain::participation::{DeadlineOf, ExpiredReason, StatusName};
 use crate::domain::promotion::Verdict;
 use crate::domain::ride::RideSource;
 use crate::domain::split::{MissingSplit, SplitStatus};

@@ -12,9 +12,8 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::domain::participation::ExpiredReason;
+use crate::domain::participation::{DeadlineOf, ExpiredReason};
 use crate::domain::promotion::Verdict;
-use crate::domain::reminder::ReminderOf;
 use crate::wire::promotion_status::EventType;
 use crate::wire::ride_completed::QuarantineReason;
 
@@ -501,7 +500,7 @@ impl Metrics {
                     "reminders_published_total",
                     "Reminders published",
                     "of",
-                    &ReminderOf::WORDS,
+                    &DeadlineOf::WORDS,
                 ),
                 reminder_delay_seconds: make.histogram(
                     "reminder_delay_seconds",

@@ -7,8 +7,9 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::domain::extension::{DeadlineOf, ExtensionState, Scope};
+use crate::domain::extension::{ExtensionState, Scope};
 use crate::domain::fields::{BadValue, FieldError, Fields, integer, parsed, text};
+use crate::domain::participation::DeadlineOf;
 use crate::domain::period::Period;
 use crate::domain::reward::CountryCode;
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::domain::goals::Goal;
-use crate::domain::reminder::ReminderOf;
+use crate::domain::participation::DeadlineOf;
 use crate::domain::reward::Reward;
 use crate::domain::words::words;
 
@@ -30,7 +30,7 @@ pub struct Reminder {
     #[serde(rename = "type")]
     pub event_type: ReminderType,
     /// Which deadline.
-    pub of: ReminderOf,
+    pub of: DeadlineOf,
     /// How long before the deadline it was due, as the promotion's conditions write it.
     #[schema(format = "duration", example = "P1D")]
     pub lead: String,

@@ -8,8 +8,7 @@ use super::promotion_status::{EventType, PromotionStatus, SOURCE};
 use super::reminder::{Reminder, ReminderType};
 use super::ride_completed::{RideCompleted, RideReversed};
 use crate::domain::goals::{Goal, GoalName};
-use crate::domain::participation::StatusName;
-use crate::domain::reminder::ReminderOf;
+use crate::domain::participation::{DeadlineOf, StatusName};
 
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
@@ -51,7 +50,7 @@ pub fn example_status() -> Value {
 pub fn example_reminder() -> Value {
     json!({
         "event_id": "0192f8c4-7a1e-7c5b-9a53-2f6d1c0e4b13", "type": ReminderType::Reminder,
-        "of": ReminderOf::Challenge, "lead": "P1D", "deadline": "2026-12-04T09:00:00.000Z",
+        "of": DeadlineOf::Challenge, "lead": "P1D", "deadline": "2026-12-04T09:00:00.000Z",
         "user_id": 48_151, "promotion_id": 1, "promotion_key": "mx-newbie-20",
         "rides_completed": 17, "rides_target": 20,
         "goals": [{ "goal": GoalName::Rides, "completed": 17, "target": 20 }],

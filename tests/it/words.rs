@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ride_promo::domain::extension::DeadlineOf;
-use ride_promo::domain::participation::{ExpiredReason, StatusName};
+use ride_promo::domain::participation::{DeadlineOf, ExpiredReason, StatusName};
 use ride_promo::domain::promotion::Verdict;
 use ride_promo::domain::ride::RideSource;
 use ride_promo::domain::split::{MissingSplit, SplitStatus};

@@ -19,7 +19,8 @@ pub(super) use self::pending::{Moment, apply_of_client, apply_running, is_any_ru
 pub use self::sweeping::ExtensionStep;
 use super::audit::{self, Author};
 use super::{Result, Store, StoreError};
-use crate::domain::extension::{DeadlineOf, ExtensionState, Length, Outage, Scope};
+use crate::domain::extension::{ExtensionState, Length, Outage, Scope};
+use crate::domain::participation::DeadlineOf;
 use crate::domain::period::Period;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::wire::extension::{ExtensionView, NewExtension, RequestedLength};

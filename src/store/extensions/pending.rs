@@ -13,8 +13,8 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::GATE_TIMEOUT;
-use crate::domain::extension::{DeadlineOf, Extension, Length, Move, Outage, Scope, Subject};
-use crate::domain::participation::{ExpiredReason, StatusName};
+use crate::domain::extension::{Extension, Length, Move, Outage, Scope, Subject};
+use crate::domain::participation::{DeadlineOf, ExpiredReason, StatusName};
 use crate::domain::{Instant, ParticipationKey, PromotionId, UserId};
 use crate::store::state::status_of;
 use crate::store::{Result, Store, StoreError, must_be_all, rides};

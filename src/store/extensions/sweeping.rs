@@ -9,8 +9,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::pending::{Moment, apply_running, moment};
-use crate::domain::extension::DeadlineOf;
-use crate::domain::participation::StatusName;
+use crate::domain::participation::{DeadlineOf, StatusName};
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::store::{Result, Store, identity};
 

@@ -9,8 +9,7 @@ use uuid::Uuid;
 
 use super::judging::LockedChallenge;
 use crate::domain::goals::{FurtherGoals, Tally};
-use crate::domain::participation::{Challenge, Status, StatusFields, StatusName};
-use crate::domain::reminder::ReminderOf;
+use crate::domain::participation::{Challenge, DeadlineOf, Status, StatusFields, StatusName};
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::store::reminders::Scheduled;
 use crate::store::{Result, StoreError, must_be_all};
@@ -67,7 +66,7 @@ impl Moves {
             let deadline = now + challenge.conditions.claim_period.delta();
             let window = (now, deadline);
             self.reminders
-                .push(row.key(), challenge.conditions, ReminderOf::Reward, window);
+                .push(row.key(), challenge.conditions, DeadlineOf::Reward, window);
         }
         if row.keeps_more() {
             let has_changed = challenge.conditions.tells_apart(before, &challenge.tally);
