@@ -83,11 +83,10 @@ pub enum Acknowledged {
 impl Store {
     /// The reward as frozen at the start, with its product.
     pub async fn reward(&self, user_id: UserId, promotion_id: PromotionId) -> Result<ShownReward> {
-        let mut connection = self.acquire().await?;
-        let found = load(&mut connection, user_id, promotion_id).await?;
-        let Some(participation) = self.extended(found).await? else {
+        let Some(participation) = self.participation(user_id, promotion_id).await? else {
             return Ok(ShownReward::None(NoReward::NotParticipating));
         };
+        let mut connection = self.acquire().await?;
         if is_rewarded(&participation.state.status) {
             return Ok(ShownReward::AlreadyRewarded(
                 origination_of(&mut connection, user_id).await?,

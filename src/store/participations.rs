@@ -178,17 +178,18 @@ impl Store {
 
     /// What was read, or what it is once the running extensions are applied: where its deadline has
     /// passed, that is judged by whoever reads it.
-    pub(super) async fn extended(&self, found: Option<Stored>) -> Result<Option<Stored>> {
+    async fn extended(&self, found: Option<Stored>) -> Result<Option<Stored>> {
         let stored = match found {
             Some(stored) if stored.is_overdue() => stored,
             found => return Ok(found),
         };
         let (user_id, promotion_id) = (stored.state.user_id, stored.state.promotion_id);
-        let is_extending = is_any_running(&mut *self.acquire().await?).await?;
-        if is_extending && self.apply_extensions(user_id).await? {
-            return load(&mut *self.acquire().await?, user_id, promotion_id).await;
+        if is_any_running(&mut *self.acquire().await?).await? {
+            self.apply_extensions(user_id).await?;
         }
-        Ok(Some(stored))
+        // Again in any case: another process may have applied an extension, and finished it, since the
+        // first read.
+        load(&mut *self.acquire().await?, user_id, promotion_id).await
     }
 
     /// A page of a participation's receipts by completion, newest first: those after the place
@@ -357,7 +358,9 @@ async fn start(
     };
     let mut standing = standing(connection, user_id).await?;
     // A reward that an extension covers is live again, whoever is the first to look.
-    if standing.overdue && apply_of_client(connection, user_id).await? {
+    if standing.overdue {
+        apply_of_client(connection, user_id).await?;
+        // The sweeper may have applied it since the first read.
         standing = self::standing(connection, user_id).await?;
     }
     // It may have run out while the locks were waited for; the later clock decides.

@@ -176,13 +176,14 @@ impl Store {
             .iter()
             .any(|one| one.participation.state.is_overdue(found.server_time));
         // Operators see what the client sees.
-        if is_overdue
-            && is_any_running(&mut *self.acquire().await?).await?
-            && self.apply_extensions(user_id).await?
-        {
-            return self.user_as_stored(user_id).await;
+        if !is_overdue {
+            return Ok(found);
         }
-        Ok(found)
+        if is_any_running(&mut *self.acquire().await?).await? {
+            self.apply_extensions(user_id).await?;
+        }
+        // It may have been applied elsewhere since the first read.
+        self.user_as_stored(user_id).await
     }
 
     async fn user_as_stored(&self, user_id: UserId) -> Result<User> {

@@ -736,6 +736,112 @@ async fn an_extension_that_comes_to_an_accept_leaves_it_as_it_is() {
     assert_eq!(statuses(&world, 1).await, ["REWARDED"]);
 }
 
+/// The sweeper has a participation, and is about to move its deadline, which has passed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_get_reward_and_a_quit_that_come_to_an_extension_find_the_new_deadline() {
+    let world = World::new().await;
+    let (service, promotion, client) = completed(&world).await;
+    let deadline = set_reward_deadline(&world, "3 seconds").await;
+    let ordered = done(extend(&service, &more_time(&promotion, "REWARD"))).await;
+    assert_eq!(ordered.expect(202)["matched"], 1);
+    assert!(now() < deadline, "too slow a machine to tell anything");
+    tokio::time::sleep((deadline - now()).to_std().unwrap_or_default()).await;
+    // What every change comes to at its end, with the participation locked.
+    let outbox = "lock table event_outbox in share mode";
+    let held = HeldReward::by(&world, outbox).await;
+    let _sweeper = world.service().roles("sweep").start().await;
+    // Its passes over extensions and over rewards: whichever has it, applies the extension.
+    waiting(&world, 2).await;
+    let path = format!("/v1/promotions/{}/get_reward", promotion.id);
+    let reward = call(&client.api, Method::GET, &path, None);
+    waiting(&world, 3).await;
+    held.let_go().await;
+    let extended = deadline + chrono::TimeDelta::hours(1);
+    let reward = done(reward).await.expect(200);
+    assert_eq!(reward["reward_deadline"], instant(extended));
+    assert_eq!(statuses(&world, 1).await, ["COMPLETED"]);
+
+    let (quitter, started) = service.started_client(2, &promotion).await;
+    let held = HeldReward::by(&world, outbox).await;
+    let ordered = done(extend(&service, &more_time(&promotion, "CHALLENGE"))).await;
+    assert_eq!(ordered.expect(202)["matched"], 1);
+    waiting(&world, 1).await;
+    let quit = post(&quitter, &promotion, "quit");
+    waiting(&world, 2).await;
+    held.let_go().await;
+    let quit = done(quit).await.expect(200);
+    assert_eq!(
+        (&quit["status"], &quit["version"]),
+        (&json!("EXPIRED"), &json!(3))
+    );
+    assert_ne!(quit["challenge_deadline"], started["challenge_deadline"]);
+    let kinds = async |user_id: i64| -> Vec<String> {
+        sqlx::query_scalar("select type from event_outbox where user_id = $1 and type is not null order by version")
+            .bind(user_id)
+            .fetch_all(world.pool())
+            .await
+            .expect("no relay takes them")
+    };
+    assert_eq!(
+        kinds(2).await,
+        [
+            "promotion.started",
+            "promotion.extended",
+            "promotion.expired"
+        ]
+    );
+    assert_eq!(
+        world
+            .count("select count(*) from participation_extension")
+            .await,
+        2
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_that_comes_to_a_quit_leaves_it_as_it_is() {
+    let world = World::new().await;
+    let service = world.service().roles("api").start().await;
+    let promotion = service.admin().open_promotion(&conditions(2)).await;
+    let (client, started) = service.started_client(1, &promotion).await;
+    let held = HeldReward::by(&world, "lock table event_outbox in share mode").await;
+    let quit = post(&client, &promotion, "quit");
+    waiting(&world, 1).await;
+    let ordered = done(extend(&service, &more_time(&promotion, "CHALLENGE")))
+        .await
+        .expect(202);
+    assert_eq!(
+        (&ordered["matched"], &ordered["done"]),
+        (&json!(1), &json!(0))
+    );
+    let _sweeper = world.service().roles("sweep").start().await;
+    waiting(&world, 2).await;
+    held.let_go().await;
+    let quit = done(quit).await.expect(200);
+    assert_eq!(
+        (&quit["status"], &quit["version"]),
+        (&json!("EXPIRED"), &json!(2))
+    );
+    assert_eq!(quit["challenge_deadline"], started["challenge_deadline"]);
+    let id = ordered["extension_id"].as_str().expect("an id");
+    let path = format!("/admin/v1/extensions/{id}");
+    let extension = eventually(LIMIT, || async {
+        let extension = service.admin().api.get(&path).await.expect(200);
+        equal(extension["state"].clone(), json!("DONE")).map(|_| extension)
+    })
+    .await;
+    assert_eq!(
+        (&extension["done"], &extension["skipped"]),
+        (&json!(0), &json!(1))
+    );
+    assert_eq!(
+        world
+            .count("select count(*) from participation_extension")
+            .await,
+        0
+    );
+}
+
 /// A start has its instant and is not committed: the order waits for it, and covers it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_extension_that_comes_to_a_start_covers_it() {
