@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant as Monotonic};
 
+use chrono::TimeDelta;
 use serde_json::Value;
 use sqlx::types::Json;
 use sqlx::{Connection as _, PgConnection};
@@ -9,7 +10,7 @@ use sqlx::{Connection as _, PgConnection};
 use super::{Result, Store};
 use crate::domain::ParticipationKey;
 use crate::domain::goals::{FurtherGoals, Tally};
-use crate::domain::participation::{ExpiredReason, StatusName};
+use crate::domain::participation::{DeadlineOf, ExpiredReason, StatusName};
 use crate::domain::period::Period;
 use crate::domain::promotion::{Conditions, Verdict};
 use crate::domain::reward::Reward;
@@ -112,8 +113,14 @@ struct Row {
     rides_counted: Option<i32>,
     /// Whether the partition of its receipts was dropped.
     dropped: bool,
-    /// Whether its deadlines were moved.
-    extended: bool,
+    /// By how many milliseconds its extensions have moved its deadlines.
+    challenge_extended_ms: i64,
+    reward_extended_ms: i64,
+    extensions: i64,
+    /// Those of them whose version has no event `promotion.extended`.
+    extended_without_event: i64,
+    /// Versions of events and receipts that it cannot have made.
+    impossible_versions: i64,
     waiting: Option<i32>,
     receipts: i64,
     counted: i64,
@@ -131,14 +138,6 @@ struct Row {
     used_splits: i64,
     live_splits: i64,
 }
-
-/// The events of a participation with unmoved deadlines.
-const ENDS_AND_STARTS: [EventType; 4] = [
-    EventType::Started,
-    EventType::Completed,
-    EventType::Rewarded,
-    EventType::Expired,
-];
 
 impl Store {
     /// Recounts every participation, in one snapshot. The caller knows that every version came from a start, a
@@ -263,8 +262,10 @@ async fn rows(connection: &mut PgConnection, keys: &[ParticipationKey]) -> Resul
                   p.reward as "reward: Json<Reward>", t.conditions,
                   p.further_goals as "further_goals: Json<FurtherGoals>", p.rides_counted,
                   to_regclass('ride_receipt_' || to_char(p.receipts_month, 'YYYY_MM')) is null as "dropped!",
-                  exists (select from participation_history h
-                           where h.user_id = p.user_id and h.promotion_id = p.promotion_id and h.type <> all($8)) as "extended!",
+                  x.challenge_extended_ms as "challenge_extended_ms!", x.reward_extended_ms as "reward_extended_ms!",
+                  x.extensions as "extensions!", x.without_event as "extended_without_event!",
+                  r.impossible_versions + (select count(*) from participation_history h
+                    where h.user_id = p.user_id and h.promotion_id = p.promotion_id and h.version > p.version) as "impossible_versions!",
                   (select max(e.version) from event_outbox e
                     where e.id > (select min(published_upto) from relay_shard)
                       and e.user_id = p.user_id and e.promotion_id = p.promotion_id) as waiting,
@@ -304,10 +305,24 @@ async fn rows(connection: &mut PgConnection, keys: &[ParticipationKey]) -> Resul
                              when $6 then r.currency_code = t.conditions->>'currency_code'
                              when $7 then r.amount_cents >= (t.conditions->>'min_amount_cents')::bigint
                              else false end) as wrongly_refused,
-                         count(*) filter (where r.recorded_at > coalesce(p.completed_at, p.expired_at)) as recorded_after_end
+                         count(*) filter (where r.recorded_at > coalesce(p.completed_at, p.expired_at)) as recorded_after_end,
+                         count(*) filter (where r.version not between 2 and p.version) as impossible_versions
                     from ride_receipt r
                    where r.user_id = p.user_id and r.promotion_id = p.promotion_id and r.receipts_month = p.receipts_month
                   ) r
+            cross join lateral (
+                  select count(*) as extensions,
+                         (1000 * extract(epoch from coalesce(sum(a.to_deadline - a.from_deadline)
+                             filter (where e.deadline_of = $12), interval '0')))::bigint as challenge_extended_ms,
+                         (1000 * extract(epoch from coalesce(sum(a.to_deadline - a.from_deadline)
+                             filter (where e.deadline_of = $13), interval '0')))::bigint as reward_extended_ms,
+                         count(*) filter (where not exists (
+                             select from participation_history h
+                              where h.user_id = a.user_id and h.promotion_id = a.promotion_id and h.version = a.version
+                                and h.type = $8)) as without_event
+                    from participation_extension a join extension e using (extension_id)
+                   where a.user_id = p.user_id and a.promotion_id = p.promotion_id
+                  ) x
             where (p.user_id, p.promotion_id) in (select * from unnest($9::bigint[], $10::bigint[]))
             order by p.user_id, p.promotion_id"#,
         SplitStatus::Used as SplitStatus,
@@ -317,10 +332,12 @@ async fn rows(connection: &mut PgConnection, keys: &[ParticipationKey]) -> Resul
         Verdict::AfterDeadline as Verdict,
         Verdict::WrongCurrency as Verdict,
         Verdict::BelowMinAmount as Verdict,
-        &ENDS_AND_STARTS as &[EventType],
+        EventType::Extended as EventType,
         &users,
         &promotions,
-        Verdict::Reversed as Verdict
+        Verdict::Reversed as Verdict,
+        DeadlineOf::Challenge as DeadlineOf,
+        DeadlineOf::Reward as DeadlineOf
     )
     .fetch_all(connection)
     .await?)
@@ -471,18 +488,20 @@ fn disagreements(row: &Row, versions: Versions) -> Vec<String> {
         row.started_at < row.challenge_deadline,
         "the deadline is not after the start".to_owned(),
     );
-    for (name, from, deadline, period) in [
+    for (name, from, deadline, period, extended_ms) in [
         (
             "challenge_deadline",
             Some(row.started_at),
             Some(row.challenge_deadline),
             "challenge_period",
+            row.challenge_extended_ms,
         ),
         (
             "reward_deadline",
             row.completed_at,
             row.reward_deadline,
             "claim_period",
+            row.reward_extended_ms,
         ),
     ] {
         let Some((from, deadline)) = from.zip(deadline) else {
@@ -490,19 +509,31 @@ fn disagreements(row: &Row, versions: Versions) -> Vec<String> {
         };
         let frozen = row.conditions.get(period).and_then(Value::as_str);
         let frozen = frozen.and_then(|period| period.parse::<Period>().ok());
-        let given = frozen.map(|period| from + period.delta());
+        let extended = TimeDelta::milliseconds(extended_ms);
+        let given = frozen.map(|period| from + period.delta() + extended);
         expect(
-            given.is_some_and(|given| deadline == given || (row.extended && deadline > given)),
-            format!("{name} is {deadline}, {period} of the frozen conditions gives {given:?}"),
+            given == Some(deadline),
+            format!(
+                "{name} is {deadline}, {period} of the frozen conditions and its extensions give {given:?}"
+            ),
         );
     }
+    for (count, what) in [
+        (row.extended_without_event, "extensions have no event"),
+        (
+            row.impossible_versions,
+            "events and receipts have a version that the participation cannot have made",
+        ),
+    ] {
+        expect(count == 0, format!("{count} {what}"));
+    }
 
-    // One event for the start, one for the end, at most one for each counted ride and two for each reversed one:
-    // rides that are applied together share one.
+    // One event for the start, one for the end, one for each extension, at most one for each counted ride and two
+    // for each reversed one: rides that are applied together share one.
     let ended = i64::from(status.is_final());
-    let least = 1 + i64::from(row.counted > 0) + ended;
+    let least = 1 + i64::from(row.counted > 0) + row.extensions + ended;
     let most = match versions {
-        Versions::OfChangesOnly => 1 + row.counted + 2 * row.reversed + ended,
+        Versions::OfChangesOnly => 1 + row.counted + 2 * row.reversed + row.extensions + ended,
         Versions::Any => i64::MAX,
     };
     expect(
@@ -568,7 +599,11 @@ mod tests {
             further_goals: None,
             rides_counted: None,
             dropped: false,
-            extended: false,
+            challenge_extended_ms: 0,
+            reward_extended_ms: 0,
+            extensions: 0,
+            extended_without_event: 0,
+            impossible_versions: 0,
             waiting: None,
             receipts: 3,
             counted: 2,
@@ -604,12 +639,11 @@ mod tests {
 
     #[test]
     fn what_operators_do_is_no_disagreement() {
-        let later = row()
-            .reward_deadline
-            .map(|at| at + chrono::TimeDelta::hours(1));
+        let later = row().reward_deadline.map(|at| at + TimeDelta::hours(1));
         let extended = Row {
             version: 90,
-            extended: true,
+            extensions: 2,
+            reward_extended_ms: 3_600_000,
             reward_deadline: later,
             ..row()
         };
@@ -668,18 +702,52 @@ mod tests {
             ),
             (
                 Row {
-                    challenge_deadline: row().challenge_deadline + chrono::TimeDelta::seconds(1),
+                    challenge_deadline: row().challenge_deadline + TimeDelta::seconds(1),
+                    ..row()
+                },
+                "challenge_deadline is",
+            ),
+            // Extended by a second, and moved by another.
+            (
+                Row {
+                    reward_deadline: row().reward_deadline.map(|at| at + TimeDelta::seconds(2)),
+                    reward_extended_ms: 1_000,
+                    extensions: 1,
+                    ..row()
+                },
+                "reward_deadline is",
+            ),
+            (
+                Row {
+                    challenge_extended_ms: 1_000,
+                    extensions: 1,
                     ..row()
                 },
                 "challenge_deadline is",
             ),
             (
                 Row {
-                    reward_deadline: row().completed_at,
-                    extended: true,
+                    version: 3,
+                    challenge_deadline: row().challenge_deadline + TimeDelta::seconds(1),
+                    challenge_extended_ms: 1_000,
+                    extensions: 1,
                     ..row()
                 },
-                "reward_deadline is",
+                "version 3, but only 4 to 5",
+            ),
+            (
+                Row {
+                    extended_without_event: 1,
+                    ..row()
+                },
+                "1 extensions have no event",
+            ),
+            (
+                Row {
+                    impossible_versions: 1,
+                    ..row()
+                },
+                "cannot have made",
             ),
             (
                 Row {

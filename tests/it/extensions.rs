@@ -10,7 +10,7 @@ use crate::harness::*;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-async fn order(service: &Service, key: &str, body: &Value) -> Answer {
+pub(crate) async fn order(service: &Service, key: &str, body: &Value) -> Answer {
     let api = service.admin().api;
     let request = api
         .request(Method::POST, "/admin/v1/extensions")
@@ -20,7 +20,7 @@ async fn order(service: &Service, key: &str, body: &Value) -> Answer {
 }
 
 /// The extension once it is done.
-async fn done(service: &Service, ordered: &Value) -> Value {
+pub(crate) async fn done(service: &Service, ordered: &Value) -> Value {
     let id = ordered["extension_id"].as_str().expect("an id");
     let path = format!("/admin/v1/extensions/{id}");
     eventually(LIMIT, || async {

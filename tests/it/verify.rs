@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use serde_json::Value;
 
+use crate::extensions::{done, order};
 use crate::harness::*;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -45,6 +46,13 @@ async fn it_finds_nothing_beside_traffic_and_everything_that_is_broken() {
             world.rides_are_applied().await;
             client.accept(promotion.id).await.expect(200);
         }
+    }
+    let more_time =
+        serde_json::json!({ "user_id": 3, "of": "CHALLENGE", "by": "PT1H", "reason": "a test" });
+    for key in ["once", "twice"] {
+        let ordered = order(&service, key, &more_time).await.expect(202);
+        let extension = done(&service, &ordered).await;
+        assert_eq!(extension["done"], 1);
     }
     let challenges = Challenges::new(&world, &conditions(2)).await;
     let hour = TimeDelta::hours(1);
@@ -117,6 +125,7 @@ async fn it_finds_nothing_beside_traffic_and_everything_that_is_broken() {
         "update promotion_user set rides_completed = 0 where user_id = 1",
         "update promotion_user set version = version + 1 where user_id = 2",
         "update promotion_user set challenge_deadline = challenge_deadline + interval '1 s' where user_id = 3",
+        "delete from participation_history where user_id = 3 and version = 3",
         "delete from ride_receipt where user_id = 4 and ride_id = (select min(ride_id::text)::uuid from ride_receipt where user_id = 4)",
         "delete from session where user_id = 5",
         "update promotion_user set version = version - 1 where user_id = 6",
@@ -134,6 +143,7 @@ async fn it_finds_nothing_beside_traffic_and_everything_that_is_broken() {
             "which does not wait to be published, and the topic version 2",
         ),
         (3, "challenge_deadline is "),
+        (3, "1 extensions have no event"),
         (4, "rides_completed is 2, its receipts count 1"),
         (5, "0 complete originations, but 1 expected"),
         (6, "the topic has version 2 and the database version 1"),
