@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::format_instant;
 use super::participation::State;
 use crate::domain::Instant;
+use crate::domain::goals::GoalProgress;
 
 /// A participation in a list.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
@@ -32,7 +33,8 @@ pub struct ListedParticipation {
 pub const CSV_HEADER: &str = "user_id,promotion_id,promotion_key,status,version,rides_completed,rides_target,\
 started_at,challenge_deadline,completed_at,reward_deadline,rewarded_at,expired_at,expired_reason,\
 reward_product_id,reward_amount_cents,reward_currency_code,reward_repayment_rate,\
-settling,pre_offer_id,country_code,acknowledged_at\r\n";
+settling,pre_offer_id,country_code,acknowledged_at,\
+days_completed,days_target,amount_cents_completed,amount_cents_target\r\n";
 
 impl ListedParticipation {
     /// Appends its line of the CSV: cells in the order of [`CSV_HEADER`], empty for `null` (RFC 4180).
@@ -64,12 +66,24 @@ impl ListedParticipation {
         text_cell(line, &state.reward.repayment_rate);
         let _ = write!(
             line,
-            ",{},{},{},{}\r\n",
+            ",{},{},{},{}",
             self.settling,
             self.pre_offer_id,
             self.country_code,
             instant(self.acknowledged_at)
         );
+        // Those of the rides stand among the first columns.
+        let further = state.further_goals;
+        for goal in [
+            further.and_then(|goals| goals.days),
+            further.and_then(|goals| goals.amount_cents),
+        ] {
+            let _ = match goal {
+                Some(GoalProgress { completed, target }) => write!(line, ",{completed},{target}"),
+                None => write!(line, ",,"),
+            };
+        }
+        line.push_str("\r\n");
     }
 
     /// Appends its line of NDJSON.
@@ -103,6 +117,7 @@ fn text_cell(line: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::goals::GoalName;
     use crate::domain::participation::StatusName;
 
     fn cell(text: &str) -> String {
@@ -143,6 +158,8 @@ mod tests {
             "version": 7, "rides_completed": 6, "rides_target": 20, "started_at": "2026-11-01T00:00:00.000Z",
             "challenge_deadline": "2026-11-15T00:00:00.000Z", "completed_at": null, "reward_deadline": null,
             "rewarded_at": null, "expired_at": null, "expired_reason": null,
+            "goals": [{ "goal": GoalName::Rides, "completed": 6, "target": 20 },
+                { "goal": GoalName::Amount, "completed": 39_000, "target": 200_000 }],
             "reward": { "product_id": 80, "amount_cents": 100_000, "currency_code": "MXN", "repayment_rate": "15" },
         });
         let listed = ListedParticipation {
@@ -155,6 +172,11 @@ mod tests {
         let mut line = String::new();
         listed.write_csv(&mut line);
         assert_eq!(line.trim_end().split(',').count(), columns, "{line}");
+        // No goal of days.
+        assert!(
+            line.ends_with(",false,00000000-0000-0000-0000-000000000000,MX,,,,39000,200000\r\n"),
+            "{line}"
+        );
         let mut lines = Vec::new();
         listed.write_ndjson(&mut lines);
         assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count(), 1);
