@@ -254,38 +254,93 @@ impl<'a> Client<'a> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use proptest::sample::select;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::domain::hours::Weekday;
 
     const TARGETS: RangeInclusive<u32> = 1..=6;
 
-    /// What the tests vary beside the target: the limit a day, the days and the amount.
-    type Rules = (Option<u32>, Option<u32>, Option<i64>);
+    /// What the tests vary beside the target: goals, and every narrowing.
+    #[derive(Clone, Debug, Default)]
+    struct Rules {
+        target_days: Option<u32>,
+        target_amount_cents: Option<i64>,
+        max_rides_per_day: Option<u32>,
+        min_distance_m: Option<i64>,
+        country_codes: Option<Vec<&'static str>>,
+        city_ids: Option<Vec<i64>>,
+        service_types: Option<Vec<&'static str>>,
+        hours: Option<Value>,
+    }
 
-    fn conditions(target: u32, rules: Rules) -> Conditions {
-        let (max_rides_per_day, target_days, target_amount_cents) = rules;
-        let mut document = json!({ "target_rides": target, "min_amount_cents": 2, "currency_code": "MXN",
-            "challenge_period": "P3D", "claim_period": "P7D" });
-        if let Some(most) = max_rides_per_day {
-            document["max_rides_per_day"] = json!(most);
-        }
-        document["target_days"] = json!(target_days);
-        document["target_amount_cents"] = json!(target_amount_cents);
-        document["day_boundary_timezone"] = json!("America/Mexico_City");
+    fn conditions(target: u32, rules: &Rules) -> Conditions {
+        let document = json!({ "target_rides": target, "min_amount_cents": 2, "currency_code": "MXN",
+            "challenge_period": "P3D", "claim_period": "P7D", "day_boundary_timezone": "America/Mexico_City",
+            "target_days": rules.target_days, "target_amount_cents": rules.target_amount_cents,
+            "max_rides_per_day": rules.max_rides_per_day, "min_distance_m": rules.min_distance_m,
+            "country_codes": rules.country_codes, "city_ids": rules.city_ids,
+            "service_types": rules.service_types, "hours": rules.hours });
         Conditions::from_json(&document).expect("valid conditions")
     }
 
     prop_compose! {
+        fn some_rules()(
+            target_days in prop::option::of(1_u32..4),
+            target_amount_cents in prop::option::of(1_i64..12),
+            max_rides_per_day in prop::option::of(1_u32..3),
+            min_distance_m in prop::option::of(1_i64..4),
+            country_codes in prop::option::of(Just(vec!["MX", "BR"])),
+            city_ids in prop::option::of(Just(vec![0, 1])),
+            service_types in prop::option::of(Just(vec!["city"])),
+            // Half of the week's days, half of a day.
+            hours in prop::option::of(Just(json!([
+                { "days": [Weekday::Sunday, Weekday::Tuesday], "from": "00:00", "to": "24:00" },
+                { "days": [Weekday::Monday], "from": "06:30", "to": "18:30" },
+            ]))),
+        ) -> Rules {
+            Rules {
+                target_days, target_amount_cents, max_rides_per_day, min_distance_m, country_codes, city_ids,
+                service_types, hours,
+            }
+        }
+    }
+
+    prop_compose! {
+        /// What a ride says beside its client, moment and fare; each thing is one that counts more often
+        /// than not.
+        fn a_place()(
+            currency in select(vec!["MXN", "MXN", "MXN", "COP"]),
+            country in prop::option::weighted(0.9, select(vec!["MX", "MX", "BR", "CO"])),
+            city_id in prop::option::weighted(0.9, 0_i64..3),
+            service in prop::option::weighted(0.9, select(vec!["city", "city", "delivery"])),
+            distance_m in prop::option::weighted(0.9, 0_i64..8),
+        ) -> Ride {
+            let currency_code = currency.parse().expect("a currency");
+            Ride {
+                country_code: country.map(|code| code.parse().expect("a country")),
+                city_id,
+                service_type: service.map(Box::from),
+                distance_m,
+                ..Ride::new(Uuid::nil(), 1, Instant::UNIX_EPOCH, 0, currency_code)
+            }
+        }
+    }
+
+    prop_compose! {
         /// A ride of one of three clients, within six days, some too cheap, some repeated.
-        fn a_ride()(id in 0_u128..60, user_id in 1_i64..4, hours in 0_i64..144, amount_cents in 0_i64..6) -> Ride {
-            Ride::new(
-                Uuid::from_u128(id),
+        fn a_ride()(
+            id in 0_u128..60, user_id in 1_i64..4, hours in 0_i64..144, amount_cents in 0_i64..6, place in a_place(),
+        ) -> Ride {
+            let first: Instant = "2026-11-01T00:00:00Z".parse().expect("an instant");
+            Ride {
+                ride_id: Uuid::from_u128(id),
                 user_id,
-                "2026-11-01T00:00:00Z".parse::<Instant>().expect("an instant") + TimeDelta::hours(hours),
+                completed_at: first + TimeDelta::hours(hours),
                 amount_cents,
-                "MXN".parse().expect("a currency"),
-            )
+                ..place
+            }
         }
     }
 
@@ -310,17 +365,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn one_pass_over_all_targets_is_a_pass_for_each(
+        fn it_judges_as_ingest_does_in_one_pass_for_all_targets(
             rides in prop::collection::vec(a_ride(), 0..80),
-            rules in (prop::option::of(1_u32..3), prop::option::of(1_u32..4), prop::option::of(1_i64..12)),
+            rules in some_rules(),
         ) {
-            let widest = conditions(*TARGETS.end(), rules);
+            let widest = conditions(*TARGETS.end(), &rules);
             let mut clients = Clients::new(&widest, TARGETS, Scope::default());
             for ride in &rides {
                 clients.apply(ride);
             }
             for row in clients.rows(Some(7)) {
-                let one = conditions(row.target_rides, rules);
+                let one = conditions(row.target_rides, &rules);
                 let (completed, verdicts) = as_ingest_does(&one, &rides);
                 prop_assert_eq!(row.completed, completed);
                 prop_assert_eq!(row.verdicts.map(|(_, rides)| rides), verdicts);
@@ -331,7 +386,7 @@ mod tests {
 
     #[test]
     fn a_repetition_is_recognised_for_seven_days() {
-        let widest = conditions(6, (None, None, None));
+        let widest = conditions(6, &Rules::default());
         let ride = |id: u128, day: i64| {
             let first: Instant = "2026-11-01T00:00:00Z".parse().expect("an instant");
             let currency_code = "MXN".parse().expect("a currency");
