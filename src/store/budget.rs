@@ -302,13 +302,13 @@ impl Store {
         }))
     }
 
-    /// The use of the promotions that have a budget now, at most 200 of them.
+    /// The use of the promotions that have a budget now and can still be started, at most 200 of them.
     pub async fn budget_uses(&self) -> Result<Vec<PromotionUse>> {
         let rows = sqlx::query!(
             r#"select m.promotion_key, m.budget as "budget!: Json<Budget>", u.participations_reserved, u.participations_spent,
                       u.reward_cents_reserved, u.reward_cents_spent
                  from budget_use u join promotion m using (promotion_id)
-                where m.budget is not null
+                where m.budget is not null and m.active and (m.closes_at is null or m.closes_at > clock_timestamp())
                 order by promotion_id desc
                 limit $1"#,
             MAX_SHOWN

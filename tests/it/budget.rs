@@ -282,6 +282,16 @@ async fn a_budget_is_written_lowered_taken_away_and_given_again() {
     })
     .await;
 
+    // Nothing is shown of a promotion that cannot be started: its alert would have no end.
+    patch(json!({ "active": false })).await.expect(200);
+    eventually(LIMIT, || async {
+        let metrics = service.metrics().await;
+        let shown = [("promotion", promotion.key.as_str())];
+        equal(metrics.sum("ride_promo_budget_participations", &shown), 0.0)
+    })
+    .await;
+    patch(json!({ "active": true })).await.expect(200);
+
     // Without a budget everybody may start, and the use stays known.
     let patched = patch(json!({ "budget": null })).await.expect(200);
     assert_eq!(patched["budget"], Value::Null);

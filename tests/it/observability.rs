@@ -637,7 +637,7 @@ fn the_dashboards_panels_have_ids_and_places_of_their_own() {
 /// The first command of every runbook works as it is written, and shows what its page is about.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_runbooks_commands_show_what_they_are_about() {
-    const LOOKS: [(&str, &str); 31] = [
+    const LOOKS: [(&str, &str); 32] = [
         (
             "docs/runbooks/RidePromoAcceptsFailing.md",
             "ride_promo_accepts_total",
@@ -684,6 +684,10 @@ async fn the_runbooks_commands_show_what_they_are_about() {
         (
             "docs/runbooks/RidePromoVerifyDifferences.md",
             "; 0 differences",
+        ),
+        (
+            "docs/runbooks/RidePromoBudgetNearlyUsed.md",
+            "\"max_participations\": 10",
         ),
         (
             "docs/runbooks/RidePromoRemindersLate.md",
@@ -756,7 +760,11 @@ async fn the_runbooks_commands_show_what_they_are_about() {
     ];
     let world = World::new().await;
     let service = world.service().start().await;
-    let promotion = service.admin().open_promotion(&conditions(1)).await;
+    let admin = service.admin();
+    let promotion = admin.open_promotion(&conditions(1)).await;
+    let path = format!("/admin/v1/promotions/{}", promotion.id);
+    let budget = json!({ "budget": { "max_participations": 10 } });
+    admin.api.patch_json(&path, &budget).await.expect(200);
     // Imports a pre-offer, and asks for a reward that is not there yet.
     let client = service.eligible_client(48_151, &promotion).await;
     client.start(promotion.id).await.expect(201);
