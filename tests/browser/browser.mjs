@@ -221,8 +221,11 @@ export class Phone {
     await this.#assertFits(name);
   }
 
-  /** The same screen in every language, each loaded anew; ends in the first one. */
-  async lookInEveryLanguage(screen, name = screen) {
+  /**
+   * The same screen in every language, each loaded anew; ends in the first one. `said` has texts that
+   * must be there, by language: strings that are the whole of an element's text, or expressions.
+   */
+  async lookInEveryLanguage(screen, name = screen, said = {}) {
     await this.look(name);
     const { page } = this;
     const before = page.url();
@@ -231,6 +234,7 @@ export class Phone {
       await page.reload();
       await this.sees(screen);
       assert.equal(await page.locator("html").getAttribute("lang"), code);
+      for (const text of said[tag] ?? []) await page.getByText(text, { exact: true }).first().waitFor();
       await this.#assertFits(`${name}, ${tag}`);
       if (SCREENSHOTS && ["offer", "progress", "ready"].includes(name)) {
         await page.screenshot({ path: join(SCREENSHOTS, `${name}-${tag.slice(0, 2)}.png`), caret: "hide" });

@@ -85,6 +85,17 @@ test("amounts are written as the client's locale does, without cents where there
   assert.equal(new Language("en-US").rate("15% weekly"), "15% weekly");
 });
 
+test("distances and times of the week are written as the client's locale does", () => {
+  const [english, spanish, russian] = ["en-US", "es-MX", "ru"].map((locale) => new Language(locale));
+  assert.deepEqual([english, spanish, russian].map((language) => plain(language.distance(1_500))), ["1.5 km", "1.5 km", "1,5 км"]);
+  assert.equal(plain(russian.distance(800)), "800 м");
+  assert.match(plain(english.timeOfWeek("2026-11-22T18:04:05")), /^Sun,? 6:04 PM$/);
+  assert.match(plain(russian.timeOfWeek("2026-11-22T18:04:05")), /^вс,? 18:04$/);
+  const window = { days: ["MO", "TU", "WE"], from: "06:00", to: "24:00" };
+  assert.equal(plain(english.window(window)), "Mon – Wed 6:00 AM – 12:00 AM");
+  assert.match(plain(russian.window({ ...window, days: ["SU", "MO"], to: "10:00" })), /^пн, вс 0?6:00 – 10:00$/);
+});
+
 test("a deadline names its zone, or the last whole day", () => {
   // The tests run in UTC.
   const midnight = "2026-12-31T00:00:00.000Z";

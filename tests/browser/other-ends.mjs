@@ -8,6 +8,8 @@ await journey(async ({ world, phone }) => {
     theChallengeIsOver(world, phone),
     theRewardExpires(world, phone),
     theClientQuits(world, phone),
+    severalGoals(world, phone),
+    outsideTheHours(world, phone),
     anOperatorCancels(world, phone),
     elsewhere(world, phone),
     nobody(world, phone),
@@ -100,6 +102,87 @@ async function theRewardExpires(world, phone) {
   await mobile.sees("application");
   const { applications } = await world.known(user);
   await mobile.text(applications[0].application_id).waitFor();
+}
+
+/** A bar for each goal beside the ring; a ride that is taken back lowers them all, and it says why. */
+async function severalGoals(world, phone) {
+  const promotion = await world.promotion({
+    target_rides: 3,
+    target_days: 2,
+    target_amount_cents: 20_000,
+    min_distance_m: 1_000,
+    day_boundary_timezone: "America/Mexico_City",
+  });
+  const user = await world.preOffer(world.user(), promotion);
+  const mobile = await phone();
+  const { page } = mobile;
+  await mobile.open(user);
+  await mobile.sees("offer");
+  for (const condition of ["On at least 2 different days", "With fares of MX$200 or more in all", "1 km or longer"]) await mobile.text(condition).waitFor();
+  await mobile.tap("Get started");
+  await mobile.sees("progress");
+  const shows = async (rides, days, fares, said) => {
+    for (const [text, now, max] of [[rides, rides[0], "3"], [days, days[0], "2"], [fares, null, "20000"]]) {
+      const bar = page.locator(`[role="progressbar"][aria-valuetext="${text}"]`);
+      await bar.waitFor();
+      assert.equal(await bar.getAttribute("aria-valuemax"), max);
+      if (now) assert.equal(await bar.getAttribute("aria-valuenow"), now);
+    }
+    const all = [rides, days, fares].join("; ");
+    await page.waitForFunction((text) => document.querySelector("#says").textContent === text, said ? `${said} ${all}` : all);
+  };
+  await mobile.mark();
+  const taken = { distance_m: 5_200, ride_id: crypto.randomUUID() };
+  await world.ride(user, taken);
+  await shows("1 of 3 rides", "1 of 2 days with a ride", "MX$65 of MX$200 in fares");
+  await world.ride(user, { distance_m: 800, amount_cents: 8_100 });
+  await world.ride(user, { amount_cents: 8_200 });
+  await world.ride(user, { distance_m: 1_000, amount_cents: 9_000 });
+  await shows("2 of 3 rides", "1 of 2 days with a ride", "MX$155 of MX$200 in fares");
+  await mobile.text("800 m long; 1 km or more counts").waitFor();
+  await mobile.text("Its distance is not known; 1 km or more counts").waitFor();
+  await mobile.assertNotReloaded();
+  await mobile.lookInEveryLanguage("progress", "goals", {
+    "es-MX": ["1 de 2 días con un viaje", "De 800 m; cuenta a partir de 1 km", "No se conoce su distancia; cuenta a partir de 1 km"],
+    ru: ["1 из 2 дней с поездкой", "Длина 800 м, засчитывается от 1 км", "Длина неизвестна, засчитывается от 1 км"],
+  });
+
+  await world.publish(user, JSON.stringify({ reversed_ride_id: taken.ride_id, user_id: user.id }));
+  const fell = "A ride was canceled or refunded afterwards, so it does not count any more.";
+  await shows("1 of 3 rides", "1 of 2 days with a ride", "MX$90 of MX$200 in fares", fell);
+  assert.ok(await mobile.text(fell).isVisible());
+  await mobile.text("Canceled or refunded afterwards").waitFor();
+  await mobile.text("2 rides to go").waitFor();
+  await mobile.button("3 rides did not count. Why?").waitFor();
+  assert.equal(await page.locator("main").getAttribute("data-screen"), "progress");
+  await mobile.assertNotReloaded();
+  await mobile.look("fell");
+
+  // Once it rises again, that is over. The rides are reached before the days, and there is no end yet.
+  for (const amount_cents of [6_000, 6_500]) await world.ride(user, { distance_m: 3_000, amount_cents });
+  await shows("3 of 3 rides", "1 of 2 days with a ride", "MX$200 of MX$200 in fares");
+  assert.equal(await mobile.text(fell).isVisible(), false);
+  assert.equal(await page.locator(".to-go").isVisible(), false);
+  await mobile.assertNotReloaded();
+}
+
+/** A ride at a time of the week that does not count, by another clock than the phone's. */
+async function outsideTheHours(world, phone) {
+  const days = ["SU", "MO", "TU", "WE", "TH", "FR", "SA"];
+  const threeDaysAhead = days[(new Date().getUTCDay() + 3) % 7];
+  const hours = [{ days: [threeDaysAhead], from: "06:00", to: "10:00" }];
+  const promotion = await world.promotion({ hours, day_boundary_timezone: "Asia/Tokyo" });
+  const { user, mobile } = await started(world, phone, promotion);
+  await world.ride(user);
+  const why = "1 ride did not count. Why?";
+  await mobile.button(why).waitFor();
+  await mobile.tap(why);
+  await mobile.sees("uncounted");
+  await mobile.page.getByText(/^Finished \w{3},? [\d:]+\s[AP]M by the time of Tokyo \(GMT\+09:00\); rides count only \w{3} 6:00\sAM – 10:00\sAM$/).waitFor();
+  await mobile.lookInEveryLanguage("uncounted", "uncounted-hours", {
+    "es-MX": [/^Terminó .+, según la hora de Tokyo \(GMT\+09:00\); los viajes cuentan solo .+$/],
+    ru: [/^Закончилась .+ по времени Tokyo \(GMT\+09:00\), засчитываются только поездки .+$/],
+  });
 }
 
 /** Given up, after a question; the one who goes back goes on. */

@@ -154,11 +154,17 @@ export class Language {
     return new Intl.ListFormat(this.locale, { type: "disjunction" }).format(items);
   }
 
-  /** A distance in metres: "800 meters", "1.5 kilometers". */
+  /** A distance in metres: "800 m", "1.5 km". Short, because a text has no other cases of the word. */
   distance(metres) {
     const [value, unit] = metres < 1_000 ? [metres, "meter"] : [metres / 1_000, "kilometer"];
-    const format = new Intl.NumberFormat(this.locale, { style: "unit", unit, unitDisplay: "long", maximumFractionDigits: 3 });
+    const format = new Intl.NumberFormat(this.locale, { style: "unit", unit, unitDisplay: "short", maximumFractionDigits: 3 });
     return format.format(value);
+  }
+
+  /** A time of the week that has no zone, such as "2026-11-22T18:04:05": "Sun 6:04 PM". */
+  timeOfWeek(local) {
+    const format = new Intl.DateTimeFormat(this.locale, { weekday: "short", hour: "numeric", minute: "2-digit", timeZone: "UTC" });
+    return format.format(new Date(`${local}Z`));
   }
 
   /** A window of the week: "Mon, Wed 6:00 AM – 10:00 AM"; days in a row as "Mon – Fri". */

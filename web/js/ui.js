@@ -176,8 +176,8 @@ function hours(language, { hours: windows, day_boundary_timezone: zone }) {
   return language.text(key, { hours: language.anyOf(windows.map((window) => language.window(window))), ...(other && { zone: other }) });
 }
 
-/** Judged rides, each with why it did not count. */
-export function rideItems(language, rides) {
+/** Judged rides under these conditions, each with why it did not count. */
+export function rideItems(language, conditions, rides) {
   return rides.map((ride) =>
     h(
       "li",
@@ -187,7 +187,7 @@ export function rideItems(language, rides) {
         "div",
         { class: "what" },
         h("p", {}, rideTime(language, ride)),
-        h("p", { class: "quiet" }, verdict(language, ride)),
+        h("p", { class: "quiet" }, verdict(language, conditions, ride)),
       ),
       ride.amount_cents !== null && h("p", { class: "fare" }, language.money(ride.amount_cents, ride.currency_code)),
     ),
@@ -205,13 +205,16 @@ function mark(counted) {
   return svg("svg", { viewBox: "0 0 24 24", focusable: "false" }, svg("path", { d: drawn }));
 }
 
-function verdict(language, ride) {
+function verdict(language, conditions, ride) {
   if (ride.counted) return language.text("rides.counted");
   const { required, actual } = ride.details ?? {};
+  if (ride.verdict === "BELOW_MIN_DISTANCE" && actual === null) {
+    return language.text("verdict.distance-unknown", { required: language.distance(required) });
+  }
+  if (ride.verdict === "OUTSIDE_HOURS") return outsideHours(language, conditions, ride.details);
   const values = {
     BELOW_MIN_AMOUNT: () => ({ required: language.money(required, ride.currency_code) }),
-    BELOW_MIN_DISTANCE: () => ({ required: language.distance(required) }),
-    OUTSIDE_HOURS: () => ({ required: language.anyOf(required.map((window) => language.window(window))) }),
+    BELOW_MIN_DISTANCE: () => ({ required: language.distance(required), actual: language.distance(actual) }),
     WRONG_CURRENCY: () => ({ required, actual }),
     WRONG_SERVICE_TYPE: () => ({ required: language.anyOf(required) }),
     DAILY_LIMIT_REACHED: () => ({ count: required }),
@@ -220,6 +223,16 @@ function verdict(language, ride) {
   // A verdict that is newer than this page.
   if (!language.has(key)) return language.text("verdict.other");
   return language.text(key, values[ride.verdict]?.());
+}
+
+/** When it ended and when rides count; by which clock, where the phone's would be another one. */
+function outsideHours(language, { day_boundary_timezone: zone }, { required, actual }) {
+  const other = zone && language.otherZone(zone);
+  return language.text(other ? "verdict.OUTSIDE_HOURS-zone" : "verdict.OUTSIDE_HOURS", {
+    actual: language.timeOfWeek(actual),
+    required: language.anyOf(required.map((window) => language.window(window))),
+    ...(other && { zone: other }),
+  });
 }
 
 /** What a screen is about, in large. */

@@ -83,7 +83,7 @@ export function progress({ language, clock, journey }, state) {
     showTime(participation);
     if (rides && rides !== shownRides) {
       shownRides = rides;
-      list.replaceChildren(...rideItems(language, rides.items.slice(0, journey.latestRides)));
+      list.replaceChildren(...rideItems(language, conditions, rides.items.slice(0, journey.latestRides)));
       showUncounted(rides);
       all.hidden = rides.items.length <= journey.latestRides && !rides.next_cursor;
     }
@@ -149,12 +149,13 @@ export function uncounted(scene, state) {
 function rideList({ language, journey }, state, titleKey, isWanted) {
   const title = language.text(titleKey);
   const list = h("ul", { class: "rides" });
+  const { conditions } = state.participation;
   const more = actionButton(language, language.text("rides.more"), () => journey.moreRides(), { kind: "secondary" });
   let shown = 0;
   const update = ({ allRides }) => {
     if (!allRides) return;
     // Those that are there stay, so that readers keep their place.
-    list.append(...rideItems(language, allRides.items.slice(shown).filter(isWanted)));
+    list.append(...rideItems(language, conditions, allRides.items.slice(shown).filter(isWanted)));
     shown = allRides.items.length;
     more.hidden = !allRides.next_cursor;
   };
