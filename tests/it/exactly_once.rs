@@ -8,10 +8,14 @@ use chrono::SubsecRound as _;
 use serde_json::json;
 
 use crate::harness::*;
+use crate::reminders;
 
 /// The shortest the broker allows.
 const SHORT_SESSION: &str =
     "[kafka.properties]\n\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"500\"\n";
+
+/// `target_amount_cents` of the rides of the file.
+const TARGET_AMOUNT: i64 = 2_200;
 
 /// Rides of the file as records, in the file's order.
 fn records(trips: &[Trip]) -> Vec<Outgoing> {
@@ -57,10 +61,24 @@ async fn real_rides_replayed_and_shuffled_count_once_while_workers_are_killed() 
             "the file is too short to tell anything: nobody has {rides} rides in half of its time"
         );
     }
+    // Two rides complete it only with fares of this sum; the sums tell apart who has them.
+    let sums = fares(&trips.trips, &windows, &rules);
+    let completes = |user_id: &i64| {
+        expected[user_id] == 2 && sums.get(user_id).is_some_and(|sum| *sum >= TARGET_AMOUNT)
+    };
+    let all_complete: Vec<i64> = windows.keys().copied().filter(completes).collect();
+    let with_two_rides = expected.values().filter(|count| **count == 2).count();
+    assert!(
+        !all_complete.is_empty() && all_complete.len() < with_two_rides,
+        "the fares of the file tell nothing apart"
+    );
+    // The reminder is due a second after the completion.
     let challenges = Challenges::new(
         &world,
-        &json!({ "target_rides": 2, "min_amount_cents": 700, "currency_code": "USD", "challenge_period": "P14D", "claim_period": "P7D",
-                "reminders": { "challenge": ["PT1M"], "reward": ["P1D"] } }),
+        &json!({ "target_rides": 2, "target_days": 1, "target_amount_cents": TARGET_AMOUNT, "min_amount_cents": 700,
+                "currency_code": "USD", "challenge_period": "P14D", "claim_period": "P7D",
+                "day_boundary_timezone": "America/New_York",
+                "reminders": { "challenge": ["PT1M"], "reward": ["P6DT23H59M59S"] } }),
     )
     .await
     .with_budget(windows.len() as i64)
@@ -119,12 +137,10 @@ async fn real_rides_replayed_and_shuffled_count_once_while_workers_are_killed() 
         .collect();
     assert_eq!(counts, expected);
     for standing in &standings {
-        assert_eq!(
-            i64::from(standing.rides_completed),
-            standing.counted,
-            "{standing:?}"
-        );
-        let status = if standing.rides_completed == 2 {
+        // Rides go on counting until the last goal is reached.
+        let counted = standing.counted.min(2);
+        assert_eq!(i64::from(standing.rides_completed), counted, "{standing:?}");
+        let status = if completes(&standing.user_id) {
             "COMPLETED"
         } else {
             "IN_PROGRESS"
@@ -146,7 +162,7 @@ async fn real_rides_replayed_and_shuffled_count_once_while_workers_are_killed() 
     assert_eq!(in_use().await, (all, 0));
     let sweeper = || {
         let service = world.service().roles("sweep").lateness("PT0S");
-        service.env("RIDE_PROMO__SWEEP__BATCH_MAX", 10).start()
+        service.env("RIDE_PROMO__SWEEP__BATCH_MAX", 50).start()
     };
     let in_progress = "select count(*) from promotion_user where status = 'IN_PROGRESS'";
     let before = world.count(in_progress).await;
@@ -162,8 +178,15 @@ async fn real_rides_replayed_and_shuffled_count_once_while_workers_are_killed() 
         equal(world.count(in_progress).await, 0)
     })
     .await;
-    let completed = expected.values().filter(|count| **count == 2).count() as i64;
-    assert_eq!(in_use().await, (completed, 0));
+    assert_eq!(in_use().await, (all_complete.len() as i64, 0));
+    // Who completed it is reminded once, by whichever sweeper.
+    reminders::all_are_published(&world).await;
+    let reminded: Vec<i64> = reminders::published(&world)
+        .await
+        .into_iter()
+        .map(|(user_id, ..)| user_id)
+        .collect();
+    assert_eq!(reminded, all_complete);
     world.verify_finds_nothing().await;
     assert!(steady.sigterm_and_wait().await.success());
 }
@@ -172,7 +195,11 @@ async fn real_rides_replayed_and_shuffled_count_once_while_workers_are_killed() 
 async fn a_worker_that_slept_through_a_takeover_applies_nothing_twice() {
     let world = World::new().await;
     let mut asked = conditions(10_000);
-    asked["reminders"] = json!({ "challenge": ["PT10M"], "reward": ["P1D"] });
+    asked["target_amount_cents"] = json!(1_000_000_000);
+    asked["target_days"] = json!(10);
+    asked["day_boundary_timezone"] = json!("America/Mexico_City");
+    // An hour is left: it is due as soon as there is a sweeper.
+    asked["reminders"] = json!({ "challenge": ["PT1H"], "reward": ["P1D"] });
     let challenges = Challenges::new(&world, &asked).await;
     let challenges = challenges.with_budget(50).await;
     // Receipts would hide from the counts that a batch was applied again; the position would not.
@@ -191,7 +218,7 @@ async fn a_worker_that_slept_through_a_takeover_applies_nothing_twice() {
     let worker = || {
         let service = world
             .service()
-            .roles("ingest,relay")
+            .roles("ingest,relay,sweep")
             .config_toml(SHORT_SESSION);
         service
             .env("RIDE_PROMO__INGEST__BATCH_MAX_RECORDS", 50)
@@ -203,15 +230,16 @@ async fn a_worker_that_slept_through_a_takeover_applies_nothing_twice() {
             .collect()
     };
 
-    let sleeper = worker().start().await;
-    // It falls asleep in the middle of a batch that it has read: while it waits for one client.
+    // It falls asleep in the middle of a batch that it has read, and of reminders that are due: while it
+    // waits for one client.
     let mut held = world.pool().begin().await.expect("a session");
     sqlx::query("select from promotion_user where user_id = 1 for update")
         .execute(&mut *held)
         .await
         .expect("nobody holds it");
+    let sleeper = worker().start().await;
     world.publish_all(rides(40)).await;
-    waiting_for_a_lock(&world, 1).await;
+    waiting_for_a_lock(&world, 2).await;
     sleeper.sigstop();
     // The server gives up on it as on any client that has fallen silent, only sooner.
     let given_up: i64 = sqlx::query_scalar(
@@ -221,7 +249,10 @@ async fn a_worker_that_slept_through_a_takeover_applies_nothing_twice() {
     .fetch_one(world.pool())
     .await
     .expect("its session is this user's");
-    assert_eq!(given_up, 1, "it was not in the middle of a batch");
+    assert_eq!(
+        given_up, 2,
+        "it was not in the middle of a batch and of reminders"
+    );
     held.rollback().await.expect("it was held");
     let successor = worker().start().await;
     world.rides_are_applied().await;
@@ -251,6 +282,13 @@ async fn a_worker_that_slept_through_a_takeover_applies_nothing_twice() {
     assert_contiguous(world.read_status_topic().await);
     let in_use = budget_in_use(&world, challenges.promotion_id).await;
     assert_eq!(in_use, (50, 0));
+    reminders::all_are_published(&world).await;
+    let reminded: Vec<i64> = reminders::published(&world)
+        .await
+        .into_iter()
+        .map(|(user_id, ..)| user_id)
+        .collect();
+    assert_eq!(reminded, users);
     world.verify_finds_nothing().await;
     assert!(sleeper.sigterm_and_wait().await.success());
     assert!(successor.sigterm_and_wait().await.success());

@@ -25,7 +25,7 @@ fn time(value: &Value) -> DateTime<Utc> {
 }
 
 /// Client, deadline and lead of every reminder so far.
-async fn published(world: &World) -> Vec<(i64, String, String)> {
+pub(crate) async fn published(world: &World) -> Vec<(i64, String, String)> {
     let reminders = world.reminders().await;
     let mut all: Vec<_> = reminders
         .iter()
@@ -41,7 +41,7 @@ async fn published(world: &World) -> Vec<(i64, String, String)> {
 }
 
 /// Waits until no reminder is due that has not been looked at and published.
-async fn all_are_published(world: &World) {
+pub(crate) async fn all_are_published(world: &World) {
     eventually(LIMIT, || async {
         let due = "select count(*) from participation_reminder where next_at <= clock_timestamp()";
         equal(world.count(due).await, 0)

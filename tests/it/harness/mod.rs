@@ -55,7 +55,7 @@ pub use self::{
     proxy::{Cut, FaultProxy},
     service::{Cli, Output, Service, ServiceBuilder},
     sse::{SseItem, SseStream},
-    trips::{Rules, Trip, Trips, Window, recount},
+    trips::{Rules, Trip, Trips, Window, fares, recount},
     wait::{equal, eventually},
     world::{
         StatusRecord, World, assert_contiguous, by_key, instant, last_by_key, now, ride, ride_at,

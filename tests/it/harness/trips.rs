@@ -214,15 +214,15 @@ impl Rules {
     }
 }
 
-/// `rides_completed` of each participant once every trip was applied, in whatever order and however
-/// often: who has a window, even with no ride that counts, is in the answer.
-pub fn recount(
-    trips: &[Trip],
+/// The rides of each client and local day that could count, each once, with their fares.
+type Countable<'a> = BTreeMap<i64, BTreeMap<NaiveDate, BTreeMap<&'a str, i64>>>;
+
+fn countable<'a>(
+    trips: &'a [Trip],
     participants: &BTreeMap<i64, Window>,
     rules: &Rules,
-) -> BTreeMap<i64, u32> {
-    // the rides of each client and day that could count, each once
-    let mut rides: BTreeMap<i64, BTreeMap<NaiveDate, BTreeSet<&str>>> = BTreeMap::new();
+) -> Countable<'a> {
+    let mut rides = Countable::new();
     for trip in trips.iter().filter(|_| rules.allow_trips()) {
         let Some(window) = participants.get(&trip.user_id) else {
             continue;
@@ -236,9 +236,33 @@ pub fn recount(
                 .or_default()
                 .entry(day)
                 .or_default()
-                .insert(&trip.line);
+                .insert(&trip.line, trip.amount_cents);
         }
     }
+    rides
+}
+
+/// The sum of the fares that could count of each participant that has any.
+pub fn fares(
+    trips: &[Trip],
+    participants: &BTreeMap<i64, Window>,
+    rules: &Rules,
+) -> BTreeMap<i64, i64> {
+    let of = |days: BTreeMap<NaiveDate, BTreeMap<&str, i64>>| -> i64 {
+        days.values().flat_map(BTreeMap::values).sum()
+    };
+    let rides = countable(trips, participants, rules).into_iter();
+    rides.map(|(user_id, days)| (user_id, of(days))).collect()
+}
+
+/// `rides_completed` of each participant once every trip was applied, in whatever order and however
+/// often: who has a window, even with no ride that counts, is in the answer.
+pub fn recount(
+    trips: &[Trip],
+    participants: &BTreeMap<i64, Window>,
+    rules: &Rules,
+) -> BTreeMap<i64, u32> {
+    let rides = countable(trips, participants, rules);
     let per_day = rules
         .daily_limit
         .map_or(usize::MAX, |(limit, _)| limit as usize);
