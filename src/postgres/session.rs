@@ -4,7 +4,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 /// The settings of every session of the service.
-const EVERYWHERE: [(&str, &str); 8] = [
+const EVERYWHERE: [(&str, &str); 9] = [
     // A session that died with an open transaction must not hold its locks for long.
     ("idle_in_transaction_session_timeout", "15s"),
     ("lock_timeout", "10s"),
@@ -15,6 +15,9 @@ const EVERYWHERE: [(&str, &str); 8] = [
     ("tcp_keepalives_interval", "5"),
     ("tcp_keepalives_count", "3"),
     ("timezone", "UTC"),
+    // Every statement is short. To compile one takes far longer than to run it, and where sequential
+    // scans are switched off the planner's costs are so high that it would always be compiled.
+    ("jit", "off"),
     // Locks first, then reads in the next statement: each statement needs its own snapshot.
     ("default_transaction_isolation", "read committed"),
 ];
