@@ -230,6 +230,7 @@ impl Api {
                 kafka: Arc::new(self.config.kafka.clone()),
                 readiness: Arc::clone(&self.readiness),
                 settings: Arc::new(self.config.settings.clone()),
+                counts: Arc::default(),
                 allowed_lateness: self.config.sweep.allowed_lateness,
                 import_body_timeout: self.config.admin.import_body_timeout,
             })

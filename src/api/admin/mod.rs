@@ -57,6 +57,9 @@ pub struct AdminState {
     /// The configured settings, without secret values.
     #[from_ref(skip)]
     pub settings: Arc<BTreeMap<String, Setting>>,
+    /// The counts of participations.
+    #[from_ref(skip)]
+    pub counts: Arc<stats::RecentCounts>,
     /// How long after its end a ride may be published and still count.
     #[from_ref(skip)]
     pub allowed_lateness: Duration,
