@@ -139,7 +139,7 @@ impl Relay {
         while !stop.is_cancelled() {
             self.wake.mark_unchanged();
             // An empty read also proves that the session, and so the lock, still exists.
-            if self.relay_batch(&mut lease, &publisher).await? == self.limits.batch_max {
+            if self.relay_batch(&mut lease, &publisher).await? >= self.limits.batch_max {
                 continue;
             }
             tokio::select! {
@@ -153,7 +153,7 @@ impl Relay {
         }
         // Events that ingest wrote while it stopped are published before the shard is released.
         // Events that others go on writing are for the successor.
-        while self.relay_batch(&mut lease, &publisher).await? == self.limits.batch_max {}
+        while self.relay_batch(&mut lease, &publisher).await? >= self.limits.batch_max {}
         lease.release().await;
         Ok(())
     }
@@ -205,7 +205,9 @@ impl Relay {
         if events.is_empty() {
             return Ok(0);
         }
-        let ids: Vec<i64> = events.iter().map(|event| event.id).collect();
+        let count = events.len();
+        let mut ids: Vec<i64> = events.iter().map(|event| event.id).collect();
+        ids.dedup();
         let published_now = PublishedNow::of(&events);
         let traced = self.trace(&mut events);
         let publisher = Arc::clone(publisher);
@@ -217,14 +219,14 @@ impl Relay {
         published_now.observe_delays(&self.metrics.relay);
         // If this fails they are published again, with the same ids and versions.
         lease.delete(&ids).await?;
-        self.metrics.relay.published.inc_by(ids.len() as u64);
+        self.metrics.relay.published.inc_by(count as u64);
         published_now.count(&self.metrics.relay);
         self.metrics.relay.transactions.inc();
         self.metrics
             .relay
             .transaction_seconds
             .observe(began.elapsed().as_secs_f64());
-        Ok(ids.len())
+        Ok(count)
     }
 
     /// Begins the spans of publishing these events, and sets their `traceparent` to them.

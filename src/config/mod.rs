@@ -515,7 +515,7 @@ fn read(
         },
         ingest: IngestConfig {
             batch_max_records: reader.number("ingest.batch_max_records", 20_000, 1..=1_000_000),
-            batch_max_applied: reader.number("ingest.batch_max_applied", 4_000, 1..=100_000),
+            batch_max_applied: reader.number("ingest.batch_max_applied", 10_000, 1..=100_000),
             batch_max_bytes: reader.number("ingest.batch_max_bytes", 16 << 20, 65_536..=1 << 30),
             batch_max_age: reader.duration(
                 "ingest.batch_max_age",
@@ -531,7 +531,7 @@ fn read(
             queue_kbytes: reader.number("ingest.queue_kbytes", 8_192, 1_024..=2_097_151),
         },
         relay: RelayConfig {
-            batch_max: reader.number("relay.batch_max", 2_000, 1..=50_000),
+            batch_max: reader.number("relay.batch_max", 3_000, 1..=50_000),
             poll_interval: reader.duration(
                 "relay.poll_interval",
                 200 * MILLISECOND,

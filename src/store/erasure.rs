@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::audit::{self, Author};
 use super::budget::{self, ErasedUse};
-use super::outbox::enqueue_tombstones;
+use super::outbox::{enqueue_tombstones, packet};
 use super::{Result, Store, StoreError};
 use crate::domain::participation::StatusName;
 use crate::domain::reward::Reward;
@@ -291,23 +291,6 @@ impl Holder {
     ];
 }
 
-/// Whether the client counts as rewarded although no participation here shows it: a reward that only the
-/// status topic has is held for review, or the client was erased after a reward.
-pub(super) async fn rewarded_elsewhere(
-    connection: &mut PgConnection,
-    user_id: UserId,
-    erased_name: Option<&str>,
-) -> Result<bool> {
-    Ok(sqlx::query_scalar!(
-        r#"select exists (select from held_reward where user_id = $1 and loss_accepted_at is null)
-               or exists (select from erasure where client = $2 and rewarded) as "rewarded!""#,
-        user_id,
-        erased_name
-    )
-    .fetch_one(connection)
-    .await?)
-}
-
 async fn was_rewarded(connection: &mut PgConnection, user_id: UserId) -> Result<bool> {
     Ok(sqlx::query_scalar!(
         r#"select exists (select from promotion_user where user_id = $1 and status = $2)
@@ -460,21 +443,35 @@ async fn remove_participations(
     // Events that a relay has read already are published before the tombstone.
     promotions.extend(
         sqlx::query_scalar!(
-            "delete from event_outbox e
+            r#"delete from event_outbox e
               where e.user_id = $1 and num_nonnulls(e.type, e.reminder) > 0
                 and not exists (select from promotion_user p where p.user_id = e.user_id and p.promotion_id = e.promotion_id)
-             returning promotion_id",
+             returning promotion_id as "promotion_id!""#,
             user_id
         )
         .fetch_all(&mut *connection)
         .await?,
     );
+    let in_packets = sqlx::query_scalar!(
+        r#"select distinct w.promotion_id as "promotion_id!" from waiting_event w
+            where w.user_id = $1 and not w.is_tombstone
+              and not exists (select from promotion_user p where p.user_id = w.user_id and p.promotion_id = w.promotion_id)"#,
+        user_id
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let keys: Vec<_> = in_packets
+        .iter()
+        .map(|promotion_id| (user_id, *promotion_id))
+        .collect();
+    packet::remove(connection, &keys).await?;
+    promotions.extend(in_packets);
     removed.splits = sqlx::query!(
         "delete from cash_loan_account c
           where c.user_id = $1 and not exists (select from session s where s.split_id = c.split_id)",
         user_id
     )
-    .execute(connection)
+    .execute(&mut *connection)
     .await?
     .rows_affected();
     Ok((promotions.into_iter().collect(), counted))

@@ -1,20 +1,18 @@
 //! The landing: which screen a client sees, and the split that goes with it (contract 5, Landing).
 
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 
 use super::extensions::apply_of_client;
-use super::participations::{PreOffer, Stored, ensure_active_split, load, newest_newbie};
+use super::participations::{Stored, load};
+use super::splits::{PreOffer, ensure_active_split, has_valid_split, is_current, newest_newbie};
 use super::users::eligibility_facts;
-use super::{Result, Store, StoreError, timed_out};
+use super::{Result, Store, StoreError};
 use crate::domain::eligibility::{self, ClientFacts, Screen};
 use crate::domain::participation::{Status, StatusName};
-use crate::domain::reward::{CountryCode, Reward};
+use crate::domain::reward::Reward;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::wire::landing::{LandingApplication, LandingOffer, LandingPromotion};
 use crate::wire::reward::Origination;
-
-/// How often the locks are taken while imports bring other pre-offers to the front.
-const MAX_TRIES: u32 = 10;
 
 /// What the landing decided.
 #[derive(Clone, Debug)]
@@ -38,6 +36,12 @@ impl Store {
     /// again finds what the first run did.
     pub async fn landing(&self, user_id: UserId) -> Result<Landing> {
         let erased_name = self.erased_name(user_id)?;
+        if let Some(landing) = self
+            .settled_landing(user_id, erased_name.as_deref())
+            .await?
+        {
+            return Ok(landing);
+        }
         self.run_tx("landing", move |connection| {
             let erased_name = erased_name.clone();
             Box::pin(async move {
@@ -52,14 +56,86 @@ impl Store {
         })
         .await
     }
+
+    /// The landing of a client for whom nothing is to be written, as most are: read in one snapshot,
+    /// without a lock. `None` where the split is not as it should be, or a deadline has passed that an
+    /// extension may move.
+    async fn settled_landing(
+        &self,
+        user_id: UserId,
+        erased_name: Option<&str>,
+    ) -> Result<Option<Landing>> {
+        let mut connection = self.acquire().await?;
+        let mut tx = connection
+            .begin_with("begin isolation level repeatable read read only")
+            .await?;
+        let facts = eligibility_facts(&mut tx, user_id, erased_name).await?;
+        let screen = facts.screen();
+        let is_settled = !facts.has_overdue_reward()
+            && match (screen, facts.latest, &facts.newbie) {
+                (Screen::RewardReady | Screen::PromoProgress, Some(latest), _) => {
+                    let promotion_id = latest.promotion_id;
+                    has_valid_split(&mut tx, user_id, promotion_id, facts.now).await?
+                }
+                (Screen::PromoOffer, _, Some(newbie)) => {
+                    let of_split = PreOffer::from(newbie);
+                    match newbie.promotion_id {
+                        Some(promotion_id) => {
+                            is_current(&mut tx, user_id, promotion_id, &of_split, facts.now).await?
+                        }
+                        None => false,
+                    }
+                }
+                _ => true,
+            };
+        if !is_settled {
+            return Ok(None);
+        }
+        let landing = show(&mut tx, user_id, facts).await?;
+        tx.commit().await?;
+        let is_overdue = landing
+            .participation
+            .as_ref()
+            .is_some_and(Stored::is_overdue);
+        Ok((!is_overdue).then_some(landing))
+    }
 }
 
+/// Decides under the locks, and leaves the one `ACTIVE` split.
 async fn landing(
     connection: &mut PgConnection,
     user_id: UserId,
     erased_name: Option<&str>,
 ) -> Result<Landing> {
     let facts = locked_facts(connection, user_id, erased_name).await?;
+    let screen = facts.screen();
+    match screen {
+        Screen::RewardReady | Screen::PromoProgress => {
+            let latest = facts
+                .latest
+                .ok_or_else(|| broken(screen, "participation"))?;
+            renew_split(connection, user_id, latest.promotion_id, facts.now).await?;
+        }
+        Screen::PromoOffer => {
+            let newbie = facts.newbie.as_ref();
+            let newbie = newbie.ok_or_else(|| broken(screen, "pre-offer"))?;
+            let promotion_id = newbie
+                .promotion_id
+                .ok_or_else(|| broken(screen, "promotion"))?;
+            let of_split = PreOffer::from(newbie);
+            ensure_active_split(connection, user_id, promotion_id, &of_split, facts.now).await?;
+        }
+        _ => {}
+    }
+    show(connection, user_id, facts).await
+}
+
+/// The screen that the facts decide, with what is on it.
+async fn show(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    facts: ClientFacts,
+) -> Result<Landing> {
     let screen = facts.screen();
     let was_rewarded = facts
         .latest
@@ -84,9 +160,6 @@ async fn landing(
         | Screen::RewardExpired => {
             let promotion_id = facts.latest.map(|latest| latest.promotion_id);
             let promotion_id = promotion_id.ok_or_else(|| broken(screen, "participation"))?;
-            if matches!(screen, Screen::RewardReady | Screen::PromoProgress) {
-                renew_split(connection, user_id, promotion_id, facts.now).await?;
-            }
             let stored = load(connection, user_id, promotion_id).await?;
             let mut stored = stored.ok_or_else(|| broken(screen, "participation"))?;
             // Of the moment of the decision, so that both say the same about deadlines.
@@ -102,8 +175,6 @@ async fn landing(
             let promotion_id = newbie
                 .promotion_id
                 .ok_or_else(|| broken(screen, "promotion"))?;
-            let of_split = PreOffer::from(&newbie);
-            ensure_active_split(connection, user_id, promotion_id, &of_split, facts.now).await?;
             Ok(Landing {
                 promotion: Some(promotion(connection, promotion_id, None).await?),
                 offer: Some(offer(newbie)),
@@ -118,67 +189,39 @@ async fn landing(
     }
 }
 
-/// The facts with everything locked that decides, in the order of a start: the client's pre-offers
-/// (which is also what makes the client's landings and starts take turns), their promotions, their
-/// countries, and then the live participation, which an accept or the sweeper would end.
+/// The facts with everything locked that decides: the client's pre-offers (which is also what makes the
+/// client's landings and starts take turns), the switches of promotions and countries, as a start locks
+/// them, and then the live participation, which an accept or the sweeper would end.
 async fn locked_facts(
     connection: &mut PgConnection,
     user_id: UserId,
     erased_name: Option<&str>,
 ) -> Result<ClientFacts> {
-    for _ in 0..MAX_TRIES {
-        sqlx::query!(
-            "select from pre_offer where user_id = $1 order by pre_offer_id for update",
-            user_id
-        )
-        .fetch_all(&mut *connection)
-        .await?;
-        let promotions = sqlx::query_scalar!(
-            "select promotion_id from promotion
-              where promotion_id in (select promotion_id from pre_offer where user_id = $1 and segment = 'newbie')
-              order by promotion_id for share",
-            user_id
-        )
-        .fetch_all(&mut *connection)
-        .await?;
-        let countries = sqlx::query_scalar!(
-            "select country_code from geo_config
-              where country_code in (select country_code from pre_offer where user_id = $1 and segment = 'newbie')
-              order by country_code for share",
-            user_id
-        )
-        .fetch_all(&mut *connection)
-        .await?;
-        sqlx::query!(
-            "select from promotion_user where user_id = $1 and status = any($2) for share",
-            user_id,
-            &[StatusName::InProgress, StatusName::Completed] as &[StatusName]
-        )
-        .fetch_all(&mut *connection)
-        .await?;
-        let mut facts = eligibility_facts(connection, user_id, erased_name).await?;
-        // A reward that seems to be over may be none that is shown.
-        if facts.has_overdue_reward() && apply_of_client(connection, user_id).await? {
-            facts = eligibility_facts(connection, user_id, erased_name).await?;
-        }
-        if facts.screen() != Screen::PromoOffer || is_locked(&facts, &promotions, &countries) {
-            return Ok(facts);
-        }
-        // Imported after the locks were taken: once more, with its promotion and country.
+    sqlx::query!(
+        "select from pre_offer where user_id = $1 order by pre_offer_id for update",
+        user_id
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    sqlx::query!(
+        r#"select exists (select from promotion where false for key share)
+               or exists (select from geo_config where false for key share) as "guards!""#
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "select from promotion_user where user_id = $1 and status = any($2) for share",
+        user_id,
+        &[StatusName::InProgress, StatusName::Completed] as &[StatusName]
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let facts = eligibility_facts(connection, user_id, erased_name).await?;
+    // A reward that seems to be over may be none that is shown.
+    if facts.has_overdue_reward() && apply_of_client(connection, user_id).await? {
+        return eligibility_facts(connection, user_id, erased_name).await;
     }
-    Err(timed_out())
-}
-
-/// Whether the promotion and the country of the offer are among those locked.
-fn is_locked(facts: &ClientFacts, promotions: &[PromotionId], countries: &[String]) -> bool {
-    let Some(newbie) = &facts.newbie else {
-        return true;
-    };
-    let country: &CountryCode = &newbie.country_code;
-    newbie
-        .promotion_id
-        .is_none_or(|promotion_id| promotions.contains(&promotion_id))
-        && countries.iter().any(|locked| locked == country.as_str())
+    Ok(facts)
 }
 
 /// Gives a live participant whose split has run out another one, while there is a valid pre-offer
@@ -190,16 +233,7 @@ async fn renew_split(
     promotion_id: PromotionId,
     now: Instant,
 ) -> Result<()> {
-    let is_active = sqlx::query_scalar!(
-        r#"select exists (select from cash_loan_account
-                           where user_id = $1 and promotion_id = $2 and status = 'ACTIVE' and valid_until > $3) as "is_active!""#,
-        user_id,
-        promotion_id,
-        now
-    )
-    .fetch_one(&mut *connection)
-    .await?;
-    if is_active {
+    if has_valid_split(connection, user_id, promotion_id, now).await? {
         return Ok(());
     }
     if let Some(pre_offer) = newest_newbie(connection, user_id, promotion_id).await?

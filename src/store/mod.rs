@@ -39,6 +39,8 @@ pub mod ride_search;
 pub mod rides;
 pub mod schema;
 mod span;
+mod splits;
+pub mod start;
 mod state;
 pub mod stats;
 pub mod status_newest;

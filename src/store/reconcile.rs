@@ -8,7 +8,7 @@ use sqlx::types::Json;
 use sqlx::{Acquire as _, PgConnection};
 
 use super::audit::{self, Author};
-use super::outbox::ShardLease;
+use super::outbox::{ShardLease, packet};
 use super::republish::{Lift, lift, publish_again};
 use super::state::state_of;
 use super::status_newest::StatusNewest;
@@ -450,11 +450,12 @@ async fn read_here(
         (entry.floor, entry.held) = (row.floor, row.held);
     }
     let waiting = sqlx::query!(
-        r#"select e.user_id, e.promotion_id, max(e.version) as version, bool_or(e.type is null and e.reminder is null) as "forgetting!"
-             from event_outbox e
-            where e.id > (select min(published_upto) from relay_shard)
-              and e.user_id = any($1) and (e.user_id, e.promotion_id) in (select * from unnest($1::bigint[], $2::bigint[]))
-            group by e.user_id, e.promotion_id"#,
+        r#"select w.user_id as "user_id!", w.promotion_id as "promotion_id!", max(w.version) as version,
+                  bool_or(w.is_tombstone) as "forgetting!"
+             from waiting_event w
+            where w.id > (select min(published_upto) from relay_shard)
+              and w.user_id = any($1) and (w.user_id, w.promotion_id) in (select * from unnest($1::bigint[], $2::bigint[]))
+            group by w.user_id, w.promotion_id"#,
         &users,
         &promotions
     )
@@ -504,7 +505,8 @@ async fn put_right(
         }
     }
     // Waiting events of these keys are older than the topic's, and would become the last of their key.
-    let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = stale.into_iter().unzip();
+    let stale: Vec<ParticipationKey> = stale.into_iter().collect();
+    let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = stale.iter().copied().unzip();
     sqlx::query!(
         "delete from event_outbox e using unnest($1::bigint[], $2::bigint[]) v (user_id, promotion_id)
           where e.user_id = v.user_id and e.promotion_id = v.promotion_id and e.reminder is null",
@@ -513,6 +515,7 @@ async fn put_right(
     )
     .execute(&mut *connection)
     .await?;
+    packet::remove(connection, &stale).await?;
     lift(connection, &lifts).await?;
     publish_again(connection, &again).await?;
     Ok(())

@@ -148,9 +148,11 @@ impl Store {
             .begin_with("begin isolation level repeatable read read only")
             .await?;
         let mut recount = Recount {
-            unpublished: sqlx::query_scalar!(r#"select count(*) as "count!" from event_outbox"#)
-                .fetch_one(&mut *tx)
-                .await?,
+            unpublished: sqlx::query_scalar!(
+                r#"select coalesce(sum(events), 0) as "count!" from event_outbox"#
+            )
+            .fetch_one(&mut *tx)
+            .await?,
             ..Recount::default()
         };
         let mut after = None;
@@ -256,7 +258,11 @@ async fn rows(connection: &mut PgConnection, keys: &[ParticipationKey]) -> Resul
     // COUNTED is checked only if it names one of these rules.
     Ok(sqlx::query_as!(
         Row,
-        r#"select p.user_id, p.promotion_id, p.status as "status: StatusName", p.version, p.rides_completed, p.rides_target, p.started_at,
+        r#"with waiting as materialized (
+                  select user_id, promotion_id, max(version) as version from waiting_event
+                   where id > (select min(published_upto) from relay_shard) and not is_reminder
+                   group by user_id, promotion_id)
+           select p.user_id, p.promotion_id, p.status as "status: StatusName", p.version, p.rides_completed, p.rides_target, p.started_at,
                   p.challenge_deadline, p.completed_at, p.reward_deadline, p.expired_at,
                   p.expired_reason as "expired_reason: ExpiredReason",
                   p.reward as "reward: Json<Reward>", t.conditions,
@@ -266,9 +272,8 @@ async fn rows(connection: &mut PgConnection, keys: &[ParticipationKey]) -> Resul
                   x.extensions as "extensions!", x.without_event as "extended_without_event!",
                   r.impossible_versions + (select count(*) from participation_history h
                     where h.user_id = p.user_id and h.promotion_id = p.promotion_id and h.version > p.version) as "impossible_versions!",
-                  (select max(e.version) from event_outbox e
-                    where e.id > (select min(published_upto) from relay_shard)
-                      and e.user_id = p.user_id and e.promotion_id = p.promotion_id) as waiting,
+                  (select w.version from waiting w
+                    where w.user_id = p.user_id and w.promotion_id = p.promotion_id) as waiting,
                   r.receipts as "receipts!", r.counted as "counted!", r.reversed as "reversed!", r.days as "days!",
                   r.amount as "amount!", r.wrongly_counted as "wrongly_counted!",
                   r.wrongly_refused as "wrongly_refused!", r.recorded_after_end as "recorded_after_end!",

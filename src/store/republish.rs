@@ -129,8 +129,8 @@ impl Store {
     /// Whether more than `limit` events wait to be published.
     pub async fn outbox_exceeds(&self, limit: i64) -> Result<bool> {
         let waiting = sqlx::query_scalar!(
-            r#"select count(*) as "waiting!" 
-                 from (select from event_outbox where id > (select min(published_upto) from relay_shard) limit $1) events"#,
+            r#"select coalesce(sum(events), 0) as "waiting!"
+                 from (select events from event_outbox where id > (select min(published_upto) from relay_shard) limit $1) waiting"#,
             limit.saturating_add(1)
         )
         .fetch_one(&mut *self.acquire().await?)

@@ -5,15 +5,14 @@ use std::collections::HashMap;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 
-use super::erasure::rewarded_elsewhere;
 use super::extensions::is_any_running;
 use super::participations::{Receipt, load};
 use super::quarantine::{Quarantined, quarantined_of};
-use super::state::status_of;
+use super::state::broken;
 use super::{Result, Store, StoreError};
 use crate::domain::budget::{Budget, BudgetUse};
 use crate::domain::eligibility::{ClientFacts, Latest, PreOffer};
-use crate::domain::participation::{ExpiredReason, StatusName};
+use crate::domain::participation::{ExpiredReason, Status, StatusFields, StatusName};
 use crate::domain::promotion::Verdict;
 use crate::domain::reward::Reward;
 use crate::domain::ride::RideSource;
@@ -40,14 +39,48 @@ pub async fn eligibility_facts(
     user_id: UserId,
     erased_name: Option<&str>,
 ) -> Result<ClientFacts> {
-    let now = sqlx::query_scalar!(r#"select clock_ms() as "now!""#)
-        .fetch_one(&mut *connection)
-        .await?;
-    let latest = latest(connection, user_id, now).await?;
-    let rewarded_elsewhere = rewarded_elsewhere(connection, user_id, erased_name).await?;
+    // A live or rewarded one is the latest by definition; started_at decides among expired ones.
+    let row = sqlx::query!(
+        r#"select v.now as "now!",
+                  exists (select from held_reward where user_id = $1 and loss_accepted_at is null)
+                  or exists (select from erasure where client = $2 and rewarded) as "rewarded_elsewhere!",
+                  p.promotion_id as "promotion_id?", p.status as "status?: StatusName", p.completed_at as "completed_at?",
+                  p.reward_deadline as "reward_deadline?", p.rewarded_at as "rewarded_at?", p.expired_at as "expired_at?",
+                  p.expired_reason as "expired_reason?: ExpiredReason", p.acknowledged_at is not null as "acknowledged!",
+                  exists (select from pre_offer o
+                           where o.pre_offer_id = p.pre_offer_id and o.user_id = p.user_id
+                             and o.valid_until > v.now) as "pre_offer_valid!"
+             from (select clock_ms() as now offset 0) v
+             left join lateral (
+                  select * from promotion_user where user_id = $1
+                   order by status = $3, started_at desc
+                   limit 1) p on true"#,
+        user_id,
+        erased_name,
+        StatusName::Expired as StatusName
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    let latest = match (row.promotion_id, row.status) {
+        (Some(promotion_id), Some(status)) => Some(Latest {
+            promotion_id,
+            status: Status::try_from(StatusFields {
+                status,
+                completed_at: row.completed_at,
+                reward_deadline: row.reward_deadline,
+                rewarded_at: row.rewarded_at,
+                expired_at: row.expired_at,
+                expired_reason: row.expired_reason,
+            })
+            .map_err(|error| broken(user_id, promotion_id, error))?,
+            acknowledged: row.acknowledged,
+            pre_offer_valid: row.pre_offer_valid,
+        }),
+        _ => None,
+    };
     let mut newbie = None;
     let mut regular = None;
-    for (is_newbie, pre_offer) in pre_offers_to_consider(connection, user_id, now).await? {
+    for (is_newbie, pre_offer) in pre_offers_to_consider(connection, user_id, row.now).await? {
         if is_newbie {
             newbie = Some(pre_offer);
         } else {
@@ -55,45 +88,12 @@ pub async fn eligibility_facts(
         }
     }
     Ok(ClientFacts {
-        now,
+        now: row.now,
         latest,
-        rewarded_elsewhere,
+        rewarded_elsewhere: row.rewarded_elsewhere,
         newbie,
         regular,
     })
-}
-
-async fn latest(
-    connection: &mut PgConnection,
-    user_id: UserId,
-    now: Instant,
-) -> Result<Option<Latest>> {
-    // A live or rewarded one is always the latest; among expired ones, started_at decides.
-    let row = sqlx::query!(
-        r#"select p.user_id, p.promotion_id, p.status as "status: StatusName", p.completed_at, p.reward_deadline,
-                  p.rewarded_at, p.expired_at, p.expired_reason as "expired_reason: ExpiredReason", p.acknowledged_at is not null as "acknowledged!",
-                  exists (select from pre_offer o
-                           where o.pre_offer_id = p.pre_offer_id and o.user_id = p.user_id
-                             and o.valid_until > $2) as "pre_offer_valid!"
-             from promotion_user p
-            where p.user_id = $1
-            order by p.status = $3, p.started_at desc
-            limit 1"#,
-        user_id,
-        now,
-        StatusName::Expired as StatusName
-    )
-    .fetch_optional(connection)
-    .await?;
-    let Some(row) = row else {
-        return Ok(None);
-    };
-    Ok(Some(Latest {
-        promotion_id: row.promotion_id,
-        status: status_of!(row)?,
-        acknowledged: row.acknowledged,
-        pre_offer_valid: row.pre_offer_valid,
-    }))
 }
 
 /// At most one newbie pre-offer (`true`), valid or not, and one valid pre-offer of another segment.

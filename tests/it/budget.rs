@@ -9,7 +9,7 @@ use futures::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
 
 use crate::harness::*;
-use crate::races::{HeldReward, done, post, waiting};
+use crate::races::{HeldLock, done, post, waiting};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -486,7 +486,7 @@ async fn the_last_place_goes_to_whoever_comes_first_to_the_row() {
     let row = "select from budget_use for update";
 
     // Two starts come to the last place: the first in the row's queue has it.
-    let held = HeldReward::by(&world, row).await;
+    let held = HeldLock::by(&world, row).await;
     let first = post(&client(1), &promotion, "start");
     waiting(&world, 1).await;
     let second = post(&client(2), &promotion, "start");
@@ -502,7 +502,7 @@ async fn the_last_place_goes_to_whoever_comes_first_to_the_row() {
     assert_eq!(agrees(&world, &promotion).await, (1, 0));
 
     // A start comes before the one who holds the place has given it up: what was read is not waited for.
-    let held = HeldReward::by(&world, row).await;
+    let held = HeldLock::by(&world, row).await;
     let quit = post(&client(1), &promotion, "quit");
     waiting(&world, 1).await;
     let problem = done(post(&client(2), &promotion, "start")).await;
@@ -519,7 +519,7 @@ async fn the_last_place_goes_to_whoever_comes_first_to_the_row() {
         .await
         .expect(200);
     for (user_id, accept_first) in [(3, true), (4, false)] {
-        let held = HeldReward::by(&world, row).await;
+        let held = HeldLock::by(&world, row).await;
         let calls = [(client(2), "accept_reward"), (client(user_id), "start")];
         let [(one, what), (other, then)] = if accept_first {
             calls
@@ -556,7 +556,7 @@ async fn the_last_place_goes_to_whoever_comes_first_to_the_row() {
 
     // The sweeper gives a place back; a start that came first was refused, one that comes after has it.
     end_by_force(&world, 4, promotion.id, End::TooLate).await;
-    let held = HeldReward::by(&world, row).await;
+    let held = HeldLock::by(&world, row).await;
     let _sweeper = world.service().roles("sweep").start().await;
     waiting(&world, 1).await;
     done(post(&client(5), &promotion, "start"))
@@ -572,7 +572,7 @@ async fn the_last_place_goes_to_whoever_comes_first_to_the_row() {
     // A budget that is lowered while a start is under way counts for the next one.
     let patch = json!({ "budget": budget(4) });
     admin.patch_promotion(&promotion, &patch).await.expect(200);
-    let held = HeldReward::by(&world, row).await;
+    let held = HeldLock::by(&world, row).await;
     let start = post(&client(6), &promotion, "start");
     waiting(&world, 1).await;
     let lowered = crate::races::call(
@@ -602,7 +602,7 @@ async fn two_budgets_in_one_start_are_locked_in_one_order() {
         end_by_force(&world, user_id, from.id, End::TooLate).await;
         service.eligible_client(user_id, to).await;
     }
-    let held = HeldReward::by(
+    let held = HeldLock::by(
         &world,
         "select from budget_use order by promotion_id limit 1 for update",
     )

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::*;
-use crate::races::{HeldReward, done, post, waiting};
+use crate::races::{HeldLock, done, post, waiting};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -261,7 +261,7 @@ async fn quitting_and_cancelling_beside_the_completing_ride_and_an_accept() {
             }
         };
         // The ride first: it is completed, which a cancel still ends and a quit does not.
-        let held = HeldReward::by(&world, outbox).await;
+        let held = HeldLock::by(&world, outbox).await;
         world.publish_ride(&ride(user_id)).await;
         waiting(&world, 1).await;
         let ended = end(user_id);
@@ -280,7 +280,7 @@ async fn quitting_and_cancelling_beside_the_completing_ride_and_an_accept() {
         let user_id = user_id + 10;
         service.started_client(user_id, &promotion).await;
         world.events_are_published().await;
-        let held = HeldReward::by(&world, outbox).await;
+        let held = HeldLock::by(&world, outbox).await;
         let ended = end(user_id);
         waiting(&world, 1).await;
         world.publish_ride(&ride(user_id)).await;
@@ -295,7 +295,7 @@ async fn quitting_and_cancelling_beside_the_completing_ride_and_an_accept() {
     for (user_id, accepts_first) in [(21, true), (22, false)] {
         let (client, _) = service.started_client(user_id, &promotion).await;
         end_by_force(&world, user_id, promotion.id, End::Completed).await;
-        let held = HeldReward::split_of(&world, user_id).await;
+        let held = HeldLock::split_of(&world, user_id).await;
         let accept = || post(&client, &promotion, "accept_reward");
         if accepts_first {
             let accept = accept();

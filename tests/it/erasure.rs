@@ -208,6 +208,59 @@ async fn the_tombstone_is_the_last_record_of_its_key_beside_rides_and_relays() {
     }
 }
 
+/// Progress waits in packets, many clients in a row of the outbox. An erasure takes one client out of each,
+/// and leaves the others as they were.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erased_client_is_taken_out_of_the_packets_that_wait() {
+    let world = World::new().await;
+    let challenges = Challenges::new(&world, &conditions(10)).await;
+    let users = [1, 2, 3];
+    challenges.start_an_hour_ago(&users).await;
+    world.execute("delete from event_outbox").await;
+    let _ingest = world.service().roles("ingest").start().await;
+    for (round, of) in [&users[..], &users[1..2]].into_iter().enumerate() {
+        world
+            .publish_all(of.iter().map(|user| Outgoing::ride(&ride(*user))))
+            .await;
+        world.rides_are_applied().await;
+        let waiting = "select coalesce(sum(events), 0)::bigint from event_outbox where packet_event_ids is not null";
+        assert_eq!(world.count(waiting).await, [3, 4][round]);
+    }
+    let erased = erase(&world, "2", &[]).run().await.expect_success();
+    let erased: Value = serde_json::from_str(&erased).expect("JSON");
+    assert_eq!(erased["tombstones"], 1);
+    // Of what was only the client's nothing is left, not even an empty row.
+    let left =
+        "select count(*) from event_outbox where events = 0 or packet_user_ids @> array[2::bigint]";
+    assert_eq!(world.count(left).await, 0);
+
+    let _relay = world.service().roles("relay").start().await;
+    world.events_are_published().await;
+    let newest = world.newest_statuses().await;
+    let key = |user: i64| format!("{user}:{}", challenges.promotion_id);
+    assert_eq!(newest[&key(2)], None);
+    for user in [1, 3] {
+        let event = newest[&key(user)].as_ref().expect("an event");
+        let standing = challenges.standing(user).await;
+        let told = (&event["version"], &event["rides_completed"], &event["type"]);
+        let is = (
+            json!(standing.version),
+            json!(1),
+            json!("promotion.progressed"),
+        );
+        assert_eq!(told, (&is.0, &is.1, &is.2), "{event}");
+        assert_eq!(event["user_id"], user);
+        assert_eq!(event["status"], "IN_PROGRESS");
+        assert_eq!(event["previous_status"], "IN_PROGRESS");
+    }
+    let records = world.kafka().read_topic(world.status_topic()).await;
+    let mut of_the_erased = records.iter().filter(|record| record.key == Some(key(2)));
+    assert!(
+        of_the_erased.all(|record| record.value.is_none()),
+        "only the tombstone"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_erased_before_the_upgrade_is_finished() {
     let world = World::new().await;

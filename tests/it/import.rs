@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::Write as _, path::PathBuf, time::Duration};
 
 use flate2::{Compression, write::GzEncoder};
 use ride_promo::import::{Format, import_pre_offers};
-use ride_promo::store::{Store, participations::Started};
+use ride_promo::store::{Store, start::Started};
 use serde_json::{Value, json};
 
 use crate::harness::*;

@@ -54,9 +54,9 @@ pub(crate) async fn done(call: Call) -> Answer {
 }
 
 /// Locks held by the test until it lets go.
-pub(crate) struct HeldReward(Transaction<'static, Db>);
+pub(crate) struct HeldLock(Transaction<'static, Db>);
 
-impl HeldReward {
+impl HeldLock {
     pub(crate) async fn by(world: &World, sql: &'static str) -> Self {
         let mut transaction = world.pool().begin().await.expect("a session");
         sqlx::raw_sql(sql)
@@ -157,7 +157,7 @@ async fn an_accept_that_was_in_time_wins_over_the_sweeper_that_comes_after_the_d
     let world = World::new().await;
     let (_service, promotion, client) = completed(&world).await;
     let _sweeper = world.service().roles("sweep").start().await;
-    let held = HeldReward::split_of(&world, 1).await;
+    let held = HeldLock::split_of(&world, 1).await;
     // Far enough ahead for the accept to be there before, and for it to wait beyond it: the service
     // gives a lock up after ten seconds.
     let deadline = set_reward_deadline(&world, "6 seconds").await;
@@ -188,7 +188,7 @@ async fn an_accept_that_comes_to_a_sweeper_at_work_is_too_late() {
     let world = World::new().await;
     let (_service, promotion, client) = completed(&world).await;
     let _sweeper = world.service().roles("sweep").start().await;
-    let held = HeldReward::split_of(&world, 1).await;
+    let held = HeldLock::split_of(&world, 1).await;
     set_reward_deadline(&world, "0 seconds").await;
     waiting(&world, 1).await;
     let accept = post(&client, &promotion, "accept_reward");
@@ -210,7 +210,7 @@ async fn a_start_that_comes_to_an_accept_in_time_is_refused() {
     let (service, promotion, client) = completed(&world).await;
     let other = service.admin().open_promotion(&conditions(1)).await;
     service.eligible_client(1, &other).await;
-    let held = HeldReward::split_of(&world, 1).await;
+    let held = HeldLock::split_of(&world, 1).await;
     // As above.
     let deadline = set_reward_deadline(&world, "6 seconds").await;
     let accept = post(&client, &promotion, "accept_reward");
@@ -234,7 +234,7 @@ async fn an_accept_that_comes_to_a_start_in_another_promotion_is_too_late() {
     let other = service.admin().open_promotion(&conditions(1)).await;
     service.eligible_client(1, &other).await;
     set_reward_deadline(&world, "0 seconds").await;
-    let held = HeldReward::place_of_split(&world, 1, &other).await;
+    let held = HeldLock::place_of_split(&world, 1, &other).await;
     let start = post(&client, &other, "start");
     waiting(&world, 1).await;
     let accept = post(&client, &promotion, "accept_reward");
@@ -250,11 +250,11 @@ async fn an_accept_that_comes_to_a_start_in_another_promotion_is_too_late() {
 async fn an_accept_whose_lock_comes_after_the_deadline_is_too_late() {
     let world = World::new().await;
     let (_service, promotion, client) = completed(&world).await;
-    let held = HeldReward::by(&world, "select from promotion_user for update").await;
+    let held = HeldLock::by(&world, "select from promotion_user for update").await;
     let accept = post(&client, &promotion, "accept_reward");
     waiting(&world, 1).await;
     // It was asked for in time, and is judged by the clock under the lock.
-    let HeldReward(mut transaction) = held;
+    let HeldLock(mut transaction) = held;
     sqlx::query("update promotion_user set completed_at = clock_ms() - interval '1 day', reward_deadline = clock_ms()")
         .execute(&mut *transaction)
         .await
@@ -299,7 +299,7 @@ async fn a_pre_offer_that_is_withdrawn_during_an_accept_or_before_takes_nothing_
                 withdraw().await;
                 done(post(&client, &promotion, "accept_reward")).await
             } else {
-                let held = HeldReward::split_of(&world, 1).await;
+                let held = HeldLock::split_of(&world, 1).await;
                 let accept = post(&client, &promotion, "accept_reward");
                 waiting(&world, 1).await;
                 withdraw().await;
@@ -346,7 +346,7 @@ async fn a_start_and_a_landing_that_were_first_go_through_and_the_switch_waits()
             let (method, path, off, _) = switches(&promotion)[switch].clone();
             user_id += 1;
             let client = service.eligible_client(user_id, &promotion).await;
-            let held = HeldReward::place_of_split(&world, user_id, &promotion).await;
+            let held = HeldLock::place_of_split(&world, user_id, &promotion).await;
             let first = if starts {
                 post(&client, &promotion, "start")
             } else {
@@ -382,7 +382,7 @@ async fn a_start_and_a_landing_that_come_to_a_switch_being_turned_off_are_refuse
             user_id += 1;
             let client = service.eligible_client(user_id, &promotion).await;
             // The operator's call has changed its row and is not committed.
-            let held = HeldReward::audit(&world).await;
+            let held = HeldLock::audit(&world).await;
             let switched = call(&service.admin().api, method, &path, Some(off));
             waiting(&world, 1).await;
             let second = if starts {
@@ -427,7 +427,7 @@ async fn an_import_beside_a_start_changes_what_is_frozen_or_comes_after() {
 
     // The start first: the old terms are frozen, then the line goes in.
     let client = service.client(1);
-    let held = HeldReward::place_of_split(&world, 1, &promotion).await;
+    let held = HeldLock::place_of_split(&world, 1, &promotion).await;
     let started = post(&client, &promotion, "start");
     waiting(&world, 1).await;
     let imported = import(&service, &changed[0]);
@@ -444,7 +444,7 @@ async fn an_import_beside_a_start_changes_what_is_frozen_or_comes_after() {
     // The import first: the start waits and sees what the line now says.
     for (client, line) in [(2, &changed[1]), (3, &changed[2])] {
         let client = service.client(client);
-        let held = HeldReward::audit(&world).await;
+        let held = HeldLock::audit(&world).await;
         let imported = import(&service, line);
         waiting(&world, 1).await;
         let started = post(&client, &promotion, "start");
@@ -472,8 +472,8 @@ async fn a_pre_offer_imported_in_the_middle_of_a_landing_is_the_one_offered() {
     let one = service.admin().open_promotion(&conditions(1)).await;
     let other = service.admin().open_promotion(&conditions(2)).await;
     let client = service.eligible_client(1, &one).await;
-    // What the landing comes to after it has locked the pre-offers there are, and no import does.
-    let held = HeldReward::by(&world, "select from promotion for no key update").await;
+    // What the landing waits for after it has locked the pre-offers there are, and no import does.
+    let held = Held::by(&world, "lock table geo_config in exclusive mode").await;
     let landed = landing(&client);
     waiting(&world, 1).await;
     let imported = import(&service, &other.pre_offer(1));
@@ -499,7 +499,7 @@ async fn of_two_starts_in_two_promotions_the_first_wins() {
         let offers = [one.pre_offer(user_id), other.pre_offer(user_id)];
         service.admin().import_pre_offers(&offers).await;
         let client = service.client(user_id);
-        let held = HeldReward::place_of_split(&world, user_id, first).await;
+        let held = HeldLock::place_of_split(&world, user_id, first).await;
         let winner = post(&client, first, "start");
         waiting(&world, 1).await;
         let loser = post(&client, second, "start");
@@ -548,7 +548,7 @@ async fn landings_and_starts_beside_a_landing_share_its_split() {
     let service = world.service().roles("api").start().await;
     let promotion = service.admin().open_promotion(&conditions(1)).await;
     let client = service.eligible_client(1, &promotion).await;
-    let held = HeldReward::place_of_split(&world, 1, &promotion).await;
+    let held = HeldLock::place_of_split(&world, 1, &promotion).await;
     let first = landing(&client);
     waiting(&world, 1).await;
     let second = landing(&client);
@@ -595,7 +595,7 @@ async fn an_accept_that_comes_to_the_completing_ride_being_applied_is_answered_a
 
     // What a batch comes to at its end, having locked the participation.
     world.events_are_published().await;
-    let held = HeldReward::by(&world, "lock table event_outbox in share mode").await;
+    let held = HeldLock::by(&world, "lock table event_outbox in share mode").await;
     world.publish_ride(&ride(1)).await;
     waiting(&world, 1).await;
     let accept = post(&client, &promotion, "accept_reward");
@@ -612,7 +612,7 @@ async fn an_accept_that_comes_to_the_completing_ride_being_applied_is_answered_a
         equal(statuses(&world, 2).await, vec!["COMPLETED".to_owned()])
     })
     .await;
-    let held = HeldReward::split_of(&world, 2).await;
+    let held = HeldLock::split_of(&world, 2).await;
     let accept = post(&client, &promotion, "accept_reward");
     waiting(&world, 1).await;
     world.publish_ride(&ride(2)).await;
@@ -643,7 +643,7 @@ async fn an_extension_that_comes_to_a_sweeper_at_work_waits_and_covers_nobody() 
     let world = World::new().await;
     let (service, promotion, client) = completed(&world).await;
     let _sweeper = world.service().roles("sweep").start().await;
-    let held = HeldReward::split_of(&world, 1).await;
+    let held = HeldLock::split_of(&world, 1).await;
     set_reward_deadline(&world, "0 seconds").await;
     waiting(&world, 1).await;
     let ordered = extend(&service, &more_time(&promotion, "REWARD"));
@@ -673,7 +673,7 @@ async fn a_sweeper_and_an_accept_that_come_to_an_extension_find_the_new_deadline
         };
         let deadline = set_reward_deadline(&world, "6 seconds").await;
         // The order has its instant, and is not committed.
-        let held = HeldReward::audit(&world).await;
+        let held = HeldLock::audit(&world).await;
         let ordered = extend(&service, &more_time(&promotion, "REWARD"));
         waiting(&world, 1).await;
         assert!(now() < deadline, "too slow a machine to tell anything");
@@ -709,7 +709,7 @@ async fn a_sweeper_and_an_accept_that_come_to_an_extension_find_the_new_deadline
 async fn an_extension_that_comes_to_an_accept_leaves_it_as_it_is() {
     let world = World::new().await;
     let (service, promotion, client) = completed(&world).await;
-    let held = HeldReward::split_of(&world, 1).await;
+    let held = HeldLock::split_of(&world, 1).await;
     let accept = post(&client, &promotion, "accept_reward");
     waiting(&world, 1).await;
     // An accept in time is not about the deadline: the order does not wait for it.
@@ -849,7 +849,7 @@ async fn an_extension_that_comes_to_a_start_covers_it() {
     let service = world.service().roles("api,sweep").start().await;
     let promotion = service.admin().open_promotion(&conditions(1)).await;
     let client = service.eligible_client(1, &promotion).await;
-    let held = HeldReward::place_of_split(&world, 1, &promotion).await;
+    let held = HeldLock::place_of_split(&world, 1, &promotion).await;
     let start = post(&client, &promotion, "start");
     waiting(&world, 1).await;
     let ordered = extend(&service, &more_time(&promotion, "CHALLENGE"));

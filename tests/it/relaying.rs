@@ -56,7 +56,7 @@ async fn a_relay_that_wakes_up_after_its_successor_published_changes_nothing() {
     let (challenges, users) = started(&world, 40).await;
     let transactions = || async {
         let query = "select count(*) from pg_stat_activity where datname = current_database() and application_name like 'ride-promo/% relay'
-                     and state = 'idle' and query like '%event_outbox%' and state_change < clock_timestamp() - interval '1 s'";
+                     and state = 'idle' and query like '%promotion_key%' and state_change < clock_timestamp() - interval '1 s'";
         let waiting: i64 = sqlx::query_scalar(query)
             .fetch_one(world.pool())
             .await

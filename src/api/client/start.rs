@@ -12,7 +12,7 @@ use crate::api::problem::{Problem, Result};
 use crate::api::refusals::{self, refusals};
 use crate::domain::PromotionId;
 use crate::domain::participation::ExpiredReason;
-use crate::store::participations::Started;
+use crate::store::start::Started;
 use crate::wire::participation::Participation;
 
 refusals!(

@@ -9,6 +9,7 @@ use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use uuid::Uuid;
 
+use super::changes::Outbox;
 use super::judging::{Terms, judge_and_record};
 use super::reversals::mark_ended;
 use super::{Applied, Batch, Carry, Counts, Incoming, QuarantinedRecord};
@@ -37,8 +38,8 @@ pub struct RideApplier {
     /// The `pg_snapshot` up to which `live` is complete.
     snapshot: String,
     terms: Terms,
-    /// Whether reversals may be applied: asked until it is so.
-    takes_reversals: bool,
+    /// Whether what the release before cannot read may be written: asked until it is so.
+    is_upgraded: bool,
 }
 
 impl RideApplier {
@@ -70,7 +71,7 @@ impl RideApplier {
             live,
             snapshot,
             terms: Terms::default(),
-            takes_reversals: false,
+            is_upgraded: false,
         })
     }
 
@@ -107,7 +108,7 @@ impl RideApplier {
             live,
             snapshot,
             terms,
-            takes_reversals,
+            is_upgraded,
         } = self;
         let mut tx = connection.begin().await?;
         if !advance_positions(&mut tx, batch).await? {
@@ -140,13 +141,13 @@ impl RideApplier {
         *snapshot = news.snapshot;
 
         insert_quarantined(&mut tx, batch, &batch.quarantined).await?;
+        *is_upgraded = *is_upgraded || upgrade_is_finished(&mut tx).await?;
         let reversals = if batch.raw_reversals.is_empty() {
             Vec::new()
         } else {
-            *takes_reversals = *takes_reversals || upgrade_is_finished(&mut tx).await?;
             batch.reversals()
         };
-        let quarantines = !reversals.is_empty() && !*takes_reversals;
+        let quarantines = !reversals.is_empty() && !*is_upgraded;
         if quarantines {
             insert_quarantined(&mut tx, batch, &batch.raw_reversals).await?;
         }
@@ -159,8 +160,13 @@ impl RideApplier {
             .collect();
         // Stable, so each client's records stay in offset order.
         candidates.sort_by_key(|incoming| incoming.user_id());
-        let outcomes =
-            judge_and_record(&mut tx, terms, &candidates, RideSource::Topic, carry).await?;
+        let outbox = if *is_upgraded {
+            Outbox::Packets
+        } else {
+            Outbox::Rows
+        };
+        let source = RideSource::Topic;
+        let outcomes = judge_and_record(&mut tx, terms, &candidates, source, outbox, carry).await?;
         if !quarantines {
             mark_ended(&mut tx, &reversals).await?;
         }

@@ -11,6 +11,7 @@ use super::judging::LockedChallenge;
 use crate::domain::goals::{FurtherGoals, Tally};
 use crate::domain::participation::{Challenge, DeadlineOf, Status, StatusFields, StatusName};
 use crate::domain::{Instant, PromotionId, UserId};
+use crate::store::outbox::packet::{self, Progressed};
 use crate::store::reminders::Scheduled;
 use crate::store::{Result, StoreError, must_be_all};
 use crate::wire::promotion_status::EventType;
@@ -33,17 +34,41 @@ fn rides_completed(challenge: &Challenge<'_>) -> i32 {
         .cast_signed()
 }
 
+/// How progress gets into the outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outbox {
+    /// Each event in a row, which the release before can read.
+    Rows,
+    /// Many events in a row.
+    Packets,
+}
+
 /// What became of participations whose rides were judged or reversed: their rows, events, counts of days
 /// and reminders.
-#[derive(Default)]
 pub(super) struct Moves {
+    outbox: Outbox,
+    progress: Progress,
     changes: Changes,
     goal_changes: GoalChanges,
+    packed: Vec<Progressed>,
     days: DayCounts,
     reminders: Scheduled,
 }
 
 impl Moves {
+    /// None yet.
+    pub(super) fn new(outbox: Outbox) -> Self {
+        Self {
+            outbox,
+            progress: Progress::default(),
+            changes: Changes::default(),
+            goal_changes: GoalChanges::default(),
+            packed: Vec::new(),
+            days: DayCounts::default(),
+            reminders: Scheduled::default(),
+        }
+    }
+
     /// A ride of this day counts now, or no longer does.
     pub(super) fn note_day(&mut self, row: &LockedChallenge, day: Option<NaiveDate>) {
         self.days.note(row, day);
@@ -68,10 +93,31 @@ impl Moves {
             self.reminders
                 .push(row.key(), challenge.conditions, DeadlineOf::Reward, window);
         }
+        let has_changed = challenge.conditions.tells_apart(before, &challenge.tally);
+        let is_packed = self.outbox == Outbox::Packets && !challenge.is_complete();
+        let event_id = has_changed.then(Uuid::now_v7);
+        if let Some(event_id) = event_id.filter(|_| is_packed) {
+            self.packed.push(Progressed {
+                event_id,
+                user_id: row.user_id,
+                promotion_id: row.promotion_id,
+                version: row.version + 1,
+                rides_completed: rides_completed(challenge),
+                rides_target: row.rides_target,
+                further_goals: challenge.conditions.further_goals(&challenge.tally),
+                started_at: row.started_at,
+                challenge_deadline: row.challenge_deadline,
+                reward: row.reward.clone(),
+                traceparent: traceparent.clone(),
+            });
+        }
         if row.keeps_more() {
-            let has_changed = challenge.conditions.tells_apart(before, &challenge.tally);
+            let change = (event_id, is_packed);
             self.goal_changes
-                .push(row, challenge, has_changed, traceparent, now)
+                .push(row, challenge, change, traceparent, now)
+        } else if let Some(event_id) = event_id.filter(|_| is_packed) {
+            self.progress.push(row, challenge, event_id);
+            Ok(())
         } else {
             self.changes.push(row, challenge, traceparent, now)
         }
@@ -80,13 +126,74 @@ impl Moves {
     /// Each kind in a statement of its own, where there is any of it.
     pub(super) async fn write(&self, connection: &mut PgConnection, now: Instant) -> Result<()> {
         self.days.write(connection).await?;
+        self.progress.write(connection, now).await?;
         self.changes.write(connection, now).await?;
         self.goal_changes.write(connection, now).await?;
+        packet::write(connection, &self.packed, now).await?;
         self.reminders.write(connection).await
     }
 }
 
-/// Participations without further goals that moved, a column each; every one makes one event.
+/// Participations without further goals that moved and stay in progress, a column each. Their events
+/// are in packets.
+#[derive(Default)]
+struct Progress {
+    users: Vec<i64>,
+    promotions: Vec<i64>,
+    versions: Vec<i32>,
+    rides_completed: Vec<i32>,
+    event_ids: Vec<Uuid>,
+}
+
+impl Progress {
+    fn push(&mut self, row: &LockedChallenge, challenge: &Challenge<'_>, event_id: Uuid) {
+        self.users.push(row.user_id);
+        self.promotions.push(row.promotion_id);
+        self.versions.push(row.version);
+        self.rides_completed.push(rides_completed(challenge));
+        self.event_ids.push(event_id);
+    }
+
+    /// Sets no more columns than change: the others cost, and so do the triggers on them.
+    ///
+    /// `promotion_id + 0`, here and below: the client is what a row is found by. Where a table is new and
+    /// has no statistics the planner may prefer the index by promotion, and read all its participations
+    /// for each client.
+    async fn write(&self, connection: &mut PgConnection, now: Instant) -> Result<()> {
+        if self.users.is_empty() {
+            return Ok(());
+        }
+        let written = sqlx::query!(
+            "update promotion_user p
+                set rides_completed = v.rides_completed, version = p.version + 1,
+                    last_event_id = v.event_id, last_event_version = p.version + 1, last_event_type = $6,
+                    last_event_previous_status = $7, last_event_at = $8
+               from unnest($1::bigint[], $2::bigint[], $3::int[], $4::int[], $5::uuid[])
+                    v (user_id, promotion_id, version, rides_completed, event_id)
+              where p.user_id = v.user_id and p.promotion_id + 0 = v.promotion_id
+                and p.status = 'IN_PROGRESS' and p.version = v.version",
+            &self.users,
+            &self.promotions,
+            &self.versions,
+            &self.rides_completed,
+            &self.event_ids,
+            EventType::Progressed as EventType,
+            StatusName::InProgress as StatusName,
+            now
+        )
+        .execute(connection)
+        .await?
+        .rows_affected();
+        must_be_all(
+            written,
+            self.users.len(),
+            "locked participations could be updated",
+        )
+    }
+}
+
+/// Participations without further goals that moved, a column each; every one makes one event in a row
+/// of its own.
 #[derive(Default)]
 struct Changes {
     users: Vec<i64>,
@@ -140,7 +247,7 @@ impl Changes {
                                $7::timestamptz[], $8::text[], $9::text[], $10::uuid[])
                         v (user_id, promotion_id, version, rides_completed, status, completed_at, reward_deadline, event_type,
                            traceparent, event_id)
-                  where p.user_id = v.user_id and p.promotion_id = v.promotion_id
+                  where p.user_id = v.user_id and p.promotion_id + 0 = v.promotion_id
                     and p.status = 'IN_PROGRESS' and p.version = v.version
               returning p.*, v.traceparent)
              insert into event_outbox (event_id, type, user_id, promotion_id, status, previous_status, version, rides_completed,
@@ -191,6 +298,7 @@ struct GoalChanges {
     event_types: Vec<EventType>,
     traceparents: Vec<Option<String>>,
     event_ids: Vec<Option<Uuid>>,
+    are_packed: Vec<bool>,
 }
 
 impl GoalChanges {
@@ -198,7 +306,7 @@ impl GoalChanges {
         &mut self,
         row: &LockedChallenge,
         challenge: &Challenge<'_>,
-        has_changed: bool,
+        (event_id, is_packed): (Option<Uuid>, bool),
         traceparent: Option<String>,
         now: Instant,
     ) -> Result<()> {
@@ -224,11 +332,12 @@ impl GoalChanges {
         self.reward_deadlines.push(fields.reward_deadline);
         self.event_types.push(event_type);
         self.traceparents.push(traceparent);
-        self.event_ids.push(has_changed.then(Uuid::now_v7));
+        self.event_ids.push(event_id);
+        self.are_packed.push(is_packed);
         Ok(())
     }
 
-    /// As [`Changes::write`]; what is told of nobody makes neither a version nor an event.
+    /// As [`Changes::write`]. A change that clients are not told makes neither a version nor an event.
     async fn write(&self, connection: &mut PgConnection, now: Instant) -> Result<()> {
         if self.users.is_empty() {
             return Ok(());
@@ -246,12 +355,12 @@ impl GoalChanges {
                         last_event_previous_status = case when v.event_id is null then p.last_event_previous_status else $15 end,
                         last_event_at = case when v.event_id is null then p.last_event_at else $16 end
                    from unnest($1::bigint[], $2::bigint[], $3::int[], $4::int[], $5::jsonb[], $6::int[], $7::int[], $8::text[],
-                               $9::text[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::text[], $14::uuid[])
+                               $9::text[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::text[], $14::uuid[], $17::bool[])
                         v (user_id, promotion_id, version, rides_completed, further_goals, rides_counted, days_counted,
-                           amount_counted, status, completed_at, reward_deadline, event_type, traceparent, event_id)
-                  where p.user_id = v.user_id and p.promotion_id = v.promotion_id
+                           amount_counted, status, completed_at, reward_deadline, event_type, traceparent, event_id, is_packed)
+                  where p.user_id = v.user_id and p.promotion_id + 0 = v.promotion_id
                     and p.status = 'IN_PROGRESS' and p.version = v.version
-              returning p.*, v.traceparent, v.event_id is not null as is_told),
+              returning p.*, v.traceparent, v.event_id is not null and not v.is_packed as has_row),
              told as (
              insert into event_outbox (event_id, type, user_id, promotion_id, status, previous_status, version, rides_completed,
                                        rides_target, further_goals, started_at, challenge_deadline, completed_at, reward_deadline,
@@ -259,7 +368,7 @@ impl GoalChanges {
              select last_event_id, last_event_type, user_id, promotion_id, status, last_event_previous_status, version, rides_completed,
                     rides_target, further_goals, started_at, challenge_deadline, completed_at, reward_deadline, reward, last_event_at,
                     traceparent
-               from changed where is_told)
+               from changed where has_row)
              select count(*) as "changed!" from changed"#,
             &self.users,
             &self.promotions,
@@ -276,7 +385,8 @@ impl GoalChanges {
             &self.traceparents as &[Option<String>],
             &self.event_ids as &[Option<Uuid>],
             StatusName::InProgress as StatusName,
-            now
+            now,
+            &self.are_packed
         )
         .fetch_one(connection)
         .await?;

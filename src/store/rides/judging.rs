@@ -7,7 +7,7 @@ use std::sync::Arc;
 use chrono::NaiveDate;
 use sqlx::postgres::PgConnection;
 
-use super::changes::Moves;
+use super::changes::{Moves, Outbox};
 use super::receipts::{Receipts, ReversedReceipts};
 use super::recorded::{Key, read_counted_per_day, read_recorded};
 use super::{AppliedOne, Carry, Cause, Incoming, reversals};
@@ -82,6 +82,9 @@ pub(super) struct LockedChallenge {
     pub(super) terms_id: i64,
     pub(super) version: i32,
     pub(super) rides_completed: i32,
+    pub(super) rides_target: i32,
+    /// JSON, as Postgres writes it.
+    pub(super) reward: String,
     pub(super) started_at: Instant,
     pub(super) challenge_deadline: Instant,
     pub(super) receipts_month: NaiveDate,
@@ -128,12 +131,12 @@ impl LockedChallenge {
 async fn lock(connection: &mut PgConnection, users: &[UserId]) -> Result<Vec<LockedChallenge>> {
     Ok(sqlx::query_as!(
         LockedChallenge,
-        "select user_id, promotion_id, terms_id, version, rides_completed, started_at, challenge_deadline, receipts_month,
-                rides_counted, days_counted, amount_counted::text
+        r#"select user_id, promotion_id, terms_id, version, rides_completed, rides_target, reward::text as "reward!", started_at,
+                challenge_deadline, receipts_month, rides_counted, days_counted, amount_counted::text
            from promotion_user
           where user_id = any($1) and status = 'IN_PROGRESS'
           order by user_id, promotion_id
-            for update",
+            for update"#,
         users
     )
     .fetch_all(connection)
@@ -148,6 +151,7 @@ pub(super) async fn judge_and_record(
     terms: &mut Terms,
     records: &[&Incoming],
     source: RideSource,
+    outbox: Outbox,
     carry: &mut Carry<'_>,
 ) -> Result<Vec<Option<Outcome>>> {
     let mut users: Vec<UserId> = records.iter().map(|record| record.user_id()).collect();
@@ -198,7 +202,7 @@ pub(super) async fn judge_and_record(
     let mut recorded = read_recorded(connection, &work).await?;
     let mut counted_per_day = read_counted_per_day(connection, &work, &recorded).await?;
     let mut outcomes = vec![None; records.len()];
-    let mut written = Written::new(source);
+    let mut written = Written::new(source, outbox);
     for work in &work {
         let key = work.row.key();
         let challenge = Challenge {
@@ -233,11 +237,11 @@ struct Written {
 }
 
 impl Written {
-    fn new(source: RideSource) -> Self {
+    fn new(source: RideSource, outbox: Outbox) -> Self {
         Self {
             receipts: Receipts::new(source),
             reversed: ReversedReceipts::new(source),
-            moves: Moves::default(),
+            moves: Moves::new(outbox),
         }
     }
 
@@ -372,6 +376,7 @@ async fn apply_alone(
         &mut Terms::default(),
         &[incoming],
         source,
+        Outbox::Rows,
         &mut |_| None,
     )
     .await?;

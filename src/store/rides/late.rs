@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
-use super::changes::Moves;
+use super::changes::{Moves, Outbox};
 use super::judging::{LockedChallenge, Terms};
 use super::recorded::{Key, WantedDays};
 use crate::domain::participation::{Challenge, Outcome, StatusName};
@@ -78,11 +78,11 @@ pub(in crate::store) async fn judge_late_again(
     let (users, promotions): (Vec<i64>, Vec<i64>) = keys.iter().copied().unzip();
     let locked = sqlx::query_as!(
         LockedChallenge,
-        "select user_id, promotion_id, terms_id, version, rides_completed, started_at, challenge_deadline, receipts_month,
-                rides_counted, days_counted, amount_counted::text
+        r#"select user_id, promotion_id, terms_id, version, rides_completed, rides_target, reward::text as "reward!", started_at,
+                challenge_deadline, receipts_month, rides_counted, days_counted, amount_counted::text
            from promotion_user
           where (user_id, promotion_id) in (select * from unnest($1::bigint[], $2::bigint[])) and status = $3
-          order by user_id, promotion_id",
+          order by user_id, promotion_id"#,
         &users,
         &promotions,
         StatusName::InProgress as StatusName
@@ -107,7 +107,7 @@ pub(in crate::store) async fn judge_late_again(
     }
     let mut counted_per_day = days.read(connection).await?;
     let mut judged = Judged::default();
-    let mut moves = Moves::default();
+    let mut moves = Moves::new(Outbox::Rows);
     for row in &locked {
         let conditions = terms.get(row.terms_id)?;
         let mut challenge = Challenge {

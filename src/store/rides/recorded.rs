@@ -1,7 +1,7 @@
 //! What must be known of a challenge's past to judge the rides of a batch. Neither grows with the
 //! rides already recorded.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::NaiveDate;
 use sqlx::postgres::PgConnection;
@@ -27,43 +27,61 @@ pub(super) async fn read_recorded(
     connection: &mut PgConnection,
     work: &[Work<'_>],
 ) -> Result<RecordedRides> {
-    let (mut users, mut promotions, mut months, mut rides) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut by_month: BTreeMap<NaiveDate, RideKeys> = BTreeMap::new();
     for work in work {
+        let keys = by_month.entry(work.row.receipts_month).or_default();
         for incoming in work.records {
-            users.push(work.row.user_id);
-            promotions.push(work.row.promotion_id);
-            months.push(work.row.receipts_month);
-            rides.push(incoming.record.ride_id());
+            keys.users.push(work.row.user_id);
+            keys.promotions.push(work.row.promotion_id);
+            keys.rides.push(incoming.record.ride_id());
         }
     }
-    let rows = sqlx::query!(
-        r#"select r.user_id, r.promotion_id, r.ride_id, r.fingerprint, r.verdict as "verdict: Verdict", r.amount_cents, r.ride_day
-             from unnest($1::bigint[], $2::bigint[], $3::date[], $4::uuid[]) v (user_id, promotion_id, receipts_month, ride_id)
-             join ride_receipt r using (user_id, promotion_id, receipts_month, ride_id)"#,
-        &users,
-        &promotions,
-        &months,
-        &rides
-    )
-    .fetch_all(connection)
-    .await?;
     let mut recorded = RecordedRides::new();
-    for row in rows {
-        recorded
-            .entry((row.user_id, row.promotion_id))
-            .or_default()
-            .insert(
-                row.ride_id,
-                Recorded {
-                    fingerprint: row.fingerprint,
-                    verdict: row.verdict,
-                    amount_cents: row.amount_cents.unwrap_or(0),
-                    day: row.ride_day,
-                },
-            );
+    // A month at a time, of which a batch has one or two: so the one partition is found once, and not
+    // for each ride.
+    for (month, keys) in by_month {
+        // A probe of the key for each ride, whatever the planner thinks of the table: the plan is made
+        // once, perhaps while the table is empty, and any other reads all of it for each batch.
+        let rows = sqlx::query!(
+            r#"select v.user_id as "user_id!", v.promotion_id as "promotion_id!", v.ride_id as "ride_id!", r.fingerprint,
+                      r.verdict as "verdict: Verdict", r.amount_cents, r.ride_day
+                 from unnest($2::bigint[], $3::bigint[], $4::uuid[]) v (user_id, promotion_id, ride_id)
+                cross join lateral (
+                      select fingerprint, verdict, amount_cents, ride_day from ride_receipt r
+                       where r.user_id = v.user_id and r.promotion_id = v.promotion_id and r.ride_id = v.ride_id
+                         and r.receipts_month = $1
+                      offset 0) r"#,
+            month,
+            &keys.users,
+            &keys.promotions,
+            &keys.rides
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        for row in rows {
+            recorded
+                .entry((row.user_id, row.promotion_id))
+                .or_default()
+                .insert(
+                    row.ride_id,
+                    Recorded {
+                        fingerprint: row.fingerprint,
+                        verdict: row.verdict,
+                        amount_cents: row.amount_cents.unwrap_or(0),
+                        day: row.ride_day,
+                    },
+                );
+        }
     }
     Ok(recorded)
+}
+
+/// Rides to be looked up, a column each.
+#[derive(Default)]
+struct RideKeys {
+    users: Vec<UserId>,
+    promotions: Vec<PromotionId>,
+    rides: Vec<Uuid>,
 }
 
 /// A day of a participation, with the month of its receipts.

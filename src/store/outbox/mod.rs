@@ -1,5 +1,8 @@
 //! Status changes and reminders waiting to be published, a shard of clients at a time.
 
+pub(super) mod packet;
+
+use std::collections::HashMap;
 use std::time::{Duration, Instant as Monotonic};
 
 use sqlx::Connection as _;
@@ -7,6 +10,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
 
+use self::packet::Packet;
 use super::published::Published;
 use super::state::state_of;
 use super::{Result, Store, StoreError, TRANSACTION_TIMEOUT, identity, within};
@@ -51,7 +55,8 @@ pub enum Content {
 /// A record in the outbox.
 #[derive(Clone, Debug)]
 pub struct Pending {
-    /// Its place; ids of one participation are in the order of its versions.
+    /// The row that holds it, which may hold others. Ids of one participation are in the order of its
+    /// versions.
     pub id: i64,
     /// The client.
     pub user_id: UserId,
@@ -168,17 +173,17 @@ impl Store {
         .await?)
     }
 
-    /// How many events wait, and how old the oldest is, in seconds. They are counted up to
-    /// `MAX_COUNTED`; of more it is told how many ids lie between the first and the last, which is a
-    /// little more where transactions failed.
+    /// How many events wait, and how old the oldest is, in seconds. They are counted in the first
+    /// `MAX_COUNTED` rows. If there are more rows, the ids between the first and the last are counted
+    /// where that is more.
     pub async fn outbox_depth(&self) -> Result<(i64, f64)> {
         const MAX_COUNTED: i64 = 10_000;
         let row = sqlx::query!(
             r#"with waiting as materialized (
-                   select id, occurred_at from event_outbox
+                   select id, occurred_at, events from event_outbox
                     where id > (select min(published_upto) from relay_shard)
                     order by id limit $1)
-               select count(*) as "counted!",
+               select coalesce(sum(events), 0) as "counted!",
                       case when count(*) = $1
                            then (select id from event_outbox order by id desc limit 1) - min(id) + 1 end as span,
                       coalesce(extract(epoch from clock_timestamp() - min(occurred_at))::float8, 0) as "oldest!"
@@ -241,7 +246,8 @@ impl ShardLease {
         in_time(self.connection.ping()).await
     }
 
-    /// The oldest events of the shard, in order, at most `limit`.
+    /// The oldest events of the shard, in order. Rows are read until they have `limit` events; the
+    /// last one may have more.
     pub async fn read(&mut self, limit: i64) -> Result<Vec<Pending>> {
         if self.published.is_due(WRITERS_INTERVAL) {
             let writers = self.writers().await?;
@@ -249,65 +255,122 @@ impl ShardLease {
             self.published.asked = Some(Monotonic::now());
         }
         let rows = sqlx::query!(
-            r#"select e.id, e.event_id, e.type as "event_type: EventType", e.user_id, e.promotion_id, m.promotion_key as "promotion_key?",
+            r#"select e.id as "id!", e.events as "events!", e.packet_event_ids is not null as "is_packet!", e.event_id,
+                      e.type as "event_type: EventType", e.user_id, e.promotion_id, m.promotion_key as "promotion_key?",
                       e.status as "status: StatusName", e.previous_status as "previous_status: StatusName", e.version,
-                      e.rides_completed, e.rides_target, e.further_goals as "further_goals: Json<FurtherGoals>", e.started_at, e.challenge_deadline, e.completed_at,
-                      e.reward_deadline, e.rewarded_at, e.expired_at, e.expired_reason as "expired_reason: ExpiredReason",
-                      e.reward as "reward: Json<Reward>", e.occurred_at, e.traceparent,
-                      e.extension as "extension: Json<DeadlineMove>", e.reminder as "reminder: Json<Reminder>", e.reminder_due_at
-                 from event_outbox e left join promotion m using (promotion_id)
-                where e.shard = $1 and e.id > $3
-                order by e.id
-                limit $2"#,
+                      e.rides_completed, e.rides_target, e.further_goals as "further_goals: Json<FurtherGoals>", e.started_at,
+                      e.challenge_deadline, e.completed_at, e.reward_deadline, e.rewarded_at, e.expired_at,
+                      e.expired_reason as "expired_reason: ExpiredReason", e.reward as "reward: Json<Reward>",
+                      e.occurred_at as "occurred_at!", e.traceparent, e.extension as "extension: Json<DeadlineMove>",
+                      e.reminder as "reminder: Json<Reminder>", e.reminder_due_at
+                 from (select *, sum(events) over (order by id) - events as events_before
+                         from (select * from event_outbox where shard = $1 and id > $3 order by id limit $2) oldest) e
+                 left join promotion m using (promotion_id)
+                where e.events_before < $2
+                order by e.id"#,
             self.shard,
             limit,
             self.published.upto
         );
         let rows = in_time(rows.fetch_all(&mut self.connection)).await?;
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
-        let is_all = i64::try_from(ids.len()).is_ok_and(|read| read < limit);
-        self.published.have_read(&ids, is_all);
+        let events: i64 = rows.iter().map(|row| i64::from(row.events)).sum();
+        self.published.have_read(&ids, events < limit);
         if ids.is_empty() {
             self.tell().await?;
         }
-        rows.into_iter()
-            .map(|row| {
-                let mut pending = Pending {
-                    id: row.id,
-                    user_id: row.user_id,
-                    promotion_id: row.promotion_id,
-                    content: Content::Tombstone,
-                    traceparent: row.traceparent,
-                };
-                if let Some((reminder, due_at)) = row.reminder.zip(row.reminder_due_at) {
-                    let reminder = Box::new(reminder.0);
-                    pending.content = Content::Reminder { reminder, due_at };
-                }
-                let Some(event_type) = row.event_type else {
-                    return Ok(pending);
-                };
-                // The table's check has it that no status change lacks these.
+        let packets = rows.iter().filter(|row| row.is_packet).map(|row| row.id);
+        let mut packets = self.packets(packets.collect()).await?;
+        let mut events = Vec::with_capacity(usize::try_from(events).unwrap_or_default());
+        for row in rows {
+            if row.is_packet {
+                events.append(&mut packets.remove(&row.id).unwrap_or_default());
+                continue;
+            }
+            let (Some(user_id), Some(promotion_id)) = (row.user_id, row.promotion_id) else {
+                return Err(lacks(row.id, "user_id or promotion_id"));
+            };
+            let mut pending = Pending {
+                id: row.id,
+                user_id,
+                promotion_id,
+                content: Content::Tombstone,
+                traceparent: row.traceparent,
+            };
+            if let Some((reminder, due_at)) = row.reminder.zip(row.reminder_due_at) {
+                let reminder = Box::new(reminder.0);
+                pending.content = Content::Reminder { reminder, due_at };
+            }
+            if let Some(event_type) = row.event_type {
+                // The table's checks have it that no status change lacks these.
                 macro_rules! there {
                     ($($field:ident),+) => {
                         Columns { $($field: row.$field.ok_or_else(|| lacks(row.id, stringify!($field)))?,)+
-                            user_id: row.user_id, promotion_id: row.promotion_id, completed_at: row.completed_at,
+                            user_id, promotion_id, completed_at: row.completed_at,
                             reward_deadline: row.reward_deadline, rewarded_at: row.rewarded_at,
                             expired_at: row.expired_at, expired_reason: row.expired_reason, further_goals: row.further_goals }
                     };
                 }
                 let columns = there!(
-                    promotion_key, status, version, rides_completed, rides_target, started_at, challenge_deadline, reward
+                    promotion_key,
+                    status,
+                    version,
+                    rides_completed,
+                    rides_target,
+                    started_at,
+                    challenge_deadline,
+                    reward
                 );
                 pending.content = Content::Status(Box::new(PromotionStatus {
-                    event_id: row.event_id,
+                    event_id: row.event_id.ok_or_else(|| lacks(row.id, "event_id"))?,
                     event_type,
                     state: state_of!(columns)?,
                     previous_status: row.previous_status,
                     occurred_at: row.occurred_at,
                     extension: row.extension.map(|Json(moved)| moved),
                 }));
-                Ok(pending)
-            })
+            }
+            events.push(pending);
+        }
+        Ok(events)
+    }
+
+    /// The events of these packets. One that is gone meanwhile has none.
+    async fn packets(&mut self, ids: Vec<i64>) -> Result<HashMap<i64, Vec<Pending>>> {
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let packets = sqlx::query_as!(
+            Packet,
+            r#"select id, occurred_at, packet_event_ids as "event_ids!", packet_user_ids as "user_ids!",
+                      packet_promotion_ids as "promotion_ids!", packet_versions as "versions!",
+                      packet_rides_completed as "rides_completed!", packet_rides_targets as "rides_targets!",
+                      packet_started_at as "started_at!", packet_challenge_deadlines as "challenge_deadlines!",
+                      packet_rewards as "rewards!: Json<Vec<Reward>>", packet_reward_of as "reward_of!",
+                      packet_further_goals as "further_goals: Vec<Option<Json<FurtherGoals>>>",
+                      packet_traceparents as "traceparents: Vec<Option<String>>"
+                 from event_outbox where id = any($1)"#,
+            &ids
+        );
+        let packets = in_time(packets.fetch_all(&mut self.connection)).await?;
+        let mut promotions: Vec<PromotionId> = packets
+            .iter()
+            .flat_map(|packet| packet.promotion_ids.iter().copied())
+            .collect();
+        promotions.sort_unstable();
+        promotions.dedup();
+        let keys = sqlx::query!(
+            "select promotion_id, promotion_key from promotion where promotion_id = any($1)",
+            &promotions
+        );
+        let keys = in_time(keys.fetch_all(&mut self.connection)).await?;
+        let keys = keys
+            .into_iter()
+            .map(|row| (row.promotion_id, row.promotion_key))
+            .collect();
+        let packets = packets.into_iter();
+        packets
+            .map(|packet| Ok((packet.id, packet.events(&keys)?)))
             .collect()
     }
 
