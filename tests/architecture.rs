@@ -245,12 +245,19 @@ fn a_migration_builds_no_index_under_a_lock() {
                 faults.push(format!("{name}: {}", words.join(" ")));
             }
         }
-        // To allow null again reads nothing.
+        // These change the catalog, and read nothing.
+        let of_catalog = [
+            "drop not null",
+            "drop expression",
+            "set default",
+            "set storage",
+        ];
         let code = code
             .lines()
             .map(|line| {
-                let is_relaxed = line.contains("alter column") && line.contains("drop not null");
-                if is_relaxed { "" } else { line }
+                let is_of_catalog = line.contains("alter column")
+                    && of_catalog.iter().any(|change| line.contains(change));
+                if is_of_catalog { "" } else { line }
             })
             .collect::<Vec<_>>()
             .join("\n");

@@ -473,7 +473,7 @@ async fn a_pre_offer_imported_in_the_middle_of_a_landing_is_the_one_offered() {
     let other = service.admin().open_promotion(&conditions(2)).await;
     let client = service.eligible_client(1, &one).await;
     // What the landing waits for after it has locked the pre-offers there are, and no import does.
-    let held = Held::by(&world, "lock table geo_config in exclusive mode").await;
+    let held = HeldLock::by(&world, "lock table geo_config in exclusive mode").await;
     let landed = landing(&client);
     waiting(&world, 1).await;
     let imported = import(&service, &other.pre_offer(1));
@@ -748,7 +748,7 @@ async fn a_get_reward_and_a_quit_that_come_to_an_extension_find_the_new_deadline
     tokio::time::sleep((deadline - now()).to_std().unwrap_or_default()).await;
     // What every change comes to at its end, with the participation locked.
     let outbox = "lock table event_outbox in share mode";
-    let held = HeldReward::by(&world, outbox).await;
+    let held = HeldLock::by(&world, outbox).await;
     let _sweeper = world.service().roles("sweep").start().await;
     // Its passes over extensions and over rewards: whichever has it, applies the extension.
     waiting(&world, 2).await;
@@ -762,7 +762,7 @@ async fn a_get_reward_and_a_quit_that_come_to_an_extension_find_the_new_deadline
     assert_eq!(statuses(&world, 1).await, ["COMPLETED"]);
 
     let (quitter, started) = service.started_client(2, &promotion).await;
-    let held = HeldReward::by(&world, outbox).await;
+    let held = HeldLock::by(&world, outbox).await;
     let ordered = done(extend(&service, &more_time(&promotion, "CHALLENGE"))).await;
     assert_eq!(ordered.expect(202)["matched"], 1);
     waiting(&world, 1).await;
@@ -804,7 +804,7 @@ async fn an_extension_that_comes_to_a_quit_leaves_it_as_it_is() {
     let service = world.service().roles("api").start().await;
     let promotion = service.admin().open_promotion(&conditions(2)).await;
     let (client, started) = service.started_client(1, &promotion).await;
-    let held = HeldReward::by(&world, "lock table event_outbox in share mode").await;
+    let held = HeldLock::by(&world, "lock table event_outbox in share mode").await;
     let quit = post(&client, &promotion, "quit");
     waiting(&world, 1).await;
     let ordered = done(extend(&service, &more_time(&promotion, "CHALLENGE")))
