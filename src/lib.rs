@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;
+pub mod did_you_mean;
 pub mod doctor;
 pub mod domain;
 pub mod healthcheck;

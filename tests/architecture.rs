@@ -10,6 +10,7 @@ const PLUMBING: &[&str] = &[
     "causes",
     "clock",
     "config",
+    "did_you_mean",
     "input",
     "kafka",
     "postgres",

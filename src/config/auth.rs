@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::read::{DAY, MINUTE, SECOND, text};
 use super::source::SettingsReader;
-use super::{Algorithm, AuthConfig, DAY, MINUTE, SECOND, Secret, text};
+use super::{Algorithm, AuthConfig, Secret};
 
 /// The default of how long keys are used while the key set cannot be fetched.
 const JWKS_MAX_AGE: Duration = Duration::from_secs(3_600);

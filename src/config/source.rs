@@ -13,6 +13,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::secret::Secret;
+use crate::did_you_mean;
 use crate::domain::period::{format_duration, parse_duration};
 
 /// The prefix of every variable of this service; `__` separates section and key.
@@ -383,13 +384,7 @@ impl SettingsReader {
     /// All problems, including unknown keys, and every known key.
     pub(super) fn finish(mut self) -> (Vec<ConfigProblem>, BTreeSet<String>) {
         for (key, written) in std::mem::take(&mut self.written) {
-            let hint = self
-                .known
-                .iter()
-                .map(|known| (distance(known, &key), known))
-                .filter(|(distance, _)| *distance <= 3)
-                .min()
-                .map_or_else(String::new, |(_, known)| format!("; did you mean {known}?"));
+            let hint = did_you_mean::hint(&key, self.known.iter().map(String::as_str));
             self.problem(&key, format!("unknown key{}{hint}", written.place()));
         }
         (self.problems, self.known)
@@ -418,20 +413,4 @@ fn key_of_variable(rest: &str) -> String {
         },
         None => key,
     }
-}
-
-/// The number of single-character edits between two keys.
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, from) in left.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in right.iter().enumerate() {
-            let substituted = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }

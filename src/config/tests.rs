@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use super::read::{is_broker, is_topic};
 use super::*;
 
 fn env(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {

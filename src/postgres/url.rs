@@ -3,6 +3,8 @@
 
 use sqlx::postgres::PgConnectOptions;
 
+use crate::did_you_mean;
+
 /// The parameters that may follow `?`.
 const PARAMETERS: [&str; 19] = [
     "sslmode",
@@ -119,7 +121,7 @@ fn check_parameters(query: &str) -> Result<String, UrlError> {
             name => {
                 return Err(UrlError::Parameter {
                     name: name.to_owned(),
-                    hint: hint(name),
+                    hint: did_you_mean::hint(name, PARAMETERS),
                 });
             }
         }
@@ -134,34 +136,6 @@ fn is_setting(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let name = name.replace("%5b", "[").replace("%5d", "]");
     name.starts_with("options[") && name.ends_with(']')
-}
-
-fn hint(name: &str) -> String {
-    let close = PARAMETERS
-        .iter()
-        .map(|known| (edits(known, name), *known))
-        .filter(|(distance, _)| *distance <= 3)
-        .min();
-    match close {
-        Some((_, known)) => format!("; did you mean {known}?"),
-        None => String::new(),
-    }
-}
-
-/// The number of single-character edits between two names.
-fn edits(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, from) in left.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in right.iter().enumerate() {
-            let substituted = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use uuid::Uuid;
 
-use super::participations::Receipt;
 use super::quarantine::{Quarantined, quarantined_of};
+use super::state::receipt_of;
 use super::{Result, Store};
 use crate::domain::UserId;
 use crate::domain::promotion::Verdict;
@@ -46,19 +46,7 @@ impl Store {
                 .await?;
                 let receipts = rows.into_iter().map(|row| FoundReceipt {
                     promotion_id: row.promotion_id,
-                    receipt: Receipt {
-                        ride_id: row.ride_id,
-                        completed_at: row.completed_at,
-                        amount_cents: row.amount_cents,
-                        currency_code: row.currency_code,
-                        verdict: row.verdict,
-                        details: row.details,
-                        recorded_at: row.recorded_at,
-                        distance_m: row.distance_m,
-                        reversed_at: row.reversed_at,
-                        source: row.source,
-                        version: row.version,
-                    }
+                    receipt: receipt_of!(row)
                     .view(),
                 });
                 let receipts = receipts.collect();

@@ -1,4 +1,4 @@
-//! The only place where a row becomes a status and a state. The row types of `sqlx::query!` have no name, so these
+//! The only place where a row becomes a status, a state or a receipt. The row types of `sqlx::query!` have no name, so these
 //! are macros.
 
 use super::StoreError;
@@ -43,7 +43,26 @@ macro_rules! state_of {
     };
 }
 
-pub(super) use {state_of, status_of};
+/// The [`Receipt`](crate::store::participations::Receipt) of a row that has all its columns.
+macro_rules! receipt_of {
+    ($row:expr) => {
+        $crate::store::participations::Receipt {
+            ride_id: $row.ride_id,
+            completed_at: $row.completed_at,
+            amount_cents: $row.amount_cents,
+            currency_code: $row.currency_code,
+            verdict: $row.verdict,
+            details: $row.details,
+            recorded_at: $row.recorded_at,
+            distance_m: $row.distance_m,
+            reversed_at: $row.reversed_at,
+            source: $row.source,
+            version: $row.version,
+        }
+    };
+}
+
+pub(super) use {receipt_of, state_of, status_of};
 
 /// The error of a row that the table's checks do not allow.
 pub(super) fn broken(

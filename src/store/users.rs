@@ -6,9 +6,9 @@ use sqlx::PgConnection;
 use sqlx::types::Json;
 
 use super::extensions::is_any_running;
-use super::participations::{Receipt, load};
+use super::participations::load;
 use super::quarantine::{Quarantined, quarantined_of};
-use super::state::broken;
+use super::state::{broken, receipt_of};
 use super::{Result, Store, StoreError};
 use crate::domain::budget::{Budget, BudgetUse};
 use crate::domain::eligibility::{ClientFacts, Latest, PreOffer};
@@ -317,19 +317,7 @@ async fn participations(
     .fetch_all(&mut *connection)
     .await?;
     for row in rows {
-        let receipt = Receipt {
-            ride_id: row.ride_id,
-            completed_at: row.completed_at,
-            amount_cents: row.amount_cents,
-            currency_code: row.currency_code,
-            verdict: row.verdict,
-            details: row.details,
-            recorded_at: row.recorded_at,
-            distance_m: row.distance_m,
-            reversed_at: row.reversed_at,
-            source: row.source,
-            version: row.version,
-        };
+        let receipt = receipt_of!(row);
         receipts
             .entry(row.promotion_id)
             .or_default()

@@ -18,6 +18,7 @@
 //! The row and the event are merged: the higher version stays.
 
 pub mod endings;
+mod entries;
 pub mod tail;
 
 use std::collections::HashMap;
@@ -28,17 +29,17 @@ use std::time::{Duration, Instant as Monotonic};
 
 use lru::LruCache;
 use opentelemetry::trace::SpanContext;
-use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 
 use self::endings::Endings;
+use self::entries::{Content, Entries, WatchedEntry};
 use crate::domain::ParticipationKey;
 use crate::domain::participation::Status;
 use crate::store::clock::DbClock;
 use crate::store::outbox::Pulse;
 use crate::store::participations::Stored;
 use crate::store::{self, Store};
-use crate::telemetry::{Metrics, traces};
+use crate::telemetry::Metrics;
 use crate::wire::participation::State;
 
 /// How long the tail's proof that it has read everything is valid.
@@ -72,101 +73,6 @@ pub struct Model {
     fallback: Semaphore,
     endings: Endings,
     metrics: Arc<Metrics>,
-}
-
-#[derive(Debug)]
-struct Entries {
-    /// Entries without a [`Watch`]. The least recently read one makes room.
-    recent: LruCache<ParticipationKey, Entry>,
-    /// Entries with a [`Watch`]. They stay; the number of waits bounds them.
-    watched: HashMap<ParticipationKey, WatchedEntry>,
-    generations: u64,
-}
-
-#[derive(Debug)]
-struct Entry {
-    /// Which registration of the key this is. A reading that began before it must not fill it.
-    generation: u64,
-    content: Content,
-    /// The version of the newest event and the span that received it, if that was traced.
-    cause: Option<Box<(i32, SpanContext)>>,
-}
-
-impl Entry {
-    /// Whether the participation is known to be over for good.
-    fn is_over(&self) -> bool {
-        matches!(&self.content, Content::Known { state, .. } if state.status.is_final())
-    }
-
-    /// Links the current span to the event that brought this version.
-    fn link(&self, version: i32) {
-        if let Some((of, cause)) = self.cause.as_deref()
-            && *of == version
-        {
-            traces::link_current(cause);
-        }
-    }
-}
-
-#[derive(Debug)]
-enum Content {
-    /// Being read from Postgres; holds the newest event received meanwhile.
-    Awaited(Option<Arc<State>>),
-    /// Known, and as new as every event since it was entered.
-    Known {
-        state: Arc<State>,
-        conditions: Arc<Value>,
-        /// When Postgres or an event last confirmed it.
-        confirmed: Monotonic,
-    },
-}
-
-#[derive(Debug)]
-struct WatchedEntry {
-    entry: Entry,
-    changed: watch::Sender<()>,
-    watchers: usize,
-}
-
-impl Entries {
-    fn get(&mut self, key: &ParticipationKey) -> Option<&mut Entry> {
-        match self.watched.get_mut(key) {
-            Some(watched) => Some(&mut watched.entry),
-            None => self.recent.get_mut(key),
-        }
-    }
-
-    /// As [`Entries::get`], but does not count as a read: the eviction order stays.
-    fn peek(&self, key: &ParticipationKey) -> Option<&Entry> {
-        match self.watched.get(key) {
-            Some(watched) => Some(&watched.entry),
-            None => self.recent.peek(key),
-        }
-    }
-
-    /// Drops what is known. A reading that is under way will not fill the entry.
-    fn forget(&mut self, key: &ParticipationKey) {
-        self.recent.pop(key);
-        let awaited = self.awaited();
-        if let Some(watched) = self.watched.get_mut(key) {
-            watched.entry = awaited;
-        }
-    }
-
-    fn awaited(&mut self) -> Entry {
-        self.generations += 1;
-        Entry {
-            generation: self.generations,
-            content: Content::Awaited(None),
-            cause: None,
-        }
-    }
-
-    fn changed(&self, key: &ParticipationKey) {
-        if let Some(watched) = self.watched.get(key) {
-            watched.changed.send_replace(());
-        }
-    }
 }
 
 impl Model {

@@ -1,6 +1,7 @@
+use serde_json::Value;
+
 use super::*;
 use crate::domain::Instant;
-use crate::domain::ParticipationKey;
 use crate::domain::participation::Completion;
 use crate::domain::reward::Reward;
 
