@@ -32,7 +32,7 @@ pub async fn ask((listen, name): (SocketAddr, &str), check: Check) -> anyhow::Re
         .timeout(TIMEOUT)
         .build()?;
     let asked = client.get(format!("http://{address}{path}")).send().await;
-    let answer = asked.with_context(|| format!("nobody answers at {address} ({name})"))?;
+    let answer = asked.with_context(|| format!("no response from {address} ({name})"))?;
     let status = answer.status();
     let text = answer.text().await.context("the answer broke off")?;
     let text = text.trim();

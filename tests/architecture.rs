@@ -446,7 +446,7 @@ fn the_files_of_the_api_do_not_use_one_another_in_a_circle() {
             }
         }
     }
-    assert!(uses["client"].contains("refusals"), "{uses:?}");
+    assert!(uses["client"].contains("error_responses"), "{uses:?}");
     for name in &names {
         uses.entry(name.clone()).or_default();
     }

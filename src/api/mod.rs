@@ -11,6 +11,7 @@ pub mod cors;
 pub mod documents;
 pub mod dry_run;
 pub mod encoding;
+pub mod error_responses;
 pub mod etag;
 pub mod examples;
 pub mod extract;
@@ -25,7 +26,6 @@ pub mod params;
 pub mod probes;
 pub mod problem;
 pub mod query;
-pub mod refusals;
 pub mod server;
 mod site;
 

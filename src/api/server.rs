@@ -37,7 +37,7 @@ const PROBES: &[&str] = &["/livez", "/readyz", "/metrics"];
 /// The name of the admin listener.
 pub const ADMIN: &str = "admin";
 
-/// The API's answers are for the one whose token asked.
+/// The `Vary` of the API's responses, which depend on the token.
 const AUTHORIZATION: HeaderValue = HeaderValue::from_static("Authorization");
 
 /// The default of responses that set no `Cache-Control` of their own.

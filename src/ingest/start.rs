@@ -103,7 +103,7 @@ pub(super) async fn find_start(
     {
         return Err(StartError::Stopped(format!(
             "the position {} of partition {} of {topic} belongs to cluster {:?}, topic id {:?}; the topic is now in cluster {:?} \
-             with id {:?}: it was created anew, or this is another cluster. See `ride-promo positions`",
+             with id {:?}: it was created again, or this is another cluster. See `ride-promo positions`",
             foreign.next_offset,
             foreign.partition,
             foreign.source.cluster_id,

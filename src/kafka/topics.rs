@@ -1,4 +1,4 @@
-//! The topics: made where they are missing, looked at where they are there.
+//! Creates missing topics, and checks existing ones.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant as Monotonic};
@@ -12,7 +12,7 @@ use super::cluster::{Cluster, ClusterError};
 use super::log::LogContext;
 use crate::config::KafkaConfig;
 
-/// For so long every status change is there before compaction may drop the older ones: 7 days.
+/// How long every status change is kept before compaction may remove the older ones: 7 days.
 pub const STATUS_COMPACTION_LAG_MS: i64 = 7 * 86_400_000;
 
 /// How long reminders are kept: 7 days.

@@ -1,4 +1,4 @@
-//! Reading the status topic into a table of its newest records.
+//! Reads the status topic into a table of its newest records.
 
 use std::collections::BTreeMap;
 
@@ -20,19 +20,19 @@ const BATCH: usize = 1_000;
 /// Batches read ahead.
 const BATCHES_AHEAD: usize = 4;
 
-/// How far the topic was read, and what was in it.
+/// The progress of reading the topic, and counts of its records.
 #[derive(Debug, Default)]
 pub(super) struct StatusReading {
     /// The next offset of each partition that was read.
     next: BTreeMap<i32, i64>,
-    /// Records of ours.
+    /// Records that were read.
     pub(super) records: u64,
-    /// Records that are no status events of this service.
+    /// Records that are not status events of this service.
     pub(super) unreadable: u64,
 }
 
 impl StatusReading {
-    /// Reads from where it was to the topic's end as it is now.
+    /// Reads on, from the last offset read to the topic's present end.
     pub(super) async fn read_on(
         &mut self,
         kafka: &KafkaConfig,

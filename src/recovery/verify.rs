@@ -1,8 +1,8 @@
-//! `verify`: recounts participations from their receipts, beside everything that runs, and changes
-//! nothing (contract 2, "Proof").
+//! `verify`: recounts participations from their receipts while everything runs, and changes nothing
+//! (contract 2, "Proof").
 //!
-//! The topic is read first. A version that the database has by then or later and the topic lacks is
-//! looked at again after the topic was read on: by then it must have come, unless it waits.
+//! The topic is read first. If the database has a version that the topic lacked, the topic is read on and
+//! the version is checked again: by then the topic must have it, unless it still waits in the outbox.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant as Monotonic};
@@ -38,13 +38,13 @@ const MAX_PENDING: usize = 5_000;
 /// Keys of the topic that are looked for at once.
 const KEYS: i64 = 1_000;
 
-/// Between two looks whether another process still recounts.
+/// How often it is checked whether another process still recounts.
 const LEASE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Differences of a recount by interval that are logged one by one.
 const MAX_LOGGED: u64 = 100;
 
-/// What was found.
+/// The result of a recount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// Participations that were recounted.

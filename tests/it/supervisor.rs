@@ -204,7 +204,7 @@ async fn a_container_asks_whether_it_is_alive_and_whether_it_is_ready() {
     let gone = asked.run().await;
     assert_eq!(gone.status.code(), Some(1));
     assert!(
-        gone.stderr.contains("nobody answers at 127.0.0.1:"),
+        gone.stderr.contains("no response from 127.0.0.1:"),
         "{}",
         gone.stderr
     );

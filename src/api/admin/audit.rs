@@ -5,9 +5,9 @@ use axum::extract::State;
 use utoipa::IntoParams;
 
 use crate::api::auth::Admin;
+use crate::api::error_responses::error_responses;
 use crate::api::problem::Result;
 use crate::api::query::{FromQuery, Page, PageParams, Paging, Params};
-use crate::api::refusals::refusals;
 use crate::store::Store;
 use crate::store::audit::AuditFilter;
 use crate::wire::admin::AuditEntry;
@@ -53,7 +53,7 @@ impl FromQuery for AuditQuery {
     }
 }
 
-refusals!(ListAuditRefusals = admin);
+error_responses!(ListAuditErrors = admin);
 
 /// Lists changes
 ///
@@ -66,7 +66,7 @@ refusals!(ListAuditRefusals = admin);
     tag = "audit",
     params(AuditParams, PageParams),
     responses(
-        ListAuditRefusals,
+        ListAuditErrors,
         (status = 200, description = "A page of changes", body = Page<AuditEntry>),
     ),
 )]

@@ -7,10 +7,10 @@ use utoipa_axum::routes;
 
 use super::AdminState;
 use crate::api::auth::{ADMIN_BASE, Admin, CANCEL_TEMPLATE};
+use crate::api::error_responses::error_responses;
 use crate::api::extract::JsonObject;
 use crate::api::params::ParticipationPath;
 use crate::api::problem::{Problem, Result};
-use crate::api::refusals::refusals;
 use crate::domain::fields::{Fields, text};
 use crate::domain::participation::ExpiredReason;
 use crate::domain::{PromotionId, UserId};
@@ -44,8 +44,8 @@ pub struct Cancellation {
     pub reason: String,
 }
 
-refusals!(
-    CancelRefusals = admin, path, body, upgrade;
+error_responses!(
+    CancelErrors = admin, path, body, upgrade;
     Problem::not_participating(),
     Problem::not_live()
 );
@@ -63,7 +63,7 @@ refusals!(
     params(ParticipationPath),
     request_body = Cancellation,
     responses(
-        CancelRefusals,
+        CancelErrors,
         (status = 200, description = "The participation as it is now", body = Participation),
     ),
 )]

@@ -10,11 +10,11 @@ use uuid::Uuid;
 use super::AdminState;
 use crate::api::auth::{Admin, Scope};
 use crate::api::dry_run::{DryRun, DryRunParams};
+use crate::api::error_responses::error_responses;
 use crate::api::extract::{JsonObject, PathParam};
 use crate::api::params::ExtensionPath;
 use crate::api::problem::{Problem, Result};
 use crate::api::query::{Page, PageParams, Paging};
-use crate::api::refusals::refusals;
 use crate::domain::fields::shown;
 use crate::store::Store;
 use crate::store::extensions::ExtendOutcome;
@@ -26,7 +26,7 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 /// The longest key, in characters.
 const MAX_KEY_CHARS: usize = 255;
 
-refusals!(ListExtensionsRefusals = admin);
+error_responses!(ListExtensionsErrors = admin);
 
 /// Lists extensions
 ///
@@ -38,7 +38,7 @@ refusals!(ListExtensionsRefusals = admin);
     tag = "extensions",
     params(PageParams),
     responses(
-        ListExtensionsRefusals,
+        ListExtensionsErrors,
         (status = 200, description = "A page of extensions", body = Page<ExtensionView>),
     ),
 )]
@@ -54,7 +54,7 @@ pub async fn list(
     )))
 }
 
-refusals!(CreateExtensionRefusals = admin, body, upgrade);
+error_responses!(CreateExtensionErrors = admin, body, upgrade);
 
 /// Extends deadlines
 ///
@@ -78,7 +78,7 @@ refusals!(CreateExtensionRefusals = admin, body, upgrade);
     ),
     request_body = NewExtensionBody,
     responses(
-        CreateExtensionRefusals,
+        CreateExtensionErrors,
         (status = 202, description = "The extension is in force, by this call or an earlier one with the same key", body = ExtensionView, headers(("Location" = String, description = "The extension's address"))),
     ),
 )]
@@ -140,7 +140,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String> {
     }
 }
 
-refusals!(GetExtensionRefusals = admin, path);
+error_responses!(GetExtensionErrors = admin, path);
 
 /// Reads an extension
 #[utoipa::path(
@@ -150,7 +150,7 @@ refusals!(GetExtensionRefusals = admin, path);
     tag = "extensions",
     params(ExtensionPath),
     responses(
-        GetExtensionRefusals,
+        GetExtensionErrors,
         (status = 200, description = "The extension", body = ExtensionView),
     ),
 )]

@@ -6,11 +6,11 @@ use chrono::TimeDelta;
 use utoipa::IntoParams;
 
 use crate::api::auth::Admin;
+use crate::api::error_responses::error_responses;
 use crate::api::extract::PathParam;
 use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
 use crate::api::query::{FromQuery, Params};
-use crate::api::refusals::refusals;
 use crate::domain::period::{Period, PeriodError};
 use crate::domain::{Instant, PromotionId};
 use crate::store::Store;
@@ -70,7 +70,7 @@ impl FromQuery for FunnelQuery {
     }
 }
 
-refusals!(GetFunnelRefusals = admin, path);
+error_responses!(GetFunnelErrors = admin, path);
 
 /// Shows a promotion's participations over time
 ///
@@ -84,7 +84,7 @@ refusals!(GetFunnelRefusals = admin, path);
     tag = "promotions",
     params(PromotionPath, FunnelParams),
     responses(
-        GetFunnelRefusals,
+        GetFunnelErrors,
         (status = 200, description = "The figures", body = Funnel),
     ),
 )]

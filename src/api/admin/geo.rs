@@ -6,17 +6,17 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 
 use crate::api::auth::Admin;
+use crate::api::error_responses::error_responses;
 use crate::api::etag::{self, WithRevision};
 use crate::api::extract::{JsonObject, PathParam};
 use crate::api::params::CountryPath;
 use crate::api::problem::{Problem, Result};
 use crate::api::query::{Page, PageParams, Paging};
-use crate::api::refusals::refusals;
 use crate::domain::reward::{CodeError, CountryCode};
 use crate::store::Store;
 use crate::wire::admin::{GeoConfig, NewGeoConfig};
 
-refusals!(ListGeoConfigRefusals = admin);
+error_responses!(ListGeoConfigErrors = admin);
 
 /// Lists countries
 ///
@@ -28,7 +28,7 @@ refusals!(ListGeoConfigRefusals = admin);
     tag = "geo-config",
     params(PageParams),
     responses(
-        ListGeoConfigRefusals,
+        ListGeoConfigErrors,
         (status = 200, description = "A page of countries", body = Page<GeoConfig>),
     ),
 )]
@@ -45,7 +45,7 @@ pub async fn list(
     )))
 }
 
-refusals!(GetGeoConfigRefusals = admin, path);
+error_responses!(GetGeoConfigErrors = admin, path);
 
 /// Reads a country
 ///
@@ -57,7 +57,7 @@ refusals!(GetGeoConfigRefusals = admin, path);
     tag = "geo-config",
     params(CountryPath, ("If-None-Match" = Option<String>, Header, description = "Returns `304` if the country still has one of these revisions")),
     responses(
-        GetGeoConfigRefusals,
+        GetGeoConfigErrors,
         (status = 200, description = "The country", body = GeoConfig, headers(("ETag" = String, description = "The revision, a strong tag"))),
         (status = 304, description = "The caller's revision is current"),
     ),
@@ -73,7 +73,7 @@ pub async fn get(
     Ok(WithRevision(country).unless_known(&headers))
 }
 
-refusals!(PutGeoConfigRefusals = admin, path, body, conditional);
+error_responses!(PutGeoConfigErrors = admin, path, body, conditional);
 
 /// Sets a country's flag
 ///
@@ -88,7 +88,7 @@ refusals!(PutGeoConfigRefusals = admin, path, body, conditional);
     params(CountryPath, ("If-Match" = Option<String>, Header, description = "Sets the flag only if it has one of these revisions; with `*`, only if it exists")),
     request_body = NewGeoConfig,
     responses(
-        PutGeoConfigRefusals,
+        PutGeoConfigErrors,
         (status = 200, description = "The country as it is now", body = GeoConfig, headers(("ETag" = String, description = "The revision, a strong tag"))),
     ),
 )]

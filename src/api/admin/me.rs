@@ -3,11 +3,11 @@
 use axum::Json;
 
 use crate::api::auth::Admin;
+use crate::api::error_responses::error_responses;
 use crate::api::problem::Result;
-use crate::api::refusals::refusals;
 use crate::wire::admin::Me;
 
-refusals!(GetMeRefusals = admin);
+error_responses!(GetMeErrors = admin);
 
 /// Shows the caller
 ///
@@ -18,7 +18,7 @@ refusals!(GetMeRefusals = admin);
     operation_id = "get_me",
     tag = "me",
     responses(
-        GetMeRefusals,
+        GetMeErrors,
         (status = 200, description = "The caller", body = Me),
     ),
 )]

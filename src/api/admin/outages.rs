@@ -4,13 +4,13 @@ use axum::Json;
 use axum::extract::State;
 
 use crate::api::auth::Admin;
+use crate::api::error_responses::error_responses;
 use crate::api::problem::Result;
 use crate::api::query::{Page, PageParams, Paging};
-use crate::api::refusals::refusals;
 use crate::store::Store;
 use crate::wire::extension::OutageView;
 
-refusals!(ListOutagesRefusals = admin);
+error_responses!(ListOutagesErrors = admin);
 
 /// Lists outages
 ///
@@ -24,7 +24,7 @@ refusals!(ListOutagesRefusals = admin);
     tag = "extensions",
     params(PageParams),
     responses(
-        ListOutagesRefusals,
+        ListOutagesErrors,
         (status = 200, description = "A page of outages", body = Page<OutageView>),
     ),
 )]

@@ -6,11 +6,11 @@ use chrono::TimeDelta;
 use utoipa::IntoParams;
 
 use crate::api::auth::Admin;
+use crate::api::error_responses::error_responses;
 use crate::api::extract::PathParam;
 use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
 use crate::api::query::{FromQuery, Params};
-use crate::api::refusals::refusals;
 use crate::domain::{Instant, PromotionId};
 use crate::store::Store;
 use crate::wire::outcomes::Outcomes;
@@ -46,7 +46,7 @@ impl FromQuery for OutcomesQuery {
     }
 }
 
-refusals!(GetOutcomesRefusals = admin, path);
+error_responses!(GetOutcomesErrors = admin, path);
 
 /// Shows why rides of a promotion do not count
 ///
@@ -59,7 +59,7 @@ refusals!(GetOutcomesRefusals = admin, path);
     tag = "promotions",
     params(PromotionPath, OutcomesParams),
     responses(
-        GetOutcomesRefusals,
+        GetOutcomesErrors,
         (status = 200, description = "The figures", body = Outcomes),
     ),
 )]

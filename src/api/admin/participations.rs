@@ -13,9 +13,9 @@ use utoipa::IntoParams;
 
 use crate::api::accept::{self, MediaType};
 use crate::api::auth::Admin;
+use crate::api::error_responses::error_responses;
 use crate::api::problem::{Problem, Result};
 use crate::api::query::{FromQuery, Page, PageParams, Paging, Params, bad_cursor};
-use crate::api::refusals::refusals;
 use crate::domain::Instant;
 use crate::domain::participation::StatusName;
 use crate::store::listing::{ParticipationFilter, Place};
@@ -84,7 +84,7 @@ impl FromQuery for ParticipationQuery {
     }
 }
 
-refusals!(ListParticipationsRefusals = admin);
+error_responses!(ListParticipationsErrors = admin);
 
 /// Lists participations
 ///
@@ -97,7 +97,7 @@ refusals!(ListParticipationsRefusals = admin);
     tag = "participations",
     params(ParticipationParams, PageParams),
     responses(
-        ListParticipationsRefusals,
+        ListParticipationsErrors,
         (status = 200, description = "A page of participations", body = Page<ListedParticipation>),
     ),
 )]
@@ -146,8 +146,8 @@ const FORMS: [(MediaType, Form); 2] = [
     (("text", "csv"), Form::Csv),
 ];
 
-refusals!(
-    ExportParticipationsRefusals = admin;
+error_responses!(
+    ExportParticipationsErrors = admin;
     Problem::not_acceptable("application/x-ndjson, text/csv")
 );
 
@@ -164,7 +164,7 @@ refusals!(
     tag = "participations",
     params(ParticipationParams),
     responses(
-        ExportParticipationsRefusals,
+        ExportParticipationsErrors,
         (status = 200, description = "The participations", content(
             (String = "application/x-ndjson"),
             (String = "text/csv"),

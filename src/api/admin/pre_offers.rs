@@ -17,9 +17,9 @@ use super::AdminState;
 use crate::api::auth::Admin;
 use crate::api::dry_run::{DryRun, DryRunParams};
 use crate::api::encoding::require_plain_or_gzip;
+use crate::api::error_responses::error_responses;
 use crate::api::problem::{Problem, Result};
 use crate::api::query::{FromQuery, Params};
-use crate::api::refusals::refusals;
 use crate::import::{Format, ImportError, import_pre_offers};
 use crate::wire::pre_offer::ImportReport;
 
@@ -68,8 +68,8 @@ impl FromQuery for ImportQuery {
     }
 }
 
-refusals!(
-    ImportPreOffersRefusals = admin;
+error_responses!(
+    ImportPreOffersErrors = admin;
     Problem::malformed_request("The body broke off."),
     Problem::request_timeout(),
     Problem::unsupported_encoding("gzip, identity")
@@ -93,7 +93,7 @@ refusals!(
         (Option<String> = "text/csv"),
     )),
     responses(
-        ImportPreOffersRefusals,
+        ImportPreOffersErrors,
         (status = 200, description = "The counts, and why lines were rejected", body = ImportReport),
     ),
 )]

@@ -6,16 +6,16 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 
 use crate::api::auth::Admin;
+use crate::api::error_responses::error_responses;
 use crate::api::etag::{self, WithRevision};
 use crate::api::extract::{JsonObject, PathParam};
 use crate::api::params::ProductPath;
 use crate::api::problem::{Problem, Result};
 use crate::api::query::{Page, PageParams, Paging};
-use crate::api::refusals::refusals;
 use crate::store::Store;
 use crate::wire::admin::{NewProduct, Product};
 
-refusals!(ListProductsRefusals = admin);
+error_responses!(ListProductsErrors = admin);
 
 /// Lists products
 ///
@@ -27,7 +27,7 @@ refusals!(ListProductsRefusals = admin);
     tag = "products",
     params(PageParams),
     responses(
-        ListProductsRefusals,
+        ListProductsErrors,
         (status = 200, description = "A page of products", body = Page<Product>),
     ),
 )]
@@ -43,7 +43,7 @@ pub async fn list(
     )))
 }
 
-refusals!(GetProductRefusals = admin, path);
+error_responses!(GetProductErrors = admin, path);
 
 /// Reads a product
 #[utoipa::path(
@@ -53,7 +53,7 @@ refusals!(GetProductRefusals = admin, path);
     tag = "products",
     params(ProductPath, ("If-None-Match" = Option<String>, Header, description = "Returns `304` if the product still has one of these revisions")),
     responses(
-        GetProductRefusals,
+        GetProductErrors,
         (status = 200, description = "The product", body = Product, headers(("ETag" = String, description = "The revision, a strong tag"))),
         (status = 304, description = "The caller's revision is current"),
     ),
@@ -69,7 +69,7 @@ pub async fn get(
     Ok(WithRevision(product).unless_known(&headers))
 }
 
-refusals!(PutProductRefusals = admin, path, body, conditional);
+error_responses!(PutProductErrors = admin, path, body, conditional);
 
 /// Creates or replaces a product
 ///
@@ -83,7 +83,7 @@ refusals!(PutProductRefusals = admin, path, body, conditional);
     params(ProductPath, ("If-Match" = Option<String>, Header, description = "Writes the product only if it has one of these revisions; with `*`, only if it exists")),
     request_body = NewProduct,
     responses(
-        PutProductRefusals,
+        PutProductErrors,
         (status = 200, description = "The product as it is now", body = Product, headers(("ETag" = String, description = "The revision, a strong tag"))),
     ),
 )]

@@ -8,18 +8,18 @@ use axum::response::{IntoResponse, Response};
 
 use crate::api::auth::Admin;
 use crate::api::dry_run::{DryRun, DryRunParams};
+use crate::api::error_responses::error_responses;
 use crate::api::etag::{self, WithRevision};
 use crate::api::extract::{JsonObject, PathParam};
 use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
 use crate::api::query::{Page, PageParams, Paging};
-use crate::api::refusals::refusals;
 use crate::domain::PromotionId;
 use crate::store::Store;
 use crate::store::promotions::{CreateOutcome, PatchOutcome};
 use crate::wire::admin::{BudgetUse, NewPromotion, Promotion, PromotionPatch};
 
-refusals!(ListPromotionsRefusals = admin);
+error_responses!(ListPromotionsErrors = admin);
 
 /// Lists promotions
 ///
@@ -31,7 +31,7 @@ refusals!(ListPromotionsRefusals = admin);
     tag = "promotions",
     params(PageParams),
     responses(
-        ListPromotionsRefusals,
+        ListPromotionsErrors,
         (status = 200, description = "A page of promotions", body = Page<Promotion>),
     ),
 )]
@@ -47,8 +47,8 @@ pub async fn list(
     )))
 }
 
-refusals!(
-    CreatePromotionRefusals = admin, body, upgrade;
+error_responses!(
+    CreatePromotionErrors = admin, body, upgrade;
     Problem::promotion_key_taken()
 );
 
@@ -69,7 +69,7 @@ refusals!(
     params(DryRunParams),
     request_body = NewPromotion,
     responses(
-        CreatePromotionRefusals,
+        CreatePromotionErrors,
         (status = 201, description = "The promotion is created", body = Promotion, headers(("Location" = String, description = "The promotion's address"), ("ETag" = String, description = "The revision, a strong tag"))),
     ),
 )]
@@ -103,7 +103,7 @@ pub async fn create(
     }
 }
 
-refusals!(GetPromotionRefusals = admin, path);
+error_responses!(GetPromotionErrors = admin, path);
 
 /// Reads a promotion
 #[utoipa::path(
@@ -113,7 +113,7 @@ refusals!(GetPromotionRefusals = admin, path);
     tag = "promotions",
     params(PromotionPath, ("If-None-Match" = Option<String>, Header, description = "Returns `304` if the promotion still has one of these revisions")),
     responses(
-        GetPromotionRefusals,
+        GetPromotionErrors,
         (status = 200, description = "The promotion", body = Promotion, headers(("ETag" = String, description = "The revision, a strong tag"))),
         (status = 304, description = "The caller's revision is current"),
     ),
@@ -129,8 +129,8 @@ pub async fn get(
     Ok(WithRevision(promotion).unless_known(&headers))
 }
 
-refusals!(
-    PatchPromotionRefusals = admin, path, body, conditional, upgrade;
+error_responses!(
+    PatchPromotionErrors = admin, path, body, conditional, upgrade;
     Problem::budget_too_late()
 );
 
@@ -150,7 +150,7 @@ refusals!(
     params(PromotionPath, DryRunParams, ("If-Match" = Option<String>, Header, description = "Changes the promotion only if it has one of these revisions; with `*`, only if it exists")),
     request_body = PromotionPatch,
     responses(
-        PatchPromotionRefusals,
+        PatchPromotionErrors,
         (status = 200, description = "The promotion as it is now", body = Promotion, headers(("ETag" = String, description = "The revision, a strong tag"))),
     ),
 )]
@@ -180,7 +180,7 @@ pub async fn patch(
     }
 }
 
-refusals!(GetBudgetUseRefusals = admin, path);
+error_responses!(GetBudgetUseErrors = admin, path);
 
 /// Shows the use of a promotion's budget
 ///
@@ -193,7 +193,7 @@ refusals!(GetBudgetUseRefusals = admin, path);
     tag = "promotions",
     params(PromotionPath),
     responses(
-        GetBudgetUseRefusals,
+        GetBudgetUseErrors,
         (status = 200, description = "The present use", body = BudgetUse),
     ),
 )]

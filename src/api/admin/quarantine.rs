@@ -10,11 +10,11 @@ use uuid::Uuid;
 use super::AdminState;
 use crate::api::auth::Admin;
 use crate::api::dry_run::{DryRun, DryRunParams, DryRunResponse};
+use crate::api::error_responses::error_responses;
 use crate::api::extract::{JsonObject, OptionalJsonObject, PathParam};
 use crate::api::params::QuarantinePath;
 use crate::api::problem::{Problem, Result};
 use crate::api::query::{FromQuery, Page, PageParams, Paging, Params, bad_cursor};
-use crate::api::refusals::refusals;
 use crate::domain::fields::FieldError;
 use crate::domain::{Instant, UserId};
 use crate::store::Store;
@@ -73,7 +73,7 @@ impl FromQuery for QuarantineQuery {
     }
 }
 
-refusals!(ListQuarantineRefusals = admin);
+error_responses!(ListQuarantineErrors = admin);
 
 /// Lists quarantined records
 ///
@@ -89,7 +89,7 @@ refusals!(ListQuarantineRefusals = admin);
         PageParams,
     ),
     responses(
-        ListQuarantineRefusals,
+        ListQuarantineErrors,
         (status = 200, description = "A page of records", body = Page<QuarantinedView>),
     ),
 )]
@@ -118,8 +118,8 @@ fn place_instant(at_ms: i64) -> Result<Instant> {
         .ok_or_else(bad_cursor)
 }
 
-refusals!(
-    ReplayQuarantinedRefusals = admin, path, body;
+error_responses!(
+    ReplayQuarantinedErrors = admin, path, body;
     Problem::already_resolved()
 );
 
@@ -136,7 +136,7 @@ refusals!(
     params(QuarantinePath, DryRunParams),
     request_body = Option<Correction>,
     responses(
-        ReplayQuarantinedRefusals,
+        ReplayQuarantinedErrors,
         (status = 200, description = "The record is resolved", body = Replayed),
     ),
 )]
@@ -211,8 +211,8 @@ pub(super) fn answer(applied: &AppliedOne) -> Replayed {
     }
 }
 
-refusals!(
-    DismissQuarantinedRefusals = admin, path, body;
+error_responses!(
+    DismissQuarantinedErrors = admin, path, body;
     Problem::already_resolved()
 );
 
@@ -225,7 +225,7 @@ refusals!(
     params(QuarantinePath),
     request_body = DismissalReason,
     responses(
-        DismissQuarantinedRefusals,
+        DismissQuarantinedErrors,
         (status = 204, description = "The record is resolved"),
     ),
 )]
@@ -250,7 +250,7 @@ pub async fn dismiss(
     }
 }
 
-refusals!(ReplayQuarantineRefusals = admin, body);
+error_responses!(ReplayQuarantineErrors = admin, body);
 
 /// Replays many records
 ///
@@ -265,7 +265,7 @@ refusals!(ReplayQuarantineRefusals = admin, body);
     params(DryRunParams),
     request_body = BulkRequest,
     responses(
-        ReplayQuarantineRefusals,
+        ReplayQuarantineErrors,
         (status = 200, description = "The counts", body = BulkResolved),
     ),
 )]
@@ -289,7 +289,7 @@ pub async fn replay_all(
     Ok(Json(dry_run.response(done)))
 }
 
-refusals!(DismissQuarantineRefusals = admin, body);
+error_responses!(DismissQuarantineErrors = admin, body);
 
 /// Dismisses many records
 ///
@@ -303,7 +303,7 @@ refusals!(DismissQuarantineRefusals = admin, body);
     params(DryRunParams),
     request_body = BulkRequest,
     responses(
-        DismissQuarantineRefusals,
+        DismissQuarantineErrors,
         (status = 200, description = "The counts", body = BulkResolved),
     ),
 )]

@@ -6,9 +6,9 @@ use chrono::DateTime;
 use uuid::Uuid;
 
 use crate::api::auth::Admin;
+use crate::api::error_responses::error_responses;
 use crate::api::problem::Result;
 use crate::api::query::{Page, PageParams, Paging, bad_cursor};
-use crate::api::refusals::refusals;
 use crate::domain::{PromotionId, UserId};
 use crate::store::Store;
 use crate::store::rides::reversals;
@@ -17,7 +17,7 @@ use crate::wire::receipt::LateReversal;
 /// A place in the list: `reversed_at` in milliseconds since 1970, client, promotion and ride.
 type Cursor = (i64, UserId, PromotionId, Uuid);
 
-refusals!(ListReversalsRefusals = admin);
+error_responses!(ListReversalsErrors = admin);
 
 /// Lists late reversals
 ///
@@ -30,7 +30,7 @@ refusals!(ListReversalsRefusals = admin);
     tag = "users",
     params(PageParams),
     responses(
-        ListReversalsRefusals,
+        ListReversalsErrors,
         (status = 200, description = "A page of reversals", body = Page<LateReversal>),
     ),
 )]

@@ -6,10 +6,10 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use crate::api::auth::Admin;
+use crate::api::error_responses::error_responses;
 use crate::api::extract::PathParam;
 use crate::api::problem::{Problem, Result};
 use crate::api::query::{FromQuery, Params};
-use crate::api::refusals::refusals;
 use crate::domain::UserId;
 use crate::store::Store;
 use crate::wire::ride_search::RideSearch;
@@ -50,7 +50,7 @@ impl FromQuery for RideQuery {
     }
 }
 
-refusals!(GetRideRefusals = admin, path);
+error_responses!(GetRideErrors = admin, path);
 
 /// Shows what is known of a ride
 ///
@@ -63,7 +63,7 @@ refusals!(GetRideRefusals = admin, path);
     tag = "users",
     params(RidePath, RideParams),
     responses(
-        GetRideRefusals,
+        GetRideErrors,
         (status = 200, description = "What is known", body = RideSearch),
     ),
 )]

@@ -9,8 +9,8 @@ use tokio::sync::Mutex;
 
 use super::AdminState;
 use crate::api::auth::Admin;
+use crate::api::error_responses::error_responses;
 use crate::api::problem::Result;
-use crate::api::refusals::refusals;
 use crate::kafka::{Cluster, Watermarks};
 use crate::store::Store;
 use crate::store::positions::Position;
@@ -52,7 +52,7 @@ impl RecentCounts {
     }
 }
 
-refusals!(GetStatsRefusals = admin);
+error_responses!(GetStatsErrors = admin);
 
 /// Shows the service in figures
 ///
@@ -64,7 +64,7 @@ refusals!(GetStatsRefusals = admin);
     operation_id = "get_stats",
     tag = "stats",
     responses(
-        GetStatsRefusals,
+        GetStatsErrors,
         (status = 200, description = "The figures", body = Stats),
     ),
 )]

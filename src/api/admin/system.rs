@@ -7,14 +7,13 @@ use axum::extract::State;
 
 use super::AdminState;
 use crate::api::auth::Admin;
+use crate::api::error_responses::error_responses;
 use crate::api::problem::Result;
-use crate::api::refusals::refusals;
 use crate::wire::system::{PartitionOwner, RoleState, SettingView, System};
-
 /// How long Kafka is waited for; the rest is worth having without it.
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(2);
 
-refusals!(GetSystemRefusals = admin);
+error_responses!(GetSystemErrors = admin);
 
 /// Shows the process that responds
 ///
@@ -27,7 +26,7 @@ refusals!(GetSystemRefusals = admin);
     operation_id = "get_system",
     tag = "system",
     responses(
-        GetSystemRefusals,
+        GetSystemErrors,
         (status = 200, description = "The process", body = System),
     ),
 )]

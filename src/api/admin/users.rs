@@ -6,10 +6,10 @@ use axum::extract::State;
 use super::{AdminState, quarantine};
 use crate::api::auth::Admin;
 use crate::api::dry_run::{DryRun, DryRunParams, DryRunResponse};
+use crate::api::error_responses::error_responses;
 use crate::api::extract::{JsonObject, PathParam};
 use crate::api::params::UserPath;
 use crate::api::problem::{Problem, Result};
-use crate::api::refusals::refusals;
 use crate::domain::UserId;
 use crate::store::Store;
 use crate::store::credits::CreditOutcome;
@@ -17,7 +17,7 @@ use crate::wire::credit::RideCredit;
 use crate::wire::quarantine::Replayed;
 use crate::wire::user::User;
 
-refusals!(GetUserRefusals = admin, path);
+error_responses!(GetUserErrors = admin, path);
 
 /// Shows all data of a client
 ///
@@ -30,7 +30,7 @@ refusals!(GetUserRefusals = admin, path);
     tag = "users",
     params(UserPath),
     responses(
-        GetUserRefusals,
+        GetUserErrors,
         (status = 200, description = "The client", body = User),
     ),
 )]
@@ -48,7 +48,7 @@ pub async fn get(
     Ok(Json(store.user(user_id).await?))
 }
 
-refusals!(CreditRideRefusals = admin, path, body);
+error_responses!(CreditRideErrors = admin, path, body);
 
 /// Credits a ride
 ///
@@ -63,7 +63,7 @@ refusals!(CreditRideRefusals = admin, path, body);
     params(UserPath, DryRunParams),
     request_body = RideCredit,
     responses(
-        CreditRideRefusals,
+        CreditRideErrors,
         (status = 200, description = "The ride's result", body = Replayed),
     ),
 )]

@@ -5,15 +5,15 @@ use axum::http::StatusCode;
 
 use super::ClientState;
 use crate::api::auth::Client;
+use crate::api::error_responses::error_responses;
 use crate::api::extract::{OptionalJsonObject, PathParam};
 use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
-use crate::api::refusals::refusals;
 use crate::domain::PromotionId;
 use crate::store::origination::Acknowledged;
 
-refusals!(
-    AcknowledgeRefusals = client, path, body;
+error_responses!(
+    AcknowledgeErrors = client, path, body;
     Problem::not_participating(),
     Problem::not_expired()
 );
@@ -29,7 +29,7 @@ refusals!(
     tag = "promotions",
     params(PromotionPath),
     responses(
-        AcknowledgeRefusals,
+        AcknowledgeErrors,
         (status = 204, description = "Noted, now or earlier"),
     ),
 )]

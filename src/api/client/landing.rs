@@ -5,12 +5,12 @@ use axum::extract::State;
 
 use super::ClientState;
 use crate::api::auth::Client;
+use crate::api::error_responses::error_responses;
 use crate::api::extract::OptionalJsonObject;
 use crate::api::problem::Result;
-use crate::api::refusals::refusals;
 use crate::wire::landing::Landing;
 
-refusals!(LandingRefusals = client, body);
+error_responses!(LandingErrors = client, body);
 
 /// Decides what the client sees
 ///
@@ -22,7 +22,7 @@ refusals!(LandingRefusals = client, body);
     operation_id = "landing",
     tag = "landing",
     responses(
-        LandingRefusals,
+        LandingErrors,
         (status = 200, description = "The screen; what does not apply is `null`", body = Landing, headers(("Cache-Control" = String, description = "`no-store`"))),
     ),
 )]

@@ -13,12 +13,12 @@ use super::follow::Follower;
 use super::{ClientState, hung_up, participation, tagged};
 use crate::api::auth::Client;
 use crate::api::connection::Link;
+use crate::api::error_responses::error_responses;
 use crate::api::etag::{Condition, Tag, keep_settling};
 use crate::api::extract::PathParam;
 use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
 use crate::api::query::{FromQuery, Params};
-use crate::api::refusals::refusals;
 use crate::domain::ParticipationKey;
 use crate::domain::PromotionId;
 use crate::store::participations::Stored;
@@ -51,8 +51,8 @@ impl FromQuery for Wait {
     }
 }
 
-refusals!(
-    ProgressRefusals = client, path;
+error_responses!(
+    ProgressErrors = client, path;
     Problem::not_participating()
 );
 
@@ -72,7 +72,7 @@ refusals!(
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of what is known"),
     ),
     responses(
-        ProgressRefusals,
+        ProgressErrors,
         (status = 200, description = "The participation", body = Participation, headers(
             ("ETag" = String, description = "`W/\"<version>\"`, `W/\"<version>s\"` while settling"),
             ("Cache-Control" = String, description = "`private, no-cache`"),

@@ -6,17 +6,17 @@ use axum::response::Response;
 
 use super::{ClientState, participation, traceparent};
 use crate::api::auth::Client;
+use crate::api::error_responses::error_responses;
 use crate::api::extract::{OptionalJsonObject, PathParam};
 use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
-use crate::api::refusals::refusals;
 use crate::domain::PromotionId;
 use crate::domain::participation::ExpiredReason;
 use crate::store::early_end::QuitOutcome;
 use crate::wire::participation::Participation;
 
-refusals!(
-    QuitRefusals = client, path, body, upgrade;
+error_responses!(
+    QuitErrors = client, path, body, upgrade;
     Problem::not_participating(),
     Problem::challenge_not_in_progress()
 );
@@ -35,7 +35,7 @@ refusals!(
         ("traceparent" = Option<String>, Header, description = "W3C Trace Context, carried on to the status event"),
     ),
     responses(
-        QuitRefusals,
+        QuitErrors,
         (status = 200, description = "The challenge is over, now or earlier", body = Participation, headers(
             ("ETag" = String, description = "As of `progress`"),
             ("Cache-Control" = String, description = "`private, no-cache`"),

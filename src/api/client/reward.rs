@@ -6,20 +6,20 @@ use axum::http::HeaderMap;
 
 use super::{ClientState, traceparent};
 use crate::api::auth::Client;
+use crate::api::error_responses::{self, error_responses};
 use crate::api::extract::{OptionalJsonObject, PathParam};
 use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
-use crate::api::refusals::{self, refusals};
 use crate::domain::PromotionId;
 use crate::store::origination::{Accepted, NoReward, ShownReward};
 use crate::wire::reward::{AcceptedReward, OfferedReward};
 
-refusals!(
-    GetRewardRefusals = client, path;
+error_responses!(
+    GetRewardErrors = client, path;
     Problem::not_participating(),
     Problem::challenge_not_completed(),
-    refusals::already_rewarded(),
-    refusals::challenge_over(),
+    error_responses::already_rewarded(),
+    error_responses::challenge_over(),
     Problem::reward_expired()
 );
 
@@ -33,7 +33,7 @@ refusals!(
     tag = "reward",
     params(PromotionPath),
     responses(
-        GetRewardRefusals,
+        GetRewardErrors,
         (status = 200, description = "The reward", body = OfferedReward, headers(("Cache-Control" = String, description = "`no-store`"))),
     ),
 )]
@@ -62,13 +62,13 @@ pub async fn get_reward(
     }
 }
 
-refusals!(
-    AcceptRewardRefusals = client, path, body;
+error_responses!(
+    AcceptRewardErrors = client, path, body;
     Problem::not_participating(),
     Problem::challenge_not_completed(),
     Problem::split_missing(),
     Problem::reward_under_review(),
-    refusals::challenge_over(),
+    error_responses::challenge_over(),
     Problem::reward_expired()
 );
 
@@ -87,7 +87,7 @@ refusals!(
         ("traceparent" = Option<String>, Header, description = "W3C Trace Context, carried on to the status event"),
     ),
     responses(
-        AcceptRewardRefusals,
+        AcceptRewardErrors,
         (status = 200, description = "The reward is accepted, now or earlier", body = AcceptedReward, headers(("Cache-Control" = String, description = "`no-store`"))),
     ),
 )]

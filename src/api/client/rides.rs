@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 use super::ClientState;
 use crate::api::auth::Client;
+use crate::api::error_responses::error_responses;
 use crate::api::extract::PathParam;
 use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
 use crate::api::query::{Page, PageParams, Paging, bad_cursor};
-use crate::api::refusals::refusals;
 use crate::domain::{Instant, PromotionId};
 use crate::store::participations;
 use crate::wire::receipt::Receipt;
@@ -20,8 +20,8 @@ use crate::wire::receipt::Receipt;
 /// and `ride_id`.
 type Cursor = (i64, Uuid);
 
-refusals!(
-    RidesRefusals = client, path;
+error_responses!(
+    RidesErrors = client, path;
     Problem::not_participating()
 );
 
@@ -39,7 +39,7 @@ refusals!(
         PageParams,
     ),
     responses(
-        RidesRefusals,
+        RidesErrors,
         (status = 200, description = "A page of receipts", body = Page<Receipt>),
     ),
 )]

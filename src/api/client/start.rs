@@ -6,20 +6,20 @@ use axum::response::Response;
 
 use super::{ClientState, participation, traceparent};
 use crate::api::auth::Client;
+use crate::api::error_responses::{self, error_responses};
 use crate::api::extract::{OptionalJsonObject, PathParam};
 use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
-use crate::api::refusals::{self, refusals};
 use crate::domain::PromotionId;
 use crate::domain::participation::ExpiredReason;
 use crate::store::start::Started;
 use crate::wire::participation::Participation;
 
-refusals!(
-    StartRefusals = client, path, body;
+error_responses!(
+    StartErrors = client, path, body;
     Problem::promotion_not_found(),
-    refusals::already_participated(),
-    refusals::not_eligible()
+    error_responses::already_participated(),
+    error_responses::not_eligible()
 );
 
 /// Starts a promotion
@@ -36,7 +36,7 @@ refusals!(
         ("traceparent" = Option<String>, Header, description = "W3C Trace Context, carried on to the status event"),
     ),
     responses(
-        StartRefusals,
+        StartErrors,
         (status = 201, description = "It started now", body = Participation, headers(
             ("ETag" = String, description = "As of `progress`"),
             ("Cache-Control" = String, description = "`private, no-cache`"),

@@ -15,10 +15,10 @@ use super::follow::Follower;
 use super::{ClientState, hung_up};
 use crate::api::auth::Client;
 use crate::api::connection::Link;
+use crate::api::error_responses::error_responses;
 use crate::api::extract::PathParam;
 use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
-use crate::api::refusals::refusals;
 use crate::clock::Clock;
 use crate::domain::PromotionId;
 use crate::store::participations::Stored;
@@ -47,8 +47,8 @@ const COMMENT_EVERY: Duration = Duration::from_secs(10);
 /// Some proxies buffer responses, which would delay events; this header tells several of them not to.
 const UNBUFFERED: (HeaderName, &str) = (HeaderName::from_static("x-accel-buffering"), "no");
 
-refusals!(
-    ProgressStreamRefusals = client, path;
+error_responses!(
+    ProgressStreamErrors = client, path;
     Problem::not_participating()
 );
 
@@ -64,7 +64,7 @@ refusals!(
     tag = "promotions",
     params(PromotionPath),
     responses(
-        ProgressStreamRefusals,
+        ProgressStreamErrors,
         (status = 200, description = "Events, each with a `Participation`; a comment at least every 15 s", body = ParticipationEvent, content_type = "text/event-stream", headers(
             ("Cache-Control" = String, description = "`no-cache`"),
             ("X-Accel-Buffering" = String, description = "`no`: proxies pass events on as they come"),

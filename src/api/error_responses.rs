@@ -13,24 +13,24 @@ use crate::domain::participation::ExpiredReason;
 /// The responses of an operation, by status.
 pub type Responses = BTreeMap<String, RefOr<Response>>;
 
-/// Defines the error responses of a call: `refusals!(Name = client, path; Problem::not_expired())`
+/// Defines the error responses of a call: `error_responses!(Name = client, path; Problem::not_expired())`
 /// declares a type to name in the call's `responses`.
-macro_rules! refusals {
+macro_rules! error_responses {
     ($name:ident = $($group:ident),+ $(; $($problem:expr),+)?) => {
         struct $name;
 
         impl utoipa::IntoResponses for $name {
-            fn responses() -> $crate::api::refusals::Responses {
+            fn responses() -> $crate::api::error_responses::Responses {
                 let mut problems = Vec::new();
-                $(problems.extend($crate::api::refusals::$group());)+
+                $(problems.extend($crate::api::error_responses::$group());)+
                 $($(problems.push($problem);)+)?
-                $crate::api::refusals::responses(&problems)
+                $crate::api::error_responses::responses(&problems)
             }
         }
     };
 }
 
-pub(crate) use refusals;
+pub(crate) use error_responses;
 
 /// The error responses of every client call.
 pub fn client() -> Vec<Problem> {
