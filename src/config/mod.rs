@@ -378,7 +378,8 @@ pub struct IngestConfig {
 /// `[relay]`: publishing status changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RelayConfig {
-    /// The most events in one Kafka transaction.
+    /// About how many events a Kafka transaction has: rows of the outbox are read until they have as many,
+    /// and the last one may have 999 more.
     pub batch_max: usize,
     /// How often the relay checks the outbox without being woken.
     pub poll_interval: Duration,

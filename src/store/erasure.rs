@@ -453,8 +453,9 @@ async fn remove_participations(
         .await?,
     );
     let in_packets = sqlx::query_scalar!(
-        r#"select distinct w.promotion_id as "promotion_id!" from waiting_event w
-            where w.user_id = $1 and not w.is_tombstone
+        r#"select distinct w.promotion_id as "promotion_id!"
+             from event_outbox e cross join lateral unnest(e.packet_user_ids, e.packet_promotion_ids) w (user_id, promotion_id)
+            where e.packet_user_ids @> array[$1::bigint] and w.user_id = $1
               and not exists (select from promotion_user p where p.user_id = w.user_id and p.promotion_id = w.promotion_id)"#,
         user_id
     )

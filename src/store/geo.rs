@@ -34,7 +34,7 @@ impl Store {
         .await?)
     }
 
-    /// Sets a country's flag if the precondition holds. A start locks the flag it reads until it commits, so
+    /// Sets a country's flag if the precondition holds. A start shares a lock on the table until it commits, so
     /// every start that commits after this call has seen the new flag.
     pub async fn put_geo_config(
         &self,

@@ -1,6 +1,6 @@
 //! The landing: which screen a client sees, and the split that goes with it (contract 5, Landing).
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 
 use super::extensions::apply_of_client;
 use super::participations::{Stored, load};
@@ -36,10 +36,7 @@ impl Store {
     /// again finds what the first run did.
     pub async fn landing(&self, user_id: UserId) -> Result<Landing> {
         let erased_name = self.erased_name(user_id)?;
-        if let Some(landing) = self
-            .settled_landing(user_id, erased_name.as_deref())
-            .await?
-        {
+        if let Some(landing) = self.settled_landing(user_id, erased_name.clone()).await? {
             return Ok(landing);
         }
         self.run_tx("landing", move |connection| {
@@ -63,42 +60,56 @@ impl Store {
     async fn settled_landing(
         &self,
         user_id: UserId,
-        erased_name: Option<&str>,
+        erased_name: Option<String>,
     ) -> Result<Option<Landing>> {
-        let mut connection = self.acquire().await?;
-        let mut tx = connection
-            .begin_with("begin isolation level repeatable read read only")
-            .await?;
-        let facts = eligibility_facts(&mut tx, user_id, erased_name).await?;
-        let screen = facts.screen();
-        let is_settled = !facts.has_overdue_reward()
-            && match (screen, facts.latest, &facts.newbie) {
-                (Screen::RewardReady | Screen::PromoProgress, Some(latest), _) => {
-                    let promotion_id = latest.promotion_id;
-                    has_valid_split(&mut tx, user_id, promotion_id, facts.now).await?
-                }
-                (Screen::PromoOffer, _, Some(newbie)) => {
-                    let of_split = PreOffer::from(newbie);
-                    match newbie.promotion_id {
-                        Some(promotion_id) => {
-                            is_current(&mut tx, user_id, promotion_id, &of_split, facts.now).await?
-                        }
-                        None => false,
-                    }
-                }
-                _ => true,
-            };
-        if !is_settled {
-            return Ok(None);
-        }
-        let landing = show(&mut tx, user_id, facts).await?;
-        tx.commit().await?;
-        let is_overdue = landing
-            .participation
-            .as_ref()
-            .is_some_and(Stored::is_overdue);
-        Ok((!is_overdue).then_some(landing))
+        self.run_tx("landing", move |connection| {
+            let erased_name = erased_name.clone();
+            Box::pin(async move {
+                sqlx::query!("set transaction isolation level repeatable read, read only")
+                    .execute(&mut *connection)
+                    .await?;
+                settled(connection, user_id, erased_name.as_deref()).await
+            })
+        })
+        .await
     }
+}
+
+/// What [`Store::settled_landing`] reads.
+async fn settled(
+    connection: &mut PgConnection,
+    user_id: UserId,
+    erased_name: Option<&str>,
+) -> Result<Option<Landing>> {
+    let facts = eligibility_facts(connection, user_id, erased_name).await?;
+    let is_settled = !facts.has_overdue_reward()
+        && match (facts.screen(), facts.latest, &facts.newbie) {
+            (Screen::RewardReady | Screen::PromoProgress, Some(latest), _) => {
+                let promotion_id = latest.promotion_id;
+                has_valid_split(connection, user_id, promotion_id, facts.now).await?
+                    // There is none to be made.
+                    || newest_newbie(connection, user_id, promotion_id)
+                        .await?
+                        .is_none_or(|pre_offer| facts.now >= pre_offer.valid_until)
+            }
+            (Screen::PromoOffer, _, Some(newbie)) => match newbie.promotion_id {
+                Some(promotion_id) => {
+                    let of_split = PreOffer::from(newbie);
+                    is_current(connection, user_id, promotion_id, &of_split, facts.now).await?
+                }
+                None => false,
+            },
+            _ => true,
+        };
+    if !is_settled {
+        return Ok(None);
+    }
+    let landing = show(connection, user_id, facts).await?;
+    let is_overdue = landing
+        .participation
+        .as_ref()
+        .is_some_and(Stored::is_overdue);
+    Ok((!is_overdue).then_some(landing))
 }
 
 /// Decides under the locks, and leaves the one `ACTIVE` split.

@@ -79,7 +79,8 @@ pub(super) async fn ensure_active_split(
     now: Instant,
 ) -> Result<()> {
     expire_others(connection, user_id, promotion_id, pre_offer, now).await?;
-    make(connection, user_id, promotion_id, pre_offer, now).await
+    make(connection, user_id, promotion_id, pre_offer, now).await?;
+    Ok(())
 }
 
 /// Ends the `ACTIVE` split that is over, or says something else than this pre-offer.
@@ -113,15 +114,15 @@ async fn expire_others(
     Ok(())
 }
 
-/// Makes an `ACTIVE` split, unless there is one.
+/// Makes an `ACTIVE` split, unless there is one. Returns whether it did.
 pub(super) async fn make(
     connection: &mut PgConnection,
     user_id: UserId,
     promotion_id: PromotionId,
     pre_offer: &PreOffer,
     now: Instant,
-) -> Result<()> {
-    sqlx::query!(
+) -> Result<bool> {
+    let made = sqlx::query!(
         "insert into cash_loan_account (split_id, user_id, promotion_id, pre_offer_id, country_code, product_id, amount_cents,
                                         currency_code, repayment_rate, valid_until, created_at, updated_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)
@@ -139,8 +140,9 @@ pub(super) async fn make(
         now
     )
     .execute(connection)
-    .await?;
-    Ok(())
+    .await?
+    .rows_affected();
+    Ok(made == 1)
 }
 
 /// Whether the client has an `ACTIVE` split that is not over, whatever it says.

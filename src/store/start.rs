@@ -338,13 +338,14 @@ async fn start(
         now: found.now,
     };
     let participation = new.write(connection, traceparent).await?;
-    match found.split_is_current {
-        Some(true) => {}
-        Some(false) => {
-            splits::ensure_active_split(connection, user_id, promotion_id, &pre_offer, found.now)
-                .await?;
-        }
+    // A landing may have made one meanwhile, where the client had no pre-offer that could be locked.
+    let is_right = match found.split_is_current {
+        Some(is_current) => is_current,
         None => splits::make(connection, user_id, promotion_id, &pre_offer, found.now).await?,
+    };
+    if !is_right {
+        splits::ensure_active_split(connection, user_id, promotion_id, &pre_offer, found.now)
+            .await?;
     }
     if has_budget_use {
         // Also where the budget was removed: the use stays known.

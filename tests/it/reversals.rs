@@ -87,9 +87,16 @@ async fn a_reversal_takes_back_what_counted_and_undoes_no_completion() {
         .ride_together(&[third.clone(), reversal_of(&third), fourth.clone()])
         .await;
     course.assert_stands(1, "IN_PROGRESS", 1, 4).await;
+    // One for another, whatever their fares: a promotion that counts rides tells nothing.
+    let mut dearer = ride(1);
+    dearer["amount_cents"] = json!(99_900);
+    course
+        .ride_together(&[reversal_of(&fourth), dearer.clone()])
+        .await;
+    course.assert_stands(1, "IN_PROGRESS", 1, 4).await;
     // The completion comes first, so what is taken back after it in the same batch undoes nothing.
     course
-        .ride_together(&[fifth.clone(), reversal_of(&fourth), ride(1)])
+        .ride_together(&[fifth.clone(), reversal_of(&dearer), ride(1)])
         .await;
     course.assert_stands(1, "COMPLETED", 2, 5).await;
     course
@@ -126,10 +133,10 @@ async fn a_reversal_takes_back_what_counted_and_undoes_no_completion() {
         named,
         [
             (&fifth["ride_id"], &completed, &Value::Null),
-            (&fourth["ride_id"], &completed, &Value::Null)
+            (&dearer["ride_id"], &completed, &Value::Null)
         ]
     );
-    for receipt in course.receipts_of(&[fourth, fifth]).await {
+    for receipt in course.receipts_of(&[dearer, fifth]).await {
         assert_eq!(receipt["verdict"], "COUNTED");
         assert!(receipt["reversed_at"].is_string());
     }
@@ -166,7 +173,7 @@ async fn a_reversal_takes_back_what_counted_and_undoes_no_completion() {
         metrics.sum("ride_promo_rides_consumed_total", &[]),
         parts.iter().sum::<f64>()
     );
-    assert_eq!(parts[5], 13.0);
+    assert_eq!(parts[5], 14.0);
     assert_eq!(parts[3], 1.0);
 }
 

@@ -96,7 +96,7 @@ async fn a_topic_deleted_and_created_again_stops_ingest_and_expiry_until_positio
     for record in [&early, &ride(1), &ride(1), &ride(1)] {
         world.publish(&Outgoing::ride(record).partition(0)).await;
     }
-    stops(&service, "created anew").await;
+    stops(&service, "created again").await;
     assert_eq!(
         challenges.standing(1).await.rides_completed,
         3,
@@ -158,7 +158,7 @@ async fn a_topic_created_anew_is_noticed_when_there_is_nothing_to_read_from_it()
     world.create_ride_topic().await;
     // Its end is where the old position is.
     world.publish(&Outgoing::ride(&ride(1)).partition(0)).await;
-    stops(&service, "created anew").await;
+    stops(&service, "created again").await;
     set_positions(&world, &["--all"], "beginning").await;
     counted(&challenges, 2).await;
 }

@@ -25,6 +25,9 @@ const KAFKA_TIMEOUT: Duration = Duration::from_secs(2);
 /// there are and however often it is asked, counting takes at most a twentieth of a core.
 const COUNTS_HOLD: u32 = 20;
 
+/// The age of the counts, whatever counting took: a wait for a session counts as well.
+const MAX_AGE: Duration = Duration::from_secs(10);
+
 /// The counts of participations as they were made last. They are made by one request at a time, the
 /// others wait for it.
 #[derive(Debug, Default)]
@@ -46,7 +49,7 @@ impl RecentCounts {
         let promotions = store.promotion_stats().await?;
         *recent = Some(Counted {
             promotions: promotions.clone(),
-            good_until: Monotonic::now() + began.elapsed() * COUNTS_HOLD,
+            good_until: Monotonic::now() + (began.elapsed() * COUNTS_HOLD).min(MAX_AGE),
         });
         Ok(promotions)
     }
@@ -57,7 +60,8 @@ error_responses!(GetStatsErrors = admin);
 /// Shows the service in figures
 ///
 /// Figures that come from Kafka are `null` while it is unavailable. Where there are many participations
-/// their counts are a few seconds old: at most twenty times as old as counting them takes.
+/// they are counted now and then: what is told of promotions is at most twenty times as old as counting
+/// takes, and at most ten seconds.
 #[utoipa::path(
     get,
     path = "/admin/v1/stats",

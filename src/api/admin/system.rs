@@ -10,7 +10,7 @@ use crate::api::auth::Admin;
 use crate::api::error_responses::error_responses;
 use crate::api::problem::Result;
 use crate::wire::system::{PartitionOwner, RoleState, SettingView, System};
-/// How long Kafka is waited for; the rest is worth having without it.
+/// The timeout of Kafka. The other figures are useful without Kafka's.
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(2);
 
 error_responses!(GetSystemErrors = admin);

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use self::packet::Packet;
 use super::published::Published;
 use super::state::state_of;
-use super::{Result, Store, StoreError, TRANSACTION_TIMEOUT, identity, within};
+use super::{Result, Store, StoreError, TRANSACTION_TIMEOUT, identity, timed_out, within};
 use crate::domain::goals::FurtherGoals;
 use crate::domain::participation::{ExpiredReason, StatusName};
 use crate::domain::reward::Reward;
@@ -88,6 +88,9 @@ pub struct ShardLease {
 
 /// Between two questions who writes to the outbox.
 const WRITERS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often a read is begun again because packets have changed in its middle.
+const MAX_READS: u32 = 10;
 
 /// By how many ids reads of others may lag behind the relay's own.
 const TELL_EVERY: i64 = 5_000;
@@ -249,6 +252,17 @@ impl ShardLease {
     /// The oldest events of the shard, in order. Rows are read until they have `limit` events; the
     /// last one may have more.
     pub async fn read(&mut self, limit: i64) -> Result<Vec<Pending>> {
+        for _ in 0..MAX_READS {
+            if let Some(events) = self.try_read(limit).await? {
+                return Ok(events);
+            }
+        }
+        Err(timed_out())
+    }
+
+    /// `None` where an erasure has taken a client's events out of a packet between the two statements: it
+    /// may have removed a later row of theirs too, which was read before.
+    async fn try_read(&mut self, limit: i64) -> Result<Option<Vec<Pending>>> {
         if self.published.is_due(WRITERS_INTERVAL) {
             let writers = self.writers().await?;
             self.published.hear(writers);
@@ -284,7 +298,11 @@ impl ShardLease {
         let mut events = Vec::with_capacity(usize::try_from(events).unwrap_or_default());
         for row in rows {
             if row.is_packet {
-                events.append(&mut packets.remove(&row.id).unwrap_or_default());
+                let mut packet = packets.remove(&row.id).unwrap_or_default();
+                if i32::try_from(packet.len()) != Ok(row.events) {
+                    return Ok(None);
+                }
+                events.append(&mut packet);
                 continue;
             }
             let (Some(user_id), Some(promotion_id)) = (row.user_id, row.promotion_id) else {
@@ -332,7 +350,7 @@ impl ShardLease {
             }
             events.push(pending);
         }
-        Ok(events)
+        Ok(Some(events))
     }
 
     /// The events of these packets. One that is gone meanwhile has none.

@@ -195,10 +195,13 @@ pub(in crate::store) async fn remove(
     connection: &mut PgConnection,
     keys: &[(UserId, PromotionId)],
 ) -> Result<()> {
+    if keys.is_empty() {
+        return Ok(());
+    }
     let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = keys.iter().copied().unzip();
     // The columns are those of the row that is updated: two removals at the same time keep neither's
     // events.
-    sqlx::query!(
+    let changed = sqlx::query_scalar!(
         "update event_outbox e
             set (events, packet_event_ids, packet_user_ids, packet_promotion_ids, packet_versions, packet_rides_completed,
                  packet_rides_targets, packet_started_at, packet_challenge_deadlines, packet_reward_of, packet_further_goals,
@@ -221,14 +224,18 @@ pub(in crate::store) async fn remove(
                         p (event_id, user_id, promotion_id, version, rides_completed, rides_target, started_at,
                            challenge_deadline, reward_of, further_goals, traceparent, place)
                   where (p.user_id, p.promotion_id) not in (select * from unnest($1::bigint[], $2::bigint[])))
-          where e.packet_user_ids && $1::bigint[]",
+          where e.packet_user_ids && $1::bigint[]
+      returning e.id",
         &users,
         &promotions
     )
-    .execute(&mut *connection)
+    .fetch_all(&mut *connection)
     .await?;
-    sqlx::query!("delete from event_outbox where events = 0")
-        .execute(connection)
-        .await?;
+    sqlx::query!(
+        "delete from event_outbox where id = any($1) and events = 0",
+        &changed
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }

@@ -115,11 +115,17 @@ impl Moves {
             let change = (event_id, is_packed);
             self.goal_changes
                 .push(row, challenge, change, traceparent, now)
-        } else if let Some(event_id) = event_id.filter(|_| is_packed) {
-            self.progress.push(row, challenge, event_id);
-            Ok(())
+        } else if let Some(event_id) = event_id {
+            if is_packed {
+                self.progress.push(row, challenge, event_id);
+                return Ok(());
+            }
+            self.changes
+                .push(row, challenge, event_id, traceparent, now)
         } else {
-            self.changes.push(row, challenge, traceparent, now)
+            // One ride came and another was taken back: the number of rides is what it was, and nothing
+            // else is kept.
+            Ok(())
         }
     }
 
@@ -213,6 +219,7 @@ impl Changes {
         &mut self,
         row: &LockedChallenge,
         challenge: &Challenge<'_>,
+        event_id: Uuid,
         traceparent: Option<String>,
         now: Instant,
     ) -> Result<()> {
@@ -226,7 +233,7 @@ impl Changes {
         self.reward_deadlines.push(fields.reward_deadline);
         self.event_types.push(event_type);
         self.traceparents.push(traceparent);
-        self.event_ids.push(Uuid::now_v7());
+        self.event_ids.push(event_id);
         Ok(())
     }
 

@@ -111,9 +111,10 @@ impl Shell {
         self
     }
 
-    /// Runs in this directory.
+    /// Runs in this directory, which may be that of an earlier run: its variables are not those of this one.
     pub fn within(mut self, dir: &Path) -> Self {
         self.dir = dir.to_owned();
+        let _ = std::fs::remove_file(self.dir.join("variables"));
         self
     }
 
