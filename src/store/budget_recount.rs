@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use sqlx::Connection as _;
 
-use super::{Result, Store};
+use super::recount::set_statement_timeout;
+use super::{BEGIN_SNAPSHOT, Result, Store};
 use crate::domain::PromotionId;
 use crate::domain::participation::StatusName;
 
@@ -40,15 +41,8 @@ impl Store {
         timeout: Duration,
     ) -> Result<Option<BudgetPage>> {
         let mut connection = self.acquire().await?;
-        let mut tx = connection
-            .begin_with("begin isolation level repeatable read read only")
-            .await?;
-        sqlx::query!(
-            "select set_config('statement_timeout', $1, true)",
-            timeout.as_millis().max(1).to_string()
-        )
-        .fetch_one(&mut *tx)
-        .await?;
+        let mut tx = connection.begin_with(BEGIN_SNAPSHOT).await?;
+        set_statement_timeout(&mut tx, timeout).await?;
         let row = sqlx::query_as!(
             Row,
             r#"select b.promotion_id, b.participations_reserved,

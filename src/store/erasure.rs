@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::audit::{self, Author};
 use super::budget::{self, ErasedUse};
 use super::outbox::{enqueue_tombstones, packet};
-use super::{Result, Store, StoreError};
+use super::{Result, Store, StoreError, splits};
 use crate::domain::participation::StatusName;
 use crate::domain::reward::Reward;
 use crate::domain::{Instant, PromotionId, UserId};
@@ -306,12 +306,7 @@ async fn was_rewarded(connection: &mut PgConnection, user_id: UserId) -> Result<
 async fn erase(connection: &mut PgConnection, order: &Order) -> Result<EraseOutcome> {
     let user_id = order.user_id;
     // In the order of a start: the client's pre-offers, then the participations.
-    sqlx::query!(
-        "select from pre_offer where user_id = $1 order by pre_offer_id for update",
-        user_id
-    )
-    .fetch_all(&mut *connection)
-    .await?;
+    splits::lock_pre_offers(connection, user_id).await?;
     sqlx::query!(
         "select from promotion_user where user_id = $1 order by promotion_id for update",
         user_id

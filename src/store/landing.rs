@@ -4,7 +4,9 @@ use sqlx::PgConnection;
 
 use super::extensions::apply_of_client;
 use super::participations::{Stored, load};
-use super::splits::{PreOffer, ensure_active_split, has_valid_split, is_current, newest_newbie};
+use super::splits::{
+    PreOffer, ensure_active_split, has_valid_split, is_current, lock_pre_offers, newest_newbie,
+};
 use super::users::eligibility_facts;
 use super::{Result, Store, StoreError};
 use crate::domain::eligibility::{self, ClientFacts, Screen};
@@ -62,14 +64,9 @@ impl Store {
         user_id: UserId,
         erased_name: Option<String>,
     ) -> Result<Option<Landing>> {
-        self.run_tx("landing", move |connection| {
+        self.run_snapshot("landing", move |connection| {
             let erased_name = erased_name.clone();
-            Box::pin(async move {
-                sqlx::query!("set transaction isolation level repeatable read, read only")
-                    .execute(&mut *connection)
-                    .await?;
-                settled(connection, user_id, erased_name.as_deref()).await
-            })
+            Box::pin(async move { settled(connection, user_id, erased_name.as_deref()).await })
         })
         .await
     }
@@ -208,12 +205,7 @@ async fn locked_facts(
     user_id: UserId,
     erased_name: Option<&str>,
 ) -> Result<ClientFacts> {
-    sqlx::query!(
-        "select from pre_offer where user_id = $1 order by pre_offer_id for update",
-        user_id
-    )
-    .fetch_all(&mut *connection)
-    .await?;
+    lock_pre_offers(connection, user_id).await?;
     sqlx::query!(
         r#"select exists (select from promotion where false for key share)
                or exists (select from geo_config where false for key share) as "guards!""#

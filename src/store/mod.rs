@@ -56,6 +56,7 @@ use std::time::{Duration, Instant as Monotonic};
 
 use futures::future::BoxFuture;
 use opentelemetry::trace::FutureExt as _;
+use sqlx::Connection as _;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Acquire, PgConnection, Postgres};
@@ -260,7 +261,16 @@ impl Store {
         T: Send + 'static,
         F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T>> + Send + Sync + 'static,
     {
-        self.run_or_try_tx(name, false, f).await
+        self.run(name, TxKind::Committed, f).await
+    }
+
+    /// As [`Store::run_tx`], but `f` only reads, and all its statements see one snapshot.
+    pub async fn run_snapshot<T, F>(&self, name: &'static str, f: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T>> + Send + Sync + 'static,
+    {
+        self.run(name, TxKind::Snapshot, f).await
     }
 
     /// As [`Store::run_tx`]. If `only_tried`, the transaction is rolled back in the end and nothing is changed.
@@ -269,11 +279,24 @@ impl Store {
         T: Send + 'static,
         F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T>> + Send + Sync + 'static,
     {
+        let kind = if only_tried {
+            TxKind::Tried
+        } else {
+            TxKind::Committed
+        };
+        self.run(name, kind, f).await
+    }
+
+    async fn run<T, F>(&self, name: &'static str, kind: TxKind, f: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T>> + Send + Sync + 'static,
+    {
         let (store, options) = (self.clone(), self.options());
         let transaction = async move {
             let mut tries = 1;
             loop {
-                match try_tx(&store, only_tried, &f).await {
+                match try_tx(&store, kind, &f).await {
                     Err(error) if error.is_conflict() && tries < MAX_TRIES => {
                         tracing::debug!(transaction = name, tries, %error, "trying again");
                         tries += 1;
@@ -288,18 +311,34 @@ impl Store {
     }
 }
 
-async fn try_tx<T, F>(store: &Store, only_tried: bool, f: &F) -> Result<T>
+/// How a transaction begins and ends.
+#[derive(Clone, Copy)]
+enum TxKind {
+    /// It is committed.
+    Committed,
+    /// It is rolled back, so that nothing is changed.
+    Tried,
+    /// It reads one snapshot.
+    Snapshot,
+}
+
+/// Begins a transaction that reads one snapshot.
+const BEGIN_SNAPSHOT: &str = "begin isolation level repeatable read read only";
+
+async fn try_tx<T, F>(store: &Store, kind: TxKind, f: &F) -> Result<T>
 where
     F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T>> + Send + Sync,
 {
     let mut connection = store.acquire().await?;
     let transaction = async {
-        let mut tx = connection.begin().await?;
+        let mut tx = match kind {
+            TxKind::Committed | TxKind::Tried => connection.begin().await?,
+            TxKind::Snapshot => connection.begin_with(BEGIN_SNAPSHOT).await?,
+        };
         let result = f(&mut tx).await?;
-        if only_tried {
-            tx.rollback().await?;
-        } else {
-            tx.commit().await?;
+        match kind {
+            TxKind::Tried => tx.rollback().await?,
+            TxKind::Committed | TxKind::Snapshot => tx.commit().await?,
         }
         Ok::<_, StoreError>(result)
     };

@@ -24,11 +24,8 @@ impl Store {
         from: Instant,
         to: Instant,
     ) -> Result<Option<Outcomes>> {
-        self.run_tx("outcomes", move |connection| {
+        self.run_snapshot("outcomes", move |connection| {
             Box::pin(async move {
-                sqlx::query!("set transaction isolation level repeatable read, read only")
-                    .execute(&mut *connection)
-                    .await?;
                 let exists = sqlx::query_scalar!(
                     r#"select exists (select from promotion where promotion_id = $1) as "exists!""#,
                     promotion_id

@@ -160,13 +160,8 @@ impl Store {
         after: Option<(Instant, Uuid)>,
         limit: i64,
     ) -> Result<QuarantinedPage> {
-        self.run_tx("quarantined", move |connection| {
-            Box::pin(async move {
-                sqlx::query!("set transaction isolation level repeatable read, read only")
-                    .execute(&mut *connection)
-                    .await?;
-                page(connection, filter, after, limit).await
-            })
+        self.run_snapshot("quarantined", move |connection| {
+            Box::pin(async move { page(connection, filter, after, limit).await })
         })
         .await
     }

@@ -9,7 +9,7 @@ use sqlx::types::Json;
 use sqlx::{Connection as _, PgConnection};
 
 use self::disagreements::disagreements;
-use super::{Result, Store};
+use super::{BEGIN_SNAPSHOT, Result, Store};
 use crate::domain::ParticipationKey;
 use crate::domain::goals::FurtherGoals;
 use crate::domain::participation::{DeadlineOf, ExpiredReason, StatusName};
@@ -145,9 +145,7 @@ impl Store {
     /// counted ride or an end.
     pub async fn recount(&self) -> Result<Recount> {
         let mut connection = self.acquire().await?;
-        let mut tx = connection
-            .begin_with("begin isolation level repeatable read read only")
-            .await?;
+        let mut tx = connection.begin_with(BEGIN_SNAPSHOT).await?;
         let mut recount = Recount {
             unpublished: sqlx::query_scalar!(
                 r#"select coalesce(sum(events), 0) as "count!" from event_outbox"#
@@ -182,9 +180,7 @@ impl Store {
     ) -> Result<RecountPage> {
         let mut connection = self.acquire().await?;
         let began = Monotonic::now();
-        let mut tx = connection
-            .begin_with("begin isolation level repeatable read read only")
-            .await?;
+        let mut tx = connection.begin_with(BEGIN_SNAPSHOT).await?;
         bound_statement(&mut tx, began).await?;
         let (keys, last) = keys(&mut tx, scope, after, limit).await?;
         bound_statement(&mut tx, began).await?;
@@ -212,9 +208,16 @@ impl Store {
 
 /// Bounds the next statement by the time that the snapshot has left.
 async fn bound_statement(connection: &mut PgConnection, began: Monotonic) -> Result<()> {
-    let left = PAGE_TIMEOUT.saturating_sub(began.elapsed());
+    set_statement_timeout(connection, PAGE_TIMEOUT.saturating_sub(began.elapsed())).await
+}
+
+/// Until the end of the transaction.
+pub(super) async fn set_statement_timeout(
+    connection: &mut PgConnection,
+    timeout: Duration,
+) -> Result<()> {
     // 0 would mean no timeout.
-    let millis = left.as_millis().max(1).to_string();
+    let millis = timeout.as_millis().max(1).to_string();
     sqlx::query!("select set_config('statement_timeout', $1, true)", millis)
         .fetch_one(connection)
         .await?;
@@ -261,7 +264,7 @@ async fn rows(connection: &mut PgConnection, keys: &[ParticipationKey]) -> Resul
         Row,
         r#"with waiting as materialized (
                   select user_id, promotion_id, max(version) as version from waiting_event
-                   where id > (select min(published_upto) from relay_shard) and not is_reminder
+                   where id > (select min(published_upto) from relay_shard) and not is_reminder and user_id = any($9)
                    group by user_id, promotion_id)
            select p.user_id, p.promotion_id, p.status as "status: StatusName", p.version, p.rides_completed, p.rides_target, p.started_at,
                   p.challenge_deadline, p.completed_at, p.reward_deadline, p.expired_at,
@@ -273,8 +276,7 @@ async fn rows(connection: &mut PgConnection, keys: &[ParticipationKey]) -> Resul
                   x.extensions as "extensions!", x.without_event as "extended_without_event!",
                   r.impossible_versions + (select count(*) from participation_history h
                     where h.user_id = p.user_id and h.promotion_id = p.promotion_id and h.version > p.version) as "impossible_versions!",
-                  (select w.version from waiting w
-                    where w.user_id = p.user_id and w.promotion_id = p.promotion_id) as waiting,
+                  w.version as "waiting?",
                   r.receipts as "receipts!", r.counted as "counted!", r.reversed as "reversed!", r.days as "days!",
                   r.amount as "amount!", r.wrongly_counted as "wrongly_counted!",
                   r.wrongly_refused as "wrongly_refused!", r.recorded_after_end as "recorded_after_end!",
@@ -295,6 +297,7 @@ async fn rows(connection: &mut PgConnection, keys: &[ParticipationKey]) -> Resul
                     where c.user_id = p.user_id and c.promotion_id = p.promotion_id and c.status = $2) as "live_splits!"
              from promotion_user p
              join promotion_terms t using (terms_id)
+             left join waiting w on w.user_id = p.user_id and w.promotion_id = p.promotion_id
             cross join lateral (
                   select count(*) as receipts,
                          count(*) filter (where r.verdict = $3) as counted,

@@ -17,11 +17,8 @@ impl Store {
     /// The receipts of a ride of this client, and the client's quarantined records that name it. It uses the
     /// existing keys; an index on the ride's id alone would have to be written with every judged ride.
     pub async fn search_ride(&self, user_id: UserId, ride_id: Uuid) -> Result<RideSearch> {
-        self.run_tx("search_ride", move |connection| {
+        self.run_snapshot("search_ride", move |connection| {
             Box::pin(async move {
-                sqlx::query!("set transaction isolation level repeatable read, read only")
-                    .execute(&mut *connection)
-                    .await?;
                 let participations = sqlx::query_scalar!(
                     r#"select count(*) as "participations!" from promotion_user where user_id = $1"#,
                     user_id

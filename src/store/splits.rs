@@ -48,6 +48,18 @@ impl From<&eligibility::PreOffer> for PreOffer {
     }
 }
 
+/// Locks the client's pre-offers, before anything else of theirs: it makes starts, landings and erasures of
+/// a client take turns. What they guard is read by later statements, which see what others have committed.
+pub(super) async fn lock_pre_offers(connection: &mut PgConnection, user_id: UserId) -> Result<()> {
+    sqlx::query!(
+        "select from pre_offer where user_id = $1 order by pre_offer_id for update",
+        user_id
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(())
+}
+
 /// The most recently imported newbie pre-offer of the client for this promotion: a valid one where there
 /// is one, else one that has run out.
 pub(super) async fn newest_newbie(

@@ -253,14 +253,7 @@ async fn start(
     traceparent: Option<&str>,
 ) -> Result<Started> {
     let (user_id, promotion_id) = key;
-    // The client's pre-offers are what makes the client's landings and starts take turns. They are
-    // locked first; what they guard is read by the statements after.
-    sqlx::query!(
-        "select from pre_offer where user_id = $1 order by pre_offer_id for update",
-        user_id
-    )
-    .fetch_all(&mut *connection)
-    .await?;
+    splits::lock_pre_offers(connection, user_id).await?;
     let mut found = find(connection, key, erased_name).await?;
     if found.has_participated
         && let Some(existing) = load(connection, user_id, promotion_id).await?
@@ -487,7 +480,19 @@ async fn freeze_terms(
 /// The immutable row of this product as it is now, made if it is the first participation with it.
 async fn freeze_product(connection: &mut PgConnection, product_id: i64) -> Result<i64> {
     for _ in 0..MAX_TRIES {
-        // Nearly every start finds it.
+        let made = sqlx::query_scalar!(
+            "insert into product_terms (product_id, name, currency_code, term_days, terms_url)
+             select product_id, name, currency_code, term_days, terms_url from product where product_id = $1
+             on conflict do nothing
+             returning product_terms_id",
+            product_id
+        )
+        .fetch_optional(&mut *connection)
+        .await?;
+        if let Some(made) = made {
+            return Ok(made);
+        }
+        // Another start has made it meanwhile.
         let found = sqlx::query_scalar!(
             "select t.product_terms_id
                from product p
@@ -502,19 +507,7 @@ async fn freeze_product(connection: &mut PgConnection, product_id: i64) -> Resul
         if let Some(found) = found {
             return Ok(found);
         }
-        let made = sqlx::query_scalar!(
-            "insert into product_terms (product_id, name, currency_code, term_days, terms_url)
-             select product_id, name, currency_code, term_days, terms_url from product where product_id = $1
-             on conflict do nothing
-             returning product_terms_id",
-            product_id
-        )
-        .fetch_optional(&mut *connection)
-        .await?;
-        if let Some(made) = made {
-            return Ok(made);
-        }
-        // Another start has made it meanwhile.
+        // The product was changed between the two statements.
     }
     Err(timed_out())
 }

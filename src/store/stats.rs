@@ -90,8 +90,7 @@ impl Store {
             else {
                 continue;
             };
-            let at = usize::try_from(at).unwrap_or(usize::MAX);
-            let Some(interval) = intervals.get_mut(at) else {
+            let Some(interval) = at_mut(&mut intervals, at) else {
                 continue;
             };
             match (what, row.reason) {
@@ -146,8 +145,7 @@ impl Store {
             let (Some(at), Some(started)) = (row.interval, row.started) else {
                 continue;
             };
-            let at = usize::try_from(at).unwrap_or(usize::MAX);
-            let Some(interval) = intervals.get_mut(at) else {
+            let Some(interval) = at_mut(&mut intervals, at) else {
                 continue;
             };
             interval.started += started;
@@ -171,6 +169,11 @@ fn intervals(from: Instant, to: Instant, length: TimeDelta) -> Vec<FunnelInterva
         begin = end;
     }
     intervals
+}
+
+/// The interval of this number, as the statements count them.
+fn at_mut(intervals: &mut [FunnelInterval], number: i64) -> Option<&mut FunnelInterval> {
+    intervals.get_mut(usize::try_from(number).ok()?)
 }
 
 /// The figures of a promotion without starts.

@@ -188,14 +188,9 @@ impl Store {
 
     async fn user_as_stored(&self, user_id: UserId) -> Result<User> {
         let erased_name = self.erased_name(user_id)?;
-        self.run_tx("user", move |connection| {
+        self.run_snapshot("user", move |connection| {
             let erased_name = erased_name.clone();
-            Box::pin(async move {
-                sqlx::query!("set transaction isolation level repeatable read, read only")
-                    .execute(&mut *connection)
-                    .await?;
-                user(connection, user_id, erased_name.as_deref()).await
-            })
+            Box::pin(async move { user(connection, user_id, erased_name.as_deref()).await })
         })
         .await
     }
