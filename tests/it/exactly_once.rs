@@ -180,13 +180,7 @@ async fn real_rides_replayed_and_shuffled_count_once_while_workers_are_killed() 
     .await;
     assert_eq!(in_use().await, (all_complete.len() as i64, 0));
     // Who completed it is reminded once, by whichever sweeper.
-    reminders::all_are_published(&world).await;
-    let reminded: Vec<i64> = reminders::published(&world)
-        .await
-        .into_iter()
-        .map(|(user_id, ..)| user_id)
-        .collect();
-    assert_eq!(reminded, all_complete);
+    assert_eq!(reminders::reminded(&world).await, all_complete);
     world.verify_finds_nothing().await;
     assert!(steady.sigterm_and_wait().await.success());
 }
@@ -282,13 +276,7 @@ async fn a_worker_that_slept_through_a_takeover_applies_nothing_twice() {
     assert_contiguous(world.read_status_topic().await);
     let in_use = budget_in_use(&world, challenges.promotion_id).await;
     assert_eq!(in_use, (50, 0));
-    reminders::all_are_published(&world).await;
-    let reminded: Vec<i64> = reminders::published(&world)
-        .await
-        .into_iter()
-        .map(|(user_id, ..)| user_id)
-        .collect();
-    assert_eq!(reminded, users);
+    assert_eq!(reminders::reminded(&world).await, users);
     world.verify_finds_nothing().await;
     assert!(sleeper.sigterm_and_wait().await.success());
     assert!(successor.sigterm_and_wait().await.success());

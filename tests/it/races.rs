@@ -11,6 +11,7 @@ use sqlx::{Postgres as Db, Transaction};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+use crate::extensions;
 use crate::harness::*;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -722,13 +723,7 @@ async fn an_extension_that_comes_to_an_accept_leaves_it_as_it_is() {
     held.let_go().await;
     done(accept).await.expect(200);
     let _sweeper = world.service().roles("sweep").start().await;
-    let id = ordered["extension_id"].as_str().expect("an id");
-    let path = format!("/admin/v1/extensions/{id}");
-    let extension = eventually(LIMIT, || async {
-        let extension = service.admin().api.get(&path).await.expect(200);
-        equal(extension["state"].clone(), json!("DONE")).map(|_| extension)
-    })
-    .await;
+    let extension = extensions::done(&service, &ordered).await;
     assert_eq!(
         (&extension["done"], &extension["skipped"]),
         (&json!(0), &json!(1))
@@ -823,13 +818,7 @@ async fn an_extension_that_comes_to_a_quit_leaves_it_as_it_is() {
         (&json!("EXPIRED"), &json!(2))
     );
     assert_eq!(quit["challenge_deadline"], started["challenge_deadline"]);
-    let id = ordered["extension_id"].as_str().expect("an id");
-    let path = format!("/admin/v1/extensions/{id}");
-    let extension = eventually(LIMIT, || async {
-        let extension = service.admin().api.get(&path).await.expect(200);
-        equal(extension["state"].clone(), json!("DONE")).map(|_| extension)
-    })
-    .await;
+    let extension = extensions::done(&service, &ordered).await;
     assert_eq!(
         (&extension["done"], &extension["skipped"]),
         (&json!(0), &json!(1))

@@ -25,7 +25,7 @@ fn time(value: &Value) -> DateTime<Utc> {
 }
 
 /// Client, deadline and lead of every reminder so far.
-pub(crate) async fn published(world: &World) -> Vec<(i64, String, String)> {
+async fn published(world: &World) -> Vec<(i64, String, String)> {
     let reminders = world.reminders().await;
     let mut all: Vec<_> = reminders
         .iter()
@@ -41,13 +41,20 @@ pub(crate) async fn published(world: &World) -> Vec<(i64, String, String)> {
 }
 
 /// Waits until no reminder is due that has not been looked at and published.
-pub(crate) async fn all_are_published(world: &World) {
+async fn all_are_published(world: &World) {
     eventually(LIMIT, || async {
         let due = "select count(*) from participation_reminder where next_at <= clock_timestamp()";
         equal(world.count(due).await, 0)
     })
     .await;
     world.events_are_published().await;
+}
+
+/// The clients of all reminders, once none is due any more.
+pub(crate) async fn reminded(world: &World) -> Vec<i64> {
+    all_are_published(world).await;
+    let published = published(world).await.into_iter();
+    published.map(|(user_id, ..)| user_id).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
