@@ -162,9 +162,7 @@ impl Store {
             Inserted::New(extension_id) => (extension_id, true),
             Inserted::Repeated(row) if row.is_of(new) => (row.extension_id, false),
             Inserted::Repeated(_) => return Ok(ExtendOutcome::OtherBody),
-            Inserted::NoSuchPromotion => return Ok(ExtendOutcome::NoSuchPromotion),
-            Inserted::NoSuchOutage => return Ok(ExtendOutcome::NoSuchOutage),
-            Inserted::TooMany => return Ok(ExtendOutcome::TooMany),
+            Inserted::Refused(outcome) => return Ok(outcome),
         };
         if is_new {
             // It is in force even if it was not counted.
@@ -331,9 +329,8 @@ async fn count_covered(
 enum Inserted {
     New(Uuid),
     Repeated(Box<Row>),
-    NoSuchPromotion,
-    NoSuchOutage,
-    TooMany,
+    /// It was not inserted; why not.
+    Refused(ExtendOutcome),
 }
 
 async fn extend(
@@ -347,7 +344,7 @@ async fn extend(
     }
     let length = match check(connection, new).await? {
         Ok(length) => length,
-        Err(refused) => return Ok(refused),
+        Err(outcome) => return Ok(Inserted::Refused(outcome)),
     };
     pending::close_gate(connection).await?;
     let (by, outage) = match length {
@@ -395,28 +392,28 @@ async fn extend(
 async fn check(
     connection: &mut PgConnection,
     new: &NewExtension,
-) -> Result<std::result::Result<Length, Inserted>> {
+) -> Result<std::result::Result<Length, ExtendOutcome>> {
     if let Some(promotion_id) = new.scope.promotion_id {
         let exists = sqlx::query_scalar!(
             r#"select exists (select from promotion where promotion_id = $1) as "exists!""#,
             promotion_id
         );
         if !exists.fetch_one(&mut *connection).await? {
-            return Ok(Err(Inserted::NoSuchPromotion));
+            return Ok(Err(ExtendOutcome::NoSuchPromotion));
         }
     }
     let length = match new.length {
         RequestedLength::By(period) => Length::By(period),
         RequestedLength::Outage(outage_id) => match outage(connection, outage_id).await? {
             Some(outage) => Length::SharedWith(outage),
-            None => return Ok(Err(Inserted::NoSuchOutage)),
+            None => return Ok(Err(ExtendOutcome::NoSuchOutage)),
         },
     };
     let running = sqlx::query_scalar!(
         r#"select count(*) as "running!" from extension where finished_at is null"#
     );
     if running.fetch_one(&mut *connection).await? >= MAX_RUNNING {
-        return Ok(Err(Inserted::TooMany));
+        return Ok(Err(ExtendOutcome::TooMany));
     }
     Ok(Ok(length))
 }

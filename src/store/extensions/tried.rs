@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{ExtendOutcome, Inserted, check, count_covered, of_key, plan_for_counting};
+use super::{ExtendOutcome, check, count_covered, of_key, plan_for_counting};
 use crate::domain::extension::ExtensionState;
 use crate::store::{Result, Store};
 use crate::wire::extension::{ExtensionView, NewExtension, RequestedLength};
@@ -19,13 +19,8 @@ impl Store {
             }
             return Ok(ExtendOutcome::Accepted(Box::new(earlier.view()?)));
         }
-        match check(&mut connection, new).await? {
-            Ok(_) => {}
-            Err(Inserted::NoSuchPromotion) => return Ok(ExtendOutcome::NoSuchPromotion),
-            Err(Inserted::NoSuchOutage) => return Ok(ExtendOutcome::NoSuchOutage),
-            Err(Inserted::TooMany | Inserted::New(_) | Inserted::Repeated(_)) => {
-                return Ok(ExtendOutcome::TooMany);
-            }
+        if let Err(outcome) = check(&mut connection, new).await? {
+            return Ok(outcome);
         }
         drop(connection);
         let at = self.now().await?;
