@@ -22,6 +22,18 @@ impl Store {
         if !self.upgrade_is_finished().await? {
             return Ok(());
         }
+        // Nearly always no outage has ended, and one statement does it.
+        let noted = sqlx::query!(
+            "update api_presence set reached_at = greatest(reached_at, clock_ms())
+              where clock_ms() - reached_at <= $1",
+            LONGEST_GAP as TimeDelta
+        )
+        .execute(&mut *self.acquire().await?)
+        .await?
+        .rows_affected();
+        if noted == 1 {
+            return Ok(());
+        }
         self.run_tx("note_presence", |connection| {
             Box::pin(async move {
                 let reached = sqlx::query_scalar!("select reached_at from api_presence for update")

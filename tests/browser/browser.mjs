@@ -169,8 +169,9 @@ export class Phone {
     await this.button(name).tap();
   }
 
-  /** Two taps, faster than anything can answer. */
+  /** Two taps, faster than anything can answer, of somebody who has read the screen. */
   async doubleTap(name) {
+    await setTimeout(400);
     const button = this.button(name);
     await button.scrollIntoViewIfNeeded();
     const box = await button.boundingBox();

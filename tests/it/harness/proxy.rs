@@ -101,6 +101,7 @@ struct Step {
     /// Requests of the transaction, from `BEGIN` on, which is 1.
     number: usize,
     fired: AtomicBool,
+    struck_commit: AtomicBool,
 }
 
 /// A fault at a step of a transaction; tells whether it has struck.
@@ -111,6 +112,11 @@ impl StepFault {
     /// Whether there was such a step.
     pub fn fired(&self) -> bool {
         self.0.fired.load(Ordering::SeqCst)
+    }
+
+    /// Whether that step was the transaction's `COMMIT`.
+    pub fn struck_commit(&self) -> bool {
+        self.0.struck_commit.load(Ordering::SeqCst)
     }
 }
 
@@ -274,6 +280,7 @@ impl FaultProxy {
             cut,
             number,
             fired: AtomicBool::new(false),
+            struck_commit: AtomicBool::new(false),
         });
         self.shared.lock().at_step = Some(step.clone());
         StepFault(step)
@@ -396,7 +403,7 @@ impl Shared {
             }
             let message = &buffer[..length];
             let (step, mut complete) = requests.hear(message);
-            let at_step = step.and_then(|step| self.strike_at(step));
+            let at_step = step.and_then(|step| self.strike_at(step, message));
             let struck = at_step.or_else(|| {
                 let history = connection.history.lock();
                 let mut history = history.expect("nobody panics while holding it");
@@ -437,10 +444,12 @@ impl Shared {
         }
     }
 
-    /// The fault set off by the beginning of this step of a transaction.
-    fn strike_at(&self, step: usize) -> Option<Cut> {
+    /// The fault set off by the beginning of this step of a transaction, which `message` says.
+    fn strike_at(&self, step: usize, message: &[u8]) -> Option<Cut> {
         let mut state = self.lock();
         let fault = state.at_step.take_if(|fault| fault.number == step)?;
+        let is_commit = contains(message, b"COMMIT\0");
+        fault.struck_commit.store(is_commit, Ordering::SeqCst);
         fault.fired.store(true, Ordering::SeqCst);
         Some(fault.cut)
     }
