@@ -11,7 +11,7 @@ use crate::domain::fields::shown;
 use crate::input::{self, Line, Lines, MAX_LINE_BYTES};
 use crate::store::audit::Author;
 use crate::store::audit::IMPORT_CALL;
-use crate::store::pre_offers::{Journal, NumberedLine, TriedImport};
+use crate::store::pre_offers::{DryRunImport, ImportAudit, NumberedLine};
 use crate::store::{Store, StoreError};
 use crate::wire::pre_offer::{
     self, BadLine, CsvColumns, CsvRecord, ImportReport, LOST_LINE_ENDS, MAX_REJECTIONS,
@@ -125,7 +125,7 @@ where
     let mut import = Import {
         store,
         tried,
-        journal: Journal {
+        journal: ImportAudit {
             file: file.map(str::to_owned),
             author: Author {
                 actor: actor.to_owned(),
@@ -156,10 +156,10 @@ where
 struct Import<'s, P> {
     store: &'s Store,
     /// Set where the import is only tried.
-    tried: Option<TriedImport>,
+    tried: Option<DryRunImport>,
     /// The report so far. Its counts leave out the valid lines that wait in `batch`, except for
     /// `read`.
-    journal: Journal,
+    journal: ImportAudit,
     batch: Vec<NumberedLine>,
     /// Rejections since the last batch, not sorted: the batch may add some of earlier lines.
     rejections: Vec<Rejection>,

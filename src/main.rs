@@ -29,7 +29,7 @@ use ride_promo::replay::ReplayError;
 use ride_promo::store;
 use ride_promo::store::audit::Author;
 use ride_promo::store::erasure::ErasureKey;
-use ride_promo::store::republish::Selection;
+use ride_promo::store::republish::RepublishSelection;
 use ride_promo::token::{self, TokenError};
 use ride_promo::wire::erasure::ErasedLoan;
 use ride_promo::wire::pre_offer::ImportReport;
@@ -169,8 +169,8 @@ fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         let stop = CancellationToken::new();
         stop_on_signal(stop.clone())?;
         Ok(match demo::run(args, stop).await? {
-            demo::Outcome::Stopped | demo::Outcome::Agreed => ExitCode::SUCCESS,
-            demo::Outcome::Disagreed => ExitCode::FAILURE,
+            demo::DemoOutcome::Stopped | demo::DemoOutcome::Agreed => ExitCode::SUCCESS,
+            demo::DemoOutcome::Disagreed => ExitCode::FAILURE,
         })
     })
 }
@@ -250,7 +250,7 @@ fn replay_rides(cli: &Cli, args: &ReplayRidesArgs) -> anyhow::Result<ExitCode> {
         actor: operator(),
         call: "replay rides".to_owned(),
     };
-    let entry = |summary: &replay::Summary, state: &str| {
+    let entry = |summary: &replay::ReplaySummary, state: &str| {
         json!({
             "file": args.file.display().to_string(), "topic": config.kafka.ride_topic, "retimed": args.retime,
             "state": state, "read": summary.read, "published": summary.published,
@@ -262,7 +262,7 @@ fn replay_rides(cli: &Cli, args: &ReplayRidesArgs) -> anyhow::Result<ExitCode> {
         stop_on_signal(stop.clone())?;
         let file = open(&args.file).await?;
         let store = serve::store_of(&config.database)?;
-        let record = async |summary: &replay::Summary, state: &str| {
+        let record = async |summary: &replay::ReplaySummary, state: &str| {
             store
                 .record_action(author.clone(), entry(summary, state))
                 .await
@@ -270,7 +270,7 @@ fn replay_rides(cli: &Cli, args: &ReplayRidesArgs) -> anyhow::Result<ExitCode> {
         };
         // Before the first ride is published, because it must not be published without an entry in
         // the audit.
-        record(&replay::Summary::default(), "STARTED").await?;
+        record(&replay::ReplaySummary::default(), "STARTED").await?;
         let mut progress = Progress::through(&file, "rides");
         let replayed =
             replay::replay_rides(
@@ -293,7 +293,7 @@ fn replay_rides(cli: &Cli, args: &ReplayRidesArgs) -> anyhow::Result<ExitCode> {
             Err(mut error) => {
                 let summary = match &mut error {
                     ReplayError::Unreadable { summary, .. } => std::mem::take(&mut **summary),
-                    _ => replay::Summary::default(),
+                    _ => replay::ReplaySummary::default(),
                 };
                 (summary, "FAILED", Some(error))
             }
@@ -479,9 +479,9 @@ fn author(call: &str) -> Author {
 fn republish(cli: &Cli, args: &RepublishArgs) -> anyhow::Result<ExitCode> {
     let config = configured(cli, Needs::DATABASE)?;
     let selection = match (args.user, args.promotion) {
-        (Some(user_id), _) => Selection::User(user_id),
-        (None, Some(promotion_id)) => Selection::Promotion(promotion_id),
-        (None, None) => Selection::All,
+        (Some(user_id), _) => RepublishSelection::User(user_id),
+        (None, Some(promotion_id)) => RepublishSelection::Promotion(promotion_id),
+        (None, None) => RepublishSelection::All,
     };
     block_on(async {
         let stop = CancellationToken::new();
@@ -722,9 +722,9 @@ fn examine(cli: &Cli, args: &DoctorArgs) -> anyhow::Result<ExitCode> {
         .await?)
     });
     Ok(match outcome? {
-        doctor::Outcome::Healthy => ExitCode::SUCCESS,
-        doctor::Outcome::Unhealthy => ExitCode::FAILURE,
-        doctor::Outcome::Misconfigured => ExitCode::from(2),
+        doctor::DoctorOutcome::Healthy => ExitCode::SUCCESS,
+        doctor::DoctorOutcome::Unhealthy => ExitCode::FAILURE,
+        doctor::DoctorOutcome::Misconfigured => ExitCode::from(2),
     })
 }
 

@@ -31,7 +31,7 @@ use crate::domain::participation::DeadlineOf;
 use crate::kafka;
 use crate::readiness::{Readiness, Role};
 use crate::store::Store;
-use crate::store::outbox::{Content, Pending, ShardLease};
+use crate::store::outbox::{OutboxRecord, RecordContent, ShardLease};
 use crate::telemetry::traces::{self, Operation};
 use crate::telemetry::{Metrics, RelayMetrics};
 use crate::wire::format_instant;
@@ -230,12 +230,12 @@ impl Relay {
     }
 
     /// Begins the spans of publishing these events, and sets their `traceparent` to them.
-    fn trace(&self, events: &mut [Pending]) -> Option<traces::SpanBatch> {
+    fn trace(&self, events: &mut [OutboxRecord]) -> Option<traces::SpanBatch> {
         let topic = &self.kafka.status_topic;
         let mut traced = traces::SpanBatch::begin(Operation::Send, topic, events.len(), [])?;
         for pending in events {
             // A reminder has no cause but the clock.
-            let Content::Status(event) = &pending.content else {
+            let RecordContent::Status(event) = &pending.content else {
                 continue;
             };
             let ids = [
@@ -263,19 +263,19 @@ struct PublishedNow {
 }
 
 impl PublishedNow {
-    fn of(events: &[Pending]) -> Self {
+    fn of(events: &[OutboxRecord]) -> Self {
         let mut this = Self::default();
         for pending in events {
             match &pending.content {
-                Content::Status(event) => {
+                RecordContent::Status(event) => {
                     *this.transitions.entry(event.event_type).or_default() += 1;
                     this.recorded_at.push(event.occurred_at);
                 }
-                Content::Reminder { reminder, due_at } => {
+                RecordContent::Reminder { reminder, due_at } => {
                     *this.reminders.entry(reminder.of).or_default() += 1;
                     this.due_at.push(*due_at);
                 }
-                Content::Tombstone => {}
+                RecordContent::Tombstone => {}
             }
         }
         this
@@ -333,7 +333,7 @@ struct Publisher {
 impl Publisher {
     /// Publishes events in one transaction. Only a successful commit counts: a fenced producer
     /// still accepts records without an error.
-    fn publish(&self, events: &[Pending]) -> anyhow::Result<()> {
+    fn publish(&self, events: &[OutboxRecord]) -> anyhow::Result<()> {
         self.producer
             .begin_transaction()
             .context("beginning a transaction")?;
@@ -345,7 +345,7 @@ impl Publisher {
         committed
     }
 
-    fn send_and_commit(&self, events: &[Pending]) -> anyhow::Result<()> {
+    fn send_and_commit(&self, events: &[OutboxRecord]) -> anyhow::Result<()> {
         let deadline = Monotonic::now() + KAFKA_TIMEOUT;
         for pending in events {
             self.send(pending, deadline)?;
@@ -369,10 +369,10 @@ impl Publisher {
             .context("committing a transaction")
     }
 
-    fn send(&self, pending: &Pending, deadline: Monotonic) -> anyhow::Result<()> {
+    fn send(&self, pending: &OutboxRecord, deadline: Monotonic) -> anyhow::Result<()> {
         let key = format!("{}:{}", pending.user_id, pending.promotion_id);
         let (topic, value, head) = match &pending.content {
-            Content::Status(event) => {
+            RecordContent::Status(event) => {
                 let head = Head {
                     event_id: event.event_id,
                     event_type: event.event_type.as_str(),
@@ -381,7 +381,7 @@ impl Publisher {
                 let value = serde_json::to_vec(event)?;
                 (&self.status_topic, Some(value), Some(head))
             }
-            Content::Reminder { reminder, .. } => {
+            RecordContent::Reminder { reminder, .. } => {
                 let head = Head {
                     event_id: reminder.event_id,
                     event_type: reminder.event_type.as_str(),
@@ -391,7 +391,7 @@ impl Publisher {
                 (&self.reminder_topic, Some(value), Some(head))
             }
             // It is its key and nothing else: who filters by headers must not miss it.
-            Content::Tombstone => (&self.status_topic, None, None),
+            RecordContent::Tombstone => (&self.status_topic, None, None),
         };
         let mut record = BaseRecord::to(topic).key(&key);
         if let Some(value) = &value {

@@ -67,7 +67,7 @@ pub struct Options {
 
 /// The result of a replay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
+pub struct ReplaySummary {
     /// Rows that were read, without blank ones.
     pub read: u64,
     /// Rides that Kafka has acknowledged.
@@ -107,7 +107,7 @@ pub enum ReplayError {
         /// Why.
         source: io::Error,
         /// The result up to there; those rides were published.
-        summary: Box<Summary>,
+        summary: Box<ReplaySummary>,
     },
     /// Kafka is unavailable, or has no such topic; nothing was published.
     #[error("cannot publish to the topic {topic} at {brokers}: {reason}")]
@@ -198,7 +198,7 @@ pub async fn replay_rides<R>(
     options: Options,
     stop: &CancellationToken,
     mut watch: impl FnMut(Event<'_>) + Send,
-) -> Result<Summary, ReplayError>
+) -> Result<ReplaySummary, ReplayError>
 where
     R: AsyncRead + Send + Unpin,
 {
@@ -218,7 +218,7 @@ where
         options,
         first: None,
     };
-    let mut summary = Summary::default();
+    let mut summary = ReplaySummary::default();
     loop {
         let next = tokio::select! {
             biased;
@@ -381,7 +381,7 @@ impl Publisher {
     }
 
     /// Waits for the rides that were passed to Kafka, and adds their outcome to the summary.
-    async fn finish(&self, mut summary: Summary) -> Summary {
+    async fn finish(&self, mut summary: ReplaySummary) -> ReplaySummary {
         self.drain().await;
         let deliveries = self.deliveries();
         summary.published = deliveries.acknowledged.load(Ordering::Relaxed);

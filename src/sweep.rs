@@ -31,7 +31,7 @@ use crate::domain::standing::lost_end;
 use crate::kafka::{Cluster, TopicNow, Watermarks};
 use crate::readiness::{Readiness, Role};
 use crate::store::Store;
-use crate::store::expiry::Window;
+use crate::store::expiry::DeadlineRange;
 use crate::store::identity::Standing;
 use crate::store::positions::Position;
 use crate::store::schema::ensure_receipt_partitions;
@@ -147,7 +147,7 @@ struct ScanProgress {
 /// One scan, until it is complete.
 #[derive(Clone, Copy, Debug)]
 struct Scan {
-    window: Window,
+    window: DeadlineRange,
     began: Monotonic,
 }
 
@@ -159,7 +159,7 @@ impl ScanProgress {
             _ => Instant::UNIX_EPOCH,
         };
         Scan {
-            window: Window { after, upto },
+            window: DeadlineRange { after, upto },
             began,
         }
     }

@@ -10,7 +10,7 @@ use proptest::sample::{Index, select, subsequence};
 use ride_promo::domain::Instant;
 use ride_promo::domain::goals::Tally;
 use ride_promo::domain::participation::{
-    Challenge, Completion, ExpiredReason, MoveError, Outcome, Recorded, Status, StatusName,
+    Challenge, Completion, ExpiredReason, MoveError, RecordedRide, RideOutcome, Status, StatusName,
 };
 use ride_promo::domain::promotion::{Conditions, Verdict, judge};
 use ride_promo::domain::ride::{Reversal, Ride, RideRecord};
@@ -187,7 +187,7 @@ fn deliveries(most: usize) -> impl Strategy<Value = (Vec<Ride>, Vec<Ride>)> {
 fn verdicts(challenge: &mut Challenge<'_>, rides: &[Ride]) -> BTreeMap<Uuid, Verdict> {
     let mut verdicts = BTreeMap::new();
     for ride in rides {
-        if let Outcome::Judged { judgement, .. } = challenge.take(ride) {
+        if let RideOutcome::Judged { judgement, .. } = challenge.take(ride) {
             let before = verdicts.insert(ride.ride_id, judgement.verdict);
             assert_eq!(before, None, "judged twice");
         }
@@ -516,9 +516,9 @@ proptest! {
             }
             let outcome = challenge.take(&again);
             if recorded.contains(&ride.ride_id) {
-                prop_assert_eq!(outcome, Outcome::Duplicate { differs: index == spoiled });
+                prop_assert_eq!(outcome, RideOutcome::Duplicate { differs: index == spoiled });
             } else {
-                prop_assert_eq!(outcome, Outcome::NotInProgress);
+                prop_assert_eq!(outcome, RideOutcome::NotInProgress);
             }
         }
         prop_assert_eq!(challenge.tally.rides, completed);
@@ -551,7 +551,7 @@ proptest! {
             let complete = challenge.is_complete();
             let day = per_day.entry(day_in_new_york(ride.completed_at)).or_default();
             match challenge.take(ride) {
-                Outcome::Judged { judgement, .. } => {
+                RideOutcome::Judged { judgement, .. } => {
                     prop_assert!(!complete, "judged after the target was reached");
                     match judgement.verdict {
                         Verdict::Counted => *day += 1,
@@ -560,9 +560,9 @@ proptest! {
                     }
                     prop_assert!(*day <= most);
                 }
-                Outcome::Duplicate { differs } => prop_assert!(!differs),
-                Outcome::NotInProgress => prop_assert!(complete),
-                Outcome::Reversed { .. } | Outcome::ReversedBefore => unreachable!("a ride"),
+                RideOutcome::Duplicate { differs } => prop_assert!(!differs),
+                RideOutcome::NotInProgress => prop_assert!(complete),
+                RideOutcome::Reversed { .. } | RideOutcome::ReversedBefore => unreachable!("a ride"),
             }
             prop_assert!(challenge.tally.rides <= conditions.target_rides);
             prop_assert_eq!(challenge.tally.rides, per_day.values().sum::<u32>());
@@ -578,7 +578,7 @@ proptest! {
         let mut whole = begun(&conditions);
         let expected = verdicts(&mut whole, &arriving);
         // Between batches only receipts and the participation are kept.
-        let mut kept: BTreeMap<Uuid, Recorded> = BTreeMap::new();
+        let mut kept: BTreeMap<Uuid, RecordedRide> = BTreeMap::new();
         let mut tally = Tally::default();
         for batch in arriving.chunks(size) {
             let mut challenge = Challenge {
@@ -626,7 +626,7 @@ proptest! {
         sizes in prop::collection::vec(1_usize..8, 1..20),
     ) {
         let (expected, told_in_the_end) = one_by_one(&conditions, &records);
-        let mut kept: HashMap<Uuid, Recorded> = HashMap::new();
+        let mut kept: HashMap<Uuid, RecordedRide> = HashMap::new();
         let mut counted_per_day: HashMap<NaiveDate, u32> = HashMap::new();
         let mut tally = Tally::default();
         let mut rest = &records[..];
@@ -655,7 +655,7 @@ proptest! {
                 };
                 moves += u32::from(matches!(
                     outcome,
-                    Outcome::Judged { moved: true, .. } | Outcome::Reversed { moved: true, .. }
+                    RideOutcome::Judged { moved: true, .. } | RideOutcome::Reversed { moved: true, .. }
                 ));
             }
             tally = challenge.tally;

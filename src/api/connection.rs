@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant as Monotonic, Sleep};
 
-use super::head::{Framing, HeadError, Outcome};
+use super::head::{Framing, HeadError, HeadOutcome};
 
 /// A connection is cut after this time if the peer does not read from it, or does not acknowledge.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -152,7 +152,7 @@ fn with_colons(uri: &Uri) -> Option<Uri> {
 
 /// How long a connection may be silent.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct ConnectionTimeouts {
     /// From the first byte of a head to its last; also from the connection to the first head.
     pub head: Duration,
     /// Between two requests.
@@ -172,7 +172,7 @@ enum AwaitedPart {
 pub struct Gate {
     link: Arc<Link>,
     framing: Framing,
-    timeouts: Patience,
+    timeouts: ConnectionTimeouts,
     /// Bytes that were read: first those that hyper may have, then a partial head.
     held: Vec<u8>,
     /// How many of them hyper may have.
@@ -192,7 +192,7 @@ pub struct Gate {
 
 impl Gate {
     /// For one connection.
-    pub fn new(link: Arc<Link>, timeouts: Patience) -> Self {
+    pub fn new(link: Arc<Link>, timeouts: ConnectionTimeouts) -> Self {
         Self {
             link,
             framing: Framing::default(),
@@ -263,13 +263,13 @@ impl Gate {
     }
 
     /// Records what follows the bytes that hyper may have, the first `passed` bytes of the buffer.
-    fn note(&mut self, passed: usize, outcome: Outcome) {
+    fn note(&mut self, passed: usize, outcome: HeadOutcome) {
         if passed > 0 {
             self.served = true;
             self.waiting = None;
         }
         self.parsed = self.held.len() - self.passed;
-        if let Outcome::Refused(refusal) = outcome {
+        if let HeadOutcome::Refused(refusal) = outcome {
             self.held.truncate(self.passed);
             self.refusal = Some(refusal);
         }

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use chrono::TimeDelta;
 use serde::Serialize;
 
-use crate::store::participations::Stored;
+use crate::store::participations::StoredParticipation;
 use crate::wire::revision::{Precondition, Revision};
 
 /// The suffixes that compressing proxies add to a tag, after `-`, `--` or `;`.
@@ -126,10 +126,10 @@ const CLOCKS_DIFFER: TimeDelta = TimeDelta::seconds(2);
 
 /// Settling must not end because another process, or the next estimate, has a slightly earlier
 /// clock. If the client was told that it is settling, the deadline stays passed.
-pub fn keep_settling(stored: Stored, was_settling: bool) -> Stored {
+pub fn keep_settling(stored: StoredParticipation, was_settling: bool) -> StoredParticipation {
     let deadline = stored.state.challenge_deadline;
     if was_settling && stored.now < deadline && deadline - stored.now <= CLOCKS_DIFFER {
-        return Stored {
+        return StoredParticipation {
             now: deadline,
             ..stored
         };
@@ -139,7 +139,7 @@ pub fn keep_settling(stored: Stored, was_settling: bool) -> Stored {
 
 impl Tag {
     /// Of a participation that was just read.
-    pub fn of(stored: &Stored) -> Self {
+    pub fn of(stored: &StoredParticipation) -> Self {
         Self {
             version: stored.state.version,
             settling: stored.state.is_settling(stored.now),

@@ -71,7 +71,7 @@ enum Part {
 
 /// What the inspected bytes are.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum HeadOutcome {
     /// All of them may be read.
     Whole,
     /// The last ones are the beginning of a head.
@@ -88,7 +88,7 @@ impl Framing {
 
     /// Continues with the bytes that came next, beginning with those of a head that was partial so
     /// far. Returns how many of them may be read.
-    pub fn advance(&mut self, bytes: &[u8]) -> (usize, Outcome) {
+    pub fn advance(&mut self, bytes: &[u8]) -> (usize, HeadOutcome) {
         let mut at = 0;
         while at < bytes.len() {
             let rest = &bytes[at..];
@@ -98,8 +98,8 @@ impl Framing {
                         at += len;
                         self.part = part;
                     }
-                    Ok(None) => return (at, Outcome::Partial),
-                    Err(refusal) => return (at, Outcome::Refused(refusal)),
+                    Ok(None) => return (at, HeadOutcome::Partial),
+                    Err(refusal) => return (at, HeadOutcome::Refused(refusal)),
                 },
                 Part::Body(left) => {
                     at += take(left, rest);
@@ -143,10 +143,10 @@ impl Framing {
                         _ => *empty = false,
                     }
                 }
-                Part::Unknown => return (bytes.len(), Outcome::Whole),
+                Part::Unknown => return (bytes.len(), HeadOutcome::Whole),
             }
         }
-        (at, Outcome::Whole)
+        (at, HeadOutcome::Whole)
     }
 }
 
@@ -266,18 +266,18 @@ mod tests {
     const GET: &[u8] = b"GET /v1/landing?a=%3A HTTP/1.1\r\nhost: a.example:8080\r\n\r\n";
 
     /// All bytes at once, and one by one as a slow sender's: both must say the same.
-    fn judge(bytes: &[u8]) -> (usize, Outcome) {
+    fn judge(bytes: &[u8]) -> (usize, HeadOutcome) {
         let at_once = Framing::default().advance(bytes);
         let mut framing = Framing::default();
         let (mut passed, mut held) = (0, Vec::new());
-        let mut outcome = Outcome::Whole;
+        let mut outcome = HeadOutcome::Whole;
         for byte in bytes {
             held.push(*byte);
             let (taken, next) = framing.advance(&held);
             held.drain(..taken);
             passed += taken;
             outcome = next;
-            if matches!(outcome, Outcome::Refused(_)) {
+            if matches!(outcome, HeadOutcome::Refused(_)) {
                 break;
             }
         }
@@ -297,16 +297,16 @@ mod tests {
         let mut all = Vec::new();
         for post in posts {
             let whole = [post, GET].concat();
-            assert_eq!(judge(&whole), (whole.len(), Outcome::Whole));
+            assert_eq!(judge(&whole), (whole.len(), HeadOutcome::Whole));
             let bad = [post, b"bad\r\n\r\n"].concat();
             let (passed, outcome) = judge(&bad);
             assert_eq!(passed, post.len());
-            assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+            assert!(matches!(outcome, HeadOutcome::Refused(_)), "{outcome:?}");
             all.extend_from_slice(post);
         }
-        assert_eq!(judge(&all), (all.len(), Outcome::Whole));
+        assert_eq!(judge(&all), (all.len(), HeadOutcome::Whole));
         let partial = [posts[0], &GET[..20]].concat();
-        assert_eq!(judge(&partial), (posts[0].len(), Outcome::Partial));
+        assert_eq!(judge(&partial), (posts[0].len(), HeadOutcome::Partial));
     }
 
     #[test]
@@ -359,7 +359,7 @@ mod tests {
             ),
         ] {
             match judge(head.as_bytes()) {
-                (0, Outcome::Refused(HeadError::Malformed(why))) => {
+                (0, HeadOutcome::Refused(HeadError::Malformed(why))) => {
                     assert!(why.contains(word), "{head:?}: {why}");
                 }
                 other => panic!("{head:?}: {other:?}"),
@@ -373,7 +373,7 @@ mod tests {
         ] {
             assert_eq!(
                 judge(head.as_bytes()),
-                (head.len(), Outcome::Whole),
+                (head.len(), HeadOutcome::Whole),
                 "{head:?}"
             );
         }
@@ -384,21 +384,24 @@ mod tests {
         let refused = |head: String| Framing::default().advance(head.as_bytes()).1;
         let fields = |count: usize| "x: y\r\n".repeat(count);
         let head = |fields: String| format!("GET / HTTP/1.1\r\nhost: a\r\n{fields}\r\n");
-        assert_eq!(refused(head(fields(99))), Outcome::Whole);
+        assert_eq!(refused(head(fields(99))), HeadOutcome::Whole);
         assert_eq!(
             refused(head(fields(100))),
-            Outcome::Refused(HeadError::TooManyFields)
+            HeadOutcome::Refused(HeadError::TooManyFields)
         );
         let large = head(format!("x: {}\r\n", "y".repeat(MAX_HEAD_BYTES)));
-        assert_eq!(refused(large), Outcome::Refused(HeadError::TooLarge));
+        assert_eq!(refused(large), HeadOutcome::Refused(HeadError::TooLarge));
         let unended = format!("GET / HTTP/1.1\r\nhost: {}", "y".repeat(MAX_HEAD_BYTES));
-        assert_eq!(refused(unended), Outcome::Refused(HeadError::TooLarge));
+        assert_eq!(refused(unended), HeadOutcome::Refused(HeadError::TooLarge));
         let long = format!("GET /{}", "y".repeat(MAX_HEAD_BYTES));
         assert_eq!(
             refused(long.clone()),
-            Outcome::Refused(HeadError::TargetTooLong)
+            HeadOutcome::Refused(HeadError::TargetTooLong)
         );
         let whole = format!("{long} HTTP/1.1\r\nhost: a\r\n\r\n");
-        assert_eq!(refused(whole), Outcome::Refused(HeadError::TargetTooLong));
+        assert_eq!(
+            refused(whole),
+            HeadOutcome::Refused(HeadError::TargetTooLong)
+        );
     }
 }

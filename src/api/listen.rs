@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{Entrance, Gate, Link, Patience};
+use super::connection::{ConnectionTimeouts, Entrance, Gate, Link};
 use super::head::MAX_HEAD_BYTES;
 use super::server::Settings;
 
@@ -53,7 +53,7 @@ pub async fn run(
         .max_buf_size(MAX_BUFFER_BYTES);
     let slots = Arc::new(Semaphore::new(settings.max_connections));
     let addresses = Addresses::new(settings.max_connections_per_address, metrics);
-    let timeouts = Patience {
+    let timeouts = ConnectionTimeouts {
         head: settings.header_timeout,
         idle: settings.idle_timeout,
     };

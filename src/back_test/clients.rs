@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::report::{DaysToCompletion, NearMisses, Row};
 use crate::domain::goals::Tally;
-use crate::domain::participation::{Challenge, Outcome};
+use crate::domain::participation::{Challenge, RideOutcome};
 use crate::domain::promotion::{Conditions, Verdict};
 use crate::domain::ride::Ride;
 use crate::domain::{Instant, UserId};
@@ -132,7 +132,7 @@ impl<'a> Clients<'a> {
             return;
         }
         let completed_before = client.completed_target;
-        let Outcome::Judged { judgement, .. } = client.challenge.take(ride) else {
+        let RideOutcome::Judged { judgement, .. } = client.challenge.take(ride) else {
             return;
         };
         // Repetitions are recognised by `recent`, which forgets; this would not.
@@ -353,7 +353,7 @@ mod tests {
             let challenge = challenges
                 .entry(ride.user_id)
                 .or_insert_with(|| Client::started(conditions, ride.completed_at).challenge);
-            if let Outcome::Judged { judgement, .. } = challenge.take(ride) {
+            if let RideOutcome::Judged { judgement, .. } = challenge.take(ride) {
                 verdicts[judgement.verdict as usize] += 1;
             }
         }

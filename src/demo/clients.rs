@@ -45,7 +45,7 @@ const MAX_COMPLAINTS: usize = 100;
 
 /// An offer and its promotion's id.
 #[derive(Clone, Debug)]
-pub(super) struct Offered {
+pub(super) struct OfferedPromotion {
     pub(super) offer: Offer,
     pub(super) promotion_id: PromotionId,
 }
@@ -56,7 +56,7 @@ pub(super) struct Clients {
     pub(super) api: Arc<Api>,
     pub(super) publisher: Publisher,
     offer: Arc<Offer>,
-    second: Option<Arc<Offered>>,
+    second: Option<Arc<OfferedPromotion>>,
     over: CancellationToken,
     tasks: TaskTracker,
     watching: Arc<Semaphore>,
@@ -70,7 +70,7 @@ impl Clients {
         api: Arc<Api>,
         publisher: Publisher,
         offer: Offer,
-        second: Option<Offered>,
+        second: Option<OfferedPromotion>,
     ) -> Self {
         Self {
             api,
@@ -205,7 +205,7 @@ impl Clients {
         user_id: UserId,
         token: &str,
         over: PromotionId,
-        second: &Offered,
+        second: &OfferedPromotion,
         trips: Vec<Trip>,
     ) {
         let seen = async {

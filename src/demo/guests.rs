@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::api::CallError;
-use super::clients::{Clients, Offered};
+use super::clients::{Clients, OfferedPromotion};
 use super::plan::{self, Claim};
 use crate::domain::UserId;
 use crate::domain::ride::Ride;
@@ -21,16 +21,16 @@ const RIDE_EVERY: Duration = Duration::from_secs(5);
 
 /// The rides of the guest with rides that did not count: two that count, two too cheap, one in
 /// another currency.
-const MIXED_RIDES: [Mixed; 5] = [
-    Mixed::TooCheap,
-    Mixed::Counts,
-    Mixed::OtherCurrency,
-    Mixed::TooCheap,
-    Mixed::Counts,
+const MIXED_RIDES: [GuestRide; 5] = [
+    GuestRide::TooCheap,
+    GuestRide::Counts,
+    GuestRide::OtherCurrency,
+    GuestRide::TooCheap,
+    GuestRide::Counts,
 ];
 
 #[derive(Clone, Copy)]
-enum Mixed {
+enum GuestRide {
     Counts,
     TooCheap,
     OtherCurrency,
@@ -70,8 +70,8 @@ impl Clients {
     pub(super) async fn invite(
         &self,
         guests: Guests,
-        slow: &Offered,
-        quick: &Offered,
+        slow: &OfferedPromotion,
+        quick: &OfferedPromotion,
     ) -> Result<(), CallError> {
         let waiting = [guests.journey, guests.uncounted];
         self.api.import(&slow.offer, &waiting).await?;
@@ -100,16 +100,16 @@ impl Clients {
     }
 
     /// Starts, and makes rides of which some do not count.
-    async fn ride_mixed(&self, user_id: UserId, offered: &Offered) {
+    async fn ride_mixed(&self, user_id: UserId, offered: &OfferedPromotion) {
         if self.started(user_id).await.is_none() {
             return;
         }
         for kind in MIXED_RIDES {
             let ride = plan::good_ride(user_id, &offered.offer);
             let ride = match kind {
-                Mixed::Counts => ride,
-                Mixed::TooCheap => plan::cheap_ride(user_id, &offered.offer),
-                Mixed::OtherCurrency => {
+                GuestRide::Counts => ride,
+                GuestRide::TooCheap => plan::cheap_ride(user_id, &offered.offer),
+                GuestRide::OtherCurrency => {
                     let other = if ride.currency_code.as_str() == "USD" {
                         "MXN"
                     } else {
@@ -127,7 +127,7 @@ impl Clients {
     }
 
     /// Starts, completes the challenge, and claims the reward or comes too late.
-    async fn ride_and_claim(&self, user_id: UserId, offered: &Offered, claim: Claim) {
+    async fn ride_and_claim(&self, user_id: UserId, offered: &OfferedPromotion, claim: Claim) {
         let Some((token, promotion_id)) = self.started(user_id).await else {
             return;
         };

@@ -35,7 +35,7 @@ use uuid::Uuid;
 use self::api::Api;
 use self::audience::Audience;
 use self::broker::Broker;
-use self::clients::{Clients, Offered};
+use self::clients::{Clients, OfferedPromotion};
 use self::funnel::{Funnel, clock};
 use self::guests::Guests;
 use self::plan::{ALLOWED_LATENESS, Client, Crowd, Offer};
@@ -70,7 +70,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How a demo ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum DemoOutcome {
     /// It was stopped.
     Stopped,
     /// Its time was up, and every participation agrees with its receipts, its loan and its events.
@@ -80,7 +80,7 @@ pub enum Outcome {
 }
 
 /// Runs the demo until its time is up or `stop`, and removes everything in either case.
-pub async fn run(args: &DemoArgs, stop: CancellationToken) -> anyhow::Result<Outcome> {
+pub async fn run(args: &DemoArgs, stop: CancellationToken) -> anyhow::Result<DemoOutcome> {
     let screen = Screen::new();
     // Distinguishes this run's objects on shared servers.
     let run = &Uuid::new_v4().simple().to_string()[..8];
@@ -128,7 +128,7 @@ pub async fn run(args: &DemoArgs, stop: CancellationToken) -> anyhow::Result<Out
         // A Ctrl-C ends the wait at once.
         let database_url = tokio::select! {
             ready = postgres.ready() => ready?,
-            () = stop.cancelled() => return Ok(Outcome::Stopped),
+            () = stop.cancelled() => return Ok(DemoOutcome::Stopped),
         };
         let config = config(
             &database_url,
@@ -274,7 +274,7 @@ struct Stage {
 }
 
 /// The results after the clients have left.
-struct Played {
+struct RunResult {
     audience: Audience,
     publisher: Publisher,
     failed_calls: u64,
@@ -284,7 +284,7 @@ struct Played {
 
 impl Stage {
     /// Runs the service and the scene in it; recounts everything if the run's time was up.
-    async fn play(self, scene: Scene, stop: &CancellationToken) -> anyhow::Result<Outcome> {
+    async fn play(self, scene: Scene, stop: &CancellationToken) -> anyhow::Result<DemoOutcome> {
         let roles = [Role::Ingest, Role::Relay, Role::Sweep, Role::Api];
         let stop_service = CancellationToken::new();
         let mut service = pin!(serve::serve(
@@ -308,7 +308,7 @@ impl Stage {
         served.context("the service's shutdown failed")?;
         match played {
             Some(played) if played.complete => self.recount(played).await,
-            _ => Ok(Outcome::Stopped),
+            _ => Ok(DemoOutcome::Stopped),
         }
     }
 
@@ -317,7 +317,7 @@ impl Stage {
         &self,
         scene: Scene,
         stop: &CancellationToken,
-    ) -> anyhow::Result<Option<Played>> {
+    ) -> anyhow::Result<Option<RunResult>> {
         let guests = scene.guests();
         let api = Arc::new(Api::new(&self.config)?);
         let slow = scene.offer.for_guests();
@@ -327,11 +327,11 @@ impl Stage {
             self.ready(&api).await?;
             api.set_up(&scene.offer).await?;
             let promotion_id = api.create(&scene.offer).await?;
-            let slow = Offered {
+            let slow = OfferedPromotion {
                 promotion_id: api.create(&slow).await?,
                 offer: slow,
             };
-            let quick = Offered {
+            let quick = OfferedPromotion {
                 promotion_id: api.create(&quick).await?,
                 offer: quick,
             };
@@ -403,7 +403,7 @@ impl Stage {
         }
         self.screen
             .keep(&funnel, &clock(began.elapsed(), self.duration));
-        Ok(Some(Played {
+        Ok(Some(RunResult {
             audience,
             failed_calls: clients.failed_calls(),
             complaints: clients.complaints(),

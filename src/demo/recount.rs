@@ -1,6 +1,6 @@
 //! The end of a run: every participation is recounted from its receipts.
 
-use super::{Outcome, Played, Stage};
+use super::{DemoOutcome, RunResult, Stage};
 use crate::store::Store;
 
 /// The most disagreements that are printed.
@@ -9,7 +9,7 @@ const MAX_PRINTED: usize = 20;
 impl Stage {
     /// Compares every participation with its receipts, with what accepting created, and with the
     /// published events.
-    pub(super) async fn recount(&self, played: Played) -> anyhow::Result<Outcome> {
+    pub(super) async fn recount(&self, played: RunResult) -> anyhow::Result<DemoOutcome> {
         let store = Store::new(self.config.database.url.expose(), 2)?;
         let recount = store.recount().await?;
         store.close().await;
@@ -62,12 +62,12 @@ impl Stage {
         if amiss.is_empty() {
             self.screen
                 .say("Every participation agrees with its receipts, its loan and its events.");
-            return Ok(Outcome::Agreed);
+            return Ok(DemoOutcome::Agreed);
         }
         for what in amiss.iter().take(MAX_PRINTED) {
             self.screen.say(&format!("  {what}"));
         }
         self.screen.say(&format!("{} disagreements.", amiss.len()));
-        Ok(Outcome::Disagreed)
+        Ok(DemoOutcome::Disagreed)
     }
 }

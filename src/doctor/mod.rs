@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the examination found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum DoctorOutcome {
     /// Every line is `ok`.
     Healthy,
     /// Some line is `FAIL`.
@@ -45,7 +45,7 @@ pub async fn run(
     roles: &[Role],
     schema: impl AsyncFnOnce(&mut PgConnection) -> Result<String, String>,
     out: &mut dyn Write,
-) -> io::Result<Outcome> {
+) -> io::Result<DoctorOutcome> {
     let mut report = Report { out, failed: false };
     let config = match config {
         Ok(config) => config,
@@ -53,7 +53,7 @@ pub async fn run(
             for problem in &error.problems {
                 report.fail("config", &problem.to_string(), "")?;
             }
-            return Ok(Outcome::Misconfigured);
+            return Ok(DoctorOutcome::Misconfigured);
         }
     };
     report.ok("config", "every key is known and valid")?;
@@ -73,9 +73,9 @@ pub async fn run(
         positions::examine(&mut report, config).await?;
     }
     Ok(if report.failed {
-        Outcome::Unhealthy
+        DoctorOutcome::Unhealthy
     } else {
-        Outcome::Healthy
+        DoctorOutcome::Healthy
     })
 }
 

@@ -8,7 +8,8 @@ use super::{Report, TIMEOUT, privileges};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::postgres::{
-    Connector, NoServer, SHARED_SESSIONS, Settings, Why, lost_options, place, shares_sessions,
+    Connector, NoServer, NoServerReason, SHARED_SESSIONS, Settings, lost_options, place,
+    shares_sessions,
 };
 use crate::readiness::Role;
 use crate::store::horizon::horizon;
@@ -46,7 +47,12 @@ pub(super) async fn examine(
     let settings = Settings::new("doctor");
     let connected = match connector.connect(&settings).await {
         // A server that accepts no writes is examined too, and reported.
-        Err(error) if matches!(error.why, Why::Standby | Why::ReadOnly) => {
+        Err(error)
+            if matches!(
+                error.why,
+                NoServerReason::Standby | NoServerReason::ReadOnly
+            ) =>
+        {
             connector.connect_any(&settings).await
         }
         connected => connected,
@@ -97,8 +103,8 @@ pub(super) async fn examine(
 /// The cure if there is no session.
 fn cure(error: &NoServer) -> &'static str {
     match (error.why, error.cause.as_deref()) {
-        (Why::Proxy, _) => "",
-        (Why::Login, _) => "check user, password and database in DATABASE_URL",
+        (NoServerReason::Proxy, _) => "",
+        (NoServerReason::Login, _) => "check user, password and database in DATABASE_URL",
         (_, Some(sqlx::Error::Tls(_))) => {
             "check sslmode and sslrootcert in DATABASE_URL against the server's certificate and name"
         }

@@ -39,7 +39,7 @@ pub struct BudgetUse {
 /// The largest use that still leaves room for a start. Without a maximum it is the largest 64-bit
 /// integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
+pub struct BudgetRoom {
     /// Participations, reserved and spent.
     pub participations: i64,
     /// Cents, reserved and spent.
@@ -72,7 +72,7 @@ impl Budget {
 
     /// The largest use before a start with this reward; `None` if the reward's currency is not the
     /// budget's.
-    pub fn room_for(&self, reward: &Reward) -> Option<Room> {
+    pub fn room_for(&self, reward: &Reward) -> Option<BudgetRoom> {
         if self
             .currency_code
             .is_some_and(|code| code != reward.currency_code)
@@ -80,7 +80,7 @@ impl Budget {
             return None;
         }
         let most = |max: Option<i64>| max.unwrap_or(i64::MAX);
-        Some(Room {
+        Some(BudgetRoom {
             participations: most(self.max_participations) - 1,
             reward_cents: most(self.max_reward_cents) - reward.amount_cents,
         })

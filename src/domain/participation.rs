@@ -308,14 +308,14 @@ pub struct Challenge<'a> {
     /// What has counted so far.
     pub tally: Tally,
     /// Rides that are recorded already; those that cannot come again or be reversed may be left out.
-    pub recorded: HashMap<Uuid, Recorded>,
+    pub recorded: HashMap<Uuid, RecordedRide>,
     /// How many rides count per local day, if the conditions count days.
     pub counted_per_day: HashMap<NaiveDate, u32>,
 }
 
 /// A ride that is recorded already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Recorded {
+pub struct RecordedRide {
     /// The fingerprint of the ride; `None` if only its reversal arrived.
     pub fingerprint: Option<i64>,
     /// The verdict.
@@ -328,7 +328,7 @@ pub struct Recorded {
 
 /// The effect of a ride or a reversal.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
+pub enum RideOutcome {
     /// A ride, judged for the first time, to be recorded.
     Judged {
         /// The verdict.
@@ -364,17 +364,17 @@ impl Challenge<'_> {
 
     /// Takes one ride. A ride that is recorded already is recognised before it is judged, so it never
     /// counts twice.
-    pub fn take(&mut self, ride: &Ride) -> Outcome {
+    pub fn take(&mut self, ride: &Ride) -> RideOutcome {
         let fingerprint = ride.fingerprint();
         if let Some(recorded) = self.recorded.get(&ride.ride_id) {
-            return Outcome::Duplicate {
+            return RideOutcome::Duplicate {
                 differs: recorded
                     .fingerprint
                     .is_some_and(|recorded| recorded != fingerprint),
             };
         }
         if self.is_complete() {
-            return Outcome::NotInProgress;
+            return RideOutcome::NotInProgress;
         }
         let day = self.conditions.day_of(ride);
         let counted_that_day = day
@@ -399,14 +399,14 @@ impl Challenge<'_> {
         }
         self.recorded.insert(
             ride.ride_id,
-            Recorded {
+            RecordedRide {
                 fingerprint: Some(fingerprint),
                 verdict: judgement.verdict,
                 amount_cents: ride.amount_cents,
                 day,
             },
         );
-        Outcome::Judged {
+        RideOutcome::Judged {
             moved: self.conditions.tells_apart(&before, &self.tally),
             judgement,
             day,
@@ -415,28 +415,28 @@ impl Challenge<'_> {
 
     /// Takes one reversal. A ride that is not recorded yet is recorded as reversed, so that it does not
     /// count if it arrives later.
-    pub fn take_back(&mut self, reversal: &Reversal) -> Outcome {
+    pub fn take_back(&mut self, reversal: &Reversal) -> RideOutcome {
         let recorded = self.recorded.get_mut(&reversal.ride_id);
         if recorded
             .as_ref()
             .is_some_and(|recorded| recorded.verdict == Verdict::Reversed)
         {
-            return Outcome::ReversedBefore;
+            return RideOutcome::ReversedBefore;
         }
         if self.conditions.is_reached_by(&self.tally) {
-            return Outcome::NotInProgress;
+            return RideOutcome::NotInProgress;
         }
         let Some(recorded) = recorded else {
             self.recorded.insert(
                 reversal.ride_id,
-                Recorded {
+                RecordedRide {
                     fingerprint: None,
                     verdict: Verdict::Reversed,
                     amount_cents: 0,
                     day: None,
                 },
             );
-            return Outcome::Reversed {
+            return RideOutcome::Reversed {
                 before: None,
                 moved: false,
             };
@@ -452,7 +452,7 @@ impl Challenge<'_> {
                 self.tally.days = self.tally.days.saturating_sub(u32::from(*counted == 0));
             }
         }
-        Outcome::Reversed {
+        RideOutcome::Reversed {
             before: Some(verdict),
             moved: self.conditions.tells_apart(&before, &self.tally),
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::domain::anchor::Anchor;
 use crate::domain::source::Source;
 use crate::domain::standing::{lost_end, stop_of_new};
-use crate::kafka::{Anchored, Cluster, ClusterError, Watermarks};
+use crate::kafka::{AnchoredPosition, Cluster, ClusterError, Watermarks};
 use crate::store::identity::Standing;
 use crate::store::positions::Position;
 use crate::store::{Store, StoreError};
@@ -207,7 +207,7 @@ async fn compare_logs(
             // Retention has removed it: there is nothing to compare with.
             let low = logs.get(partition).map_or(i64::MAX, |log| log.low);
             anchor.record = anchor.record.filter(|mark| mark.offset >= low);
-            Anchored {
+            AnchoredPosition {
                 partition: *partition,
                 next_offset: start.next_offset,
                 anchor,

@@ -187,11 +187,11 @@ pub fn check_properties(kafka: &KafkaConfig) -> Result<(), (String, String)> {
         config.remove("bootstrap.servers");
         let made = if consumes {
             config
-                .create_with_context::<_, BaseConsumer<Silent>>(Silent)
+                .create_with_context::<_, BaseConsumer<SilentContext>>(SilentContext)
                 .map(drop)
         } else {
             config
-                .create_with_context::<_, BaseProducer<Silent>>(Silent)
+                .create_with_context::<_, BaseProducer<SilentContext>>(SilentContext)
                 .map(drop)
         };
         if let Err(error) = made {
@@ -237,17 +237,17 @@ fn at_fault(kafka: &KafkaConfig, error: &KafkaError) -> (String, String) {
 }
 
 /// Logs nothing: the fault comes as an error.
-struct Silent;
+struct SilentContext;
 
-impl ClientContext for Silent {
+impl ClientContext for SilentContext {
     fn log(&self, _level: RDKafkaLogLevel, _facility: &str, _message: &str) {}
 
     fn error(&self, _error: KafkaError, _reason: &str) {}
 }
 
-impl ConsumerContext for Silent {}
+impl ConsumerContext for SilentContext {}
 
-impl ProducerContext for Silent {
+impl ProducerContext for SilentContext {
     type DeliveryOpaque = ();
 
     fn delivery(&self, _: &rdkafka::producer::DeliveryResult<'_>, (): ()) {}

@@ -28,19 +28,19 @@ pub(super) enum DescribeError {
 }
 
 /// An object of librdkafka and the function that frees it.
-struct Owned<T> {
+struct RdKafkaHandle<T> {
     object: *mut T,
     free: unsafe extern "C" fn(*mut T),
 }
 
-impl<T> Owned<T> {
+impl<T> RdKafkaHandle<T> {
     /// `None` for a null pointer. `object` must be owned by the caller and be freed by `free`.
     fn new(object: *mut T, free: unsafe extern "C" fn(*mut T)) -> Option<Self> {
         (!object.is_null()).then_some(Self { object, free })
     }
 }
 
-impl<T> Drop for Owned<T> {
+impl<T> Drop for RdKafkaHandle<T> {
     fn drop(&mut self) {
         // SAFETY: the object is not null and is owned by this guard alone, which is dropped once;
         // `free` is the library's function for exactly this type.
@@ -138,7 +138,7 @@ pub(super) fn topic_and_partitions<C: ClientContext>(
 /// The id of a topic that `event` describes.
 fn id_of(
     description: *const sys::rd_kafka_TopicDescription_t,
-    _alive: &Owned<sys::rd_kafka_event_t>,
+    _alive: &RdKafkaHandle<sys::rd_kafka_event_t>,
 ) -> String {
     // SAFETY: a description of `event`, alive; its id is null or lives as long.
     let id = unsafe { sys::rd_kafka_TopicDescription_topic_id(description) };
@@ -225,7 +225,7 @@ pub(super) fn group_operations<C: ClientContext>(
 fn known(
     operations: *const sys::rd_kafka_AclOperation_t,
     count: usize,
-    _alive: &Owned<sys::rd_kafka_event_t>,
+    _alive: &RdKafkaHandle<sys::rd_kafka_event_t>,
 ) -> BTreeSet<Operation> {
     use sys::rd_kafka_AclOperation_t as Acl;
 
@@ -262,13 +262,14 @@ fn describe_topic<C: ClientContext>(
     topic: &str,
     timeout: Duration,
     with_operations: bool,
-) -> Result<Owned<sys::rd_kafka_event_t>, DescribeError> {
+) -> Result<RdKafkaHandle<sys::rd_kafka_event_t>, DescribeError> {
     // No topic has a name with a NUL.
     let name = CString::new(topic).map_err(|_| DescribeError::NoSuchTopic)?;
     let mut names: [*const c_char; 1] = [name.as_ptr()];
     // SAFETY: one valid C string, which the library copies; ours to free.
     let topics = unsafe { sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1) };
-    let topics = Owned::new(topics, sys::rd_kafka_TopicCollection_destroy).ok_or(OUT_OF_MEMORY)?;
+    let topics =
+        RdKafkaHandle::new(topics, sys::rd_kafka_TopicCollection_destroy).ok_or(OUT_OF_MEMORY)?;
     let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
     ask(
         client,
@@ -284,7 +285,7 @@ fn describe_topic<C: ClientContext>(
 
 /// The description of the one topic that was asked for; lives as long as `event`.
 fn topic_description(
-    event: &Owned<sys::rd_kafka_event_t>,
+    event: &RdKafkaHandle<sys::rd_kafka_event_t>,
 ) -> Result<*const sys::rd_kafka_TopicDescription_t, DescribeError> {
     // SAFETY: `event` is alive; null is answered for an event of another kind.
     let result = unsafe { sys::rd_kafka_event_DescribeTopics_result(event.object) };
@@ -320,11 +321,12 @@ fn ask<C: ClientContext>(
         *const sys::rd_kafka_AdminOptions_t,
         *mut sys::rd_kafka_queue_t,
     ),
-) -> Result<Owned<sys::rd_kafka_event_t>, DescribeError> {
+) -> Result<RdKafkaHandle<sys::rd_kafka_event_t>, DescribeError> {
     let client = client.native_ptr();
     // SAFETY: `client` is alive for this function; ours to free.
     let options = unsafe { sys::rd_kafka_AdminOptions_new(client, operation) };
-    let options = Owned::new(options, sys::rd_kafka_AdminOptions_destroy).ok_or(OUT_OF_MEMORY)?;
+    let options =
+        RdKafkaHandle::new(options, sys::rd_kafka_AdminOptions_destroy).ok_or(OUT_OF_MEMORY)?;
     // Without room for a message the library returns only the code.
     // SAFETY: `options` is alive and of this client; a null buffer of size 0 is not written to.
     let code = unsafe {
@@ -342,7 +344,7 @@ fn ask<C: ClientContext>(
         let error = unsafe {
             sys::rd_kafka_AdminOptions_set_include_authorized_operations(options.object, 1)
         };
-        if let Some(error) = Owned::new(error, sys::rd_kafka_error_destroy) {
+        if let Some(error) = RdKafkaHandle::new(error, sys::rd_kafka_error_destroy) {
             // SAFETY: not null, alive.
             refuse(unsafe { sys::rd_kafka_error_code(error.object) })?;
         }
@@ -351,14 +353,15 @@ fn ask<C: ClientContext>(
     // SAFETY: `client` is alive for this function, which must free the queue. The library frees a
     // result that arrives after the timeout, because the queue is closed.
     let queue = unsafe { sys::rd_kafka_queue_new(client) };
-    let queue = Owned::new(queue, sys::rd_kafka_queue_destroy).ok_or(OUT_OF_MEMORY)?;
+    let queue = RdKafkaHandle::new(queue, sys::rd_kafka_queue_destroy).ok_or(OUT_OF_MEMORY)?;
     send(client, options.object, queue.object);
     // The request's own timeout fires first, as an event; the margin is for the delivery of that
     // event.
     let response_timeout = timeout.saturating_add(Duration::from_millis(500));
     // SAFETY: `queue` is alive; the answer is null or an event of ours to free.
     let event = unsafe { sys::rd_kafka_queue_poll(queue.object, millis(response_timeout)) };
-    let event = Owned::new(event, sys::rd_kafka_event_destroy).ok_or(DescribeError::TimedOut)?;
+    let event =
+        RdKafkaHandle::new(event, sys::rd_kafka_event_destroy).ok_or(DescribeError::TimedOut)?;
     // SAFETY: `event` is alive.
     refuse(unsafe { sys::rd_kafka_event_error(event.object) })?;
     Ok(event)

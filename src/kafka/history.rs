@@ -30,7 +30,7 @@ const SEEK_RETRY: Duration = Duration::from_millis(10);
 
 /// A position, and what is known about the log before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Anchored {
+pub struct AnchoredPosition {
     /// The partition.
     pub partition: i32,
     /// The offset of the next record to read.
@@ -79,7 +79,7 @@ impl Cluster {
     pub async fn lost_ends(
         &self,
         topic: &str,
-        positions: Vec<Anchored>,
+        positions: Vec<AnchoredPosition>,
     ) -> Result<BTreeMap<i32, LostEnd>, ClusterError> {
         if positions
             .iter()
@@ -119,9 +119,9 @@ impl Examination<'_> {
     /// partition. So the possible partitions are asked once more, one by one.
     fn shorter_epochs(
         &self,
-        positions: &[Anchored],
+        positions: &[AnchoredPosition],
     ) -> Result<BTreeMap<i32, LostEnd>, ClusterError> {
-        let with_epoch: Vec<(&Anchored, i32)> = positions
+        let with_epoch: Vec<(&AnchoredPosition, i32)> = positions
             .iter()
             .filter_map(|position| Some((position, position.anchor.leader_epoch?)))
             .collect();
@@ -143,7 +143,10 @@ impl Examination<'_> {
 
     /// The partitions that returned neither a record nor their end; the same number of errors came
     /// instead.
-    fn not_validated(&self, positions: &[(&Anchored, i32)]) -> Result<BTreeSet<i32>, ClusterError> {
+    fn not_validated(
+        &self,
+        positions: &[(&AnchoredPosition, i32)],
+    ) -> Result<BTreeSet<i32>, ClusterError> {
         let mut list = TopicPartitionList::with_capacity(positions.len());
         let mut waiting = BTreeSet::new();
         for (position, leader_epoch) in positions {
@@ -165,7 +168,7 @@ impl Examination<'_> {
     /// (removed by retention or compaction) proves nothing.
     fn other_records(
         &self,
-        positions: &[Anchored],
+        positions: &[AnchoredPosition],
     ) -> Result<BTreeMap<i32, LostEnd>, ClusterError> {
         let mut list = TopicPartitionList::with_capacity(positions.len());
         let mut marks = BTreeMap::new();

@@ -28,7 +28,7 @@ pub use cluster::{
 pub use describe::Operation;
 pub use epoch::{epoch_in_list, leader_epoch, set_epoch_in_list};
 pub use headers::header_values;
-pub use history::{Anchored, LostEnd};
+pub use history::{AnchoredPosition, LostEnd};
 pub use log::{LogContext, log_error, log_line};
 pub use reading::{is_lasting, read_assigned, read_on, read_to_end};
 pub use topics::{

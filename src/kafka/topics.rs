@@ -214,7 +214,7 @@ pub(super) fn failed(kafka: &KafkaConfig, error: &KafkaError) -> ClusterError {
 /// Asks the cluster whether a missing topic could be created as [`Cluster::ensure_topics`] would:
 /// the right to it, and the number of replicas. It creates nothing.
 pub async fn could_create(kafka: &KafkaConfig, topic: &str) -> Result<(), ClusterError> {
-    create(kafka, &[topic.to_owned()], Creation::Tried)
+    create(kafka, &[topic.to_owned()], Creation::ValidateOnly)
         .await
         .map(drop)
 }
@@ -223,7 +223,7 @@ pub async fn could_create(kafka: &KafkaConfig, topic: &str) -> Result<(), Cluste
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Creation {
     Real,
-    Tried,
+    ValidateOnly,
 }
 
 /// Creates them; topics that another process created first are not in the result.
@@ -266,7 +266,7 @@ async fn create(
     let options = AdminOptions::new()
         .request_timeout(Some(TIMEOUT))
         .operation_timeout(Some(TIMEOUT))
-        .validate_only(creation == Creation::Tried);
+        .validate_only(creation == Creation::ValidateOnly);
     let answers = admin(kafka)?
         .create_topics(&topics, &options)
         .await
@@ -274,7 +274,7 @@ async fn create(
     let mut created = Vec::new();
     for answer in answers {
         match answer {
-            Ok(topic) if creation == Creation::Tried => created.push(topic),
+            Ok(topic) if creation == Creation::ValidateOnly => created.push(topic),
             Ok(topic) => {
                 tracing::info!(
                     topic,

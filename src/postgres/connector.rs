@@ -19,9 +19,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Why there is no session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum NoServerReason {
     /// It does not respond, or its error passes without action: starting up, no free connection.
-    Away,
+    Unavailable,
     /// The user or the password is not accepted, or the database does not exist.
     Login,
     /// Every server that responds is in recovery.
@@ -37,7 +37,7 @@ pub enum Why {
 #[error("{text}")]
 pub struct NoServer {
     /// The kind of reason.
-    pub why: Why,
+    pub why: NoServerReason,
     /// Each host with its reason. It contains nothing secret.
     pub text: String,
     /// The error itself, if there is one host and it gave one.
@@ -231,7 +231,7 @@ pub fn place(options: &PgConnectOptions) -> String {
 
 struct Failure {
     place: String,
-    why: Why,
+    why: NoServerReason,
     text: String,
     cause: Option<sqlx::Error>,
 }
@@ -254,7 +254,7 @@ async fn try_host(
     };
     match opened.await {
         Err(_elapsed) => Err(failure(
-            Why::Away,
+            NoServerReason::Unavailable,
             format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
             None,
         )),
@@ -262,27 +262,27 @@ async fn try_host(
         Ok(Ok((connection, State::Primary))) => Ok(connection),
         Ok(Ok((connection, _))) if any => Ok(connection),
         Ok(Ok((_, State::Standby))) => Err(failure(
-            Why::Standby,
+            NoServerReason::Standby,
             "is a standby or being restored (in recovery): the service works on the primary only"
                 .to_owned(),
             None,
         )),
         Ok(Ok((_, State::ReadOnly))) => Err(failure(
-            Why::ReadOnly,
+            NoServerReason::ReadOnly,
             "is read-only (default_transaction_read_only is on)".to_owned(),
             None,
         )),
     }
 }
 
-fn why(error: &sqlx::Error) -> Why {
+fn why(error: &sqlx::Error) -> NoServerReason {
     let Some(error) = error.as_database_error() else {
-        return Why::Away;
+        return NoServerReason::Unavailable;
     };
     match error.code().as_deref() {
-        Some("28000" | "28P01" | "3D000") => Why::Login,
-        _ if is_startup_parameter(error) => Why::Proxy,
-        _ => Why::Away,
+        Some("28000" | "28P01" | "3D000") => NoServerReason::Login,
+        _ if is_startup_parameter(error) => NoServerReason::Proxy,
+        _ => NoServerReason::Unavailable,
     }
 }
 
@@ -308,18 +308,18 @@ impl NoServer {
     /// The most specific reason first: a read-only primary says more than a standby, and a standby
     /// more than an unavailable host.
     fn of(mut failures: Vec<Failure>) -> Self {
-        let rank = |why: Why| match why {
-            Why::Proxy => 0,
-            Why::ReadOnly => 1,
-            Why::Login => 2,
-            Why::Standby => 3,
-            Why::Away => 4,
+        let rank = |why: NoServerReason| match why {
+            NoServerReason::Proxy => 0,
+            NoServerReason::ReadOnly => 1,
+            NoServerReason::Login => 2,
+            NoServerReason::Standby => 3,
+            NoServerReason::Unavailable => 4,
         };
         let why = failures
             .iter()
             .map(|failure| failure.why)
             .min_by_key(|why| rank(*why))
-            .unwrap_or(Why::Away);
+            .unwrap_or(NoServerReason::Unavailable);
         let texts: Vec<String> = failures
             .iter()
             .map(|failure| format!("{}: {}", failure.place, failure.text))

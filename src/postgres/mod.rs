@@ -6,7 +6,7 @@ mod pooler;
 mod session;
 mod url;
 
-pub use connector::{Connector, NoServer, Why, place};
+pub use connector::{Connector, NoServer, NoServerReason, place};
 pub use pooler::{SHARED_SESSIONS, lost_options, shares_sessions};
 pub use session::{SESSION_NAME, Settings, State, set_up, state};
 pub use url::{DatabaseUrl, UrlError};

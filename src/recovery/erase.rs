@@ -74,7 +74,7 @@ pub async fn erase(
 
 /// The result of `--replay`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Replayed {
+pub struct ErasureReplay {
     /// Entries of the ledger.
     pub entries: usize,
     /// Entries that this database did not have.
@@ -91,7 +91,7 @@ pub async fn replay(
     key: &ErasureKey,
     author: &Author,
     stop: &CancellationToken,
-) -> anyhow::Result<Replayed> {
+) -> anyhow::Result<ErasureReplay> {
     store.require_finished_upgrade().await?;
     let cluster = Cluster::new(&config.kafka)?;
     let topic = &config.erase.topic;
@@ -105,9 +105,9 @@ pub async fn replay(
     }
     let ids: Vec<Uuid> = entries.iter().map(|entry| entry.erasure_id).collect();
     let known = store.known_erasures(&ids).await?;
-    let mut replayed = Replayed {
+    let mut replayed = ErasureReplay {
         entries: entries.len(),
-        ..Replayed::default()
+        ..ErasureReplay::default()
     };
     let missing: Vec<Erasure> = entries
         .into_iter()

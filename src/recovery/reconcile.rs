@@ -29,7 +29,7 @@ const MAX_HELD_SHOWN: i64 = 10_000;
 
 /// The result of a comparison.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
+pub struct ReconcileSummary {
     /// Records of the topic.
     pub records: u64,
     /// Records that are not status events of this service.
@@ -49,7 +49,7 @@ pub async fn reconcile(
     out: &mut impl Write,
     stop: &CancellationToken,
     progress: &mut Progress,
-) -> anyhow::Result<Summary> {
+) -> anyhow::Result<ReconcileSummary> {
     let others = store.other_sessions().await?;
     if !others.is_empty() {
         bail!(
@@ -65,7 +65,7 @@ pub async fn reconcile(
     for shard in store.shards().await? {
         fence(kafka, shard).await?;
     }
-    let mut summary = Summary::default();
+    let mut summary = ReconcileSummary::default();
     let mut reading = StatusReading::default();
     reading
         .read_on(kafka, reconciliation.newest(), stop, progress)

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::progress::Progress;
 use crate::store::Store;
 use crate::store::audit::Author;
-use crate::store::republish::Selection;
+use crate::store::republish::RepublishSelection;
 
 /// Participations per transaction.
 const PAGE: i64 = 500;
@@ -26,7 +26,7 @@ const PAUSE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The result of a republication.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
+pub struct RepublishSummary {
     /// Participations put into the outbox.
     pub published: u64,
     /// How many of them got a new version.
@@ -37,13 +37,13 @@ pub struct Summary {
 /// it fails; the events that are already in the outbox are published.
 pub async fn republish(
     store: &Store,
-    selection: Selection,
+    selection: RepublishSelection,
     author: &Author,
     stop: &CancellationToken,
     progress: &mut Progress,
-) -> anyhow::Result<Summary> {
+) -> anyhow::Result<RepublishSummary> {
     let audit_id = store.begin_republish(selection, author).await?;
-    let mut summary = Summary::default();
+    let mut summary = RepublishSummary::default();
     let mut after = None;
     loop {
         wait_for_the_relay(store, stop).await?;

@@ -46,7 +46,7 @@ const MAX_LOGGED: u64 = 100;
 
 /// The result of a recount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Summary {
+pub struct VerifySummary {
     /// Participations that were recounted.
     pub participations: u64,
     /// Participations that were not: retention or an erasure has dropped their receipts.
@@ -96,7 +96,7 @@ pub async fn verify(
     stop: &CancellationToken,
     progress: &mut Progress,
     found: impl FnMut(&Difference),
-) -> anyhow::Result<Summary> {
+) -> anyhow::Result<VerifySummary> {
     let mut verification = Verification {
         kafka,
         store,
@@ -104,7 +104,7 @@ pub async fn verify(
         reading: StatusReading::default(),
         stop,
         pending: Vec::new(),
-        summary: Summary::default(),
+        summary: VerifySummary::default(),
         found,
     };
     verification.read_on(progress).await?;
@@ -128,7 +128,7 @@ struct Verification<'a, F> {
     reading: StatusReading,
     stop: &'a CancellationToken,
     pending: Vec<PendingVersion>,
-    summary: Summary,
+    summary: VerifySummary,
     found: F,
 }
 

@@ -1,7 +1,7 @@
 //! The service as a process: the roles that run here, and in what order they start and stop.
 
 mod gauges;
-mod knock;
+mod session_check;
 mod tasks;
 mod waiting;
 
@@ -121,7 +121,7 @@ impl Process {
         config: Config,
         roles: &[Role],
         stop: CancellationToken,
-    ) -> anyhow::Result<(Self, Option<traces::Exporting>)> {
+    ) -> anyhow::Result<(Self, Option<traces::TraceExport>)> {
         let roles: BTreeSet<Role> = roles.iter().copied().collect();
         let roles: Vec<Role> = roles.into_iter().collect();
         let store = store_of(&config.database)?;

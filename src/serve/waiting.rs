@@ -10,7 +10,7 @@ use crate::readiness::{Readiness, Role};
 use crate::store::schema::migrate;
 use crate::store::{Store, StoreError};
 
-use super::knock::{Knock, knock};
+use super::session_check::{SessionProblem, check_sessions};
 
 /// The pauses between two attempts to reach a server that is unavailable at the start.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
@@ -24,9 +24,9 @@ pub(super) async fn wait_for_postgres(
 ) -> anyhow::Result<()> {
     let mut waiting = WaitLog::new(readiness);
     let all = [Role::Api, Role::Ingest, Role::Relay, Role::Sweep];
-    let away = |error: &dyn std::fmt::Display| {
+    let unavailable = |error: &dyn std::fmt::Display| {
         format!(
-            "Postgres at {} is away: {error}",
+            "Postgres at {} is unavailable: {error}",
             store.connector().places()
         )
     };
@@ -34,19 +34,21 @@ pub(super) async fn wait_for_postgres(
     loop {
         // Opens a connection of its own first: the pool retries for seconds, and then only reports
         // a timeout.
-        match knock(store).await {
+        match check_sessions(store).await {
             Ok(()) => {}
-            Err(Knock::Away(why)) => {
+            Err(SessionProblem::Unavailable(why)) => {
                 waiting.pause(&all, why).await;
                 continue;
             }
-            Err(Knock::Unusable(why)) => anyhow::bail!("{why}"),
+            Err(SessionProblem::Unusable(why)) => anyhow::bail!("{why}"),
         }
         if !migrated {
             match migrate(store).await {
                 Ok(()) => migrated = true,
                 Err(error) if is_away(&error) => {
-                    waiting.pause(&all, away(&causes::in_words(&error))).await;
+                    waiting
+                        .pause(&all, unavailable(&causes::in_words(&error)))
+                        .await;
                     continue;
                 }
                 Err(error) => return Err(error.context("applying migrations")),
@@ -60,7 +62,7 @@ pub(super) async fn wait_for_postgres(
                 return Ok(());
             }
             Ok(other) => anyhow::bail!("{other}"),
-            Err(error) if error.is_unavailable() => waiting.pause(&all, away(&error)).await,
+            Err(error) if error.is_unavailable() => waiting.pause(&all, unavailable(&error)).await,
             Err(error) => return Err(anyhow::Error::new(error).context("reading the schema")),
         }
     }

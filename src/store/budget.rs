@@ -14,7 +14,7 @@ use sqlx::types::Json;
 
 use super::{Result, Store, must_be_all};
 use crate::domain::PromotionId;
-use crate::domain::budget::{Budget, BudgetUse, Room};
+use crate::domain::budget::{Budget, BudgetRoom, BudgetUse};
 use crate::domain::reward::{CurrencyCode, Reward};
 use crate::wire::admin::{self, Used};
 
@@ -83,7 +83,7 @@ pub(super) struct Reservation<'a> {
     /// The promotion.
     pub(super) promotion_id: PromotionId,
     /// The largest use before the start.
-    pub(super) room: Room,
+    pub(super) room: BudgetRoom,
     /// The reward to reserve.
     pub(super) reward: &'a Reward,
 }

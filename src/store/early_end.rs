@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use super::audit::{self, Author};
 use super::budget::ReleasedUse;
-use super::participations::{Stored, enqueue_event, load};
+use super::participations::{StoredParticipation, enqueue_event, load};
 use super::{Result, Store, StoreError, must_be_all};
 use crate::domain::participation::{ExpiredReason, Status, StatusName};
 use crate::domain::reward::Reward;
@@ -20,7 +20,7 @@ pub enum QuitOutcome {
     /// The challenge is over because the client quit.
     Quit {
         /// The participation.
-        participation: Stored,
+        participation: StoredParticipation,
         /// Whether the client quit earlier.
         repeated: bool,
     },
@@ -34,7 +34,7 @@ pub enum QuitOutcome {
 #[derive(Clone, Debug)]
 pub enum CancelOutcome {
     /// An operator cancelled the participation now.
-    Cancelled(Stored),
+    Cancelled(StoredParticipation),
     /// It is not in progress, and it has no reward that can still be accepted.
     NotLive,
     /// The client does not participate.
@@ -125,7 +125,7 @@ fn require(is_finished: bool) -> Result<()> {
 
 /// A participation whose row is locked, read after the lock.
 struct LockedParticipation {
-    found: Stored,
+    found: StoredParticipation,
     /// Whether its promotion counts the use of its budget.
     has_budget_use: bool,
 }
@@ -162,7 +162,7 @@ async fn end(
     locked: LockedParticipation,
     to: Status,
     traceparent: Option<&str>,
-) -> Result<(Stored, ReleasedUse)> {
+) -> Result<(StoredParticipation, ReleasedUse)> {
     let LockedParticipation {
         found,
         has_budget_use,

@@ -16,7 +16,7 @@ use crate::wire::promotion_status::EventType;
 
 /// How many participations are past their deadline and not expired, by the cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HeldBack {
+pub struct HeldBackCounts {
     /// It is not proven that every ride was read.
     pub by_lag: i64,
     /// A quarantined ride of the client is open.
@@ -25,7 +25,7 @@ pub struct HeldBack {
 
 /// A range of deadlines. Its bounds are parameters, so that an index returns only these rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
+pub struct DeadlineRange {
     /// Later than this.
     pub after: Instant,
     /// Not later than this.
@@ -36,7 +36,7 @@ impl Store {
     /// Expires challenges whose deadline is in `window`. The caller has proven that every ride up to the end of
     /// `window` was applied. A challenge is skipped if its client has an open quarantined ride received since
     /// the start. Returns how many expired; fewer than `limit` means that none is left.
-    pub async fn expire_challenges(&self, window: Window, limit: i64) -> Result<u64> {
+    pub async fn expire_challenges(&self, window: DeadlineRange, limit: i64) -> Result<u64> {
         self.run_tx("expire_challenges", move |connection| {
             Box::pin(async move {
                 identity::ensure_accepted(connection).await?;
@@ -66,7 +66,7 @@ impl Store {
 
     /// Expires rewards whose deadline is in `window`, which must end in the past of the database's clock.
     /// Returns how many expired; fewer than `limit` means that none is left.
-    pub async fn expire_rewards(&self, window: Window, limit: i64) -> Result<u64> {
+    pub async fn expire_rewards(&self, window: DeadlineRange, limit: i64) -> Result<u64> {
         self.run_tx("expire_rewards", move |connection| {
             Box::pin(async move {
                 identity::ensure_accepted(connection).await?;
@@ -94,7 +94,7 @@ impl Store {
     }
 
     /// Counts what is past `due` (the deadline plus the allowed lateness) and still in progress.
-    pub async fn held_back(&self, due: Instant) -> Result<HeldBack> {
+    pub async fn held_back(&self, due: Instant) -> Result<HeldBackCounts> {
         let row = sqlx::query!(
             r#"select count(*) filter (where held) as "by_quarantine!", count(*) filter (where not held) as "by_lag!"
                  from (select exists (select from quarantined_ride q
@@ -105,7 +105,7 @@ impl Store {
         )
         .fetch_one(&mut *self.acquire().await?)
         .await?;
-        Ok(HeldBack {
+        Ok(HeldBackCounts {
             by_lag: row.by_lag,
             by_quarantine: row.by_quarantine,
         })
@@ -200,7 +200,7 @@ async fn expire(
             locked = lock(connection, status, &users, &promotions).await?;
         }
     }
-    let mut expired = Expired::default();
+    let mut expired = ExpiredColumns::default();
     let mut released = ReleasedUse::default();
     for row in locked {
         // The deadline may have moved while this waited for the lock.
@@ -214,7 +214,7 @@ async fn expire(
 
 /// Participations that expired, one `Vec` per column. Each makes one event.
 #[derive(Default)]
-struct Expired {
+struct ExpiredColumns {
     users: Vec<UserId>,
     promotions: Vec<PromotionId>,
     from: Vec<StatusName>,
@@ -224,7 +224,7 @@ struct Expired {
     event_ids: Vec<Uuid>,
 }
 
-impl Expired {
+impl ExpiredColumns {
     fn push(
         &mut self,
         (user_id, promotion_id): (UserId, PromotionId),

@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 
 use super::extensions::apply_of_client;
-use super::participations::{Stored, load};
+use super::participations::{StoredParticipation, load};
 use super::splits::{
     PreOffer, ensure_active_split, has_valid_split, is_current, lock_pre_offers, newest_newbie,
 };
@@ -24,7 +24,7 @@ pub struct Landing {
     /// The promotion it is about.
     pub promotion: Option<LandingPromotion>,
     /// The participation it is about.
-    pub participation: Option<Stored>,
+    pub participation: Option<StoredParticipation>,
     /// The offer it is about.
     pub offer: Option<LandingOffer>,
     /// The application of a client who was rewarded, on whichever screen.
@@ -45,7 +45,10 @@ impl Store {
             let erased_name = erased_name.clone();
             Box::pin(async move {
                 let found = landing(connection, user_id, erased_name.as_deref()).await?;
-                let settling = found.participation.as_ref().is_some_and(Stored::is_overdue);
+                let settling = found
+                    .participation
+                    .as_ref()
+                    .is_some_and(StoredParticipation::is_overdue);
                 // What an extension covers goes on.
                 if settling && apply_of_client(connection, user_id).await? {
                     return landing(connection, user_id, erased_name.as_deref()).await;
@@ -105,7 +108,7 @@ async fn settled(
     let is_overdue = landing
         .participation
         .as_ref()
-        .is_some_and(Stored::is_overdue);
+        .is_some_and(StoredParticipation::is_overdue);
     Ok((!is_overdue).then_some(landing))
 }
 
@@ -250,7 +253,7 @@ async fn renew_split(
 async fn promotion(
     connection: &mut PgConnection,
     promotion_id: PromotionId,
-    started: Option<&Stored>,
+    started: Option<&StoredParticipation>,
 ) -> Result<LandingPromotion> {
     let row = sqlx::query!(
         "select promotion_key, title, conditions from promotion where promotion_id = $1",

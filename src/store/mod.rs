@@ -18,6 +18,7 @@ pub mod horizon;
 pub mod identity;
 pub mod landing;
 pub mod listing;
+mod low_watermark;
 mod migrations;
 pub mod origination;
 pub mod outages;
@@ -28,7 +29,6 @@ pub mod positions;
 pub mod pre_offers;
 pub mod products;
 pub mod promotions;
-mod published;
 pub mod quarantine;
 pub mod receipts;
 pub mod reconcile;
@@ -64,7 +64,7 @@ use tracing::Instrument as _;
 
 pub use self::error::{Result, StoreError};
 use self::error::{not_writable, timed_out};
-use crate::postgres::{self, Connector, SESSION_NAME, Settings, State, UrlError, Why};
+use crate::postgres::{self, Connector, NoServerReason, SESSION_NAME, Settings, State, UrlError};
 use crate::wire::revision::Precondition;
 
 /// The most attempts of a transaction that Postgres aborts because of a deadlock or a serialization failure.
@@ -92,7 +92,7 @@ pub struct Store {
     /// The connector's generation when the pool's options were last set.
     pool_generation: Arc<AtomicU64>,
     connector: Arc<Connector>,
-    gate: Arc<upgrade::Gate>,
+    gate: Arc<upgrade::FinishedFlag>,
     erasure_key: Option<Arc<erasure::ErasureKey>>,
 }
 
@@ -185,7 +185,10 @@ impl Store {
                     looked = true;
                 }
                 // It waits for a restarting server as long as for a session of the pool.
-                Err(no_server) if no_server.why == Why::Away && Monotonic::now() < deadline => {
+                Err(no_server)
+                    if no_server.why == NoServerReason::Unavailable
+                        && Monotonic::now() < deadline =>
+                {
                     tokio::time::sleep(LOOK_PAUSE).await;
                 }
                 Err(no_server) => return Err(no_server.into()),
@@ -280,7 +283,7 @@ impl Store {
         F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T>> + Send + Sync + 'static,
     {
         let kind = if only_tried {
-            TxKind::Tried
+            TxKind::DryRun
         } else {
             TxKind::Committed
         };
@@ -317,7 +320,7 @@ enum TxKind {
     /// It is committed.
     Committed,
     /// It is rolled back, so that nothing is changed.
-    Tried,
+    DryRun,
     /// It reads one snapshot.
     Snapshot,
 }
@@ -332,12 +335,12 @@ where
     let mut connection = store.acquire().await?;
     let transaction = async {
         let mut tx = match kind {
-            TxKind::Committed | TxKind::Tried => connection.begin().await?,
+            TxKind::Committed | TxKind::DryRun => connection.begin().await?,
             TxKind::Snapshot => connection.begin_with(BEGIN_SNAPSHOT).await?,
         };
         let result = f(&mut tx).await?;
         match kind {
-            TxKind::Tried => tx.rollback().await?,
+            TxKind::DryRun => tx.rollback().await?,
             TxKind::Committed | TxKind::Snapshot => tx.commit().await?,
         }
         Ok::<_, StoreError>(result)

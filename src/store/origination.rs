@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::budget;
 use super::extensions::apply_of_client;
-use super::participations::{Stored, enqueue_event, load};
+use super::participations::{StoredParticipation, enqueue_event, load};
 use super::{Result, Store, StoreError, must_be_all};
 use crate::domain::participation::{ExpiredReason, MoveError, Status, StatusName};
 use crate::domain::reward::Reward;
@@ -43,7 +43,7 @@ pub enum ShownReward {
     /// It can be accepted.
     Ready {
         /// The participation.
-        participation: Stored,
+        participation: StoredParticipation,
         /// The product behind the frozen reward.
         product: RewardProduct,
     },
@@ -55,13 +55,13 @@ pub enum ShownReward {
 
 /// The answer to accepting the reward.
 #[derive(Clone, Debug)]
-pub enum Accepted {
+pub enum AcceptOutcome {
     /// It is accepted, now or earlier.
     Rewarded {
         /// What was created.
         origination: Origination,
         /// The participation after it.
-        participation: Stored,
+        participation: StoredParticipation,
         /// It was accepted earlier.
         repeated: bool,
     },
@@ -71,7 +71,7 @@ pub enum Accepted {
 
 /// The answer to acknowledging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Acknowledged {
+pub enum AcknowledgeOutcome {
     /// Noted, now or earlier.
     Noted,
     /// There is nothing that is over.
@@ -109,7 +109,7 @@ impl Store {
         user_id: UserId,
         promotion_id: PromotionId,
         traceparent: Option<String>,
-    ) -> Result<Accepted> {
+    ) -> Result<AcceptOutcome> {
         // A repeat is answered without a lock, so that many of them do not stand in line for it:
         // what is rewarded stays so. Everything else is decided under the lock.
         if let Some(earlier) = self.earlier_acceptance(user_id, promotion_id).await? {
@@ -129,7 +129,7 @@ impl Store {
         &self,
         user_id: UserId,
         promotion_id: PromotionId,
-    ) -> Result<Option<Accepted>> {
+    ) -> Result<Option<AcceptOutcome>> {
         let mut connection = self.acquire().await?;
         match load(&mut connection, user_id, promotion_id).await? {
             None => Ok(None),
@@ -142,7 +142,7 @@ impl Store {
         &self,
         user_id: UserId,
         promotion_id: PromotionId,
-    ) -> Result<Acknowledged> {
+    ) -> Result<AcknowledgeOutcome> {
         // What an extension covers is not over.
         self.participation(user_id, promotion_id).await?;
         let row = sqlx::query!(
@@ -161,9 +161,9 @@ impl Store {
         .fetch_one(&mut *self.acquire().await?)
         .await?;
         Ok(match (row.noted, row.participates) {
-            (true, _) => Acknowledged::Noted,
-            (false, true) => Acknowledged::NotExpired,
-            (false, false) => Acknowledged::NotParticipating,
+            (true, _) => AcknowledgeOutcome::Noted,
+            (false, true) => AcknowledgeOutcome::NotExpired,
+            (false, false) => AcknowledgeOutcome::NotParticipating,
         })
     }
 }
@@ -189,11 +189,14 @@ fn is_rewarded(status: &Status) -> bool {
 }
 
 /// What accepting gave, where the participation is rewarded already.
-async fn acceptance_of(connection: &mut PgConnection, found: &Stored) -> Result<Option<Accepted>> {
+async fn acceptance_of(
+    connection: &mut PgConnection,
+    found: &StoredParticipation,
+) -> Result<Option<AcceptOutcome>> {
     if !is_rewarded(&found.state.status) {
         return Ok(None);
     }
-    Ok(Some(Accepted::Rewarded {
+    Ok(Some(AcceptOutcome::Rewarded {
         origination: origination_of(connection, found.state.user_id).await?,
         participation: found.clone(),
         repeated: true,
@@ -223,7 +226,7 @@ async fn accept_under_lock(
     user_id: UserId,
     promotion_id: PromotionId,
     traceparent: Option<&str>,
-) -> Result<Accepted> {
+) -> Result<AcceptOutcome> {
     let locked = sqlx::query!(
         "select p.pre_offer_id, p.country_code, m.has_budget_use
            from promotion_user p join promotion m using (promotion_id)
@@ -235,7 +238,7 @@ async fn accept_under_lock(
     .fetch_optional(&mut *connection)
     .await?;
     let Some(locked) = locked else {
-        return Ok(Accepted::Refused(NoReward::NotParticipating));
+        return Ok(AcceptOutcome::Refused(NoReward::NotParticipating));
     };
     // Read after the lock, by the clock after the lock: the deadline's last millisecond is decided
     // once, here or in the sweeper.
@@ -249,10 +252,10 @@ async fn accept_under_lock(
     }
     let rewarded = match rewardable(found.state.status, found.now) {
         Ok(rewarded) => rewarded.fields(),
-        Err(refused) => return Ok(Accepted::Refused(refused)),
+        Err(refused) => return Ok(AcceptOutcome::Refused(refused)),
     };
     if is_held(connection, user_id).await? {
-        return Ok(Accepted::Refused(NoReward::UnderReview));
+        return Ok(AcceptOutcome::Refused(NoReward::UnderReview));
     }
     let rewarded_at = found.now;
     let reward = &found.state.reward;
@@ -265,7 +268,7 @@ async fn accept_under_lock(
     )
     .await?
     else {
-        return Ok(Accepted::Refused(NoReward::SplitMissing));
+        return Ok(AcceptOutcome::Refused(NoReward::SplitMissing));
     };
     let origination = Origination {
         application_id: Uuid::now_v7(),
@@ -358,7 +361,7 @@ async fn accept_under_lock(
     if locked.has_budget_use {
         budget::spend(connection, promotion_id, reward).await?;
     }
-    Ok(Accepted::Rewarded {
+    Ok(AcceptOutcome::Rewarded {
         origination,
         participation,
         repeated: false,
@@ -369,7 +372,7 @@ async fn accept_under_lock(
 /// reward, unless the promotion says to reject.
 async fn take_split(
     connection: &mut PgConnection,
-    found: &Stored,
+    found: &StoredParticipation,
     pre_offer_id: Uuid,
     country_code: &str,
 ) -> Result<Option<Split>> {
@@ -478,6 +481,6 @@ async fn origination_of(connection: &mut PgConnection, user_id: UserId) -> Resul
     .await?)
 }
 
-fn must_be_there(stored: Option<Stored>) -> Result<Stored> {
+fn must_be_there(stored: Option<StoredParticipation>) -> Result<StoredParticipation> {
     stored.ok_or_else(|| StoreError::Corrupt("a locked participation vanished".to_owned()))
 }

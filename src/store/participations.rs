@@ -21,7 +21,7 @@ use crate::wire::promotion_status::EventType;
 
 /// A participation as stored, read with the database's clock of that moment.
 #[derive(Clone, Debug)]
-pub struct Stored {
+pub struct StoredParticipation {
     /// Its state.
     pub state: Arc<State>,
     /// The frozen conditions.
@@ -30,7 +30,7 @@ pub struct Stored {
     pub now: Instant,
 }
 
-impl Stored {
+impl StoredParticipation {
     /// Live, and past the deadline that its status has.
     pub fn is_overdue(&self) -> bool {
         self.state.is_overdue(self.now)
@@ -48,7 +48,7 @@ impl Stored {
 
 /// One receipt, with its place in the client's list.
 #[derive(Clone, Debug)]
-pub struct Receipt {
+pub struct StoredReceipt {
     /// The ride.
     pub ride_id: Uuid,
     /// When it was completed; `None`, as the fare, where only its reversal came.
@@ -73,7 +73,7 @@ pub struct Receipt {
     pub version: Option<i32>,
 }
 
-impl Receipt {
+impl StoredReceipt {
     /// Its instant in the client's list: a ride that was never seen is where its reversal came.
     pub fn listed_at(&self) -> Instant {
         self.completed_at.unwrap_or(self.recorded_at)
@@ -103,7 +103,7 @@ pub async fn load(
     connection: &mut PgConnection,
     user_id: UserId,
     promotion_id: PromotionId,
-) -> Result<Option<Stored>> {
+) -> Result<Option<StoredParticipation>> {
     let row = sqlx::query!(
         r#"select p.user_id, p.promotion_id, m.promotion_key, p.status as "status: StatusName", p.version,
                   p.rides_completed, p.rides_target, p.further_goals as "further_goals: Json<FurtherGoals>", p.started_at, p.challenge_deadline, p.completed_at,
@@ -119,7 +119,7 @@ pub async fn load(
     .fetch_optional(connection)
     .await?;
     row.map(|row| {
-        Ok(Stored {
+        Ok(StoredParticipation {
             state: Arc::new(state_of!(row)?),
             conditions: Arc::new(row.conditions),
             now: row.now,
@@ -134,14 +134,17 @@ impl Store {
         &self,
         user_id: UserId,
         promotion_id: PromotionId,
-    ) -> Result<Option<Stored>> {
+    ) -> Result<Option<StoredParticipation>> {
         let found = load(&mut *self.acquire().await?, user_id, promotion_id).await?;
         self.extended(found).await
     }
 
     /// What was read, or what it is once the running extensions are applied: where its deadline has
     /// passed, that is judged by whoever reads it.
-    async fn extended(&self, found: Option<Stored>) -> Result<Option<Stored>> {
+    async fn extended(
+        &self,
+        found: Option<StoredParticipation>,
+    ) -> Result<Option<StoredParticipation>> {
         let stored = match found {
             Some(stored) if stored.is_overdue() => stored,
             found => return Ok(found),
@@ -156,18 +159,18 @@ impl Store {
     }
 
     /// A page of a participation's receipts by completion, newest first: those after the place
-    /// ([`Receipt::listed_at`], `ride_id`), at most `limit`.
+    /// ([`StoredReceipt::listed_at`], `ride_id`), at most `limit`.
     pub async fn receipts(
         &self,
         user_id: UserId,
         promotion_id: PromotionId,
         after: Option<(Instant, Uuid)>,
         limit: i64,
-    ) -> Result<Vec<Receipt>> {
+    ) -> Result<Vec<StoredReceipt>> {
         let (after_at, after_id) = after.unzip();
         // The month is fetched first, so that one partition is read and not all.
         Ok(sqlx::query_as!(
-            Receipt,
+            StoredReceipt,
             r#"select ride_id, completed_at, amount_cents, currency_code, verdict as "verdict: Verdict", details,
                       recorded_at, distance_m, reversed_at, source as "source: RideSource", version
                  from ride_receipt

@@ -1,6 +1,6 @@
 //! Pre-offers: the import of a batch of lines (contract 7).
 
-mod tried;
+mod dry_run;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::{Result, Store, StoreError, must_be_all};
 use crate::domain::{Instant, PromotionId};
 use crate::wire::pre_offer::{ImportCounts, PreOfferLine};
 
-pub use tried::TriedImport;
+pub use dry_run::DryRunImport;
 
 const UNIQUE_EXTERNAL_ID: &str = "pre_offer_external_id_key";
 
@@ -32,7 +32,7 @@ pub struct NumberedLine {
 
 /// The audit entry of an import, which is updated with each batch.
 #[derive(Clone, Debug)]
-pub struct Journal {
+pub struct ImportAudit {
     /// The name of the file, if known.
     pub file: Option<String>,
     /// The operator.
@@ -45,7 +45,7 @@ pub struct Journal {
 
 /// The result of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BatchImported {
+pub struct ImportedBatch {
     /// The counts of the import so far.
     pub counts: ImportCounts,
     /// Its audit entry; `None` for an import that is only tried.
@@ -62,9 +62,9 @@ impl Store {
     pub async fn import_pre_offers(
         &self,
         lines: Vec<NumberedLine>,
-        journal: Journal,
-    ) -> Result<BatchImported> {
-        let batch: Arc<(Vec<NumberedLine>, Journal)> = Arc::new((lines, journal));
+        journal: ImportAudit,
+    ) -> Result<ImportedBatch> {
+        let batch: Arc<(Vec<NumberedLine>, ImportAudit)> = Arc::new((lines, journal));
         let mut tries = 1;
         loop {
             let batch = Arc::clone(&batch);
@@ -166,7 +166,7 @@ fn fold<'a>(
 }
 
 /// The counts of the import including this batch.
-fn counts(journal: &Journal, folded: &BatchEffect<'_>) -> ImportCounts {
+fn counts(journal: &ImportAudit, folded: &BatchEffect<'_>) -> ImportCounts {
     let before = journal.before;
     ImportCounts {
         read: before.read,
@@ -181,8 +181,8 @@ fn counts(journal: &Journal, folded: &BatchEffect<'_>) -> ImportCounts {
 async fn import(
     connection: &mut PgConnection,
     lines: &[NumberedLine],
-    journal: &Journal,
-) -> Result<BatchImported> {
+    journal: &ImportAudit,
+) -> Result<ImportedBatch> {
     let products = lock_products(connection, lines).await?;
     let promotions = promotions(connection, lines).await?;
     // First compared, then locked: a line that changes nothing does not touch the row. If another transaction
@@ -218,7 +218,7 @@ async fn import(
     new.insert(connection).await?;
     known.update(connection).await?;
     let counts = counts(journal, &folded);
-    Ok(BatchImported {
+    Ok(ImportedBatch {
         counts,
         audit_id: Some(write_journal(connection, journal, counts).await?),
         unknown_products: folded.unknown_products,
@@ -467,7 +467,7 @@ impl PreOfferColumns {
 /// Writes the one audit entry of an import: after every batch it says what was committed by then.
 async fn write_journal(
     connection: &mut PgConnection,
-    journal: &Journal,
+    journal: &ImportAudit,
     counts: ImportCounts,
 ) -> Result<i64> {
     let mut after: Value = json!(counts);

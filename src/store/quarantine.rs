@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::audit::{self, Author};
-use super::participations::Receipt;
+use super::participations::StoredReceipt;
 use super::rides::{AppliedOne, apply_one, reverse_one};
 use super::upgrade::upgrade_is_finished;
 use super::{Result, Store, StoreError, must_be_all};
@@ -32,7 +32,7 @@ const MAX_PAGE_BYTES: i64 = 4 << 20;
 
 /// A record that is, or was, in quarantine.
 #[derive(Clone, Debug)]
-pub struct Quarantined {
+pub struct QuarantineRecord {
     /// Its id in this service.
     pub quarantine_id: Uuid,
     /// The topic it was read from.
@@ -61,7 +61,7 @@ pub struct Quarantined {
     pub resolution: Option<Value>,
 }
 
-impl Quarantined {
+impl QuarantineRecord {
     /// The record as the admin API shows it.
     pub fn view(&self) -> QuarantinedView {
         QuarantinedView {
@@ -100,7 +100,7 @@ pub struct QuarantineFilter {
 #[derive(Clone, Debug)]
 pub struct QuarantinedPage {
     /// In the list's order.
-    pub records: Vec<Quarantined>,
+    pub records: Vec<QuarantineRecord>,
     /// Whether there are records after these.
     pub more: bool,
 }
@@ -133,7 +133,7 @@ pub enum Dismissal {
 
 /// The open records that a bulk call selects; `[from, to)` is a range of `received_at`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Selection {
+pub struct BulkSelection {
     /// Only records with this reason.
     pub reason: Option<QuarantineReason>,
     /// Only records received at or after this instant.
@@ -167,9 +167,12 @@ impl Store {
     }
 
     /// One record.
-    pub async fn quarantined_record(&self, quarantine_id: Uuid) -> Result<Option<Quarantined>> {
+    pub async fn quarantined_record(
+        &self,
+        quarantine_id: Uuid,
+    ) -> Result<Option<QuarantineRecord>> {
         Ok(sqlx::query_as!(
-            Quarantined,
+            QuarantineRecord,
             r#"select quarantine_id, topic, partition, "offset", key, user_id,
                       reason as "reason: QuarantineReason", detail, value, received_at,
                       status as "status: QuarantineStatus", resolved_at, resolution
@@ -225,7 +228,7 @@ impl Store {
     /// that are still not valid rides stay open.
     pub async fn replay_quarantine(
         &self,
-        selection: &Selection,
+        selection: &BulkSelection,
         note: &str,
         author: &Author,
         only_tried: bool,
@@ -237,7 +240,7 @@ impl Store {
     /// Dismisses every open record of the selection that was received until now.
     pub async fn dismiss_quarantine(
         &self,
-        selection: &Selection,
+        selection: &BulkSelection,
         note: &str,
         author: &Author,
         only_tried: bool,
@@ -252,7 +255,7 @@ impl Store {
     async fn resolve_all(
         &self,
         bulk: Bulk,
-        selection: &Selection,
+        selection: &BulkSelection,
         note: &str,
         author: &Author,
         only_tried: bool,
@@ -353,7 +356,7 @@ pub(super) async fn quarantined_of(
     connection: &mut PgConnection,
     user_id: UserId,
     limit: i64,
-) -> Result<Vec<Quarantined>> {
+) -> Result<Vec<QuarantineRecord>> {
     let sizes = sqlx::query_as!(
         RecordSize,
         r#"select quarantine_id, octet_length(value)::bigint as "bytes!"
@@ -386,10 +389,13 @@ fn fitting(sizes: &[RecordSize], limit: usize) -> &[RecordSize] {
 }
 
 /// These records, newest first.
-async fn load(connection: &mut PgConnection, sizes: &[RecordSize]) -> Result<Vec<Quarantined>> {
+async fn load(
+    connection: &mut PgConnection,
+    sizes: &[RecordSize],
+) -> Result<Vec<QuarantineRecord>> {
     let ids: Vec<Uuid> = sizes.iter().map(|size| size.quarantine_id).collect();
     Ok(sqlx::query_as!(
-        Quarantined,
+        QuarantineRecord,
         r#"select quarantine_id, topic, partition, "offset", key, user_id,
                       reason as "reason: QuarantineReason", detail, value, received_at,
                   status as "status: QuarantineStatus", resolved_at, resolution
@@ -535,7 +541,7 @@ struct BulkBatch {
 async fn resolve_batch(
     connection: &mut PgConnection,
     bulk: Bulk,
-    selection: &Selection,
+    selection: &BulkSelection,
     after: Option<(Instant, Uuid)>,
     note: &str,
     author: &Author,
@@ -681,7 +687,7 @@ fn resolution_of(applied: &AppliedOne, actor: &str) -> Value {
 }
 
 /// A receipt as the audit shows it.
-pub(super) fn receipt_json(receipt: &Receipt) -> Value {
+pub(super) fn receipt_json(receipt: &StoredReceipt) -> Value {
     json!({ "ride_id": receipt.ride_id, "verdict": receipt.verdict, "details": receipt.details,
         "completed_at": receipt.completed_at.map(format_instant), "recorded_at": format_instant(receipt.recorded_at) })
 }

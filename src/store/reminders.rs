@@ -32,13 +32,13 @@ pub struct RemindedBatch {
 
 /// Participations that get a window in which reminders may become due.
 #[derive(Debug, Default)]
-pub(super) struct Scheduled {
+pub(super) struct ReminderWindows {
     users: Vec<UserId>,
     promotions: Vec<PromotionId>,
     next_at: Vec<Instant>,
 }
 
-impl Scheduled {
+impl ReminderWindows {
     /// Adds a participation whose window before `deadline` begins at `began_at`, if its conditions have reminders
     /// for that deadline.
     pub(super) fn push(

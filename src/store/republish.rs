@@ -17,7 +17,7 @@ use crate::wire::promotion_status::{Cause, EventType};
 
 /// Which participations are published again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Selection {
+pub enum RepublishSelection {
     /// Every participation of one client.
     User(UserId),
     /// Every participation in one promotion.
@@ -26,7 +26,7 @@ pub enum Selection {
     All,
 }
 
-impl Selection {
+impl RepublishSelection {
     /// The content of the audit entry: the selection, and how many were published so far.
     fn noted(self, published: u64) -> Value {
         match self {
@@ -61,7 +61,11 @@ pub(super) struct Lift {
 
 impl Store {
     /// Records that publishing begins; returns the id of the audit entry.
-    pub async fn begin_republish(&self, selection: Selection, author: &Author) -> Result<i64> {
+    pub async fn begin_republish(
+        &self,
+        selection: RepublishSelection,
+        author: &Author,
+    ) -> Result<i64> {
         let mut connection = self.acquire().await?;
         audit::begin(&mut connection, author, None, Some(selection.noted(0))).await
     }
@@ -70,16 +74,16 @@ impl Store {
     /// key order. Updates the audit entry: the pages before published `before`.
     pub async fn republish_page(
         &self,
-        selection: Selection,
+        selection: RepublishSelection,
         after: Option<ParticipationKey>,
         limit: i64,
         audit_id: i64,
         before: u64,
     ) -> Result<RepublishedPage> {
         let (user_id, promotion_id) = match selection {
-            Selection::User(user_id) => (Some(user_id), None),
-            Selection::Promotion(promotion_id) => (None, Some(promotion_id)),
-            Selection::All => (None, None),
+            RepublishSelection::User(user_id) => (Some(user_id), None),
+            RepublishSelection::Promotion(promotion_id) => (None, Some(promotion_id)),
+            RepublishSelection::All => (None, None),
         };
         let (after_user, after_promotion) = after.unwrap_or((0, 0));
         self.run_tx("republish", move |connection| {

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::quarantine::{Quarantined, quarantined_of};
+use super::quarantine::{QuarantineRecord, quarantined_of};
 use super::state::receipt_of;
 use super::{Result, Store};
 use crate::domain::UserId;
@@ -52,7 +52,7 @@ impl Store {
                 let quarantine = quarantine
                     .iter()
                     .filter(|record| names(record, &text))
-                    .map(Quarantined::view)
+                    .map(QuarantineRecord::view)
                     .collect();
                 Ok(RideSearch::new(user_id, ride_id, receipts, quarantine, participations > 0))
             })
@@ -62,7 +62,7 @@ impl Store {
 }
 
 /// Whether a record's bytes contain the ride's id, in lower or upper case.
-fn names(record: &Quarantined, ride_id: &str) -> bool {
+fn names(record: &QuarantineRecord, ride_id: &str) -> bool {
     let value = record.value.to_ascii_lowercase();
     value
         .windows(ride_id.len())

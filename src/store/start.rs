@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::budget::{self, ReleasedUse, Reservation};
 use super::expiry::expire_reward_of;
 use super::extensions::apply_of_client;
-use super::participations::{Stored, load};
-use super::reminders::Scheduled;
+use super::participations::{StoredParticipation, load};
+use super::reminders::ReminderWindows;
 use super::splits::{self, PreOffer};
 use super::{Result, Store, StoreError, timed_out};
 use crate::domain::budget::Budget;
@@ -36,18 +36,18 @@ const MAX_TRIES: u32 = 5;
 
 /// The result of Get started.
 #[derive(Clone, Debug)]
-pub enum Started {
+pub enum StartOutcome {
     /// It began now.
     Started {
         /// The participation.
-        participation: Stored,
+        participation: StoredParticipation,
         /// How many rewards that were not claimed in time had to be expired first.
         expired_rewards: u64,
     },
     /// It runs already.
-    AlreadyInProgress(Stored),
+    AlreadyInProgress(StoredParticipation),
     /// It is past that.
-    AlreadyParticipated(Stored),
+    AlreadyParticipated(StoredParticipation),
     /// There is no such promotion.
     NoSuchPromotion,
     /// The rules that failed, in order; never empty.
@@ -62,7 +62,7 @@ impl Store {
         user_id: UserId,
         promotion_id: PromotionId,
         traceparent: Option<String>,
-    ) -> Result<Started> {
+    ) -> Result<StartOutcome> {
         let erased_name = self.erased_name(user_id)?;
         // A process of the release before would accept on the product of the moment, and not keep
         // the counts of days.
@@ -97,7 +97,9 @@ impl Store {
                     tries += 1;
                 }
                 Err(StoreError::BudgetExhausted) => {
-                    return Ok(Started::NotEligible(vec![EligibilityRule::BudgetExhausted]));
+                    return Ok(StartOutcome::NotEligible(vec![
+                        EligibilityRule::BudgetExhausted,
+                    ]));
                 }
                 result => return result,
             }
@@ -251,7 +253,7 @@ async fn start(
     erased_name: Option<&str>,
     upgraded: bool,
     traceparent: Option<&str>,
-) -> Result<Started> {
+) -> Result<StartOutcome> {
     let (user_id, promotion_id) = key;
     splits::lock_pre_offers(connection, user_id).await?;
     let mut found = find(connection, key, erased_name).await?;
@@ -259,8 +261,8 @@ async fn start(
         && let Some(existing) = load(connection, user_id, promotion_id).await?
     {
         return Ok(match existing.state.status {
-            Status::InProgress => Started::AlreadyInProgress(existing),
-            _ => Started::AlreadyParticipated(existing),
+            Status::InProgress => StartOutcome::AlreadyInProgress(existing),
+            _ => StartOutcome::AlreadyParticipated(existing),
         });
     }
     // A reward that an extension covers is live again, whoever is the first to look.
@@ -270,7 +272,7 @@ async fn start(
         found = find(connection, key, erased_name).await?;
     }
     let Some(promotion) = found.promotion else {
-        return Ok(Started::NoSuchPromotion);
+        return Ok(StartOutcome::NoSuchPromotion);
     };
     // It may have run out while the locks were waited for; the later clock decides.
     let pre_offer_found = match &found.pre_offer {
@@ -301,7 +303,7 @@ async fn start(
         budget_has_room,
     });
     let (Some(pre_offer), Some(reward), true) = (pre_offer, reward, failed.is_empty()) else {
-        return Ok(Started::NotEligible(failed));
+        return Ok(StartOutcome::NotEligible(failed));
     };
     // What the rules take for over is written to be over first; a client has one live participation.
     let (expired_rewards, released) = if found.overdue {
@@ -354,7 +356,7 @@ async fn start(
     } else {
         released.give_back(connection).await?;
     }
-    Ok(Started::Started {
+    Ok(StartOutcome::Started {
         participation,
         expired_rewards,
     })
@@ -380,7 +382,7 @@ impl New<'_> {
         self,
         connection: &mut PgConnection,
         traceparent: Option<&str>,
-    ) -> Result<Stored> {
+    ) -> Result<StoredParticipation> {
         let (user_id, promotion_id) = self.key;
         // As frozen ones are read: they were checked when they were written.
         let (conditions, _) = Conditions::from_frozen(&self.conditions).map_err(|errors| {
@@ -431,11 +433,11 @@ impl New<'_> {
         )
         .fetch_one(&mut *connection)
         .await?;
-        let mut reminders = Scheduled::default();
+        let mut reminders = ReminderWindows::default();
         let window = (started_at, challenge_deadline);
         reminders.push(self.key, &conditions, DeadlineOf::Challenge, window);
         reminders.write(connection).await?;
-        Ok(Stored {
+        Ok(StoredParticipation {
             state: Arc::new(State {
                 user_id,
                 promotion_id,

@@ -43,10 +43,10 @@ macro_rules! state_of {
     };
 }
 
-/// The [`Receipt`](crate::store::participations::Receipt) of a row that has all its columns.
+/// The [`Receipt`](crate::store::participations::StoredReceipt) of a row that has all its columns.
 macro_rules! receipt_of {
     ($row:expr) => {
-        $crate::store::participations::Receipt {
+        $crate::store::participations::StoredReceipt {
             ride_id: $row.ride_id,
             completed_at: $row.completed_at,
             amount_cents: $row.amount_cents,

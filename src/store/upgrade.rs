@@ -106,7 +106,7 @@ fn parse_release(text: &str) -> Option<[u32; 3]> {
 
 /// A process's knowledge of the gate: it opens once and stays open.
 #[derive(Debug, Default)]
-pub(super) struct Gate(AtomicBool);
+pub(super) struct FinishedFlag(AtomicBool);
 
 impl Store {
     /// Whether the upgrade to this release is finished, so that it may write what the release before cannot read.

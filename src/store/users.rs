@@ -7,7 +7,7 @@ use sqlx::types::Json;
 
 use super::extensions::is_any_running;
 use super::participations::load;
-use super::quarantine::{Quarantined, quarantined_of};
+use super::quarantine::{QuarantineRecord, quarantined_of};
 use super::state::{broken, receipt_of};
 use super::{Result, Store, StoreError};
 use crate::domain::budget::{Budget, BudgetUse};
@@ -272,7 +272,7 @@ async fn user(
         active_pre_offers,
         applications,
         sessions,
-        quarantine: quarantine.iter().map(Quarantined::view).collect(),
+        quarantine: quarantine.iter().map(QuarantineRecord::view).collect(),
         eligibility: Eligibility {
             screen: facts.screen(),
             checks: facts.checks(),

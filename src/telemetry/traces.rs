@@ -58,10 +58,10 @@ static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 /// The provider, which sends the spans to the collector.
 #[derive(Debug)]
 #[must_use]
-pub struct Exporting(SdkTracerProvider);
+pub struct TraceExport(SdkTracerProvider);
 
 /// Turns traces on if an endpoint is configured. It connects only when there are spans.
-pub fn start(config: &TracesConfig, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Exporting>> {
+pub fn start(config: &TracesConfig, metrics: &Arc<Metrics>) -> anyhow::Result<Option<TraceExport>> {
     let Some(base) = &config.otlp_endpoint else {
         return Ok(None);
     };
@@ -75,7 +75,7 @@ pub fn start(config: &TracesConfig, metrics: &Arc<Metrics>) -> anyhow::Result<Op
         .with_timeout(EXPORT_TIMEOUT)
         .build()
         .context("reading traces.otlp_endpoint")?;
-    let exporter = Reporting {
+    let exporter = ReportingExporter {
         exporter,
         failure,
         metrics: Arc::clone(metrics),
@@ -93,7 +93,7 @@ pub fn start(config: &TracesConfig, metrics: &Arc<Metrics>) -> anyhow::Result<Op
         .with_resource(resource())
         .with_sampler(Sampler::ParentBased(Box::new(ratio)))
         .with_max_links_per_span(MAX_MESSAGES as u32)
-        .with_span_processor(Counting {
+        .with_span_processor(CountingProcessor {
             batches,
             metrics: Arc::clone(metrics),
         })
@@ -110,10 +110,10 @@ pub fn start(config: &TracesConfig, metrics: &Arc<Metrics>) -> anyhow::Result<Op
         sample_ratio = config.sample_ratio,
         "traces are exported"
     );
-    Ok(Some(Exporting(provider)))
+    Ok(Some(TraceExport(provider)))
 }
 
-impl Exporting {
+impl TraceExport {
     /// Sends the remaining spans, within a bound.
     pub async fn finish(self) {
         let flushed = tokio::task::spawn_blocking(move || {
@@ -207,14 +207,14 @@ impl HttpClient for Client {
 
 /// Logs when the collector rejects spans, and when it accepts them again; counts both.
 #[derive(Debug)]
-struct Reporting {
+struct ReportingExporter {
     exporter: SpanExporter,
     failure: Arc<Mutex<Option<String>>>,
     metrics: Arc<Metrics>,
     failing: AtomicBool,
 }
 
-impl opentelemetry_sdk::trace::SpanExporter for Reporting {
+impl opentelemetry_sdk::trace::SpanExporter for ReportingExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len() as u64;
         let result = opentelemetry_sdk::trace::SpanExporter::export(&self.exporter, batch).await;
@@ -256,12 +256,12 @@ impl opentelemetry_sdk::trace::SpanExporter for Reporting {
 
 /// Counts the spans that end. Spans that are neither sent nor waiting did not fit into the queue.
 #[derive(Debug)]
-struct Counting {
+struct CountingProcessor {
     batches: BatchSpanProcessor,
     metrics: Arc<Metrics>,
 }
 
-impl SpanProcessor for Counting {
+impl SpanProcessor for CountingProcessor {
     fn on_start(&self, span: &mut Span, context: &Context) {
         self.batches.on_start(span, context);
     }

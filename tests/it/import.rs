@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::Write as _, path::PathBuf, time::Duration};
 
 use flate2::{Compression, write::GzEncoder};
 use ride_promo::import::{Format, import_pre_offers};
-use ride_promo::store::{Store, start::Started};
+use ride_promo::store::{Store, start::StartOutcome};
 use serde_json::{Value, json};
 
 use crate::harness::*;
@@ -636,7 +636,7 @@ async fn imports_and_starts_at_the_same_time_all_succeed() {
         let starting = async {
             for user in 1..=400 {
                 let started = store.start(user, promotion.id, None).await.unwrap();
-                assert!(!matches!(started, Started::NoSuchPromotion));
+                assert!(!matches!(started, StartOutcome::NoSuchPromotion));
             }
         };
         let (one, other, ()) = tokio::time::timeout(Duration::from_secs(120), async {

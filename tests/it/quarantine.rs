@@ -6,7 +6,7 @@ use ride_promo::domain::ride::RideSource;
 use ride_promo::store::Store;
 use ride_promo::store::audit::{AuditFilter, Author};
 use ride_promo::store::quarantine::{
-    BulkResolved, Dismissal, QuarantineFilter, ReplayResult, Selection,
+    BulkResolved, BulkSelection, Dismissal, QuarantineFilter, ReplayResult,
 };
 use ride_promo::store::rides::AppliedOne;
 use ride_promo::wire::quarantine::QuarantineStatus;
@@ -228,7 +228,7 @@ async fn what_is_only_tried_leaves_every_record_open() {
     let (store, by) = (&desk.store, author("a test"));
     let tried = store.replay_quarantined(id, None, &by, true).await.unwrap();
     assert!(matches!(tried, ReplayResult::Resolved(_)), "{tried:?}");
-    let all = Selection::default();
+    let all = BulkSelection::default();
     let replayed = store.replay_quarantine(&all, "tried", &by, true).await;
     let dismissed = store.dismiss_quarantine(&all, "tried", &by, true).await;
     for (tried, resolved, left_open) in [(replayed, 1, 1), (dismissed, 2, 0)] {
@@ -289,9 +289,9 @@ async fn many_are_resolved_at_once() {
         desk.put(b"{}", None, "MISSING_FIELD", 500).await;
     }
     let fourth = store.quarantined_record(ids[3]).await.unwrap().unwrap();
-    let early = Selection {
+    let early = BulkSelection {
         to: Some(fourth.received_at),
-        ..Selection::default()
+        ..BulkSelection::default()
     };
     let done = store
         .dismiss_quarantine(&early, "test data", &author("a test"), false)
@@ -303,9 +303,9 @@ async fn many_are_resolved_at_once() {
     };
     assert_eq!(done, three, "half-open");
     assert_eq!(desk.status(ids[0]).await, QuarantineStatus::Dismissed);
-    let only_bad = Selection {
+    let only_bad = BulkSelection {
         reason: Some(QuarantineReason::MissingField),
-        ..Selection::default()
+        ..BulkSelection::default()
     };
     let replayed = store
         .replay_quarantine(&only_bad, "again", &author("a test"), false)
@@ -321,7 +321,7 @@ async fn many_are_resolved_at_once() {
 
     let left = 450 - done.resolved;
     let replayed = store
-        .replay_quarantine(&Selection::default(), "again", &author("a test"), false)
+        .replay_quarantine(&BulkSelection::default(), "again", &author("a test"), false)
         .await
         .unwrap();
     assert_eq!(
@@ -411,7 +411,7 @@ async fn large_records_are_paged_by_their_size() {
     assert_eq!((one.records.len(), one.more), (1, true));
 
     // A large value can be no ride, and is not looked at.
-    let all = Selection::default();
+    let all = BulkSelection::default();
     let by = author("a test");
     let replayed = desk.store.replay_quarantine(&all, "again", &by, false);
     let expected = BulkResolved {
@@ -441,7 +441,7 @@ async fn bulk_calls_beside_one_another_leave_nothing_behind() {
     .unwrap();
     let store = desk.store.clone();
     let bulk = tokio::spawn(async move {
-        let all = Selection::default();
+        let all = BulkSelection::default();
         store
             .dismiss_quarantine(&all, "all of it", &author("a test"), false)
             .await

@@ -20,7 +20,7 @@ use crate::domain::{Instant, UserId};
 use crate::store::Store;
 use crate::store::participations;
 use crate::store::quarantine::{
-    BulkResolved, Dismissal, QuarantineFilter, Quarantined, ReplayResult, Selection,
+    BulkResolved, BulkSelection, Dismissal, QuarantineFilter, QuarantineRecord, ReplayResult,
 };
 use crate::store::rides::AppliedOne;
 use crate::wire::quarantine::{
@@ -103,7 +103,7 @@ pub async fn list(
         Some((at_ms, quarantine_id)) => Some((place_instant(at_ms)?, quarantine_id)),
     };
     let page = store.quarantined(filter, after, paging.limit).await?;
-    let place = |record: &Quarantined| -> Cursor {
+    let place = |record: &QuarantineRecord| -> Cursor {
         (record.received_at.timestamp_millis(), record.quarantine_id)
     };
     Ok(Json(Page::of(page.records, page.more, place, |record| {
@@ -187,8 +187,8 @@ pub(super) fn bad_ride(of: &str, faults: &[Fault]) -> Problem {
     Problem::invalid_request(errors.collect())
 }
 
-fn selection(bulk: &BulkRequest) -> Selection {
-    Selection {
+fn selection(bulk: &BulkRequest) -> BulkSelection {
+    BulkSelection {
         reason: bulk.reason,
         from: bulk.from,
         to: bulk.to,
@@ -207,7 +207,7 @@ pub(super) fn answer(applied: &AppliedOne) -> Replayed {
         receipt: applied
             .receipt()
             .cloned()
-            .map(participations::Receipt::view),
+            .map(participations::StoredReceipt::view),
     }
 }
 

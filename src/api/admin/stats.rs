@@ -31,10 +31,10 @@ const MAX_AGE: Duration = Duration::from_secs(10);
 /// The counts of participations as they were made last. They are made by one request at a time, the
 /// others wait for it.
 #[derive(Debug, Default)]
-pub struct RecentCounts(Mutex<Option<Counted>>);
+pub struct RecentCounts(Mutex<Option<CachedCounts>>);
 
 #[derive(Debug)]
-struct Counted {
+struct CachedCounts {
     promotions: Vec<PromotionStats>,
     good_until: Monotonic,
 }
@@ -47,7 +47,7 @@ impl RecentCounts {
             return Ok(counted.promotions.clone());
         }
         let promotions = store.promotion_stats().await?;
-        *recent = Some(Counted {
+        *recent = Some(CachedCounts {
             promotions: promotions.clone(),
             good_until: Monotonic::now() + (began.elapsed() * COUNTS_HOLD).min(MAX_AGE),
         });

@@ -8,7 +8,7 @@ use hashbrown::DefaultHashBuilder;
 use lru::LruCache;
 use std::hash::BuildHasher as _;
 
-use super::verifier::Verified;
+use super::verifier::VerifiedToken;
 
 /// Shards, each with a lock, so that requests seldom wait for one another.
 const SHARDS: usize = 16;
@@ -29,7 +29,7 @@ pub struct TokenCache {
 
 #[derive(Clone)]
 struct Entry {
-    verified: Arc<Verified>,
+    verified: Arc<VerifiedToken>,
     /// The version of the keys that it was verified with.
     generation: u64,
 }
@@ -44,7 +44,12 @@ impl TokenCache {
     }
 
     /// The content of the token, if it was verified with these keys and has not expired.
-    pub fn get(&self, token: &str, generation: u64, now: DateTime<Utc>) -> Option<Arc<Verified>> {
+    pub fn get(
+        &self,
+        token: &str,
+        generation: u64,
+        now: DateTime<Utc>,
+    ) -> Option<Arc<VerifiedToken>> {
         let mut shard = self.shard(token);
         let entry = shard.get(token)?;
         if entry.generation == generation && now < entry.verified.expires_at {
@@ -55,7 +60,7 @@ impl TokenCache {
     }
 
     /// Adds a token that was just verified.
-    pub fn put(&self, token: &str, generation: u64, verified: &Arc<Verified>) {
+    pub fn put(&self, token: &str, generation: u64, verified: &Arc<VerifiedToken>) {
         if token.len() <= MAX_TOKEN_BYTES {
             let entry = Entry {
                 verified: Arc::clone(verified),
@@ -87,7 +92,7 @@ mod tests {
     fn a_token_goes_at_its_end_and_when_the_keys_change() {
         let now = DateTime::UNIX_EPOCH;
         let ends = now + TimeDelta::seconds(60);
-        let verified = Arc::new(Verified {
+        let verified = Arc::new(VerifiedToken {
             subject: "48151".to_owned(),
             expires_at: ends,
             scopes: Vec::new(),
@@ -107,7 +112,7 @@ mod tests {
 
     #[test]
     fn it_is_bounded() {
-        let verified = Arc::new(Verified {
+        let verified = Arc::new(VerifiedToken {
             subject: "1".to_owned(),
             expires_at: DateTime::<Utc>::MAX_UTC,
             scopes: Vec::new(),

@@ -19,7 +19,7 @@ use crate::domain::UserId;
 use crate::store::audit::Author;
 
 pub use scope::{ADMIN_BASE, ADMIN_SCOPE, CANCEL_TEMPLATE, Scope, ScopeWord, Scopes, scopes_of};
-pub use verifier::{KeySource, Verified, Verifier};
+pub use verifier::{KeySource, VerifiedToken, Verifier};
 
 /// The longest `sub` of an operator, in characters.
 const MAX_SUBJECT_CHARS: usize = 200;

@@ -41,7 +41,7 @@ struct Claims {
 
 /// A verified token.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Verified {
+pub struct VerifiedToken {
     /// Its subject.
     pub subject: String,
     /// When it expires.
@@ -105,7 +105,7 @@ impl KeySource {
 }
 
 /// The result of trying the known keys.
-enum Tried {
+enum KeyTrial {
     Signed(Box<TokenData<Claims>>),
     /// The signature is right and the claims are not, or it is not a token at all.
     Invalid,
@@ -137,7 +137,7 @@ impl Verifier {
     }
 
     /// Checks a token: signature, `exp`, `nbf`, `iat`, `iss`, `aud`, and that it has a `sub`.
-    pub async fn verify(&self, token: &str) -> Result<Arc<Verified>> {
+    pub async fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>> {
         let verified = self.check(token).await;
         let result = match &verified {
             Ok((_, true)) => "cached",
@@ -150,7 +150,7 @@ impl Verifier {
     }
 
     /// Like [`Verifier::verify`]; also returns whether the token was in the cache.
-    async fn check(&self, token: &str) -> Result<(Arc<Verified>, bool)> {
+    async fn check(&self, token: &str) -> Result<(Arc<VerifiedToken>, bool)> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(invalid());
         }
@@ -160,8 +160,8 @@ impl Verifier {
                     return Ok((known, true));
                 }
                 match self.decode(token, key) {
-                    Tried::Signed(data) => (data, 0),
-                    Tried::Invalid | Tried::NotSigned => return Err(invalid()),
+                    KeyTrial::Signed(data) => (data, 0),
+                    KeyTrial::Invalid | KeyTrial::NotSigned => return Err(invalid()),
                 }
             }
             KeySource::Set(set) => {
@@ -191,9 +191,9 @@ impl Verifier {
         }
         let kid = header.kid.as_deref();
         match self.try_keys(&keys, kid, token) {
-            Tried::Signed(data) => return Ok((data, keys.generation)),
-            Tried::Invalid => return Err(invalid()),
-            Tried::NotSigned => {}
+            KeyTrial::Signed(data) => return Ok((data, keys.generation)),
+            KeyTrial::Invalid => return Err(invalid()),
+            KeyTrial::NotSigned => {}
         }
         // The issuer may have new keys. A fetch is waited for if the token can be of one of them. A
         // bad signature of a known key is usually only a bad signature.
@@ -203,43 +203,43 @@ impl Verifier {
         }
         match set.keys_since(came).await {
             Ok(keys) => match self.try_keys(&keys, kid, token) {
-                Tried::Signed(data) => Ok((data, keys.generation)),
-                Tried::Invalid | Tried::NotSigned => Err(invalid()),
+                KeyTrial::Signed(data) => Ok((data, keys.generation)),
+                KeyTrial::Invalid | KeyTrial::NotSigned => Err(invalid()),
             },
             Err(_) if known => Err(invalid()),
             Err(_) => Err(unavailable()),
         }
     }
 
-    fn try_keys(&self, keys: &Keys, kid: Option<&str>, token: &str) -> Tried {
+    fn try_keys(&self, keys: &Keys, kid: Option<&str>, token: &str) -> KeyTrial {
         for key in keys.fitting(kid) {
             match self.decode(token, &key.decoding) {
-                Tried::NotSigned => {}
+                KeyTrial::NotSigned => {}
                 tried => return tried,
             }
         }
-        Tried::NotSigned
+        KeyTrial::NotSigned
     }
 
-    fn decode(&self, token: &str, key: &DecodingKey) -> Tried {
+    fn decode(&self, token: &str, key: &DecodingKey) -> KeyTrial {
         match jsonwebtoken::decode::<Claims>(token, key, &self.validation) {
-            Ok(data) => Tried::Signed(Box::new(data)),
+            Ok(data) => KeyTrial::Signed(Box::new(data)),
             Err(error) => match error.kind() {
                 ErrorKind::InvalidSignature
                 | ErrorKind::InvalidEcdsaKey
                 | ErrorKind::InvalidRsaKey(_)
                 | ErrorKind::InvalidKeyFormat
-                | ErrorKind::Provider(_) => Tried::NotSigned,
+                | ErrorKind::Provider(_) => KeyTrial::NotSigned,
                 _ => {
                     tracing::debug!(%error, "a token was refused");
-                    Tried::Invalid
+                    KeyTrial::Invalid
                 }
             },
         }
     }
 
     /// Whether the claims of a correctly signed token are valid now.
-    fn judge(&self, data: TokenData<Claims>) -> Result<Verified> {
+    fn judge(&self, data: TokenData<Claims>) -> Result<VerifiedToken> {
         // The token has extensions that must be understood, and none is supported (RFC 7515,
         // 4.1.11).
         if data.header.crit.is_some() {
@@ -260,7 +260,7 @@ impl Verifier {
             }
         }
         let scopes = claims.scope.as_str().unwrap_or_default();
-        Ok(Verified {
+        Ok(VerifiedToken {
             subject: claims.sub,
             expires_at,
             scopes: scopes.split(' ').map(str::to_owned).collect(),
@@ -268,7 +268,7 @@ impl Verifier {
     }
 
     /// Checks the token of a request.
-    pub async fn verify_request(&self, parts: &Parts) -> Result<Arc<Verified>> {
+    pub async fn verify_request(&self, parts: &Parts) -> Result<Arc<VerifiedToken>> {
         let missing = || Problem::unauthorized("A bearer token is required.");
         let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
         let (Some(header), None) = (headers.next(), headers.next()) else {

@@ -10,7 +10,7 @@ use crate::api::extract::{OptionalJsonObject, PathParam};
 use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
 use crate::domain::PromotionId;
-use crate::store::origination::Acknowledged;
+use crate::store::origination::AcknowledgeOutcome;
 
 error_responses!(
     AcknowledgeErrors = client, path, body;
@@ -41,8 +41,8 @@ pub async fn acknowledge(
 ) -> Result<StatusCode> {
     let acknowledged = state.store.acknowledge(client.user_id, promotion_id);
     match acknowledged.await? {
-        Acknowledged::Noted => Ok(StatusCode::NO_CONTENT),
-        Acknowledged::NotExpired => Err(Problem::not_expired()),
-        Acknowledged::NotParticipating => Err(Problem::not_participating()),
+        AcknowledgeOutcome::Noted => Ok(StatusCode::NO_CONTENT),
+        AcknowledgeOutcome::NotExpired => Err(Problem::not_expired()),
+        AcknowledgeOutcome::NotParticipating => Err(Problem::not_participating()),
     }
 }

@@ -10,7 +10,7 @@ use crate::api::model::{Model, Watch};
 use crate::api::problem::Problem;
 use crate::domain::ParticipationKey;
 use crate::domain::participation::Status;
-use crate::store::participations::Stored;
+use crate::store::participations::StoredParticipation;
 
 /// How often a follower looks without a notification. The times are spread, so that not many look at
 /// once.
@@ -26,7 +26,7 @@ pub struct Follower {
     model: Arc<Model>,
     key: ParticipationKey,
     watch: Watch,
-    seen: Option<Stored>,
+    seen: Option<StoredParticipation>,
     /// Why the last look failed, if it did.
     pub failed: Option<Problem>,
 }
@@ -45,13 +45,13 @@ impl Follower {
     }
 
     /// Records the state that the client was told, or is about to be told.
-    pub fn saw(&mut self, stored: Stored) {
+    pub fn saw(&mut self, stored: StoredParticipation) {
         self.seen = Some(stored);
     }
 
     /// Waits for a state with another tag than the last one seen; it is never older. After a look that
     /// failed, it looks again.
-    pub async fn next(&mut self) -> Stored {
+    pub async fn next(&mut self) -> StoredParticipation {
         loop {
             // Until a notification or the next regular look.
             let _ = tokio::time::timeout(self.next_look(), self.watch.changed()).await;
@@ -63,10 +63,13 @@ impl Follower {
     }
 
     /// Looks once; `None` if nothing new is known.
-    async fn look(&mut self) -> Option<Stored> {
+    async fn look(&mut self) -> Option<StoredParticipation> {
         let seen = self.seen.as_ref().map(Tag::of);
         let version = seen.map_or(0, |seen| seen.version);
-        let was_overdue = self.seen.as_ref().is_some_and(Stored::is_overdue);
+        let was_overdue = self
+            .seen
+            .as_ref()
+            .is_some_and(StoredParticipation::is_overdue);
         let found = match self.model.reread(self.key, version, was_overdue).await {
             Ok(found) => found?,
             Err(error) => {

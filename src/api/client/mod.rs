@@ -31,7 +31,7 @@ use super::etag::Tag;
 use super::model::Model;
 use super::problem::{Problem, Result};
 use crate::store::Store;
-use crate::store::participations::Stored;
+use crate::store::participations::StoredParticipation;
 use crate::telemetry::{Metrics, traces};
 use crate::wire::traceparent;
 
@@ -104,7 +104,7 @@ fn traceparent(headers: &HeaderMap) -> Option<String> {
 }
 
 /// The headers of a participation: its tag, and that shared caches must not store it.
-fn tagged(stored: &Stored) -> [(HeaderName, String); 2] {
+fn tagged(stored: &StoredParticipation) -> [(HeaderName, String); 2] {
     [
         (ETAG, Tag::of(stored).to_string()),
         (CACHE_CONTROL, "private, no-cache".to_owned()),
@@ -112,6 +112,6 @@ fn tagged(stored: &Stored) -> [(HeaderName, String); 2] {
 }
 
 /// The response with a participation.
-fn participation(status: StatusCode, stored: &Stored) -> Response {
+fn participation(status: StatusCode, stored: &StoredParticipation) -> Response {
     (status, tagged(stored), Json(stored.view())).into_response()
 }

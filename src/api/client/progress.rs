@@ -21,7 +21,7 @@ use crate::api::problem::{Problem, Result};
 use crate::api::query::{FromQuery, Params};
 use crate::domain::ParticipationKey;
 use crate::domain::PromotionId;
-use crate::store::participations::Stored;
+use crate::store::participations::StoredParticipation;
 use crate::wire::participation::Participation;
 
 /// Its address.
@@ -127,14 +127,18 @@ pub async fn progress(
 }
 
 /// The participation now, from memory if that is allowed for this client.
-async fn read(state: &ClientState, key: ParticipationKey, condition: &Condition) -> Result<Stored> {
+async fn read(
+    state: &ClientState,
+    key: ParticipationKey,
+    condition: &Condition,
+) -> Result<StoredParticipation> {
     let (newest, knows_settling) = (condition.newest(), condition.knows_settling());
     let stored = state.model.read(key, newest, knows_settling).await?;
     let stored = stored.ok_or_else(Problem::not_participating)?;
     Ok(keep_settling(stored, knows_settling))
 }
 
-fn answer(condition: &Condition, stored: &Stored) -> Response {
+fn answer(condition: &Condition, stored: &StoredParticipation) -> Response {
     if condition.matches(Tag::of(stored)) {
         (StatusCode::NOT_MODIFIED, tagged(stored)).into_response()
     } else {

@@ -11,7 +11,7 @@ use crate::api::extract::{OptionalJsonObject, PathParam};
 use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
 use crate::domain::PromotionId;
-use crate::store::origination::{Accepted, NoReward, ShownReward};
+use crate::store::origination::{AcceptOutcome, NoReward, ShownReward};
 use crate::wire::reward::{AcceptedReward, OfferedReward};
 
 error_responses!(
@@ -105,7 +105,7 @@ pub async fn accept_reward(
         .await;
     state.metrics.api.accepts.add(outcome(&accepted), 1);
     match accepted? {
-        Accepted::Rewarded {
+        AcceptOutcome::Rewarded {
             origination,
             participation,
             repeated: _,
@@ -117,18 +117,18 @@ pub async fn accept_reward(
                 participation: reading.finish(participation).view(),
             }))
         }
-        Accepted::Refused(why) => Err(refusal(why)),
+        AcceptOutcome::Refused(why) => Err(refusal(why)),
     }
 }
 
 /// The label under which the accept is counted.
-fn outcome(accepted: &crate::store::Result<Accepted>) -> &'static str {
+fn outcome(accepted: &crate::store::Result<AcceptOutcome>) -> &'static str {
     match accepted {
-        Ok(Accepted::Rewarded {
+        Ok(AcceptOutcome::Rewarded {
             repeated: false, ..
         }) => "rewarded",
-        Ok(Accepted::Rewarded { repeated: true, .. }) => "repeated",
-        Ok(Accepted::Refused(_)) => "refused",
+        Ok(AcceptOutcome::Rewarded { repeated: true, .. }) => "repeated",
+        Ok(AcceptOutcome::Refused(_)) => "refused",
         Err(error) if error.is_unavailable() => "unavailable",
         Err(_) => "failed",
     }

@@ -16,7 +16,7 @@ use crate::domain::{Instant, PromotionId};
 use crate::store::participations;
 use crate::wire::receipt::Receipt;
 
-/// A place in the list: [`listed_at`](participations::Receipt::listed_at) in milliseconds since 1970,
+/// A place in the list: [`listed_at`](participations::StoredReceipt::listed_at) in milliseconds since 1970,
 /// and `ride_id`.
 type Cursor = (i64, Uuid);
 
@@ -64,13 +64,13 @@ pub async fn rides(
             return Err(Problem::not_participating());
         }
     }
-    let place = |receipt: &participations::Receipt| -> Cursor {
+    let place = |receipt: &participations::StoredReceipt| -> Cursor {
         (receipt.listed_at().timestamp_millis(), receipt.ride_id)
     };
     Ok(Json(paging.page(
         receipts,
         place,
-        participations::Receipt::view,
+        participations::StoredReceipt::view,
     )))
 }
 

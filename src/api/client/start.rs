@@ -12,7 +12,7 @@ use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
 use crate::domain::PromotionId;
 use crate::domain::participation::ExpiredReason;
-use crate::store::start::Started;
+use crate::store::start::StartOutcome;
 use crate::wire::participation::Participation;
 
 error_responses!(
@@ -61,7 +61,7 @@ pub async fn start(
         .start(client.user_id, promotion_id, traceparent)
         .await?;
     match started {
-        Started::Started {
+        StartOutcome::Started {
             participation: stored,
             expired_rewards,
         } => {
@@ -70,13 +70,13 @@ pub async fn start(
             state.outbox_wake.send_replace(());
             Ok(participation(StatusCode::CREATED, &reading.finish(stored)))
         }
-        Started::AlreadyInProgress(stored) => {
+        StartOutcome::AlreadyInProgress(stored) => {
             Ok(participation(StatusCode::OK, &reading.finish(stored)))
         }
-        Started::AlreadyParticipated(stored) => Err(Problem::already_participated(
+        StartOutcome::AlreadyParticipated(stored) => Err(Problem::already_participated(
             &reading.finish(stored).view(),
         )),
-        Started::NoSuchPromotion => Err(Problem::promotion_not_found()),
-        Started::NotEligible(reasons) => Err(Problem::not_eligible(&reasons)),
+        StartOutcome::NoSuchPromotion => Err(Problem::promotion_not_found()),
+        StartOutcome::NotEligible(reasons) => Err(Problem::not_eligible(&reasons)),
     }
 }

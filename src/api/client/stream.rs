@@ -21,7 +21,7 @@ use crate::api::params::PromotionPath;
 use crate::api::problem::{Problem, Result};
 use crate::clock::Clock;
 use crate::domain::PromotionId;
-use crate::store::participations::Stored;
+use crate::store::participations::StoredParticipation;
 
 /// Its address.
 pub const PATH: &str = "/v1/promotions/{promotion_id}/progress/stream";
@@ -111,9 +111,12 @@ pub async fn stream(
 
 /// The first state and those after it, up to a final one. The next state is looked for only when the
 /// reader takes it, so nothing piles up for a slow reader.
-fn states(follower: Follower, first: Stored) -> impl Stream<Item = Stored> {
+fn states(
+    follower: Follower,
+    first: StoredParticipation,
+) -> impl Stream<Item = StoredParticipation> {
     enum Next {
-        Known(Stored),
+        Known(StoredParticipation),
         Wait,
         End,
     }
@@ -135,7 +138,7 @@ fn states(follower: Follower, first: Stored) -> impl Stream<Item = Stored> {
     )
 }
 
-fn event(stored: &Stored) -> Event {
+fn event(stored: &StoredParticipation) -> Event {
     let event = Event::default()
         .event("participation")
         .id(stored.state.version.to_string());

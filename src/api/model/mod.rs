@@ -36,8 +36,8 @@ use self::entries::{Content, Entries, WatchedEntry};
 use crate::domain::ParticipationKey;
 use crate::domain::participation::Status;
 use crate::store::clock::DbClock;
-use crate::store::outbox::Pulse;
-use crate::store::participations::Stored;
+use crate::store::outbox::OutboxAge;
+use crate::store::participations::StoredParticipation;
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
 use crate::wire::participation::State;
@@ -110,9 +110,9 @@ impl Model {
         key: ParticipationKey,
         seen: Option<i32>,
         knows_overdue: bool,
-    ) -> store::Result<Option<Stored>> {
+    ) -> store::Result<Option<StoredParticipation>> {
         // A passed deadline is not told from memory first: an extension may be running.
-        let may_be_told = |stored: &Stored| !stored.is_overdue() || knows_overdue;
+        let may_be_told = |stored: &StoredParticipation| !stored.is_overdue() || knows_overdue;
         if let Some(stored) = self.answer(&key, seen) {
             if stored.state.status.is_final() {
                 return Ok(Some(stored));
@@ -136,8 +136,8 @@ impl Model {
         key: ParticipationKey,
         seen: i32,
         was_overdue: bool,
-    ) -> store::Result<Option<Stored>> {
-        let may_be_told = |stored: &Stored| !stored.is_overdue() || was_overdue;
+    ) -> store::Result<Option<StoredParticipation>> {
+        let may_be_told = |stored: &StoredParticipation| !stored.is_overdue() || was_overdue;
         if let Some(stored) = self.for_waiting(&key, seen).filter(may_be_told) {
             return Ok(Some(stored));
         }
@@ -147,7 +147,7 @@ impl Model {
     }
 
     /// The model's state for a long poll or stream, if the model may give one.
-    fn for_waiting(&self, key: &ParticipationKey, seen: i32) -> Option<Stored> {
+    fn for_waiting(&self, key: &ParticipationKey, seen: i32) -> Option<StoredParticipation> {
         let now = self.clock.now()?;
         let fresh = self.is_fresh();
         let mut entries = self.lock();
@@ -164,7 +164,7 @@ impl Model {
         if seen < state.version {
             entry.link(state.version);
         }
-        (seen < state.version || current).then(|| Stored {
+        (seen < state.version || current).then(|| StoredParticipation {
             state: Arc::clone(state),
             conditions: Arc::clone(conditions),
             now,
@@ -173,7 +173,7 @@ impl Model {
 
     /// The model's state for a read, if the model may give one. If it is live, the caller must then
     /// wait until every terminal transition is known, and call again.
-    fn answer(&self, key: &ParticipationKey, seen: Option<i32>) -> Option<Stored> {
+    fn answer(&self, key: &ParticipationKey, seen: Option<i32>) -> Option<StoredParticipation> {
         let seen = seen?;
         let now = self.clock.now()?;
         let fresh = self.is_fresh();
@@ -192,7 +192,7 @@ impl Model {
             }
             Status::Rewarded { .. } | Status::Expired { .. } => true,
         };
-        (allowed && seen <= state.version).then(|| Stored {
+        (allowed && seen <= state.version).then(|| StoredParticipation {
             state: Arc::clone(state),
             conditions: Arc::clone(conditions),
             now,
@@ -200,7 +200,7 @@ impl Model {
     }
 
     /// Reads a participation from Postgres and keeps it.
-    pub async fn load(&self, key: ParticipationKey) -> store::Result<Option<Stored>> {
+    pub async fn load(&self, key: ParticipationKey) -> store::Result<Option<StoredParticipation>> {
         let reading = self.begin(key);
         let stored = self.store.participation(key.0, key.1).await?;
         Ok(stored.map(|stored| reading.finish(stored)))
@@ -343,7 +343,7 @@ impl Model {
 
     /// Takes the result of a question to Postgres at `asked_at`: its clock, and whether everything
     /// but the newest events is published.
-    pub fn observe(&self, pulse: &Pulse, asked_at: Monotonic) {
+    pub fn observe(&self, pulse: &OutboxAge, asked_at: Monotonic) {
         self.clock.observe(pulse.now);
         let published = pulse.oldest_unpublished.is_none_or(|oldest| {
             let waiting = (pulse.now - oldest).to_std().unwrap_or_default();
@@ -392,7 +392,7 @@ pub struct PendingEntry<'a> {
 
 impl PendingEntry<'_> {
     /// Merges the state from Postgres with the events received meanwhile; returns the newer one.
-    pub fn finish(self, stored: Stored) -> Stored {
+    pub fn finish(self, stored: StoredParticipation) -> StoredParticipation {
         let model = self.model;
         model.clock.observe(stored.now);
         let mut entries = model.lock();
@@ -434,7 +434,7 @@ impl PendingEntry<'_> {
             entries.changed(&self.key);
         }
         drop(entries);
-        Stored {
+        StoredParticipation {
             state: newest,
             ..stored
         }

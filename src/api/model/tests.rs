@@ -56,8 +56,8 @@ fn with_status(version: i32, status: Status) -> State {
     }
 }
 
-fn stored(state: State) -> Stored {
-    Stored {
+fn stored(state: State) -> StoredParticipation {
+    StoredParticipation {
         state: Arc::new(state),
         conditions: Arc::new(Value::Null),
         now: at("2026-11-23T00:00:00Z"),
@@ -80,7 +80,7 @@ fn fresh_model() -> Arc<Model> {
 }
 
 fn make_fresh(model: &Model) {
-    let pulse = Pulse {
+    let pulse = OutboxAge {
         now: at("2026-11-23T00:00:00Z"),
         oldest_unpublished: Some(at("2026-11-22T23:59:59.500Z")),
     };
@@ -88,7 +88,7 @@ fn make_fresh(model: &Model) {
     model.tail_reached_end(Monotonic::now());
 }
 
-fn version(answer: Option<Stored>) -> Option<i32> {
+fn version(answer: Option<StoredParticipation>) -> Option<i32> {
     answer.map(|stored| stored.state.version)
 }
 
@@ -195,7 +195,7 @@ async fn endings_are_heard_only_by_a_question_that_began_later() {
 async fn an_event_that_waits_to_be_published_makes_it_stale() {
     let model = model();
     model.tail_reached_end(Monotonic::now());
-    let mut pulse = Pulse {
+    let mut pulse = OutboxAge {
         now: at("2026-11-23T00:00:05Z"),
         oldest_unpublished: Some(at("2026-11-23T00:00:00Z")),
     };

@@ -5,9 +5,9 @@
 //! extensions itself (`pending`). `participation_extension` has a row for each extension of each
 //! participation, so each is applied once, whichever transaction does it.
 
+mod dry_run;
 mod pending;
 mod sweeping;
-mod tried;
 
 use std::time::Duration;
 
@@ -159,10 +159,10 @@ impl Store {
             }
         };
         let (extension_id, is_new) = match extended {
-            Inserted::New(extension_id) => (extension_id, true),
-            Inserted::Repeated(row) if row.is_of(new) => (row.extension_id, false),
-            Inserted::Repeated(_) => return Ok(ExtendOutcome::OtherBody),
-            Inserted::Refused(outcome) => return Ok(outcome),
+            InsertOutcome::New(extension_id) => (extension_id, true),
+            InsertOutcome::Repeated(row) if row.is_of(new) => (row.extension_id, false),
+            InsertOutcome::Repeated(_) => return Ok(ExtendOutcome::OtherBody),
+            InsertOutcome::Refused(outcome) => return Ok(outcome),
         };
         if is_new {
             // It is in force even if it was not counted.
@@ -326,7 +326,7 @@ async fn count_covered(
     Ok(count)
 }
 
-enum Inserted {
+enum InsertOutcome {
     New(Uuid),
     Repeated(Box<Row>),
     /// It was not inserted; why not.
@@ -338,13 +338,13 @@ async fn extend(
     new: &NewExtension,
     key: &str,
     author: &Author,
-) -> Result<Inserted> {
+) -> Result<InsertOutcome> {
     if let Some(earlier) = of_key(connection, key).await? {
-        return Ok(Inserted::Repeated(Box::new(earlier)));
+        return Ok(InsertOutcome::Repeated(Box::new(earlier)));
     }
     let length = match check(connection, new).await? {
         Ok(length) => length,
-        Err(outcome) => return Ok(Inserted::Refused(outcome)),
+        Err(outcome) => return Ok(InsertOutcome::Refused(outcome)),
     };
     pending::close_gate(connection).await?;
     let (by, outage) = match length {
@@ -378,14 +378,14 @@ async fn extend(
         let earlier = earlier.ok_or_else(|| {
             StoreError::Corrupt("an extension disappeared while another had its key".to_owned())
         })?;
-        return Ok(Inserted::Repeated(Box::new(earlier)));
+        return Ok(InsertOutcome::Repeated(Box::new(earlier)));
     };
     let after = json!({ "extension_id": extension_id, "at": format_instant(at), "promotion_id": new.scope.promotion_id,
         "country_code": new.scope.country_code, "user_id": new.scope.user_id, "of": new.of,
         "by": match new.length { RequestedLength::By(period) => Some(period), RequestedLength::Outage(_) => None },
         "outage_id": outage.map(|outage| outage.outage_id), "reason": new.reason });
     audit::record(connection, author, None, Some(after)).await?;
-    Ok(Inserted::New(extension_id))
+    Ok(InsertOutcome::New(extension_id))
 }
 
 /// Checks whether there can be such an extension: its length, or why not.

@@ -11,7 +11,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use self::packet::Packet;
-use super::published::Published;
+use super::low_watermark::LowWatermark;
 use super::state::state_of;
 use super::{Result, Store, StoreError, TRANSACTION_TIMEOUT, identity, timed_out, within};
 use crate::domain::goals::FurtherGoals;
@@ -38,7 +38,7 @@ async fn in_time<T, E: Into<StoreError>>(
 
 /// What a record in the outbox is, which says on which topic it is published.
 #[derive(Clone, Debug)]
-pub enum Content {
+pub enum RecordContent {
     /// A status change.
     Status(Box<PromotionStatus>),
     /// On the status topic too: forget this key.
@@ -54,7 +54,7 @@ pub enum Content {
 
 /// A record in the outbox.
 #[derive(Clone, Debug)]
-pub struct Pending {
+pub struct OutboxRecord {
     /// The row that holds it, which may hold others. Ids of one participation are in the order of its
     /// versions.
     pub id: i64,
@@ -63,14 +63,14 @@ pub struct Pending {
     /// The promotion.
     pub promotion_id: PromotionId,
     /// What is to be published.
-    pub content: Content,
+    pub content: RecordContent,
     /// The trace that caused it.
     pub traceparent: Option<String>,
 }
 
 /// The present, as the database sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pulse {
+pub struct OutboxAge {
     /// Its clock.
     pub now: Instant,
     /// When the event happened that waits longest to be published; `None` where none does.
@@ -83,7 +83,7 @@ pub struct Pulse {
 pub struct ShardLease {
     connection: PgConnection,
     shard: i16,
-    published: Published,
+    published: LowWatermark,
 }
 
 /// Between two questions who writes to the outbox.
@@ -164,9 +164,9 @@ impl Store {
     }
 
     /// What the database says of the present, in one cheap statement.
-    pub async fn pulse(&self) -> Result<Pulse> {
+    pub async fn pulse(&self) -> Result<OutboxAge> {
         Ok(sqlx::query_as!(
-            Pulse,
+            OutboxAge,
             r#"select clock_ms() as "now!",
                       (select occurred_at from event_outbox
                         where id > (select min(published_upto) from relay_shard)
@@ -240,7 +240,7 @@ impl ShardLease {
         Ok(Self {
             connection,
             shard,
-            published: Published::behind(upto),
+            published: LowWatermark::behind(upto),
         })
     }
 
@@ -251,7 +251,7 @@ impl ShardLease {
 
     /// The oldest events of the shard, in order. Rows are read until they have `limit` events; the
     /// last one may have more.
-    pub async fn read(&mut self, limit: i64) -> Result<Vec<Pending>> {
+    pub async fn read(&mut self, limit: i64) -> Result<Vec<OutboxRecord>> {
         for _ in 0..MAX_READS {
             if let Some(events) = self.try_read(limit).await? {
                 return Ok(events);
@@ -262,7 +262,7 @@ impl ShardLease {
 
     /// `None` where an erasure has taken a client's events out of a packet between the two statements: it
     /// may have removed a later row of theirs too, which was read before.
-    async fn try_read(&mut self, limit: i64) -> Result<Option<Vec<Pending>>> {
+    async fn try_read(&mut self, limit: i64) -> Result<Option<Vec<OutboxRecord>>> {
         if self.published.is_due(WRITERS_INTERVAL) {
             let writers = self.writers().await?;
             self.published.hear(writers);
@@ -308,16 +308,16 @@ impl ShardLease {
             let (Some(user_id), Some(promotion_id)) = (row.user_id, row.promotion_id) else {
                 return Err(lacks(row.id, "user_id or promotion_id"));
             };
-            let mut pending = Pending {
+            let mut pending = OutboxRecord {
                 id: row.id,
                 user_id,
                 promotion_id,
-                content: Content::Tombstone,
+                content: RecordContent::Tombstone,
                 traceparent: row.traceparent,
             };
             if let Some((reminder, due_at)) = row.reminder.zip(row.reminder_due_at) {
                 let reminder = Box::new(reminder.0);
-                pending.content = Content::Reminder { reminder, due_at };
+                pending.content = RecordContent::Reminder { reminder, due_at };
             }
             if let Some(event_type) = row.event_type {
                 // The table's checks have it that no status change lacks these.
@@ -339,7 +339,7 @@ impl ShardLease {
                     challenge_deadline,
                     reward
                 );
-                pending.content = Content::Status(Box::new(PromotionStatus {
+                pending.content = RecordContent::Status(Box::new(PromotionStatus {
                     event_id: row.event_id.ok_or_else(|| lacks(row.id, "event_id"))?,
                     event_type,
                     state: state_of!(columns)?,
@@ -354,7 +354,7 @@ impl ShardLease {
     }
 
     /// The events of these packets. One that is gone meanwhile has none.
-    async fn packets(&mut self, ids: Vec<i64>) -> Result<HashMap<i64, Vec<Pending>>> {
+    async fn packets(&mut self, ids: Vec<i64>) -> Result<HashMap<i64, Vec<OutboxRecord>>> {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }

@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::{Content, Pending, lacks};
+use super::{OutboxRecord, RecordContent, lacks};
 use crate::domain::goals::FurtherGoals;
 use crate::domain::participation::{Status, StatusName};
 use crate::domain::reward::Reward;
@@ -141,7 +141,10 @@ pub(super) struct Packet {
 
 impl Packet {
     /// Its events, in order. `keys` has the keys of its promotions.
-    pub(super) fn events(mut self, keys: &HashMap<PromotionId, String>) -> Result<Vec<Pending>> {
+    pub(super) fn events(
+        mut self,
+        keys: &HashMap<PromotionId, String>,
+    ) -> Result<Vec<OutboxRecord>> {
         let id = self.id;
         (0..self.event_ids.len())
             .map(|at| {
@@ -151,7 +154,7 @@ impl Packet {
             .collect()
     }
 
-    fn event(&mut self, at: usize, keys: &HashMap<PromotionId, String>) -> Option<Pending> {
+    fn event(&mut self, at: usize, keys: &HashMap<PromotionId, String>) -> Option<OutboxRecord> {
         let reward = usize::try_from(*self.reward_of.get(at)?).ok()?;
         let promotion_id = *self.promotion_ids.get(at)?;
         let state = State {
@@ -170,11 +173,11 @@ impl Packet {
             challenge_deadline: *self.challenge_deadlines.get(at)?,
             reward: self.rewards.get(reward)?.clone(),
         };
-        Some(Pending {
+        Some(OutboxRecord {
             id: self.id,
             user_id: state.user_id,
             promotion_id,
-            content: Content::Status(Box::new(PromotionStatus {
+            content: RecordContent::Status(Box::new(PromotionStatus {
                 event_id: *self.event_ids.get(at)?,
                 event_type: EventType::Progressed,
                 state,

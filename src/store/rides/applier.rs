@@ -13,7 +13,7 @@ use super::changes::Outbox;
 use super::judging::{Terms, judge_and_record};
 use super::reversals::mark_ended;
 use super::{Applied, Batch, Carry, Counts, Incoming, QuarantinedRecord};
-use crate::domain::participation::Outcome;
+use crate::domain::participation::RideOutcome;
 use crate::domain::ride::{Reversal, RideRecord, RideSource};
 use crate::domain::{Instant, UserId};
 use crate::postgres::{self, State};
@@ -180,15 +180,17 @@ impl RideApplier {
         }
         for (incoming, outcome) in candidates.iter().zip(&outcomes) {
             match outcome {
-                Some(Outcome::Judged { judgement, .. }) => {
+                Some(RideOutcome::Judged { judgement, .. }) => {
                     counts.judged[judgement.verdict as usize] += 1;
                 }
-                Some(Outcome::Duplicate { differs }) => {
+                Some(RideOutcome::Duplicate { differs }) => {
                     counts.duplicates += 1;
                     counts.duplicates_differing += u64::from(*differs);
                 }
                 Some(
-                    Outcome::Reversed { .. } | Outcome::ReversedBefore | Outcome::NotInProgress,
+                    RideOutcome::Reversed { .. }
+                    | RideOutcome::ReversedBefore
+                    | RideOutcome::NotInProgress,
                 ) => {}
                 // A locked read later than the set's snapshot has shown nothing in progress.
                 // What starts after it is news to the next batch.

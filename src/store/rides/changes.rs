@@ -12,7 +12,7 @@ use crate::domain::goals::{FurtherGoals, Tally};
 use crate::domain::participation::{Challenge, DeadlineOf, Status, StatusFields, StatusName};
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::store::outbox::packet::{self, Progressed};
-use crate::store::reminders::Scheduled;
+use crate::store::reminders::ReminderWindows;
 use crate::store::{Result, StoreError, must_be_all};
 use crate::wire::promotion_status::EventType;
 
@@ -52,7 +52,7 @@ pub(super) struct Moves {
     goal_changes: GoalChanges,
     packed: Vec<Progressed>,
     days: DayCounts,
-    reminders: Scheduled,
+    reminders: ReminderWindows,
 }
 
 impl Moves {
@@ -65,7 +65,7 @@ impl Moves {
             goal_changes: GoalChanges::default(),
             packed: Vec::new(),
             days: DayCounts::default(),
-            reminders: Scheduled::default(),
+            reminders: ReminderWindows::default(),
         }
     }
 

@@ -12,13 +12,13 @@ use super::receipts::{Receipts, ReversedReceipts};
 use super::recorded::{Key, read_counted_per_day, read_recorded};
 use super::{AppliedOne, Carry, Cause, Incoming, reversals};
 use crate::domain::goals::Tally;
-use crate::domain::participation::{Challenge, Outcome};
+use crate::domain::participation::{Challenge, RideOutcome};
 use crate::domain::promotion::Conditions;
 use crate::domain::ride::{Reversal, Ride, RideRecord, RideSource};
 use crate::domain::verdict::Verdict;
 use crate::domain::{Instant, PromotionId, UserId};
 use crate::store::extensions::{self, Moment};
-use crate::store::participations::Receipt;
+use crate::store::participations::StoredReceipt;
 use crate::store::{Result, StoreError};
 use crate::wire::traceparent::Traceparent;
 
@@ -153,7 +153,7 @@ pub(super) async fn judge_and_record(
     source: RideSource,
     outbox: Outbox,
     carry: &mut Carry<'_>,
-) -> Result<Vec<Option<Outcome>>> {
+) -> Result<Vec<Option<RideOutcome>>> {
     let mut users: Vec<UserId> = records.iter().map(|record| record.user_id()).collect();
     users.dedup();
     if users.is_empty() {
@@ -250,7 +250,7 @@ impl Written {
         &mut self,
         work: &Work<'_>,
         mut challenge: Challenge<'_>,
-        outcomes: &mut [Option<Outcome>],
+        outcomes: &mut [Option<RideOutcome>],
         carry: &mut Carry<'_>,
         now: Instant,
     ) -> Result<()> {
@@ -262,8 +262,8 @@ impl Written {
                 RideRecord::Completed(ride) => challenge.take(ride),
                 RideRecord::Reversed(reversal) => challenge.take_back(reversal),
             };
-            if let Outcome::Judged { moved: true, .. } | Outcome::Reversed { moved: true, .. } =
-                &taken
+            if let RideOutcome::Judged { moved: true, .. }
+            | RideOutcome::Reversed { moved: true, .. } = &taken
             {
                 traceparent = incoming.traceparent.as_ref().map(Traceparent::as_str);
             }
@@ -276,7 +276,7 @@ impl Written {
             match (&incoming.record, outcome) {
                 (
                     RideRecord::Completed(ride),
-                    Some(Outcome::Judged {
+                    Some(RideOutcome::Judged {
                         judgement,
                         day,
                         moved,
@@ -295,7 +295,7 @@ impl Written {
                         self.moves.note_day(row, *day);
                     }
                 }
-                (RideRecord::Reversed(reversal), Some(Outcome::Reversed { before, .. })) => {
+                (RideRecord::Reversed(reversal), Some(RideOutcome::Reversed { before, .. })) => {
                     self.reversed.push(row, reversal.ride_id, *before);
                     let recorded = challenge.recorded.get(&reversal.ride_id);
                     if *before == Some(Verdict::Counted) {
@@ -338,7 +338,7 @@ pub async fn apply_one(
     let outcome = apply_alone(connection, &incoming, source).await?;
     let receipt = newest_receipt(connection, &incoming).await?;
     Ok(match (outcome, receipt) {
-        (Some(Outcome::Judged { .. }), Some(receipt)) => AppliedOne::Applied(receipt),
+        (Some(RideOutcome::Judged { .. }), Some(receipt)) => AppliedOne::Applied(receipt),
         // Recorded in this challenge, or in one that has ended since.
         (_, Some(receipt)) => AppliedOne::Duplicate(receipt),
         (_, None) => AppliedOne::NoParticipation,
@@ -358,7 +358,7 @@ pub async fn reverse_one(
     let outcome = apply_alone(connection, &incoming, source).await?;
     let is_late = reversals::mark_ended(connection, &[*reversal]).await? > 0;
     let receipt = newest_receipt(connection, &incoming).await?;
-    let is_applied = is_late || matches!(outcome, Some(Outcome::Reversed { .. }));
+    let is_applied = is_late || matches!(outcome, Some(RideOutcome::Reversed { .. }));
     Ok(match receipt {
         Some(receipt) if is_applied => AppliedOne::Applied(receipt),
         Some(receipt) => AppliedOne::Duplicate(receipt),
@@ -370,7 +370,7 @@ async fn apply_alone(
     connection: &mut PgConnection,
     incoming: &Incoming,
     source: RideSource,
-) -> Result<Option<Outcome>> {
+) -> Result<Option<RideOutcome>> {
     let outcomes = judge_and_record(
         connection,
         &mut Terms::default(),
@@ -386,9 +386,9 @@ async fn apply_alone(
 async fn newest_receipt(
     connection: &mut PgConnection,
     incoming: &Incoming,
-) -> Result<Option<Receipt>> {
+) -> Result<Option<StoredReceipt>> {
     Ok(sqlx::query_as!(
-        Receipt,
+        StoredReceipt,
         r#"select ride_id, completed_at, amount_cents, currency_code, verdict as "verdict: Verdict", details, recorded_at,
                   distance_m, reversed_at, source as "source: RideSource", version
              from ride_receipt where user_id = $1 and ride_id = $2

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::changes::{Moves, Outbox};
 use super::judging::{LockedChallenge, Terms};
 use super::recorded::{Key, WantedDays};
-use crate::domain::participation::{Challenge, Outcome, StatusName};
+use crate::domain::participation::{Challenge, RideOutcome, StatusName};
 use crate::domain::promotion::Conditions;
 use crate::domain::ride::Ride;
 use crate::domain::verdict::{Judgement, Verdict};
@@ -124,7 +124,7 @@ pub(in crate::store) async fn judge_late_again(
             let Some(ride) = receipt.ride(&conditions)? else {
                 continue;
             };
-            if let Outcome::Judged {
+            if let RideOutcome::Judged {
                 judgement,
                 day,
                 moved,

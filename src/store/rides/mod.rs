@@ -10,7 +10,7 @@ pub mod reversals;
 
 use std::sync::Arc;
 
-use super::participations::Receipt;
+use super::participations::StoredReceipt;
 use crate::domain::anchor::Anchor;
 use crate::domain::ride::RideRecord;
 use crate::domain::source::Source;
@@ -151,9 +151,9 @@ impl Counts {
 #[derive(Clone, Debug)]
 pub enum AppliedOne {
     /// Judged and recorded.
-    Applied(Receipt),
+    Applied(StoredReceipt),
     /// Recorded before.
-    Duplicate(Receipt),
+    Duplicate(StoredReceipt),
     /// The client has no challenge in progress.
     NoParticipation,
 }
@@ -169,7 +169,7 @@ impl AppliedOne {
     }
 
     /// The receipt that the ride has, where it has one.
-    pub fn receipt(&self) -> Option<&Receipt> {
+    pub fn receipt(&self) -> Option<&StoredReceipt> {
         match self {
             Self::Applied(receipt) | Self::Duplicate(receipt) => Some(receipt),
             Self::NoParticipation => None,

@@ -8,7 +8,7 @@ use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
 use super::judging::{LockedChallenge, Work};
-use crate::domain::participation::Recorded;
+use crate::domain::participation::RecordedRide;
 use crate::domain::ride::RideRecord;
 use crate::domain::verdict::Verdict;
 use crate::domain::{PromotionId, UserId};
@@ -17,7 +17,7 @@ use crate::store::Result;
 pub(super) type Key = (UserId, PromotionId);
 
 /// Recorded rides of each participation.
-pub(super) type RecordedRides = HashMap<Key, HashMap<Uuid, Recorded>>;
+pub(super) type RecordedRides = HashMap<Key, HashMap<Uuid, RecordedRide>>;
 
 /// How many rides count per local day, of each participation.
 pub(super) type CountedPerDay = HashMap<Key, HashMap<NaiveDate, u32>>;
@@ -64,7 +64,7 @@ pub(super) async fn read_recorded(
                 .or_default()
                 .insert(
                     row.ride_id,
-                    Recorded {
+                    RecordedRide {
                         fingerprint: row.fingerprint,
                         verdict: row.verdict,
                         amount_cents: row.amount_cents.unwrap_or(0),

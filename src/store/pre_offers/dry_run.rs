@@ -8,7 +8,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{
-    BatchImported, Journal, NumberedLine, StoredPreOffer, counts, fold, promotions, stored,
+    ImportAudit, ImportedBatch, NumberedLine, StoredPreOffer, counts, fold, promotions, stored,
 };
 use crate::domain::PromotionId;
 use crate::postgres::Settings;
@@ -18,11 +18,11 @@ use crate::wire::pre_offer::PreOfferLine;
 /// A tried import: a session with a temporary table of what the earlier lines would have stored, so that memory
 /// does not grow with the file.
 #[derive(Debug)]
-pub struct TriedImport(PgConnection);
+pub struct DryRunImport(PgConnection);
 
 impl Store {
     /// Begins a tried import.
-    pub async fn try_import(&self) -> Result<TriedImport> {
+    pub async fn try_import(&self) -> Result<DryRunImport> {
         let mut connection = self.connect(&Settings::new("import --dry-run")).await?;
         sqlx::raw_sql(
             "create temporary table pre_offer_tried (
@@ -32,17 +32,17 @@ impl Store {
         )
         .execute(&mut connection)
         .await?;
-        Ok(TriedImport(connection))
+        Ok(DryRunImport(connection))
     }
 }
 
-impl TriedImport {
+impl DryRunImport {
     /// What [`Store::import_pre_offers`] would return for these lines, after the earlier ones.
     pub async fn import(
         &mut self,
         lines: &[NumberedLine],
-        journal: &Journal,
-    ) -> Result<BatchImported> {
+        journal: &ImportAudit,
+    ) -> Result<ImportedBatch> {
         let connection = &mut self.0;
         let products = products(connection, lines).await?;
         let promotions = promotions(connection, lines).await?;
@@ -70,7 +70,7 @@ impl TriedImport {
         .bind(promotion_ids)
         .execute(connection)
         .await?;
-        Ok(BatchImported {
+        Ok(ImportedBatch {
             counts: counts(journal, &folded),
             audit_id: None,
             unknown_products: folded.unknown_products,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant as Monotonic};
 /// the lock. Once all of these have ended, a later read sees everything that is left up to that id, and no row up
 /// to it can appear any more.
 #[derive(Debug, Default)]
-pub(super) struct Published {
+pub(super) struct LowWatermark {
     /// Reads begin after this id.
     pub(super) upto: i64,
     /// The value that was last written to `relay_shard`, for the next relay.
@@ -36,7 +36,7 @@ struct UndecidedId {
     writers: Vec<String>,
 }
 
-impl Published {
+impl LowWatermark {
     /// Whether to request the writers now, so that reads can begin at a higher id.
     pub(super) fn is_due(&self, interval: Duration) -> bool {
         self.asked.is_none_or(|asked| asked.elapsed() >= interval)
@@ -74,7 +74,7 @@ impl Published {
         }
     }
 
-    /// Takes the ids, in order, of a read that began after the last [`Published::hear`].
+    /// Takes the ids, in order, of a read that began after the last [`LowWatermark::hear`].
     pub(super) fn have_read(&mut self, ids: &[i64], is_all: bool) {
         let last = ids.last().copied().unwrap_or_default();
         self.newest = self.newest.max(last);
@@ -150,8 +150,8 @@ mod tests {
             let mut visible: BTreeSet<i64> = BTreeSet::new();
             let (mut committed, mut published) = (BTreeSet::new(), BTreeSet::new());
             let (mut next_id, mut next_transaction) = (1, 1);
-            let mut relay = Published::default();
-            let read = |relay: &mut Published, visible: &mut BTreeSet<i64>, published: &mut BTreeSet<i64>, limit: usize| {
+            let mut relay = LowWatermark::default();
+            let read = |relay: &mut LowWatermark, visible: &mut BTreeSet<i64>, published: &mut BTreeSet<i64>, limit: usize| {
                 let rows: Vec<i64> = visible.range(relay.upto + 1..).take(limit).copied().collect();
                 relay.have_read(&rows, rows.len() < limit);
                 for id in &rows {
@@ -186,7 +186,7 @@ mod tests {
                     Step::Ask => relay.hear(open.iter().map(|writer| writer.transaction.clone()).collect()),
                     Step::Relay(limit) => read(&mut relay, &mut visible, &mut published, limit),
                     // Another session begins at the value that the last one wrote.
-                    Step::TakeOver => relay = Published::behind(relay.upto),
+                    Step::TakeOver => relay = LowWatermark::behind(relay.upto),
                     _ => {}
                 }
             }
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn reads_begin_behind_what_is_published_once_its_writers_are_gone() {
-        let mut relay = Published::default();
+        let mut relay = LowWatermark::default();
         relay.have_read(&[1, 3], true);
         relay.have_deleted(2);
         assert_eq!(relay.upto, 0, "2 may still appear");

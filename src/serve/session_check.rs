@@ -4,36 +4,39 @@ use std::time::Duration;
 
 use sqlx::Connection as _;
 
-use crate::postgres::{NoServer, SHARED_SESSIONS, Settings, Why, lost_options, shares_sessions};
+use crate::postgres::{
+    NoServer, NoServerReason, SHARED_SESSIONS, Settings, lost_options, shares_sessions,
+};
 use crate::store::Store;
 
 /// The timeout of the check of sessions.
-const KNOCK_TIMEOUT: Duration = Duration::from_secs(5);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why serving cannot begin.
-pub(super) enum Knock {
+pub(super) enum SessionProblem {
     /// It may pass: no response, starting up, a standby or read-only, no free connection, or a
     /// password that is not accepted, which may be corrected on the server too.
-    Away(String),
+    Unavailable(String),
     /// Only another configuration helps.
     Unusable(String),
 }
 
 /// Whether Postgres gives each connection a session of its own.
-pub(super) async fn knock(store: &Store) -> Result<(), Knock> {
+pub(super) async fn check_sessions(store: &Store) -> Result<(), SessionProblem> {
     let settings = Settings::new("");
     let connector = store.connector();
     let refused = |error: NoServer| match error.why {
-        Why::Proxy => Knock::Unusable(error.to_string()),
-        Why::Away | Why::Login => Knock::Away(format!(
-            "Postgres at {} is away: {error}",
-            connector.places()
-        )),
-        Why::Standby | Why::ReadOnly => Knock::Away(format!("Postgres takes no writes: {error}")),
+        NoServerReason::Proxy => SessionProblem::Unusable(error.to_string()),
+        NoServerReason::Unavailable | NoServerReason::Login => SessionProblem::Unavailable(
+            format!("Postgres at {} is unavailable: {error}", connector.places()),
+        ),
+        NoServerReason::Standby | NoServerReason::ReadOnly => {
+            SessionProblem::Unavailable(format!("Postgres takes no writes: {error}"))
+        }
     };
     let mut one = connector.connect(&settings).await.map_err(refused)?;
     let mut other = connector.connect(&settings).await.map_err(refused)?;
-    let asked = tokio::time::timeout(KNOCK_TIMEOUT, async {
+    let asked = tokio::time::timeout(CHECK_TIMEOUT, async {
         if shares_sessions(&mut one, &mut other).await? {
             return Ok(Some(SHARED_SESSIONS.to_owned()));
         }
@@ -50,13 +53,16 @@ pub(super) async fn knock(store: &Store) -> Result<(), Knock> {
             let _ = tokio::join!(one.close(), other.close());
             Ok(())
         }
-        Ok(Ok(Some(why))) => Err(Knock::Unusable(format!("{}: {why}", connector.places()))),
-        Ok(Err(error)) => Err(Knock::Away(format!(
-            "Postgres at {} is away: {error}",
+        Ok(Ok(Some(why))) => Err(SessionProblem::Unusable(format!(
+            "{}: {why}",
             connector.places()
         ))),
-        Err(_elapsed) => Err(Knock::Away(format!(
-            "Postgres at {} is away: no answer in time",
+        Ok(Err(error)) => Err(SessionProblem::Unavailable(format!(
+            "Postgres at {} is unavailable: {error}",
+            connector.places()
+        ))),
+        Err(_elapsed) => Err(SessionProblem::Unavailable(format!(
+            "Postgres at {} is unavailable: no response in time",
             connector.places()
         ))),
     }
