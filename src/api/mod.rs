@@ -193,12 +193,15 @@ impl Api {
             Arc::clone(&self.metrics),
         );
         let endings = model::endings::listen(self.store.clone(), Arc::clone(&model));
+        let progress = model::progress::listen(self.store.clone(), Arc::clone(&model));
         let presence = presence(self.store.clone());
         let forget = forget(Arc::clone(&rate_limit));
         let until = stop.clone();
         tokio::spawn(async move {
             until
-                .run_until_cancelled(async { tokio::join!(pulse, ages, endings, presence, forget) })
+                .run_until_cancelled(async {
+                    tokio::join!(pulse, ages, endings, progress, presence, forget)
+                })
                 .await
         });
         self.metrics

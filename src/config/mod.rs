@@ -160,8 +160,8 @@ pub struct DatabaseConfig {
     pub url: Secret,
     /// The file that `url` was read from, if any. It is read again when no host accepts a session.
     pub url_file: Option<PathBuf>,
-    /// The most connections of this process's pool. Ingest, relay and api each hold one more of their
-    /// own.
+    /// The most connections of this process's pool. Ingest and relay each hold one more of their own,
+    /// api two.
     pub max_connections: u32,
 }
 

@@ -28,6 +28,7 @@ pub mod participations;
 pub mod positions;
 pub mod pre_offers;
 pub mod products;
+pub mod progress_feed;
 pub mod promotions;
 pub mod quarantine;
 pub mod receipts;

@@ -390,6 +390,12 @@ fn remote(parent: Option<SpanContext>) -> Context {
     )
 }
 
+/// The span that a `traceparent` names, if traces are on and it is recorded.
+pub fn recorded(traceparent: &str) -> Option<SpanContext> {
+    TRACER.get()?;
+    parse(traceparent).filter(SpanContext::is_sampled)
+}
+
 /// A message that is being applied, in the trace of its `traceparent`; `None` if traces are off or
 /// that trace is not recorded. The span ends when it is dropped.
 pub fn received(
@@ -399,7 +405,7 @@ pub fn received(
     traceparent: &str,
 ) -> Option<ReceivedSpan> {
     let tracer = TRACER.get()?;
-    let parent = parse(traceparent).filter(SpanContext::is_sampled)?;
+    let parent = recorded(traceparent)?;
     let mut attributes = messaging("process", topic);
     attributes.push(KeyValue::new(
         "messaging.destination.partition.id",

@@ -184,6 +184,65 @@ async fn a_long_poll_is_answered_at_the_change_and_304_at_the_end_of_its_wait() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn progress_is_told_before_its_event_is_published() {
+    /// A fresh model without word of the change looks at Postgres after two seconds at the earliest.
+    const AT_ONCE: Duration = Duration::from_millis(1_500);
+    const SESSION: &str = "ride-promo/0.2.0 progress";
+    let world = World::new().await;
+    let proxy = FaultProxy::start(world.postgres().address());
+    let whole = world.service().start().await;
+    let (_, promotion) = started(&whole, 1_000).await;
+    world.events_are_published().await;
+    whole.sigterm_and_wait().await;
+
+    // Nothing is published from here on.
+    let _ingest = world.service().roles("ingest").start().await;
+    let api = world
+        .service()
+        .roles("api")
+        .through(&proxy, &world)
+        .start()
+        .await;
+    let client = api.client(CLIENT);
+    let session = async || -> Option<i32> {
+        sqlx::query_scalar("select max(pid) from pg_stat_activity where application_name = $1 and datname = current_database()")
+            .bind(SESSION)
+            .fetch_one(world.pool())
+            .await
+            .expect("the database answers")
+    };
+    let mut cut = None;
+    for rides in 1..=2 {
+        let listening = eventually(LIMIT, || async {
+            let session = session().await.filter(|pid| cut != Some(*pid));
+            session.ok_or("no session that listens")
+        })
+        .await;
+        let tag = client.progress(promotion.id).await.etag();
+        let waiting = tokio::spawn({
+            let (client, id) = (client.clone(), promotion.id);
+            async move { client.long_poll(id, &tag, LONG).await }
+        });
+        waiting_becomes(&api, 1.0).await;
+        world.publish_ride(&ride(CLIENT)).await;
+        eventually(LIMIT, || async {
+            let sql =
+                format!("select count(*) from promotion_user where rides_completed = {rides}");
+            equal(world.count(&sql).await, 1)
+        })
+        .await;
+        let committed = Instant::now();
+        let told = waiting.await.expect("no panic").expect(200);
+        assert_eq!(told["rides_completed"], rides);
+        let elapsed = committed.elapsed();
+        assert!(elapsed < AT_ONCE, "ride {rides} was told after {elapsed:?}");
+        // A session that was lost is replaced.
+        assert_eq!(proxy.cut_where(SESSION), 1);
+        cut = Some(listening);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn settling_changes_the_tag_and_is_told_to_those_who_wait() {
     let world = World::new().await;
     let service = world.service().lateness("PT0S").start().await;

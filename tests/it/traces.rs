@@ -74,7 +74,7 @@ async fn linked_answer(
         let heard: Vec<String> = collector
             .spans()
             .into_iter()
-            .filter(|span| span.name == format!("process {}", world.status_topic()))
+            .filter(|span| span.name.starts_with("process "))
             .map(|span| span.span_id)
             .collect();
         if let Some(found) = polls().find(|poll| poll.links.iter().any(|link| heard.contains(link)))

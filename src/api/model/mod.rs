@@ -19,6 +19,7 @@
 
 pub mod endings;
 mod entries;
+pub mod progress;
 pub mod tail;
 
 use std::collections::HashMap;
@@ -263,7 +264,12 @@ impl Model {
         entries.watched.contains_key(key) || entries.recent.contains(key)
     }
 
-    /// Takes a state from the status topic if it is newer.
+    /// Whether a request waits for a change of this participation.
+    fn is_watched(&self, key: &ParticipationKey) -> bool {
+        self.lock().watched.contains_key(key)
+    }
+
+    /// Takes a state from the status topic, or from Postgres, if it is newer.
     fn apply(&self, state: State, cause: Option<SpanContext>) {
         let key = (state.user_id, state.promotion_id);
         let cause = cause.map(|cause| Box::new((state.version, cause)));

@@ -11,7 +11,8 @@ use super::judging::LockedChallenge;
 use crate::domain::goals::{FurtherGoals, Tally};
 use crate::domain::participation::{Challenge, DeadlineOf, Status, StatusFields, StatusName};
 use crate::domain::{Instant, PromotionId, UserId};
-use crate::store::outbox::packet::{self, Progressed};
+use crate::store::outbox::packet;
+use crate::store::progress_feed::{self, Progressed};
 use crate::store::reminders::ReminderWindows;
 use crate::store::{Result, StoreError, must_be_all};
 use crate::wire::promotion_status::EventType;
@@ -50,9 +51,10 @@ pub(super) struct Moves {
     progress: Progress,
     changes: Changes,
     goal_changes: GoalChanges,
-    packed: Vec<Progressed>,
+    packed: Vec<packet::Progressed>,
     days: DayCounts,
     reminders: ReminderWindows,
+    told: Vec<Progressed>,
 }
 
 impl Moves {
@@ -66,6 +68,7 @@ impl Moves {
             packed: Vec::new(),
             days: DayCounts::default(),
             reminders: ReminderWindows::default(),
+            told: Vec::new(),
         }
     }
 
@@ -97,7 +100,7 @@ impl Moves {
         let is_packed = self.outbox == Outbox::Packets && !challenge.is_complete();
         let event_id = has_changed.then(Uuid::now_v7);
         if let Some(event_id) = event_id.filter(|_| is_packed) {
-            self.packed.push(Progressed {
+            self.packed.push(packet::Progressed {
                 event_id,
                 user_id: row.user_id,
                 promotion_id: row.promotion_id,
@@ -108,6 +111,12 @@ impl Moves {
                 started_at: row.started_at,
                 challenge_deadline: row.challenge_deadline,
                 reward: row.reward.clone(),
+                traceparent: traceparent.clone(),
+            });
+        }
+        if has_changed {
+            self.told.push(Progressed {
+                key: row.key(),
                 traceparent: traceparent.clone(),
             });
         }
@@ -136,7 +145,8 @@ impl Moves {
         self.changes.write(connection, now).await?;
         self.goal_changes.write(connection, now).await?;
         packet::write(connection, &self.packed, now).await?;
-        self.reminders.write(connection).await
+        self.reminders.write(connection).await?;
+        progress_feed::notify(connection, &self.told).await
     }
 }
 
