@@ -1,6 +1,8 @@
 //! The command line: one function per subcommand. Exit codes: 0 done, 1 failed, 2 wrong usage or
 //! configuration, found before anything is contacted.
 
+mod allocator;
+
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -48,6 +50,7 @@ const BLOCKED_TIMEOUT: Duration = Duration::from_millis(500);
 const MAX_FAULTS_SHOWN: usize = 20;
 
 fn main() -> ExitCode {
+    allocator::set_up();
     // Before anything that might use TLS. An error means that a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = Cli::parse();

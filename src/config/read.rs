@@ -58,8 +58,8 @@ pub(super) fn read(
             listen: reader.optional("metrics.listen", LISTEN, |text| text.parse().ok()),
         },
         ingest: IngestConfig {
-            batch_max_records: reader.number("ingest.batch_max_records", 20_000, 1..=1_000_000),
-            batch_max_applied: reader.number("ingest.batch_max_applied", 10_000, 1..=100_000),
+            batch_max_records: reader.number("ingest.batch_max_records", 25_000, 1..=1_000_000),
+            batch_max_applied: reader.number("ingest.batch_max_applied", 25_000, 1..=100_000),
             batch_max_bytes: reader.number("ingest.batch_max_bytes", 16 << 20, 65_536..=1 << 30),
             batch_max_age: reader.duration(
                 "ingest.batch_max_age",

@@ -67,6 +67,8 @@ pub fn consumer(kafka: &KafkaConfig, queue_kbytes: u32) -> ClientConfig {
         kafka,
         &[
             ("queued.max.messages.kbytes", &queue_kbytes.to_string()),
+            // A batch of a backlog is then of few partitions, so of fewer clients with more rides each.
+            ("fetch.message.max.bytes", "8388608"),
             // With the default of a second a small queue runs dry between fetches.
             ("fetch.queue.backoff.ms", "5"),
             // An empty fetch reports the end of a partition only when it returns.
