@@ -26,7 +26,7 @@ use crate::config::KafkaConfig;
 use crate::domain::Instant;
 use crate::domain::ride::Ride;
 use crate::kafka;
-use crate::ride_file::{self, Format, Row};
+use crate::ride_file::{self, Format};
 use crate::wire::format_instant;
 use crate::wire::ride_completed::encode;
 
@@ -240,11 +240,12 @@ where
                 });
             }
         };
-        let Some(Row { line, ride }) = next else {
+        let Some(row) = next else {
             break;
         };
+        let line = row.line;
         summary.read += 1;
-        let timed = ride.and_then(|mut ride| {
+        let timed = row.ride().and_then(|mut ride| {
             let timed = pace
                 .time(ride.completed_at, clock.now(), Monotonic::now())
                 .ok_or_else(|| "ends at a time that cannot be reached at this speed".to_owned())?;
@@ -505,9 +506,9 @@ mod tests {
             let lines: Vec<u64> = read.iter().map(|row| row.line).collect();
             assert_eq!(lines, [1, 3, 4, 5]);
             let written: Vec<String> = read
-                .iter()
-                .filter_map(|row| row.ride.as_ref().ok())
-                .map(|ride| String::from_utf8(encode(ride)).expect("JSON"))
+                .into_iter()
+                .filter_map(|row| row.ride().ok())
+                .map(|ride| String::from_utf8(encode(&ride)).expect("JSON"))
                 .collect();
             assert_eq!(written.len(), good);
             for (written, source) in written.iter().zip(text.lines().step_by(2)) {

@@ -7,7 +7,7 @@ use chrono::DateTime;
 use tokio::io::AsyncRead;
 
 use crate::domain::Instant;
-use crate::domain::ride::Ride;
+use crate::domain::ride::{Ride, RideRecord};
 use crate::input::{self, Line, Lines, MAX_LINE_BYTES};
 use crate::wire::{debs2015, format_instant, ride_completed};
 
@@ -25,8 +25,20 @@ pub enum Format {
 pub struct Row {
     /// Counted from 1.
     pub line: u64,
-    /// The ride with its original instant, or the fault of the row.
-    pub ride: Result<Ride, String>,
+    /// The ride with its original instant, or a reversal; or the fault of the row.
+    pub record: Result<RideRecord, String>,
+}
+
+impl Row {
+    /// The ride, where only a ride is possible.
+    pub fn ride(self) -> Result<Ride, String> {
+        match self.record? {
+            RideRecord::Completed(ride) => Ok(ride),
+            RideRecord::Reversed(_) => {
+                Err("reversed_ride_id a reversal is not possible here".to_owned())
+            }
+        }
+    }
 }
 
 /// The rides of a text, plain or gzip, one after the other, in bounded memory.
@@ -58,13 +70,13 @@ impl Rides<'_> {
     pub async fn next(&mut self) -> io::Result<Option<Row>> {
         loop {
             let line = self.lines.number() + 1;
-            let ride = match self.lines.next().await? {
+            let record = match self.lines.next().await? {
                 None => return Ok(None),
                 Some(Line::TooLong) => Err(format!("must be at most {MAX_LINE_BYTES} bytes long")),
                 Some(Line::Whole(bytes)) if bytes.trim_ascii().is_empty() => continue,
                 Some(Line::Whole(bytes)) => read_row(bytes, self.format, self.not_after),
             };
-            return Ok(Some(Row { line, ride }));
+            return Ok(Some(Row { line, record }));
         }
     }
 
@@ -74,20 +86,23 @@ impl Rides<'_> {
     }
 }
 
-fn read_row(bytes: &[u8], format: Format, not_after: Instant) -> Result<Ride, String> {
-    let ride = match format {
+fn read_row(bytes: &[u8], format: Format, not_after: Instant) -> Result<RideRecord, String> {
+    let record = match format {
         Format::Ndjson => {
-            ride_completed::decode_ride(bytes, not_after).map_err(|rejected| rejected.detail)
+            ride_completed::decode(bytes, not_after).map_err(|rejected| rejected.detail)
         }
         Format::Debs2015 => std::str::from_utf8(bytes)
             .map_err(|error| format!("must be UTF-8: {error}"))
-            .and_then(debs2015::ride),
+            .and_then(debs2015::ride)
+            .map(RideRecord::Completed),
     }?;
-    if ride.completed_at - not_after > ride_completed::MAX_AHEAD {
+    if let RideRecord::Completed(ride) = &record
+        && ride.completed_at - not_after > ride_completed::MAX_AHEAD
+    {
         let completed_at = format_instant(ride.completed_at);
         return Err(format!("must not be in the future, is of {completed_at}"));
     }
-    Ok(ride)
+    Ok(record)
 }
 
 #[cfg(test)]
@@ -102,7 +117,7 @@ mod tests {
             .expect("memory");
         let mut read = Vec::new();
         while let Some(row) = rides.next().await.expect("memory") {
-            read.push((row.line, row.ride.is_ok()));
+            read.push((row.line, row.record.is_ok()));
         }
         assert_eq!(read, [(1, false), (3, true), (4, false)]);
     }

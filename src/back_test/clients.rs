@@ -10,17 +10,17 @@ use uuid::Uuid;
 
 use super::report::{DaysToCompletion, NearMisses, Row};
 use crate::domain::goals::Tally;
-use crate::domain::participation::{Challenge, RideOutcome};
+use crate::domain::participation::{Challenge, RecordedRide, RideOutcome};
 use crate::domain::promotion::{Conditions, Verdict};
-use crate::domain::ride::Ride;
+use crate::domain::ride::{Reversal, Ride, RideRecord};
 use crate::domain::{Instant, UserId};
 
-/// A repeated ride is recognised while the client's newest ride was completed at most this much
-/// later. Older ids are forgotten, so that memory does not grow with the rides.
-const DUPLICATES_WITHIN: TimeDelta = TimeDelta::days(7);
+/// A ride is recognised when it is repeated or taken back while the client's newest ride was completed at
+/// most this much later. Older rides are forgotten, so that memory does not grow with the rides.
+const REMEMBERED: TimeDelta = TimeDelta::days(7);
 
 /// How many rides short of the target is still a near miss.
-const NEAR_MISS: u32 = 3;
+const NEAR_MISS: usize = 3;
 
 /// Which rides of the input are in the period, and of which clients.
 #[derive(Clone, Debug, Default)]
@@ -52,11 +52,13 @@ pub struct Clients<'a> {
     scope: Scope,
     clients: FastMap<UserId, Client<'a>>,
     /// `by_target[n][verdict]`: verdicts on rides of clients who had completed the challenge for every
-    /// target up to `n`. They are verdicts for every target above it.
-    by_target: Vec<[u64; Verdict::ALL.len()]>,
+    /// target up to `n`. They are verdicts for every target above it. A ride that is taken back loses its
+    /// verdict only for the targets above those completed by then, so a number alone may be below zero.
+    by_target: Vec<[i64; Verdict::ALL.len()]>,
     /// Minutes from the start to the ride that counted as the n-th, by target.
     minutes: BTreeMap<u32, BTreeMap<u32, u64>>,
     duplicates: u64,
+    reversals: u64,
     outside: u64,
     first: Option<Instant>,
     last: Option<Instant>,
@@ -66,9 +68,17 @@ struct Client<'a> {
     challenge: Challenge<'a>,
     /// The largest target for which the challenge is completed; 0 at first.
     completed_target: u32,
-    /// Rides that may come again.
-    recent: Vec<(Instant, Uuid)>,
+    /// Rides that may come again or be taken back.
+    recent: Vec<RecentRide>,
     newest: Instant,
+}
+
+/// A ride that may come again or be taken back.
+struct RecentRide {
+    ride_id: Uuid,
+    /// When it was completed; of a ride of which only the reversal came, the client's newest until then.
+    completed_at: Instant,
+    recorded: RecordedRide,
 }
 
 impl<'a> Clients<'a> {
@@ -83,6 +93,7 @@ impl<'a> Clients<'a> {
             by_target: vec![[0; Verdict::ALL.len()]; counts],
             minutes: BTreeMap::new(),
             duplicates: 0,
+            reversals: 0,
             outside: 0,
             first: None,
             last: None,
@@ -92,6 +103,11 @@ impl<'a> Clients<'a> {
     /// Rides that were recognised as repeats.
     pub fn duplicates(&self) -> u64 {
         self.duplicates
+    }
+
+    /// Reversals, with whatever effect.
+    pub fn reversals(&self) -> u64 {
+        self.reversals
     }
 
     /// Rides outside of the period, or of clients that are not selected.
@@ -104,8 +120,16 @@ impl<'a> Clients<'a> {
         self.first.zip(self.last)
     }
 
+    /// Applies one record of the topic.
+    pub fn apply_record(&mut self, record: &RideRecord) {
+        match record {
+            RideRecord::Completed(ride) => self.apply(ride),
+            RideRecord::Reversed(reversal) => self.take_back(reversal),
+        }
+    }
+
     /// Applies one ride. The client's first one starts their challenge.
-    pub fn apply(&mut self, ride: &Ride) {
+    fn apply(&mut self, ride: &Ride) {
         if !self.scope.covers(ride) {
             self.outside += 1;
             return;
@@ -127,7 +151,8 @@ impl<'a> Clients<'a> {
         if client.challenge.is_complete() {
             return;
         }
-        if client.has_seen(ride) {
+        client.newest = client.newest.max(completed_at);
+        if client.has_seen(ride.ride_id) {
             self.duplicates += 1;
             return;
         }
@@ -135,8 +160,7 @@ impl<'a> Clients<'a> {
         let RideOutcome::Judged { judgement, .. } = client.challenge.take(ride) else {
             return;
         };
-        // Repetitions are recognised by `recent`, which forgets; this would not.
-        client.challenge.recorded.clear();
+        client.remember(ride.ride_id, completed_at);
         self.by_target[completed_before as usize][judgement.verdict as usize] += 1;
         if judgement.verdict != Verdict::Counted {
             return;
@@ -145,8 +169,9 @@ impl<'a> Clients<'a> {
         if !conditions.has_reached_further_goals(tally) {
             return;
         }
-        // With the further goals reached, every target is that the counted rides have reached.
-        client.completed_target = conditions.rides_completed(tally);
+        // With the further goals reached, every target is that the counted rides have reached. What was
+        // completed stays completed, whatever was taken back since.
+        client.completed_target = conditions.rides_completed(tally).max(completed_before);
         let minutes = (completed_at - client.challenge.started_at).num_minutes();
         let minutes = u32::try_from(minutes).unwrap_or(0);
         for target in completed_before + 1..=client.completed_target {
@@ -165,14 +190,50 @@ impl<'a> Clients<'a> {
         }
     }
 
+    /// Takes a ride back, where the client's challenge is in progress.
+    fn take_back(&mut self, reversal: &Reversal) {
+        self.reversals += 1;
+        let Some(client) = self.clients.get_mut(&reversal.user_id) else {
+            return;
+        };
+        if client.challenge.is_complete() {
+            return;
+        }
+        let ride_id = reversal.ride_id;
+        let recent = &mut client.recent;
+        let place = recent.iter().position(|recent| recent.ride_id == ride_id);
+        let known = place.map(|place| recent.swap_remove(place));
+        let completed_at = known
+            .as_ref()
+            .map_or(client.newest, |known| known.completed_at);
+        let recorded = known.map(|known| (ride_id, known.recorded));
+        client.challenge.recorded.extend(recorded);
+        let outcome = client.challenge.take_back(reversal);
+        client.remember(ride_id, completed_at);
+        if let RideOutcome::Reversed { before, .. } = outcome {
+            let verdicts = &mut self.by_target[client.completed_target as usize];
+            if let Some(before) = before {
+                verdicts[before as usize] -= 1;
+            }
+            verdicts[Verdict::Reversed as usize] += 1;
+        }
+    }
+
     /// The outcome for each target. `reward_cents` is what one completion costs.
     pub fn rows(&self, reward_cents: Option<i64>) -> Vec<Row> {
         let counts = self.by_target.len();
-        let mut ended_with = vec![0_u64; counts];
+        let mut short_of = vec![[0_u64; NEAR_MISS]; counts];
         let mut open_with = vec![0_u64; counts];
         for client in self.clients.values() {
-            let counted = self.conditions.rides_completed(&client.challenge.tally);
-            ended_with[counted as usize] += 1;
+            let counted = self.conditions.rides_completed(&client.challenge.tally) as usize;
+            for missing in 1..=NEAR_MISS {
+                // A ride that was taken back after a completion leaves it completed.
+                if counted + missing > client.completed_target as usize
+                    && let Some(short) = short_of.get_mut(counted + missing)
+                {
+                    short[missing - 1] += 1;
+                }
+            }
             let is_open = self
                 .last
                 .is_some_and(|last| last < client.challenge.challenge_deadline);
@@ -181,11 +242,6 @@ impl<'a> Clients<'a> {
         self.targets
             .clone()
             .map(|target| {
-                let short = |missing: u32| {
-                    target
-                        .checked_sub(missing)
-                        .map_or(0, |counted| ended_with[counted as usize])
-                };
                 let until_target = ..target as usize;
                 let none = BTreeMap::new();
                 let minutes = self.minutes.get(&target).unwrap_or(&none);
@@ -196,14 +252,12 @@ impl<'a> Clients<'a> {
                     completed,
                     still_open: open_with[until_target].iter().sum(),
                     days_to_completion: DaysToCompletion::of(minutes),
-                    near_misses: NearMisses([1, 2, NEAR_MISS].map(short)),
+                    near_misses: NearMisses(short_of[target as usize]),
                     verdicts: Verdict::ALL.map(|verdict| {
                         let of_count =
-                            |verdicts: &[u64; Verdict::ALL.len()]| verdicts[verdict as usize];
-                        (
-                            verdict,
-                            self.by_target[until_target].iter().map(of_count).sum(),
-                        )
+                            |verdicts: &[i64; Verdict::ALL.len()]| verdicts[verdict as usize];
+                        let rides: i64 = self.by_target[until_target].iter().map(of_count).sum();
+                        (verdict, rides.unsigned_abs())
                     }),
                     cost_cents: reward_cents.map(|cents| {
                         cents.saturating_mul(i64::try_from(completed).unwrap_or(i64::MAX))
@@ -231,23 +285,26 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Whether this ride was seen before; remembers it.
-    fn has_seen(&mut self, ride: &Ride) -> bool {
-        self.newest = self.newest.max(ride.completed_at);
-        let horizon = self.newest - DUPLICATES_WITHIN;
-        if self
-            .recent
-            .iter()
-            .any(|(_, ride_id)| *ride_id == ride.ride_id)
-        {
-            return true;
-        }
+    /// Whether this ride, or its reversal, was seen before.
+    fn has_seen(&self, ride_id: Uuid) -> bool {
+        self.recent.iter().any(|recent| recent.ride_id == ride_id)
+    }
+
+    /// Moves what the challenge has recorded of this ride to `recent`, which forgets, as the challenge would
+    /// not.
+    fn remember(&mut self, ride_id: Uuid, completed_at: Instant) {
+        let Some(recorded) = self.challenge.recorded.remove(&ride_id) else {
+            return;
+        };
         if self.recent.len() == self.recent.capacity() {
-            self.recent
-                .retain(|(completed_at, _)| *completed_at >= horizon);
+            let horizon = self.newest - REMEMBERED;
+            self.recent.retain(|recent| recent.completed_at >= horizon);
         }
-        self.recent.push((ride.completed_at, ride.ride_id));
-        false
+        self.recent.push(RecentRide {
+            ride_id,
+            completed_at,
+            recorded,
+        });
     }
 }
 
@@ -344,40 +401,79 @@ mod tests {
         }
     }
 
-    /// Each client's challenge with exactly this target, as ingest would apply the rides: the
-    /// counts of completed challenges and of verdicts.
-    fn as_ingest_does(conditions: &Conditions, rides: &[Ride]) -> (u64, [u64; Verdict::ALL.len()]) {
+    /// A ride, or its reversal.
+    fn a_record() -> impl Strategy<Value = RideRecord> {
+        (a_ride(), prop::bool::weighted(0.2)).prop_map(|(ride, is_reversal)| {
+            if is_reversal {
+                let (ride_id, user_id) = (ride.ride_id, ride.user_id);
+                RideRecord::Reversed(Reversal { ride_id, user_id })
+            } else {
+                RideRecord::Completed(ride)
+            }
+        })
+    }
+
+    /// Each client's challenge with exactly this target, as ingest would apply the records: the
+    /// counts of completed challenges, of near misses and of verdicts.
+    fn as_ingest_does(
+        conditions: &Conditions,
+        records: &[RideRecord],
+    ) -> (u64, [u64; 3], [u64; Verdict::ALL.len()]) {
         let mut challenges: HashMap<UserId, Challenge<'_>> = HashMap::new();
         let mut verdicts = [0; Verdict::ALL.len()];
-        for ride in rides {
-            let challenge = challenges
-                .entry(ride.user_id)
-                .or_insert_with(|| Client::started(conditions, ride.completed_at).challenge);
-            if let RideOutcome::Judged { judgement, .. } = challenge.take(ride) {
-                verdicts[judgement.verdict as usize] += 1;
+        for record in records {
+            let outcome = match record {
+                RideRecord::Completed(ride) => {
+                    let challenge = challenges.entry(ride.user_id).or_insert_with(|| {
+                        Client::started(conditions, ride.completed_at).challenge
+                    });
+                    challenge.take(ride)
+                }
+                RideRecord::Reversed(reversal) => match challenges.get_mut(&reversal.user_id) {
+                    Some(challenge) => challenge.take_back(reversal),
+                    None => RideOutcome::NotInProgress,
+                },
+            };
+            match outcome {
+                RideOutcome::Judged { judgement, .. } => verdicts[judgement.verdict as usize] += 1,
+                RideOutcome::Reversed { before, .. } => {
+                    if let Some(before) = before {
+                        verdicts[before as usize] -= 1;
+                    }
+                    verdicts[Verdict::Reversed as usize] += 1;
+                }
+                _ => {}
             }
         }
+        let short = [1, 2, 3].map(|missing| {
+            let is_short = |challenge: &&Challenge<'_>| {
+                !challenge.is_complete()
+                    && challenge.tally.rides + missing == conditions.target_rides
+            };
+            challenges.values().filter(is_short).count() as u64
+        });
         let completed = challenges
             .values()
             .filter(|challenge| challenge.is_complete());
-        (completed.count() as u64, verdicts)
+        (completed.count() as u64, short, verdicts)
     }
 
     proptest! {
         #[test]
         fn it_judges_as_ingest_does_in_one_pass_for_all_targets(
-            rides in prop::collection::vec(a_ride(), 0..80),
+            records in prop::collection::vec(a_record(), 0..80),
             rules in some_rules(),
         ) {
             let widest = conditions(*TARGETS.end(), &rules);
             let mut clients = Clients::new(&widest, TARGETS, Scope::default());
-            for ride in &rides {
-                clients.apply(ride);
+            for record in &records {
+                clients.apply_record(record);
             }
             for row in clients.rows(Some(7)) {
                 let one = conditions(row.target_rides, &rules);
-                let (completed, verdicts) = as_ingest_does(&one, &rides);
+                let (completed, short, verdicts) = as_ingest_does(&one, &records);
                 prop_assert_eq!(row.completed, completed);
+                prop_assert_eq!(row.near_misses.0, short);
                 prop_assert_eq!(row.verdicts.map(|(_, rides)| rides), verdicts);
                 prop_assert_eq!(row.cost_cents, Some(7 * completed as i64));
             }
@@ -406,7 +502,7 @@ mod tests {
         assert!(
             remembered
                 .iter()
-                .all(|(_, ride_id)| ride_id.as_u128() >= 100)
+                .all(|recent| recent.ride_id.as_u128() >= 100)
         );
     }
 }

@@ -19,7 +19,6 @@ pub use self::report::{Output, Period, Report, Rides};
 use crate::clock::Clock;
 use crate::config::KafkaConfig;
 use crate::domain::promotion::Conditions;
-use crate::domain::ride::RideRecord;
 use crate::domain::{Instant, UserId};
 use crate::input::{Line, Lines, OpenedInput};
 use crate::ride_file::{self, Format};
@@ -108,8 +107,8 @@ pub async fn on_file(
             .await
             .with_context(|| format!("cannot read on after line {line}"))?;
         let Some(row) = row else { break };
-        match row.ride {
-            Ok(ride) => test.clients.apply(&ride),
+        match row.record {
+            Ok(record) => test.clients.apply_record(&record),
             Err(reason) => {
                 test.malformed += 1;
                 malformed(row.line, &reason);
@@ -142,8 +141,7 @@ pub fn on_topic(
     let now = Clock::System.now();
     topic::read(kafka, from, stop, |value| {
         match ride_completed::decode(value, now) {
-            Ok(RideRecord::Completed(ride)) => test.clients.apply(&ride),
-            Ok(RideRecord::Reversed(_)) => test.reversals += 1,
+            Ok(record) => test.clients.apply_record(&record),
             Err(_) => test.malformed += 1,
         }
         test.read += 1;
@@ -172,7 +170,6 @@ struct Test<'a> {
     clients: Clients<'a>,
     read: u64,
     malformed: u64,
-    reversals: u64,
 }
 
 impl<'a> Test<'a> {
@@ -181,7 +178,6 @@ impl<'a> Test<'a> {
             clients: Clients::new(widest, question.targets(), question.scope.clone()),
             read: 0,
             malformed: 0,
-            reversals: 0,
         }
     }
 
@@ -192,7 +188,7 @@ impl<'a> Test<'a> {
             rides: Rides {
                 read: self.read,
                 malformed: self.malformed,
-                reversals: self.reversals,
+                reversals: self.clients.reversals(),
                 outside: self.clients.outside(),
                 duplicates: self.clients.duplicates(),
             },

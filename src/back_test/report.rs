@@ -52,7 +52,7 @@ pub struct Rides {
     pub read: u64,
     /// Those that break the contract of rides.
     pub malformed: u64,
-    /// Records of the topic that take a ride back. They are passed over: the rides count.
+    /// Records that take a ride back.
     pub reversals: u64,
     /// Those of other clients, or completed outside of the period.
     pub outside: u64,
@@ -198,8 +198,12 @@ impl Report {
 
     fn table(&self) -> String {
         let rides = &self.rides;
+        let taken_back = match rides.reversals {
+            0 => String::new(),
+            reversals => format!(", {reversals} taken back"),
+        };
         let mut text = format!(
-            "{} rides read: {} malformed, {} repeated, {} outside of the period or of other clients\n",
+            "{} rides read: {} malformed, {} repeated, {} outside of the period or of other clients{taken_back}\n",
             rides.read, rides.malformed, rides.duplicates, rides.outside
         );
         if let Some(Period { from, to }) = self.period {

@@ -38,7 +38,8 @@ pub(super) async fn read(path: &Path) -> anyhow::Result<Rides> {
         cut: false,
     };
     while let Some(row) = rows.next().await.with_context(reading)? {
-        match row.ride {
+        let line = row.line;
+        match row.ride() {
             Ok(_) if read.rides.len() == MAX_RIDES => {
                 read.cut = true;
                 break;
@@ -46,7 +47,7 @@ pub(super) async fn read(path: &Path) -> anyhow::Result<Rides> {
             Ok(ride) => read.rides.push(ride),
             Err(reason) => {
                 read.malformed += 1;
-                tracing::warn!(line = row.line, reason, "not a ride, skipped");
+                tracing::warn!(line, reason, "not a ride, skipped");
             }
         }
     }

@@ -74,19 +74,24 @@ fn outcomes(report: &Value) -> Vec<[i64; 6]> {
         .collect()
 }
 
-/// Of [`rides`] for the targets 1 to 4.
+/// Of [`rides`] for the targets 1 to 4, with one of client 4 taken back in the end. That undoes no completion.
 const EXPECTED: [[i64; 6]; 4] = [
     [1, 4, 3, 1, 0, 0],
     [2, 4, 2, 1, 1, 0],
-    [3, 4, 1, 1, 1, 1],
-    [4, 4, 0, 1, 1, 1],
+    [3, 4, 1, 0, 2, 1],
+    [4, 4, 0, 1, 0, 2],
 ];
 
 #[tokio::test]
 async fn a_file_and_the_topic_give_the_same_answer() {
     let world = World::builder().empty_database().build().await;
     let conditions = write(&world, "conditions.json", &two_rides().to_string());
-    let lines: Vec<String> = rides().iter().map(Value::to_string).collect();
+    let mut records = rides();
+    let taken_back = &records[3];
+    records.push(
+        json!({ "reversed_ride_id": taken_back["ride_id"], "user_id": taken_back["user_id"] }),
+    );
+    let lines: Vec<String> = records.iter().map(Value::to_string).collect();
     let file = write(
         &world,
         "rides.ndjson",
@@ -120,7 +125,7 @@ async fn a_file_and_the_topic_give_the_same_answer() {
     assert_eq!(outcomes(&report), EXPECTED);
     assert_eq!(
         report["rides"],
-        json!({ "read": 10, "malformed": 1, "reversals": 0, "outside": 0, "duplicates": 1 })
+        json!({ "read": 11, "malformed": 1, "reversals": 1, "outside": 0, "duplicates": 1 })
     );
     let two = &report["targets"][1];
     assert_eq!(two["cost_cents"], 200_000);
@@ -141,6 +146,8 @@ async fn a_file_and_the_topic_give_the_same_answer() {
     );
     assert_eq!(verdicts["BELOW_MIN_AMOUNT"], 1);
     assert_eq!(verdicts["AFTER_DEADLINE"], 1);
+    assert_eq!(verdicts["REVERSED"], 0, "it came after completion");
+    assert_eq!(report["targets"][2]["verdicts"]["REVERSED"], 1);
     assert_eq!(report["targets"][3]["days_to_completion"], Value::Null);
     assert!(
         std::fs::read_to_string(&svg)
@@ -159,7 +166,7 @@ async fn a_file_and_the_topic_give_the_same_answer() {
     assert_eq!(outcomes(&report), EXPECTED);
     assert_eq!(
         report["rides"],
-        json!({ "read": 10, "malformed": 1, "reversals": 0, "outside": 0, "duplicates": 1 })
+        json!({ "read": 11, "malformed": 1, "reversals": 1, "outside": 0, "duplicates": 1 })
     );
 
     // Half of the period, one of the clients.
