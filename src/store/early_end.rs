@@ -6,6 +6,7 @@ use sqlx::PgConnection;
 
 use super::audit::{self, Author};
 use super::budget::ReleasedUse;
+use super::extensions::apply_of_client;
 use super::participations::{StoredParticipation, enqueue_event, load};
 use super::{Result, Store, StoreError, must_be_all};
 use crate::domain::participation::{ExpiredReason, Status, StatusName};
@@ -94,9 +95,14 @@ impl Store {
         self.run_tx("cancel", move |connection| {
             let (reason, author) = (reason.clone(), author.clone());
             Box::pin(async move {
-                let Some(locked) = lock(connection, user_id, promotion_id).await? else {
+                let Some(mut locked) = lock(connection, user_id, promotion_id).await? else {
                     return Ok(CancelOutcome::NotParticipating);
                 };
+                // What an extension covers is live.
+                if locked.found.is_overdue() && apply_of_client(connection, user_id).await? {
+                    let again = load(connection, user_id, promotion_id).await?;
+                    locked.found = again.ok_or_else(|| disappeared(user_id, promotion_id))?;
+                }
                 let Ok(status) = locked.found.state.status.cancel(locked.found.now) else {
                     return Ok(CancelOutcome::NotLive);
                 };
@@ -121,6 +127,12 @@ fn require(is_finished: bool) -> Result<()> {
     } else {
         Err(StoreError::UpgradeUnfinished)
     }
+}
+
+fn disappeared(user_id: UserId, promotion_id: PromotionId) -> StoreError {
+    StoreError::Corrupt(format!(
+        "participation ({user_id}, {promotion_id}) disappeared while it was ended"
+    ))
 }
 
 /// A participation whose row is locked, read after the lock.
@@ -206,9 +218,7 @@ async fn end(
     )
     .await?;
     let Some(ended) = load(connection, user_id, promotion_id).await? else {
-        return Err(StoreError::Corrupt(format!(
-            "participation ({user_id}, {promotion_id}) disappeared while it was ended"
-        )));
+        return Err(disappeared(user_id, promotion_id));
     };
     let mut released = ReleasedUse::default();
     let reward: &Reward = &ended.state.reward;

@@ -259,7 +259,8 @@ async fn keys(
 async fn rows(connection: &mut PgConnection, keys: &[ParticipationKey]) -> Result<Vec<Row>> {
     let (users, promotions): (Vec<UserId>, Vec<PromotionId>) = keys.iter().copied().unzip();
     // Only rules whose values the receipt has are applied again: window, currency and amount. A verdict other than
-    // COUNTED is checked only if it names one of these rules.
+    // COUNTED is checked only if it names one of these rules. An extension judges late rides again until one of
+    // them completes the challenge, except those of releases that did not record where they were.
     Ok(sqlx::query_as!(
         Row,
         r#"with waiting as materialized (
@@ -299,6 +300,21 @@ async fn rows(connection: &mut PgConnection, keys: &[ParticipationKey]) -> Resul
              join promotion_terms t using (terms_id)
              left join waiting w on w.user_id = p.user_id and w.promotion_id = p.promotion_id
             cross join lateral (
+                  select count(*) as extensions,
+                         (1000 * extract(epoch from coalesce(sum(a.to_deadline - a.from_deadline)
+                             filter (where e.deadline_of = $12), interval '0')))::bigint as challenge_extended_ms,
+                         (1000 * extract(epoch from coalesce(sum(a.to_deadline - a.from_deadline)
+                             filter (where e.deadline_of = $13), interval '0')))::bigint as reward_extended_ms,
+                         p.challenge_deadline - coalesce(sum(a.to_deadline - a.from_deadline)
+                             filter (where e.deadline_of = $12 and p.completed_at is not null), interval '0') as judged_before,
+                         count(*) filter (where not exists (
+                             select from participation_history h
+                              where h.user_id = a.user_id and h.promotion_id = a.promotion_id and h.version = a.version
+                                and h.type = $8)) as without_event
+                    from participation_extension a join extension e using (extension_id)
+                   where a.user_id = p.user_id and a.promotion_id = p.promotion_id
+                  ) x
+            cross join lateral (
                   select count(*) as receipts,
                          count(*) filter (where r.verdict = $3) as counted,
                          count(*) filter (where r.verdict = $11) as reversed,
@@ -310,7 +326,8 @@ async fn rows(connection: &mut PgConnection, keys: &[ParticipationKey]) -> Resul
                             and r.amount_cents >= (t.conditions->>'min_amount_cents')::bigint)) as wrongly_counted,
                          count(*) filter (where case r.verdict
                              when $4 then r.completed_at >= p.started_at
-                             when $5 then r.completed_at < p.challenge_deadline
+                             when $5 then r.completed_at < x.judged_before
+                                      and (r.late_ride is not null or not t.conditions ?| array['country_codes', 'city_ids', 'service_types'])
                              when $6 then r.currency_code = t.conditions->>'currency_code'
                              when $7 then r.amount_cents >= (t.conditions->>'min_amount_cents')::bigint
                              else false end) as wrongly_refused,
@@ -319,19 +336,6 @@ async fn rows(connection: &mut PgConnection, keys: &[ParticipationKey]) -> Resul
                     from ride_receipt r
                    where r.user_id = p.user_id and r.promotion_id = p.promotion_id and r.receipts_month = p.receipts_month
                   ) r
-            cross join lateral (
-                  select count(*) as extensions,
-                         (1000 * extract(epoch from coalesce(sum(a.to_deadline - a.from_deadline)
-                             filter (where e.deadline_of = $12), interval '0')))::bigint as challenge_extended_ms,
-                         (1000 * extract(epoch from coalesce(sum(a.to_deadline - a.from_deadline)
-                             filter (where e.deadline_of = $13), interval '0')))::bigint as reward_extended_ms,
-                         count(*) filter (where not exists (
-                             select from participation_history h
-                              where h.user_id = a.user_id and h.promotion_id = a.promotion_id and h.version = a.version
-                                and h.type = $8)) as without_event
-                    from participation_extension a join extension e using (extension_id)
-                   where a.user_id = p.user_id and a.promotion_id = p.promotion_id
-                  ) x
             where (p.user_id, p.promotion_id) in (select * from unnest($9::bigint[], $10::bigint[]))
             order by p.user_id, p.promotion_id"#,
         SplitStatus::Used as SplitStatus,

@@ -234,17 +234,23 @@ async fn rides_that_were_too_late_for_the_old_deadline_are_judged_again_in_order
     rules["city_ids"] = json!([4_198]);
     let challenges = Challenges::new(&world, &rules).await;
     let promotion = challenges.promotion_id;
-    let ago = |minutes| now() - TimeDelta::minutes(minutes);
-    challenges.start(&[1], ago(120), ago(60)).await;
+    let began = now() - TimeDelta::minutes(120);
+    let ago = |minutes: i64| began + TimeDelta::minutes(120 - minutes);
+    challenges.start(&[1], began, ago(60)).await;
     let in_time = ride_at(1, ago(90));
     let (mut elsewhere, mut cheap) = (ride_at(1, ago(50)), ride_at(1, ago(40)));
     elsewhere["city_id"] = json!(1);
     cheap["amount_cents"] = json!(4_999);
-    let (enough, surplus) = (ride_at(1, ago(20)), ride_at(1, ago(10)));
+    // Recorded in this order, completed in the other.
+    let (enough, surplus) = (ride_at(1, ago(10)), ride_at(1, ago(20)));
     let beyond = ride_at(1, ago(-4));
-    for ride in [&in_time, &elsewhere, &cheap, &enough, &surplus, &beyond] {
+    for ride in [&in_time, &elsewhere, &cheap, &beyond] {
         world.publish_ride(ride).await;
     }
+    // In one batch.
+    let together = [&enough, &surplus].map(Outgoing::ride);
+    let transaction = world.publish_in_transaction(together.into(), TransactionEnd::Commit);
+    drop(transaction.await);
     world.rides_are_applied().await;
     let client = service.client(1);
     let verdicts = async || {
@@ -319,6 +325,8 @@ async fn rides_that_were_too_late_for_the_old_deadline_are_judged_again_in_order
         ]
     );
     assert_contiguous(world.read_status_topic().await);
+    // The ride that came after the completing one keeps its verdict, and is no difference.
+    world.verify_finds_nothing().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -462,33 +470,57 @@ async fn every_judge_of_a_deadline_knows_of_an_extension_that_is_not_yet_applied
     let world = World::new().await;
     let service = world.service().roles("api,ingest").start().await;
     let admin = service.admin();
-    let promotion = admin.open_promotion(&conditions(2)).await;
+    let promotion = admin.open_promotion(&conditions(3)).await;
     let elsewhere = admin.open_promotion(&conditions(2)).await;
     let mut clients = Vec::new();
-    for user_id in 1..=9 {
+    for user_id in 1..=10 {
         clients.push(service.started_client(user_id, &promotion).await.0);
-        if user_id <= 6 {
+        if user_id <= 6 || user_id == 10 {
             end_by_force(&world, user_id, promotion.id, End::Completed).await;
         }
     }
     let client = |user_id: usize| &clients[user_id - 1];
-    let ends = (now() + TimeDelta::seconds(8)).trunc_subsecs(3);
-    sqlx::query(
-        "update promotion_user set started_at = started_at - interval '1 day', challenge_deadline = $1,
-                completed_at = completed_at - interval '1 day', reward_deadline = case when status = 'COMPLETED' then $1 end",
-    )
-    .bind(ends)
-    .execute(world.pool())
-    .await
-    .expect("it may be so");
+    let challenge_of_9 = async || {
+        let progress = service.client(9).progress(promotion.id).await.expect(200);
+        json!([progress["rides_completed"], progress["version"]])
+    };
+    sqlx::query("update promotion_user set started_at = started_at - interval '1 day', completed_at = completed_at - interval '1 day'")
+        .execute(world.pool())
+        .await
+        .expect("it may be so");
+    let set_deadlines = async |ends: DateTime<Utc>, users: &[i64]| {
+        sqlx::query(
+            "update promotion_user
+                set challenge_deadline = $1, reward_deadline = case when status = 'COMPLETED' then $1 end
+              where user_id = any($2)",
+        )
+        .bind(ends)
+        .bind(users)
+        .execute(world.pool())
+        .await
+        .expect("it may be so");
+    };
+    // Too late for the deadline as it is.
+    let soon = now() + TimeDelta::minutes(1);
+    set_deadlines(soon, &[9]).await;
+    world
+        .publish_ride(&ride_at(9, soon + TimeDelta::minutes(1)))
+        .await;
+    world.rides_are_applied().await;
+    assert_eq!(challenge_of_9().await, json!([0, 1]));
+    let mut ends = now();
     for (key, of) in [("rewards", "REWARD"), ("challenges", "CHALLENGE")] {
         let body =
             json!({ "promotion_id": promotion.id, "of": of, "by": "PT1H", "reason": "a test" });
         let ordered = order(&service, key, &body).await.expect(202);
         assert_eq!(ordered["state"], "RUNNING");
         assert_eq!(ordered["done"], 0);
+        let at = ordered["at"].as_str().expect("an instant");
+        ends = at.parse().expect("RFC 3339");
     }
-    assert!(now() < ends, "too slow a machine to tell anything");
+    // The deadlines lie behind the extensions, and pass at once.
+    ends += TimeDelta::milliseconds(200);
+    set_deadlines(ends, &(1..=10).collect::<Vec<_>>()).await;
     tokio::time::sleep((ends - now()).to_std().unwrap_or_default() + Duration::from_millis(50))
         .await;
 
@@ -514,22 +546,23 @@ async fn every_judge_of_a_deadline_knows_of_an_extension_that_is_not_yet_applied
         .await
         .problem(409, "not-eligible");
     assert_eq!(refused["reason"], "ANOTHER_CHALLENGE_LIVE");
+    let cancelled = admin.cancel(10, promotion.id).await.expect(200);
+    assert_eq!(cancelled["expired_reason"], "CANCELLED");
+    assert_eq!(cancelled["reward_deadline"], extended);
     let progress = client(7).progress(promotion.id).await.expect(200);
     assert_eq!(progress["challenge_deadline"], extended);
     assert_eq!(progress["settling"], false);
     let landing = client(8).api.post("/v1/landing").await.expect(200);
     assert_eq!(landing["participation"]["challenge_deadline"], extended);
-    // A ride after the old deadline.
+    // A ride after the old deadline. Its batch extends, judges the late ride again, and then counts this one.
     world.publish_ride(&ride(9)).await;
     world.rides_are_applied().await;
-    let progress = client(9).progress(promotion.id).await.expect(200);
-    assert_eq!(progress["rides_completed"], 1);
-    assert_eq!(progress["version"], 3, "extended, then progressed");
+    assert_eq!(challenge_of_9().await, json!([2, 4]));
     // Those that were done so far are told; nobody was left out or extended twice.
     let list = admin.api.get("/admin/v1/extensions").await.expect(200);
     assert_eq!(
         (&list["items"][0]["done"], &list["items"][1]["done"]),
-        (&json!(3), &json!(6))
+        (&json!(3), &json!(7))
     );
     let sweeper = world.service().roles("sweep").start().await;
     for item in list["items"].as_array().expect("a list") {
@@ -538,4 +571,26 @@ async fn every_judge_of_a_deadline_knows_of_an_extension_that_is_not_yet_applied
         assert_eq!(extension["skipped"], 0);
     }
     drop(sweeper);
+    let _relay = world.service().roles("relay").start().await;
+    world.events_are_published().await;
+    let events = world.status_of(9, promotion.id).await;
+    let told: Vec<(&str, i64, &Value)> = events
+        .iter()
+        .map(|record| {
+            (
+                record.kind(),
+                record.version(),
+                &record.event["rides_completed"],
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("promotion.started", 1, &json!(0)),
+            ("promotion.extended", 2, &json!(0)),
+            ("promotion.progressed", 3, &json!(1)),
+            ("promotion.progressed", 4, &json!(2)),
+        ]
+    );
 }

@@ -17,10 +17,12 @@ use crate::domain::verdict::{Judgement, Verdict};
 use crate::domain::{Instant, UserId};
 use crate::store::{Result, StoreError, must_be_all};
 
-/// What a receipt keeps of a ride that was too late, beside its other columns.
-pub(super) fn kept(ride: &Ride, verdict: Verdict) -> Option<Value> {
+/// What a receipt keeps of a ride that was too late, beside its other columns. `place` is its place among the
+/// receipts that are recorded together.
+pub(super) fn kept(ride: &Ride, verdict: Verdict, place: usize) -> Option<Value> {
     (verdict == Verdict::AfterDeadline).then(|| {
-        json!({ "country_code": ride.country_code, "city_id": ride.city_id, "service_type": ride.service_type })
+        json!({ "country_code": ride.country_code, "city_id": ride.city_id, "service_type": ride.service_type,
+            "place": place })
     })
 }
 
@@ -151,7 +153,7 @@ async fn read_late(
     let promotions: Vec<_> = locked.iter().map(|row| row.promotion_id).collect();
     let months: Vec<_> = locked.iter().map(|row| row.receipts_month).collect();
     let deadlines: Vec<_> = locked.iter().map(|row| row.challenge_deadline).collect();
-    // What was recorded together came together: then the order of completion is the likely one.
+    // Of rides that were recorded together before their places were kept, the order of completion is the likely one.
     let rows = sqlx::query_as!(
         Late,
         r#"select r.user_id, r.promotion_id, r.ride_id, r.completed_at as "completed_at!", r.amount_cents as "amount_cents!",
@@ -161,7 +163,7 @@ async fn read_late(
                   v (user_id, promotion_id, receipts_month, deadline)
              join ride_receipt r using (user_id, promotion_id, receipts_month)
             where r.verdict = $5 and r.completed_at < v.deadline
-            order by r.user_id, r.promotion_id, r.recorded_at, r.completed_at, r.ride_id"#,
+            order by r.user_id, r.promotion_id, r.recorded_at, (r.late_ride ->> 'place')::bigint, r.completed_at, r.ride_id"#,
         &users,
         &promotions,
         &months,

@@ -75,7 +75,8 @@ impl Receipts {
         self.details.push(details);
         self.distances.push(ride.distance_m);
         self.versions.push(version);
-        self.late_rides.push(late::kept(ride, verdict));
+        let place = self.late_rides.len();
+        self.late_rides.push(late::kept(ride, verdict, place));
     }
 
     /// A plain insert: a conflict would mean that a ride was judged twice, a bug that must not
