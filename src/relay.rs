@@ -1,9 +1,8 @@
 //! Events out: outbox → Kafka transaction → delete.
 //!
-//! A shard of clients has one relay at a time, by an advisory lock on the session that reads and
-//! deletes. A lock cannot stop a relay that was paused when its session was cut. So each relay
-//! publishes under the shard's transactional id, and fences its predecessors when it takes the
-//! shard.
+//! The outbox is one shard. It has one relay at a time, by an advisory lock on the session that reads and
+//! deletes. A lock cannot stop a relay that was paused when its session was cut. So each relay publishes
+//! under the shard's transactional id, and fences its predecessors when it takes the shard.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

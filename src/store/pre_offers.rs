@@ -242,8 +242,7 @@ async fn lock_products(
     .collect())
 }
 
-/// Which of the promotions exist. They are not locked: no call deletes a promotion, and a start locks a promotion
-/// after the pre-offers, which is the opposite order.
+/// Which of the promotions exist. They are not locked: no call deletes a promotion, and none changes its key.
 async fn promotions(
     connection: &mut PgConnection,
     lines: &[NumberedLine],

@@ -83,7 +83,8 @@ pub struct PartitionStats {
 /// Status changes not yet published.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct OutboxStats {
-    /// The number of events.
+    /// The number of events. They are counted in the first 10,000 rows of the outbox; with more rows there are
+    /// at least so many events.
     pub depth: i64,
     /// The age of the oldest; 0 if there is none.
     pub oldest_age_seconds: f64,

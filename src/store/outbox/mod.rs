@@ -1,4 +1,4 @@
-//! Status changes and reminders waiting to be published, a shard of clients at a time.
+//! Status changes and reminders waiting to be published.
 
 pub(super) mod packet;
 
@@ -120,7 +120,7 @@ fn lacks(id: i64, column: &str) -> StoreError {
 }
 
 impl Store {
-    /// The shards there are; their number is the schema's.
+    /// The shards. There is one, and every row of the outbox is in it.
     pub async fn shards(&self) -> Result<Vec<i16>> {
         Ok(
             sqlx::query_scalar!("select shard from relay_shard order by shard")
@@ -177,8 +177,8 @@ impl Store {
     }
 
     /// How many events wait, and how old the oldest is, in seconds. They are counted in the first
-    /// `MAX_COUNTED` rows. If there are more rows, the ids between the first and the last are counted
-    /// where that is more.
+    /// `MAX_COUNTED` rows, so that counting stays cheap. If there are more rows, the number is a lower bound:
+    /// the events of those rows, or the ids between the first and the last row where that is more.
     pub async fn outbox_depth(&self) -> Result<(i64, f64)> {
         const MAX_COUNTED: i64 = 10_000;
         let row = sqlx::query!(

@@ -43,6 +43,12 @@ export const word = (kind, name) => (name === null || name === undefined ? "" : 
 
 export const number = (value) => new Intl.NumberFormat(locale).format(value);
 
+/** From this depth on the service does not count every event of the outbox: it tells a lower bound. */
+const COUNTED_DEPTH = 10_000;
+
+/** How many events wait in the outbox. */
+export const outboxDepth = ({ depth }) => (depth < COUNTED_DEPTH ? number(depth) : `≥ ${number(depth)}`);
+
 /** A number with so many digits behind the point at most. */
 export const decimal = (value, digits) => new Intl.NumberFormat(locale, { maximumFractionDigits: digits }).format(value);
 

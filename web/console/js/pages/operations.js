@@ -2,7 +2,7 @@
 
 import { may } from "../app.js";
 import { h } from "../dom.js";
-import { duration, number, t } from "../i18n.js";
+import { duration, number, outboxDepth, t } from "../i18n.js";
 import { extensions, outages } from "../extension/lists.js";
 import { flag } from "../ui/badges.js";
 import { command } from "../ui/command.js";
@@ -73,7 +73,7 @@ function flow({ outbox, sweep, quarantine_open }) {
     { class: "card" },
     h("h2", {}, t("operations.flow")),
     facts([
-      [t("overview.outbox"), number(outbox.depth)],
+      [t("overview.outbox"), outboxDepth(outbox)],
       [t("operations.outbox-age"), duration(Math.round(outbox.oldest_age_seconds) * 1000)],
       [t("overview.quarantine"), number(quarantine_open)],
       [t("operations.held-quarantine"), number(sweep.held_back_by_quarantine)],

@@ -2,7 +2,7 @@
 
 import { every, may } from "../app.js";
 import { h, put } from "../dom.js";
-import { duration, number, percent, t } from "../i18n.js";
+import { duration, number, outboxDepth, percent, t } from "../i18n.js";
 import { link } from "../router.js";
 import { stateOf, usedShare } from "../promotion/state.js";
 import { Chart } from "../ui/chart.js";
@@ -126,7 +126,7 @@ function figures({ ingest, outbox, quarantine_open, sweep }, rate) {
   return [
     figure(t("overview.rides-per-second"), rate === null ? "…" : number(Math.round(rate * 10) / 10)),
     figure(t("overview.lag"), ingest.lag === null ? "?" : number(ingest.lag), t("overview.lag-says")),
-    figure(t("overview.outbox"), number(outbox.depth), t("overview.outbox-says", { time: duration(Math.round(outbox.oldest_age_seconds) * 1000) })),
+    figure(t("overview.outbox"), outboxDepth(outbox), t("overview.outbox-says", { time: duration(Math.round(outbox.oldest_age_seconds) * 1000) })),
     figure(t("overview.quarantine"), number(quarantine_open), t("overview.quarantine-says")),
     figure(t("overview.held-back"), number(sweep.held_back), t("overview.held-back-says")),
   ];
