@@ -208,57 +208,153 @@ async fn the_tombstone_is_the_last_record_of_its_key_beside_rides_and_relays() {
     }
 }
 
-/// Progress waits in packets, many clients in a row of the outbox. An erasure takes one client out of each,
-/// and leaves the others as they were.
+/// The packets that wait, as `promotion.progressed` of clients without a row of their own.
+const IN_PACKETS: &str =
+    "select coalesce(sum(events), 0)::bigint from event_outbox where packet_event_ids is not null";
+
+/// Progress waits in packets, many clients in a row of the outbox. Two erasures at the same time take one
+/// client each out of the same packet, and leave the others as they were: each with its own goals and trace.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_erased_client_is_taken_out_of_the_packets_that_wait() {
-    let world = World::new().await;
-    let challenges = Challenges::new(&world, &conditions(10)).await;
-    let users = [1, 2, 3];
+async fn erased_clients_are_taken_out_of_the_packets_that_wait() {
+    let world = World::builder().partitions(1).build().await;
+    let mut rules = conditions(10);
+    rules["target_amount_cents"] = json!(1_000_000);
+    let challenges = Challenges::new(&world, &rules).await;
+    let users = [1, 2, 3, 4, 5];
     challenges.start_an_hour_ago(&users).await;
     world.execute("delete from event_outbox").await;
+    let trace = |user: i64| format!("00-{user:032x}-{user:016x}-01");
+    let amount = |user: i64| 10_000 + user;
+    let ride_of = |user: i64| {
+        let mut ride = ride(user);
+        ride["amount_cents"] = json!(amount(user));
+        // One of them has no trace.
+        match user {
+            5 => Outgoing::ride(&ride),
+            _ => Outgoing::ride(&ride).header("traceparent", &trace(user)),
+        }
+    };
+    // What is there at its start is one batch. Client 2 is also alone in a packet.
+    world.publish_all(users.map(ride_of)).await;
     let _ingest = world.service().roles("ingest").start().await;
-    for (round, of) in [&users[..], &users[1..2]].into_iter().enumerate() {
-        world
-            .publish_all(of.iter().map(|user| Outgoing::ride(&ride(*user))))
-            .await;
-        world.rides_are_applied().await;
-        let waiting = "select coalesce(sum(events), 0)::bigint from event_outbox where packet_event_ids is not null";
-        assert_eq!(world.count(waiting).await, [3, 4][round]);
+    world.rides_are_applied().await;
+    world.publish(&ride_of(2)).await;
+    world.rides_are_applied().await;
+    assert_eq!(world.count(IN_PACKETS).await, 6);
+    let mut held = world.pool().begin().await.expect("a session");
+    sqlx::query("select from event_outbox where cardinality(packet_event_ids) = 5 for update")
+        .execute(&mut *held)
+        .await
+        .expect("nobody holds it");
+    let both = tokio::spawn({
+        let erase = [2, 4].map(|user| erase(&world, &user.to_string(), &[]));
+        let [second, fourth] = erase.map(Cli::run);
+        async move { tokio::join!(second, fourth) }
+    });
+    waiting_for_a_lock(&world, 2).await;
+    held.rollback().await.expect("it was held");
+    let (second, fourth) = both.await.expect("no panic");
+    for erased in [second, fourth] {
+        let erased: Value = serde_json::from_str(&erased.expect_success()).expect("JSON");
+        assert_eq!(erased["tombstones"], 1);
     }
-    let erased = erase(&world, "2", &[]).run().await.expect_success();
-    let erased: Value = serde_json::from_str(&erased).expect("JSON");
-    assert_eq!(erased["tombstones"], 1);
     // Of what was only the client's nothing is left, not even an empty row.
-    let left =
-        "select count(*) from event_outbox where events = 0 or packet_user_ids @> array[2::bigint]";
+    let left = "select count(*) from event_outbox where events = 0 or packet_user_ids && array[2, 4]::bigint[]";
     assert_eq!(world.count(left).await, 0);
+    assert_eq!(world.count(IN_PACKETS).await, 3);
 
     let _relay = world.service().roles("relay").start().await;
     world.events_are_published().await;
-    let newest = world.newest_statuses().await;
-    let key = |user: i64| format!("{user}:{}", challenges.promotion_id);
-    assert_eq!(newest[&key(2)], None);
-    for user in [1, 3] {
-        let event = newest[&key(user)].as_ref().expect("an event");
-        let standing = challenges.standing(user).await;
-        let told = (&event["version"], &event["rides_completed"], &event["type"]);
-        let is = (
-            json!(standing.version),
-            json!(1),
-            json!("promotion.progressed"),
-        );
-        assert_eq!(told, (&is.0, &is.1, &is.2), "{event}");
-        assert_eq!(event["user_id"], user);
-        assert_eq!(event["status"], "IN_PROGRESS");
-        assert_eq!(event["previous_status"], "IN_PROGRESS");
-    }
     let records = world.kafka().read_topic(world.status_topic()).await;
-    let mut of_the_erased = records.iter().filter(|record| record.key == Some(key(2)));
-    assert!(
-        of_the_erased.all(|record| record.value.is_none()),
-        "only the tombstone"
-    );
+    let of = |user: i64| -> Vec<&Record> {
+        let key = format!("{user}:{}", challenges.promotion_id);
+        let of_key = records
+            .iter()
+            .filter(|record| record.key.as_ref() == Some(&key));
+        of_key.collect()
+    };
+    for user in [2, 4] {
+        assert_eq!(of(user).len(), 1, "only the tombstone: {:?}", of(user));
+        assert_eq!(of(user)[0].value, None);
+    }
+    for user in [1, 3, 5] {
+        let [record] = of(user)[..] else {
+            panic!("one event of {user}: {:?}", of(user));
+        };
+        let event = record.json();
+        let standing = challenges.standing(user).await;
+        assert_eq!(event["type"], "promotion.progressed");
+        assert_eq!(event["user_id"], user);
+        assert_eq!(event["version"], standing.version);
+        assert_eq!(event["rides_completed"], 1);
+        assert_eq!(
+            (&event["status"], &event["previous_status"]),
+            (&json!("IN_PROGRESS"), &json!("IN_PROGRESS"))
+        );
+        let goals = json!([{ "goal": "RIDES", "completed": 1, "target": 10 },
+            { "goal": "AMOUNT", "completed": amount(user), "target": 1_000_000 }]);
+        assert_eq!(event["goals"], goals, "{user}");
+        let expected = (user != 5).then(|| trace(user));
+        assert_eq!(
+            record.headers.get("traceparent"),
+            expected.as_ref(),
+            "{user}"
+        );
+    }
+}
+
+/// The relay reads the rows of the outbox, and then their packets. An erasure in between has taken an event
+/// out of a packet, and with it a later row that the relay has read: neither may be published, or subscribers
+/// would see a version without the one before.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_between_the_two_reads_of_a_relay_leaves_only_the_tombstone() {
+    let world = World::builder().partitions(1).build().await;
+    let challenges = Challenges::new(&world, &conditions(2)).await;
+    challenges.start_an_hour_ago(&[1, 2]).await;
+    world.execute("delete from event_outbox").await;
+    // The progress of both waits in a packet, and the completion of 2 in a row of its own behind it.
+    let rides = [1, 2].map(|user| Outgoing::ride(&ride(user)));
+    world.publish_all(rides).await;
+    let ingest = world.service().roles("ingest").start().await;
+    world.rides_are_applied().await;
+    world.publish_ride(&ride(2)).await;
+    world.rides_are_applied().await;
+    assert_eq!(world.count(IN_PACKETS).await, 2);
+    assert_eq!(world.count("select count(*) from event_outbox").await, 2);
+    assert!(ingest.sigterm_and_wait().await.success());
+
+    let proxy = FaultProxy::start(world.postgres().address());
+    let held = proxy.hold("packet_challenge_deadlines as");
+    let _relay = world
+        .service()
+        .roles("relay")
+        .through(&proxy, &world)
+        .start()
+        .await;
+    eventually(LIMIT, || async {
+        held.has_arrived()
+            .then_some(())
+            .ok_or("it has not read yet")
+    })
+    .await;
+    erase(&world, "2", &[]).run().await.expect_success();
+    drop(held);
+    world.events_are_published().await;
+    let records = world.kafka().read_topic(world.status_topic()).await;
+    let values_of = |user: i64| -> Vec<Option<Value>> {
+        let key = format!("{user}:{}", challenges.promotion_id);
+        let of_key = records
+            .iter()
+            .filter(|record| record.key.as_ref() == Some(&key));
+        of_key
+            .map(|record| record.value.is_some().then(|| record.json()))
+            .collect()
+    };
+    assert_eq!(values_of(2), [None]);
+    let [Some(event)] = &values_of(1)[..] else {
+        panic!("one event of the other client: {records:?}");
+    };
+    assert_eq!(event["version"], 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::SubsecRound as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::*;
 use crate::reminders;
@@ -23,6 +23,23 @@ fn records(trips: &[Trip]) -> Vec<Outgoing> {
         .iter()
         .map(|trip| Outgoing::ride(&trip.ride()))
         .collect()
+}
+
+/// The reversals of these rides.
+fn reversals<'a>(trips: impl IntoIterator<Item = &'a Trip>) -> Vec<Outgoing> {
+    let reversal =
+        |ride: Value| json!({ "reversed_ride_id": ride["ride_id"], "user_id": ride["user_id"] });
+    let trips = trips.into_iter();
+    trips
+        .map(|trip| Outgoing::ride(&reversal(trip.ride())))
+        .collect()
+}
+
+/// One in `one_in` rides of the file, the same ones whatever their order.
+fn is_chosen(trip: &Trip, one_in: u32) -> bool {
+    let ride_id = trip.ride()["ride_id"].as_str().map(str::to_owned);
+    let first = ride_id.and_then(|id| u32::from_str_radix(&id[..8], 16).ok());
+    first.expect("a UUID").is_multiple_of(one_in)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,7 +71,30 @@ async fn real_rides_replayed_and_shuffled_count_once_while_workers_are_killed() 
         daily_limit: None,
         ..Rules::dollars(2, 700)
     };
-    let expected = recount(&trips.trips, &windows, &rules);
+    // The platform takes rides back. Some before they come, for whoever completes and not. Others after they
+    // came, of clients who complete it neither with nor without them: an end would keep what came before it.
+    let taken_before = |trip: &&Trip| is_chosen(trip, 11);
+    let left: Vec<Trip> = trips
+        .trips
+        .iter()
+        .filter(|trip| !taken_before(trip))
+        .cloned()
+        .collect();
+    let with_all = recount(&left, &windows, &rules);
+    let taken_after = |trip: &&Trip| {
+        is_chosen(trip, 5) && with_all.get(&trip.user_id).is_some_and(|rides| *rides < 2)
+    };
+    let left: Vec<Trip> = left
+        .into_iter()
+        .filter(|trip| !taken_after(&trip))
+        .collect();
+    let early_reversals = reversals(trips.trips.iter().filter(taken_before));
+    let late_reversals = reversals(trips.trips.iter().filter(taken_after));
+    let expected = recount(&left, &windows, &rules);
+    let lost = with_all
+        .iter()
+        .filter(|(user_id, rides)| expected[*user_id] < **rides);
+    assert!(lost.count() > 0, "no ride that counts is taken back");
     for rides in [1, 2] {
         assert!(
             expected.values().any(|count| *count == rides),
@@ -62,7 +102,7 @@ async fn real_rides_replayed_and_shuffled_count_once_while_workers_are_killed() 
         );
     }
     // Two rides complete it only with fares of this sum; the sums tell apart who has them.
-    let sums = fares(&trips.trips, &windows, &rules);
+    let sums = fares(&left, &windows, &rules);
     let completes = |user_id: &i64| {
         expected[user_id] == 2 && sums.get(user_id).is_some_and(|sum| *sum >= TARGET_AMOUNT)
     };
@@ -107,6 +147,7 @@ async fn real_rides_replayed_and_shuffled_count_once_while_workers_are_killed() 
     let steady = worker().start().await;
     let all = &trips.trips;
     let mut shuffled = Trips::read(trips.shuffled(7)).trips;
+    world.publish_all(early_reversals.clone()).await;
     for (round, part) in [all.as_slice(), all.as_slice(), shuffled.as_mut_slice()]
         .into_iter()
         .enumerate()
@@ -114,6 +155,10 @@ async fn real_rides_replayed_and_shuffled_count_once_while_workers_are_killed() 
         for (step, chunk) in part.chunks(part.len().div_ceil(2)).enumerate() {
             let victim = worker().start().await;
             world.publish_all(records(chunk)).await;
+            if step == 1 {
+                let again = late_reversals.iter().chain(&early_reversals).cloned();
+                world.publish_all(again).await;
+            }
             // Not at the same moment each time.
             tokio::time::sleep(Duration::from_millis(
                 150 * (1 + (round as u64 + 2 * step as u64) % 4),
@@ -149,6 +194,9 @@ async fn real_rides_replayed_and_shuffled_count_once_while_workers_are_killed() 
     }
     let published = world.read_status_topic().await;
     let newest = last_by_key(published.clone());
+    let taken_back =
+        "select count(*) from ride_receipt where verdict = 'REVERSED' and completed_at is not null";
+    assert!(world.count(taken_back).await > 0);
     for standing in &standings {
         let last = &newest[&format!("{}:{}", standing.user_id, challenges.promotion_id)];
         assert_eq!(last.version(), i64::from(standing.version));

@@ -343,3 +343,62 @@ async fn what_only_the_database_has_is_published_again_and_a_held_lock_is_respec
         assert_eq!(newest[&key].version(), i64::from(standing.version));
     }
 }
+
+/// What waits of a client who differs is older than what was published. It is taken out of its packet, and what
+/// waits of others stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_in_a_packet_of_a_key_that_lags_is_not_published_after_it() {
+    let world = World::builder().partitions(1).build().await;
+    let challenges = Challenges::new(&world, &conditions(5)).await;
+    challenges.start_an_hour_ago(&[1, 2]).await;
+    let service = world.service().roles("ingest,relay").start().await;
+    world.events_are_published().await;
+    assert!(service.sigterm_and_wait().await.success());
+    // The topic has a version of client 1 that the restore lost.
+    let started = world.status_of(1, challenges.promotion_id).await.remove(0);
+    let mut later = started.event.clone();
+    later["event_id"] = json!(uuid::Uuid::new_v4());
+    later["type"] = json!("promotion.progressed");
+    later["version"] = json!(7);
+    later["rides_completed"] = json!(4);
+    let record = Outgoing {
+        key: Some(started.key().as_bytes().to_vec()),
+        value: Some(later.to_string().into_bytes()),
+        partition: Some(started.record.partition),
+        ..Outgoing::default()
+    };
+    let produced = world.kafka().producer();
+    let delivery = produced.send(record.to(world.status_topic()), LIMIT).await;
+    delivery
+        .map_err(|(error, _)| error)
+        .expect("the broker is there");
+    // The rides since the backup came back, and their events wait.
+    let rides = [1, 2].map(|user| Outgoing::ride(&ride(user)));
+    world.publish_all(rides).await;
+    let ingest = world.service().roles("ingest").start().await;
+    world.rides_are_applied().await;
+    assert!(ingest.sigterm_and_wait().await.success());
+    let waiting = "select count(*) from event_outbox where packet_user_ids = array[1, 2]::bigint[]";
+    assert_eq!(world.count(waiting).await, 1, "both wait in one packet");
+
+    let command = ["reconcile", "--apply"];
+    let applied = world.command(&command).run().await.expect_success();
+    let line = format!(
+        "{}  the topic has version 7 and the database another state, version 2: published as version 8",
+        started.key()
+    );
+    assert!(applied.contains(&line), "{applied}");
+    assert!(
+        applied.contains("1 differences, 1 of them put right"),
+        "{applied}"
+    );
+    let _relay = world.service().roles("relay").start().await;
+    world.events_are_published().await;
+    for (user, versions) in [(1, vec![1, 7, 8]), (2, vec![1, 2])] {
+        let records = world.status_of(user, challenges.promotion_id).await;
+        let published: Vec<i64> = records.iter().map(StatusRecord::version).collect();
+        assert_eq!(published, versions, "{user}");
+        let last = &records.last().expect("there are some").event;
+        assert_eq!(last["rides_completed"], 1, "{last}");
+    }
+}

@@ -42,6 +42,14 @@ struct State {
     faults: Vec<Arc<Armed>>,
     /// The fault that waits for a step of a transaction.
     at_step: Option<Arc<Step>>,
+    /// The message that is held back, until its [`Held`] is dropped.
+    held: Option<HeldMessage>,
+}
+
+#[derive(Debug)]
+struct HeldMessage {
+    message: Vec<u8>,
+    has_arrived: bool,
 }
 
 #[derive(Debug)]
@@ -189,6 +197,25 @@ impl Fault {
     }
 }
 
+/// A message that the proxy holds back. Dropping it lets the message pass.
+#[derive(Debug)]
+pub struct Held(Arc<Shared>);
+
+impl Held {
+    /// Whether a client has sent the message. Its connection stands still since then.
+    pub fn has_arrived(&self) -> bool {
+        let state = self.0.lock();
+        state.held.as_ref().is_some_and(|held| held.has_arrived)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.lock().held = None;
+        self.0.changed.notify_all();
+    }
+}
+
 impl FaultProxy {
     /// A proxy to `upstream` (`host:port`), which need not listen yet.
     pub fn start(upstream: String) -> Self {
@@ -286,6 +313,16 @@ impl FaultProxy {
         StepFault(step)
     }
 
+    /// Holds back the next message that contains `message`, and the rest of its connection with it. Other
+    /// connections go on. A statement is sent with its text only once on a connection.
+    pub fn hold(&self, message: &str) -> Held {
+        self.shared.lock().held = Some(HeldMessage {
+            message: message.as_bytes().to_vec(),
+            has_arrived: false,
+        });
+        Held(self.shared.clone())
+    }
+
     /// How many connections are open.
     pub fn connections(&self) -> usize {
         self.shared.lock().alive().count()
@@ -337,6 +374,22 @@ impl Shared {
             .changed
             .wait_while(self.lock(), |state| state.paused && !state.closed);
         !state.expect("nobody panics while holding it").closed
+    }
+
+    /// Blocks while this message is to be held back.
+    fn wait_while_held(&self, message: &[u8]) {
+        let mut state = self.lock();
+        let Some(held) = &mut state.held else {
+            return;
+        };
+        if held.has_arrived || !contains(message, &held.message) {
+            return;
+        }
+        held.has_arrived = true;
+        let state = self
+            .changed
+            .wait_while(state, |state| state.held.is_some() && !state.closed);
+        drop(state.expect("nobody panics while holding it"));
     }
 
     fn connect(self: &Arc<Self>, client: TcpStream) {
@@ -402,6 +455,7 @@ impl Shared {
                 return Ok(());
             }
             let message = &buffer[..length];
+            self.wait_while_held(message);
             let (step, mut complete) = requests.hear(message);
             let at_step = step.and_then(|step| self.strike_at(step, message));
             let struck = at_step.or_else(|| {
