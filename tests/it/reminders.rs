@@ -66,7 +66,7 @@ async fn a_reminder_comes_at_its_moment_and_says_what_is_left_to_do() {
     let service = world.service().start().await;
     let admin = service.admin();
     let mut conditions = reminding(2, &["PT1M", "PT62S"], &["PT60S"]);
-    conditions["challenge_period"] = json!("PT65S");
+    conditions["challenge_period"] = json!("PT70S");
     conditions["claim_period"] = json!("PT64S");
 
     // What the release before would not do is not written before its processes have gone.
@@ -83,7 +83,7 @@ async fn a_reminder_comes_at_its_moment_and_says_what_is_left_to_do() {
         .await;
     let mut wrong = patch.clone();
     wrong["conditions"]["reminders"] =
-        json!({ "challenge": ["PT65S"], "reward": ["PT30S"], "start": [] });
+        json!({ "challenge": ["PT70S"], "reward": ["PT30S"], "start": [] });
     let refused = admin.api.patch_json(&path, &wrong).await;
     let problem = refused.problem(422, "invalid-request");
     let fields: BTreeSet<&str> = problem["errors"]
