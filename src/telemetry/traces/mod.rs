@@ -10,32 +10,33 @@
 //! Names are those of the semantic conventions for HTTP, messaging and databases. Spans hold ids
 //! and counts, but no bodies, tokens or query strings.
 
-use std::borrow::Cow;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+mod batch;
+mod export;
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::http::{Method, StatusCode};
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use opentelemetry::trace::{
-    Link, Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceFlags,
-    TraceId, TraceState, Tracer as _, TracerProvider as _,
+    Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceFlags, TraceId,
+    TraceState, Tracer as _, TracerProvider as _,
 };
 use opentelemetry::{Context, Key, KeyValue, global};
-use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, Span, SpanData,
-    SpanProcessor,
+    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, Span,
 };
 
+use self::batch::messaging;
+use self::export::{Client, CountingProcessor, ReportingExporter};
 use super::Metrics;
 use crate::config::TracesConfig;
 use crate::wire::traceparent::is_traceparent;
+
+pub use self::batch::{Operation, SpanBatch};
 
 /// Most messages of a batch that get a span of their own. A batch has as many links.
 pub const MAX_MESSAGES: usize = 128;
@@ -146,141 +147,6 @@ fn resource() -> Resource {
         resource.build()
     } else {
         resource.with_service_name(SERVICE_NAME).build()
-    }
-}
-
-/// The HTTP client for the collector. It is the blocking one, because spans are sent on a thread of
-/// their own, where an asynchronous client would find no runtime, and silently send nothing.
-#[derive(Debug)]
-struct Client {
-    inner: reqwest::blocking::Client,
-    /// Why the last request failed; the exporter only says that it failed.
-    failure: Arc<Mutex<Option<String>>>,
-}
-
-impl Client {
-    fn new() -> anyhow::Result<Self> {
-        // It has a runtime of its own, which must not be created within another.
-        let made = std::thread::spawn(|| {
-            reqwest::blocking::Client::builder()
-                .timeout(EXPORT_TIMEOUT)
-                .build()
-        });
-        let inner = made
-            .join()
-            .map_err(|_| anyhow::anyhow!("the thread died"))
-            .and_then(|made| Ok(made?))
-            .context("making the client of the collector")?;
-        Ok(Self {
-            inner,
-            failure: Arc::default(),
-        })
-    }
-
-    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let answer = self.inner.send_bytes(request).await;
-        if let Err(error) = &answer {
-            let mut why = error.to_string();
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                why = format!("{why}: {error}");
-                cause = error.source();
-            }
-            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
-        }
-        answer
-    }
-}
-
-impl HttpClient for Client {
-    fn send_bytes<'a, 'b>(
-        &'a self,
-        request: Request<Bytes>,
-    ) -> BoxFuture<'b, Result<Response<Bytes>, HttpError>>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        self.send(request).boxed()
-    }
-}
-
-/// Logs when the collector rejects spans, and when it accepts them again; counts both.
-#[derive(Debug)]
-struct ReportingExporter {
-    exporter: SpanExporter,
-    failure: Arc<Mutex<Option<String>>>,
-    metrics: Arc<Metrics>,
-    failing: AtomicBool,
-}
-
-impl opentelemetry_sdk::trace::SpanExporter for ReportingExporter {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let spans = batch.len() as u64;
-        let result = opentelemetry_sdk::trace::SpanExporter::export(&self.exporter, batch).await;
-        let failing = self.failing.swap(result.is_err(), Ordering::Relaxed);
-        match &result {
-            Ok(()) => {
-                self.metrics.traces.sent.add("exported", spans);
-                if failing {
-                    tracing::info!("the collector accepts spans again");
-                }
-            }
-            Err(error) => {
-                self.metrics.traces.sent.add("failed", spans);
-                let why = self
-                    .failure
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .take();
-                if !failing {
-                    let error = why.unwrap_or_else(|| error.to_string());
-                    tracing::warn!(
-                        error,
-                        "the collector does not accept spans; they are dropped until it does"
-                    );
-                }
-            }
-        }
-        result
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        opentelemetry_sdk::trace::SpanExporter::shutdown_with_timeout(&self.exporter, timeout)
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        opentelemetry_sdk::trace::SpanExporter::set_resource(&mut self.exporter, resource);
-    }
-}
-
-/// Counts the spans that end. Spans that are neither sent nor waiting did not fit into the queue.
-#[derive(Debug)]
-struct CountingProcessor {
-    batches: BatchSpanProcessor,
-    metrics: Arc<Metrics>,
-}
-
-impl SpanProcessor for CountingProcessor {
-    fn on_start(&self, span: &mut Span, context: &Context) {
-        self.batches.on_start(span, context);
-    }
-
-    fn on_end(&self, span: SpanData) {
-        self.metrics.traces.ended.inc();
-        self.batches.on_end(span);
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        self.batches.force_flush()
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.batches.shutdown_with_timeout(timeout)
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        self.batches.set_resource(resource);
     }
 }
 
@@ -429,144 +295,6 @@ impl ReceivedSpan {
     pub fn context(&self) -> SpanContext {
         self.0.span_context().clone()
     }
-}
-
-/// Work on many messages at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// Rides are applied.
-    Process,
-    /// Status changes are published.
-    Send,
-}
-
-/// A batch of messages: its span, and the spans of those messages whose traces are recorded. All of
-/// them end with [`SpanBatch::end`].
-#[derive(Debug)]
-pub struct SpanBatch {
-    tracer: &'static SdkTracer,
-    operation: Operation,
-    topic: String,
-    context: Context,
-    messages: Vec<Span>,
-}
-
-impl SpanBatch {
-    /// Begins the span of a batch, in a trace of its own; `None` if traces are off.
-    pub fn begin(
-        operation: Operation,
-        topic: &str,
-        messages: usize,
-        more: impl IntoIterator<Item = KeyValue>,
-    ) -> Option<Self> {
-        let tracer = TRACER.get()?;
-        let (name, kind) = match operation {
-            Operation::Process => ("process", SpanKind::Consumer),
-            // Each message's own span has the kind of a producer.
-            Operation::Send => ("send", SpanKind::Client),
-        };
-        let mut attributes = messaging(name, topic);
-        attributes.push(KeyValue::new(
-            "messaging.batch.message_count",
-            i64::try_from(messages).unwrap_or(i64::MAX),
-        ));
-        attributes.extend(more);
-        let span = tracer
-            .span_builder(format!("{name} {topic}"))
-            .with_kind(kind)
-            .with_attributes(attributes)
-            .start_with_context(tracer, &Context::new());
-        Some(Self {
-            tracer,
-            operation,
-            topic: topic.to_owned(),
-            context: Context::new().with_span(span),
-            messages: Vec::new(),
-        })
-    }
-
-    /// The parent of the batch's own spans.
-    pub fn context(&self) -> Context {
-        self.context.clone()
-    }
-
-    /// Gives a message with this `traceparent` a span in its trace, and returns the `traceparent`
-    /// to carry on instead: the same trace, with that span as the parent. `None` if the trace is
-    /// not recorded or the batch has enough spans; then it is carried on unchanged.
-    pub fn carry(
-        &mut self,
-        traceparent: &str,
-        attributes: impl IntoIterator<Item = KeyValue>,
-    ) -> Option<String> {
-        if self.messages.len() >= MAX_MESSAGES {
-            return None;
-        }
-        let parent = parse(traceparent).filter(SpanContext::is_sampled)?;
-        let (name, kind) = match self.operation {
-            Operation::Process => ("process", SpanKind::Consumer),
-            Operation::Send => ("send", SpanKind::Producer),
-        };
-        let batch = self.context.span();
-        // A span that is not recorded cannot be found.
-        let links = if batch.span_context().is_sampled() {
-            vec![Link::with_context(batch.span_context().clone())]
-        } else {
-            Vec::new()
-        };
-        let mut shown = messaging(name, &self.topic);
-        shown.extend(attributes);
-        let span = self
-            .tracer
-            .span_builder(format!("{name} {}", self.topic))
-            .with_kind(kind)
-            .with_attributes(shown)
-            .with_links(links)
-            .start_with_context(self.tracer, &remote(Some(parent.clone())));
-        let context = span.span_context().clone();
-        // A received message was created elsewhere; a sent message is created here.
-        batch.add_link(
-            match self.operation {
-                Operation::Process => parent,
-                Operation::Send => context.clone(),
-            },
-            Vec::new(),
-        );
-        self.messages.push(span);
-        Some(self::traceparent(&context))
-    }
-
-    /// Ends all of its spans; `failure` says why the batch had no effect.
-    pub fn end(self, failure: Option<String>) {
-        // The reason has no error class of its own, so the status has its text.
-        let error = KeyValue::new("error.type", "_OTHER");
-        let status = failure.map(Status::error);
-        for mut span in self.messages {
-            if let Some(status) = &status {
-                span.set_attribute(error.clone());
-                span.set_status(status.clone());
-            }
-            span.end();
-        }
-        let span = self.context.span();
-        if let Some(status) = status {
-            span.set_attribute(error);
-            span.set_status(status);
-        }
-        span.end();
-    }
-}
-
-/// The attributes of every span about messages. Operations are named like their types.
-fn messaging(operation: &'static str, topic: &str) -> Vec<KeyValue> {
-    vec![
-        KeyValue::new("messaging.system", "kafka"),
-        KeyValue::new("messaging.operation.name", operation),
-        KeyValue::new("messaging.operation.type", operation),
-        KeyValue::new(
-            "messaging.destination.name",
-            Cow::<str>::Owned(topic.to_owned()),
-        ),
-    ]
 }
 
 #[cfg(test)]
