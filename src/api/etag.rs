@@ -26,7 +26,7 @@ pub fn is_known(headers: &HeaderMap, opaque: &str) -> bool {
     })
 }
 
-/// What a request asks of what it changes. Tags are compared strongly: a weak one never matches.
+/// The `If-Match` condition of a change. Tags are compared strongly: a weak tag never matches.
 pub fn precondition(headers: &HeaderMap) -> Precondition {
     let mut values = headers.get_all(IF_MATCH).iter().peekable();
     if values.peek().is_none() {
@@ -43,11 +43,11 @@ pub fn precondition(headers: &HeaderMap) -> Precondition {
     Precondition::OneOf(strong)
 }
 
-/// What operators write, with its revision as a strong tag.
+/// A document that operators change, with its revision as a strong tag.
 pub struct WithRevision<T>(pub T);
 
 impl<T: Serialize> WithRevision<T> {
-    /// The response to a read: without a body where the caller has this revision.
+    /// The response to a read; without a body if the caller has this revision.
     pub fn unless_known(self, headers: &HeaderMap) -> Response {
         let revision = Revision::of(&self.0).to_string();
         if is_known(headers, &revision) {
@@ -86,7 +86,7 @@ fn each_tag<'a>(text: &'a str, mut take: impl FnMut(&'a str)) {
     }
 }
 
-/// The tags of a list that are not weak, as [`each_tag`].
+/// The strong tags of a list, in the form of [`each_tag`].
 fn each_strong_tag<'a>(text: &'a str, mut take: impl FnMut(&'a str)) {
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('"') {
@@ -138,7 +138,7 @@ pub fn keep_settling(stored: StoredParticipation, was_settling: bool) -> StoredP
 }
 
 impl Tag {
-    /// Of a participation that was just read.
+    /// The tag of a participation that was just read.
     pub fn of(stored: &StoredParticipation) -> Self {
         Self {
             version: stored.state.version,
@@ -165,7 +165,7 @@ impl fmt::Display for Tag {
     }
 }
 
-/// What a request says about the tags that its client has.
+/// The `If-None-Match` condition of a request: the tags that its client has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
     any: bool,
@@ -262,7 +262,7 @@ mod tests {
             of(&["\"a\", W/\"b\",\"c-gzip\"", "\"d\""]),
             one_of(&["a", "c", "d"])
         );
-        // A condition that cannot be read is one that nothing meets.
+        // A malformed condition never matches.
         for value in ["", "a", "\"a", "W/\"a\""] {
             assert_eq!(of(&[value]), one_of(&[]), "{value}");
         }

@@ -156,7 +156,7 @@ pub async fn run(args: &DemoArgs, stop: CancellationToken) -> anyhow::Result<Dem
     .await;
     screen.clear();
 
-    // Everything is removed, whatever has failed.
+    // Everything is removed, also after a failure.
     let topics = match &kafka {
         Some(kafka) => broker.close(kafka).await,
         None => Ok(()),
@@ -168,7 +168,7 @@ pub async fn run(args: &DemoArgs, stop: CancellationToken) -> anyhow::Result<Dem
     Ok(outcome)
 }
 
-/// What is played.
+/// The offer of a run and its clients.
 struct Scene {
     offer: Offer,
     /// Whether clients who did not get the first reward try again. A file's riders do not.

@@ -59,7 +59,7 @@ impl Screen {
         }
     }
 
-    /// Shows the figures. It may be called often: lines are only written now and then.
+    /// Shows the figures. It may be called often: it limits how often it writes a line.
     pub(super) fn show(&self, funnel: &Funnel, at: &str, last: &mut Option<Monotonic>) {
         match &self.picture {
             Some(bar) => bar.set_message(funnel.picture(at)),
@@ -78,7 +78,7 @@ impl Screen {
         }
     }
 
-    /// Leaves the figures on the screen for good.
+    /// Ends the drawing; the last figures stay on the screen.
     pub(super) fn keep(&self, funnel: &Funnel, at: &str) {
         self.clear();
         self.say(&match self.picture {

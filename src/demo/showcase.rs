@@ -39,7 +39,7 @@ pub(super) async fn note_an_outage(api: &Api, database: &DatabaseConfig) -> anyh
     Ok(noted?)
 }
 
-/// Creates the promotions that nobody starts: one that opens in three days, one that is over.
+/// Creates the promotions without participants: one that opens in three days, one that is over.
 pub(super) async fn set_up(api: &Api) -> Result<(), CallError> {
     let now = api.now();
     let at = |days: i64| format_instant(now + TimeDelta::days(days));

@@ -338,7 +338,7 @@ pub enum RideOutcome {
         /// Whether a goal advanced.
         moved: bool,
     },
-    /// A ride that was recorded before. It changes nothing, whatever it says now.
+    /// A ride that was recorded before. It changes nothing, even if its content differs.
     Duplicate {
         /// Whether it differs from what was recorded.
         differs: bool,

@@ -306,7 +306,7 @@ mod tests {
     }
 
     proptest! {
-        /// However often and late the looks are and whatever is extended, each lead is due at most once,
+        /// At any number and times of looks and with any extensions, each lead is due at most once,
         /// never before its moment, never at or after the deadline.
         #[test]
         fn each_lead_is_due_at_most_once(

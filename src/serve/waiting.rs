@@ -91,7 +91,7 @@ pub(super) async fn wait_for_kafka(
                     .pause(&[Role::Ingest, Role::Relay, Role::Sweep], error.to_string())
                     .await;
             }
-            // The client API works without Kafka, whatever the reason for its absence.
+            // The client API works without Kafka.
             Err(error) if roles == [Role::Api] => {
                 tracing::error!(%error, "kafka cannot be used; clients are answered from postgres");
                 return Ok(());

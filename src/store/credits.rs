@@ -25,7 +25,7 @@ impl Store {
     /// Judges a ride of this client as if it came from the topic now, and records it in the audit, in one
     /// transaction. `ride` is the value of a record. If the ride's own record arrives too, before or after,
     /// the receipt's key makes them one ride.
-    /// If the ride is only tried, nothing is changed.
+    /// A dry run changes nothing.
     pub async fn credit_ride(
         &self,
         user_id: UserId,

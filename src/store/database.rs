@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 /// Creates a database on the server of `url`, through the database that the URL names. The name may have
 /// only lower-case letters, digits and underscores.
 pub async fn create(url: &str, name: &str) -> sqlx::Result<()> {
-    // From template0, so that it is empty whatever the server's operators added to template1.
+    // From template0, because the server's operators may have added objects to template1.
     execute(
         url,
         format!("create database {} template template0", checked(name)?),

@@ -34,8 +34,8 @@ pub struct Landing {
 }
 
 impl Store {
-    /// Decides the client's screen and leaves the one `ACTIVE` split that goes with it. Running it
-    /// again finds what the first run did.
+    /// Decides the client's screen, and makes sure that the client's one `ACTIVE` split matches it.
+    /// A repeat changes nothing.
     pub async fn landing(&self, user_id: UserId) -> Result<Landing> {
         let erased_name = self.erased_name(user_id)?;
         if let Some(landing) = self.settled_landing(user_id, erased_name.clone()).await? {
@@ -49,7 +49,7 @@ impl Store {
                     .participation
                     .as_ref()
                     .is_some_and(StoredParticipation::is_overdue);
-                // What an extension covers goes on.
+                // A running extension may move the passed deadline.
                 if settling && apply_of_client(connection, user_id).await? {
                     return landing(connection, user_id, erased_name.as_deref()).await;
                 }
@@ -59,8 +59,8 @@ impl Store {
         .await
     }
 
-    /// The landing of a client for whom nothing is to be written, as most are: read in one snapshot,
-    /// without a lock. `None` where the split is not as it should be, or a deadline has passed that an
+    /// The landing when nothing has to be written, which is the usual case. It reads one snapshot and takes
+    /// no lock. `None` if the split does not match the screen, or if a deadline has passed that an
     /// extension may move.
     async fn settled_landing(
         &self,
@@ -87,7 +87,7 @@ async fn settled(
             (Screen::RewardReady | Screen::PromoProgress, Some(latest), _) => {
                 let promotion_id = latest.promotion_id;
                 has_valid_split(connection, user_id, promotion_id, facts.now).await?
-                    // There is none to be made.
+                    // Without a valid pre-offer no new split can be created.
                     || newest_newbie(connection, user_id, promotion_id)
                         .await?
                         .is_none_or(|pre_offer| facts.now >= pre_offer.valid_until)
@@ -112,7 +112,7 @@ async fn settled(
     Ok((!is_overdue).then_some(landing))
 }
 
-/// Decides under the locks, and leaves the one `ACTIVE` split.
+/// Decides under the locks, and writes the one `ACTIVE` split.
 async fn landing(
     connection: &mut PgConnection,
     user_id: UserId,
@@ -141,7 +141,7 @@ async fn landing(
     show(connection, user_id, facts).await
 }
 
-/// The screen that the facts decide, with what is on it.
+/// The screen that follows from the facts, with its content.
 async fn show(
     connection: &mut PgConnection,
     user_id: UserId,
@@ -173,7 +173,7 @@ async fn show(
             let promotion_id = promotion_id.ok_or_else(|| broken(screen, "participation"))?;
             let stored = load(connection, user_id, promotion_id).await?;
             let mut stored = stored.ok_or_else(|| broken(screen, "participation"))?;
-            // Of the moment of the decision, so that both say the same about deadlines.
+            // With the clock of the decision, so that screen and participation agree about deadlines.
             stored.now = facts.now;
             Ok(Landing {
                 promotion: Some(promotion(connection, promotion_id, Some(&stored)).await?),
@@ -200,9 +200,9 @@ async fn show(
     }
 }
 
-/// The facts with everything locked that decides: the client's pre-offers (which is also what makes the
-/// client's landings and starts take turns), the switches of promotions and countries, as a start locks
-/// them, and then the live participation, which an accept or the sweeper would end.
+/// Locks everything that the decision depends on, and reads the facts. The locks, in order: the client's
+/// pre-offers, so that landings and starts of one client run one after another; the flags of promotions and
+/// countries, as a start locks them; the live participation, which an accept or the sweeper could end.
 async fn locked_facts(
     connection: &mut PgConnection,
     user_id: UserId,
@@ -223,16 +223,16 @@ async fn locked_facts(
     .fetch_all(&mut *connection)
     .await?;
     let facts = eligibility_facts(connection, user_id, erased_name).await?;
-    // A reward that seems to be over may be none that is shown.
+    // A reward past its deadline may not be the one that is shown.
     if facts.has_overdue_reward() && apply_of_client(connection, user_id).await? {
         return eligibility_facts(connection, user_id, erased_name).await;
     }
     Ok(facts)
 }
 
-/// Gives a live participant whose split has run out another one, while there is a valid pre-offer
-/// for the promotion. One that is valid stays as it is, whatever became of its pre-offer: what was
-/// shown is what was started. The caller holds the participation, so that it cannot end meanwhile.
+/// Gives a live participant a new split if the present one has run out and a valid pre-offer for the
+/// promotion exists. A split that is still valid stays unchanged, even if its pre-offer changed: the client
+/// started what that split shows. The caller holds the participation's lock, so it cannot end meanwhile.
 async fn renew_split(
     connection: &mut PgConnection,
     user_id: UserId,
@@ -270,8 +270,8 @@ async fn promotion(
 }
 
 /// The application of a client whose participation is `REWARDED`. A client is rewarded at most once,
-/// so there is at most one. Accepting writes it in the same transaction; where it is missing all the
-/// same, as after a deletion by hand, the landing still answers.
+/// so there is at most one. Accepting writes it in the same transaction. If it is missing, for example after
+/// a deletion by hand, the landing still returns a screen.
 async fn application(
     connection: &mut PgConnection,
     user_id: UserId,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant as Monotonic};
 
-/// The id up to which everything is published and deleted for good; reads begin after it. Deleted rows stay in the
+/// The id up to which everything is published and deleted; reads begin after it. Deleted rows stay in the
 /// index as long as any transaction could see them. Without this bound, each read would pass over all rows that
 /// were deleted since, for example, a `pg_dump` began.
 ///

@@ -28,16 +28,16 @@ pub enum NoReward {
     ChallengeNotCompleted,
     /// The challenge was not completed in time, or ended before its time, for this reason.
     ChallengeOver(ExpiredReason),
-    /// The reward was not claimed in time, whether that is written already or not.
+    /// The reward was not claimed in time. Its expiry may not be recorded yet.
     RewardExpired,
-    /// The promotion refuses to create a split that has gone.
+    /// The split is gone, and the promotion does not allow creating it again.
     SplitMissing,
     /// The client has a reward that only the status topic knows, and no operator has accepted that it is
     /// lost.
     UnderReview,
 }
 
-/// The answer to looking at the reward.
+/// The result of reading the reward.
 #[derive(Clone, Debug)]
 pub enum ShownReward {
     /// It can be accepted.
@@ -53,7 +53,7 @@ pub enum ShownReward {
     None(NoReward),
 }
 
-/// The answer to accepting the reward.
+/// The result of accepting the reward.
 #[derive(Clone, Debug)]
 pub enum AcceptOutcome {
     /// It is accepted, now or earlier.
@@ -62,19 +62,19 @@ pub enum AcceptOutcome {
         origination: Origination,
         /// The participation after it.
         participation: StoredParticipation,
-        /// It was accepted earlier.
+        /// Whether it was accepted by an earlier call.
         repeated: bool,
     },
-    /// It is not, and nothing was changed.
+    /// It is not accepted, for this reason. Nothing was changed.
     Refused(NoReward),
 }
 
-/// The answer to acknowledging.
+/// The result of acknowledging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcknowledgeOutcome {
     /// Noted, now or earlier.
     Noted,
-    /// There is nothing that is over.
+    /// The participation has not expired.
     NotExpired,
     /// The client does not take part.
     NotParticipating,
@@ -103,15 +103,15 @@ impl Store {
     }
 
     /// Accepts the reward: active pre-offer, application, session, used split, `REWARDED` and its
-    /// event, all or nothing. Every repeat finds what the first did.
+    /// event, all or nothing. A repeat returns what the first call created.
     pub async fn accept_reward(
         &self,
         user_id: UserId,
         promotion_id: PromotionId,
         traceparent: Option<String>,
     ) -> Result<AcceptOutcome> {
-        // A repeat is answered without a lock, so that many of them do not stand in line for it:
-        // what is rewarded stays so. Everything else is decided under the lock.
+        // A repeat takes no lock, so that repeats do not wait for each other. That is safe because
+        // `REWARDED` is final. Everything else is decided under the lock.
         if let Some(earlier) = self.earlier_acceptance(user_id, promotion_id).await? {
             return Ok(earlier);
         }
@@ -124,7 +124,7 @@ impl Store {
         .await
     }
 
-    /// What the client accepted earlier, read without a lock.
+    /// The result of an earlier accept, read without a lock; `None` if there was none.
     async fn earlier_acceptance(
         &self,
         user_id: UserId,
@@ -137,13 +137,13 @@ impl Store {
         }
     }
 
-    /// Notes that the client has seen that it is over.
+    /// Records that the client has seen the end of the challenge or of the reward.
     pub async fn acknowledge(
         &self,
         user_id: UserId,
         promotion_id: PromotionId,
     ) -> Result<AcknowledgeOutcome> {
-        // What an extension covers is not over.
+        // A running extension may move the passed deadline.
         self.participation(user_id, promotion_id).await?;
         let row = sqlx::query!(
             r#"with over as (
@@ -168,8 +168,7 @@ impl Store {
     }
 }
 
-/// Whether there is a reward to be had at `now`, by the status machine: the status that accepting
-/// leads to.
+/// The status that accepting at `now` leads to, by the status machine, or why it is not possible.
 fn rewardable(status: Status, now: Instant) -> std::result::Result<Status, NoReward> {
     status.accept(now).map_err(|error| match (error, status) {
         (MoveError::TooLate, _) => NoReward::RewardExpired,
@@ -188,7 +187,7 @@ fn is_rewarded(status: &Status) -> bool {
     matches!(status, Status::Rewarded { .. })
 }
 
-/// What accepting gave, where the participation is rewarded already.
+/// The result of the earlier accept if the participation is already rewarded.
 async fn acceptance_of(
     connection: &mut PgConnection,
     found: &StoredParticipation,
@@ -203,8 +202,8 @@ async fn acceptance_of(
     }))
 }
 
-/// Whether a reward of the client, in whatever promotion, is held for review. It is noted with every
-/// process stopped, so no lock is needed.
+/// Whether a reward of the client, in any promotion, is held for review. `reconcile` records that while
+/// every process is stopped, so this read needs no lock.
 async fn is_held(connection: &mut PgConnection, user_id: UserId) -> Result<bool> {
     Ok(sqlx::query_scalar!(
         r#"select exists (select from held_reward where user_id = $1 and loss_accepted_at is null) as "held!""#,
@@ -240,13 +239,13 @@ async fn accept_under_lock(
     let Some(locked) = locked else {
         return Ok(AcceptOutcome::Refused(NoReward::NotParticipating));
     };
-    // Read after the lock, by the clock after the lock: the deadline's last millisecond is decided
-    // once, here or in the sweeper.
+    // Both are read after the lock, so that either this call or the sweeper decides the deadline's last
+    // millisecond, never both.
     let mut found = must_be_there(load(connection, user_id, promotion_id).await?)?;
     if let Some(earlier) = acceptance_of(connection, &found).await? {
         return Ok(earlier);
     }
-    // Nobody is refused for a deadline that an extension moves.
+    // An extension that is running may move the deadline: apply it before judging.
     if found.is_overdue() && apply_of_client(connection, user_id).await? {
         found = must_be_there(load(connection, user_id, promotion_id).await?)?;
     }
@@ -276,7 +275,7 @@ async fn accept_under_lock(
         sequence_id: SEQUENCE_ID,
         active_pre_offer_id: Uuid::now_v7(),
     };
-    // Always the terms as frozen at the start; pre-offer and product may have changed since.
+    // The terms are those frozen at the start; pre-offer and product may have changed since.
     let product = product_of(connection, user_id, promotion_id).await?;
     sqlx::query!(
         "insert into active_pre_offer (active_pre_offer_id, user_id, promotion_id, pre_offer_id, product_id, product_name, term_days,
@@ -368,8 +367,8 @@ async fn accept_under_lock(
     })
 }
 
-/// The client's `ACTIVE` split for the promotion, locked; where it has gone, one made of the frozen
-/// reward, unless the promotion says to reject.
+/// The client's `ACTIVE` split for the promotion, locked. If it is gone, one is created from the frozen
+/// reward, unless the promotion rejects that.
 async fn take_split(
     connection: &mut PgConnection,
     found: &StoredParticipation,
@@ -386,7 +385,7 @@ async fn take_split(
     )
     .fetch_optional(&mut *connection)
     .await?;
-    // It ends by the clock, written or not.
+    // A split ends by the clock, also if its end is not recorded yet.
     let (valid, run_out): (Option<Split>, Option<Split>) = match split {
         Some(split) if found.now < split.valid_until => (Some(split), None),
         other => (None, other),
@@ -418,7 +417,7 @@ async fn take_split(
         split_id: Uuid::now_v7(),
         pre_offer_id,
         country_code: country_code.to_owned(),
-        // As long as the reward may be claimed; a completed participation has that.
+        // Valid as long as the reward may be claimed. A completed participation has a reward deadline.
         valid_until: found
             .state
             .status
@@ -446,8 +445,8 @@ async fn take_split(
     Ok(Some(split))
 }
 
-/// The product behind a participation's reward: as it was frozen at the start, or, of a participation
-/// from before that was done, as it is now.
+/// The product behind a participation's reward, as frozen at the start. Participations of older releases have
+/// no frozen product; theirs is read as it is now.
 async fn product_of(
     connection: &mut PgConnection,
     user_id: UserId,
@@ -469,7 +468,7 @@ async fn product_of(
     .await?)
 }
 
-/// What accepting created; a client has at most one.
+/// The application and its rows that accepting created; a client has at most one.
 async fn origination_of(connection: &mut PgConnection, user_id: UserId) -> Result<Origination> {
     Ok(sqlx::query_as!(
         Origination,

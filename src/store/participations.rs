@@ -1,4 +1,4 @@
-//! Participations as they are read, their receipts, and their events.
+//! Reads participations and their receipts, and puts their events into the outbox.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub struct StoredParticipation {
 }
 
 impl StoredParticipation {
-    /// Live, and past the deadline that its status has.
+    /// Whether it is live and the deadline of its status has passed.
     pub fn is_overdue(&self) -> bool {
         self.state.is_overdue(self.now)
     }
@@ -51,30 +51,30 @@ impl StoredParticipation {
 pub struct StoredReceipt {
     /// The ride.
     pub ride_id: Uuid,
-    /// When it was completed; `None`, as the fare, where only its reversal came.
+    /// When it was completed; `None`, like the fare, if only its reversal was read.
     pub completed_at: Option<Instant>,
     /// Its fare in cents.
     pub amount_cents: Option<i64>,
     /// The fare's currency.
     pub currency_code: Option<String>,
-    /// What was decided.
+    /// The verdict.
     pub verdict: Verdict,
-    /// The values compared; `None` where it counted.
+    /// The values that were compared; `None` for a ride that counted.
     pub details: Option<Value>,
     /// When it was recorded.
     pub recorded_at: Instant,
-    /// How far the ride went, in metres, where it says so.
+    /// The ride's distance in metres, if its record had one.
     pub distance_m: Option<i64>,
-    /// When the platform took it back, where it did.
+    /// When its reversal was recorded, if there was one.
     pub reversed_at: Option<Instant>,
-    /// How the ride came; `None` for receipts of a release before 0.2.0.
+    /// Where the ride came from; `None` for receipts of a release before 0.2.0.
     pub source: Option<RideSource>,
     /// The version of the participation that the ride made, alone or with others.
     pub version: Option<i32>,
 }
 
 impl StoredReceipt {
-    /// Its instant in the client's list: a ride that was never seen is where its reversal came.
+    /// Its instant in the client's list. A ride of which only the reversal was read is listed at the reversal's.
     pub fn listed_at(&self) -> Instant {
         self.completed_at.unwrap_or(self.recorded_at)
     }
@@ -98,7 +98,7 @@ impl StoredReceipt {
     }
 }
 
-/// Reads one participation, and locks nothing.
+/// Reads one participation without a lock.
 pub async fn load(
     connection: &mut PgConnection,
     user_id: UserId,
@@ -139,8 +139,8 @@ impl Store {
         self.extended(found).await
     }
 
-    /// What was read, or what it is once the running extensions are applied: where its deadline has
-    /// passed, that is judged by whoever reads it.
+    /// Returns the participation as read. If its deadline has passed and extensions are running, it applies
+    /// them first, because a read may come before the sweeper.
     async fn extended(
         &self,
         found: Option<StoredParticipation>,
@@ -153,7 +153,7 @@ impl Store {
         if is_any_running(&mut *self.acquire().await?).await? {
             self.apply_extensions(user_id).await?;
         }
-        // Again in any case: another process may have applied an extension, and finished it, since the
+        // Reads again in any case: another process may have applied and finished an extension since the
         // first read.
         load(&mut *self.acquire().await?, user_id, promotion_id).await
     }
@@ -190,8 +190,8 @@ impl Store {
     }
 }
 
-/// Puts the participation's present state into the outbox and notes the event beside it, so that it
-/// can be published again. The caller holds its row lock.
+/// Puts the participation's present state into the outbox, and records the event with the participation,
+/// so that it can be published again. The caller holds the row lock.
 pub(super) async fn enqueue_event(
     connection: &mut PgConnection,
     user_id: UserId,

@@ -48,7 +48,7 @@ pub struct ImportAudit {
 pub struct ImportedBatch {
     /// The counts of the import so far.
     pub counts: ImportCounts,
-    /// Its audit entry; `None` for an import that is only tried.
+    /// Its audit entry; `None` for a dry run.
     pub audit_id: Option<i64>,
     /// Lines that were rejected because their product does not exist, with the product's id.
     pub unknown_products: Vec<(u64, i64)>,

@@ -1,6 +1,6 @@
 //! Reminders before deadlines. A row beside each participation says when to look at it; the participation's row lock
 //! guards it. A due reminder goes into the outbox in the transaction that marks its lead as done, so each is
-//! published once, whatever crashes (contract 2, "Deadlines and exceptions").
+//! published once, also after a crash (contract 2, "Deadlines and exceptions").
 
 use std::collections::HashMap;
 use std::sync::Arc;

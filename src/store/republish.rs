@@ -3,7 +3,7 @@
 //! version for it.
 //!
 //! Everything here runs under the participations' row locks, like every change. So the rows of one key enter the
-//! outbox in the order of their versions, whatever runs at the same time.
+//! outbox in the order of their versions, also if other writers run at the same time.
 
 use serde_json::{Value, json};
 use sqlx::PgConnection;

@@ -61,7 +61,7 @@ impl<M> Family<M> {
 impl Family<IntCounter> {
     /// Adds to the counter of a label. An unknown label is a bug, and is not counted.
     pub fn add(&self, label: &str, count: u64) {
-        debug_assert!(self.get(label).is_some(), "{label} is no label");
+        debug_assert!(self.get(label).is_some(), "{label} is not a label of this family");
         if let Some(counter) = self.get(label) {
             counter.inc_by(count);
         }
@@ -71,7 +71,7 @@ impl Family<IntCounter> {
 impl Family<IntGauge> {
     /// Sets the gauge of a label. An unknown label is a bug, and is not shown.
     pub fn set(&self, label: &str, value: i64) {
-        debug_assert!(self.get(label).is_some(), "{label} is no label");
+        debug_assert!(self.get(label).is_some(), "{label} is not a label of this family");
         if let Some(gauge) = self.get(label) {
             gauge.set(value);
         }
@@ -362,7 +362,7 @@ impl BudgetMetrics {
         }
     }
 
-    /// Shows no more of a promotion that has no budget any more.
+    /// Removes the series of a promotion whose budget was removed.
     pub fn forget(&self, promotion: &str) {
         for gauges in [&self.participations, &self.reward_cents] {
             for state in ["reserved", "spent", "max"] {

@@ -129,7 +129,7 @@ pub struct FunnelInterval {
     pub to: DateTime<Utc>,
     /// Participations that started.
     pub started: i64,
-    /// Participations that were completed, whatever followed.
+    /// Participations that were completed, with any later status.
     pub completed: i64,
     /// Participations that were rewarded.
     pub rewarded: i64,

@@ -21,15 +21,14 @@ use crate::wire::stats::{
 /// The timeout of Kafka. The database's figures are useful without Kafka's.
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Counts stay good for this many times as long as counting took: so that however many participations
-/// there are and however often it is asked, counting takes at most a twentieth of a core.
+/// A count is reused for this many times as long as it took. So counting takes at most a twentieth of a
+/// core, at any number of participations and requests.
 const COUNTS_HOLD: u32 = 20;
 
-/// The age of the counts, whatever counting took: a wait for a session counts as well.
+/// The maximum age of the counts. The time of counting includes the wait for a database session.
 const MAX_AGE: Duration = Duration::from_secs(10);
 
-/// The counts of participations as they were made last. They are made by one request at a time, the
-/// others wait for it.
+/// The latest counts of participations. One request at a time counts; the others wait for its result.
 #[derive(Debug, Default)]
 pub struct RecentCounts(Mutex<Option<CachedCounts>>);
 
@@ -59,9 +58,9 @@ error_responses!(GetStatsErrors = admin);
 
 /// Shows the service in figures
 ///
-/// Figures that come from Kafka are `null` while it is unavailable. Where there are many participations
-/// they are counted now and then: what is told of promotions is at most twenty times as old as counting
-/// takes, and at most ten seconds.
+/// Figures that come from Kafka are `null` while it is unavailable. The counts of
+/// participations may be older than the response, by at most twenty times the duration of counting and at
+/// most ten seconds.
 #[utoipa::path(
     get,
     path = "/admin/v1/stats",

@@ -19,7 +19,7 @@ error_responses!(GetSystemErrors = admin);
 ///
 /// Returns its version, the reports of its roles, and the settings that were configured. Secret values
 /// are `null`. The next call may reach another process.
-/// `owners` are the consumers of the ride topic's partitions, in whatever process they run.
+/// `owners` are the consumers of the ride topic's partitions, in all processes.
 #[utoipa::path(
     get,
     path = "/admin/v1/system",

@@ -23,14 +23,14 @@ pub enum Scope {
     Edit,
     /// Importing pre-offers.
     Import,
-    /// Clients' data, their rides, and what is changed for one client.
+    /// Clients' data, their rides, and changes for one client.
     Support,
     /// Reading the audit.
     Audit,
 }
 
 impl Scope {
-    /// Every one.
+    /// All of them.
     pub const ALL: [Self; 5] = [
         Self::View,
         Self::Edit,
@@ -50,8 +50,7 @@ impl Scope {
         }
     }
 
-    /// What it takes to extend deadlines: of one client support's right, of more than one the right
-    /// to edit.
+    /// The scope for an extension: `Support` for one client, `Edit` for more than one.
     pub const fn of_extension(of_one_client: bool) -> Self {
         if of_one_client {
             Self::Support
@@ -80,7 +79,7 @@ impl Scopes {
         Self(bits)
     };
 
-    /// Of the words of a token's `scope`; those of other services are passed over.
+    /// The rights that a token's `scope` names. Words of other services are ignored.
     pub fn of<'a>(words: impl IntoIterator<Item = &'a str>) -> Self {
         words.into_iter().fold(Self::default(), |scopes, word| {
             let added = match word {
@@ -94,12 +93,12 @@ impl Scopes {
         })
     }
 
-    /// Whether it is among them.
+    /// Whether the token has this right.
     pub const fn contains(self, scope: Scope) -> bool {
         self.0 & scope.bit() != 0
     }
 
-    /// Those that are among them.
+    /// The rights of the token.
     pub fn iter(self) -> impl Iterator<Item = Scope> {
         Scope::ALL
             .into_iter()
@@ -135,11 +134,11 @@ impl fmt::Display for ScopeWord {
 /// Where a participation is cancelled.
 const CANCEL_PATH: &str = "/users/{user_id}/participations/{promotion_id}:cancel";
 
-/// The router's template of `CANCEL_PATH`: a parameter of its is a whole segment.
+/// The router's template of [`CANCEL_PATH`]; a parameter of the router is a whole segment.
 pub const CANCEL_TEMPLATE: &str = "/users/{user_id}/participations/{action}";
 
-/// Which scopes open which call: any one of them does. Where what is asked for decides which one,
-/// the handler asks with [`super::Admin::require`] too.
+/// The scopes of each call; any one of them suffices. If the request's content decides which one is
+/// needed, the handler also checks with [`super::Admin::require`].
 pub const CALLS: &[(&str, &str, &[Scope])] = &[
     ("GET", "/me", &Scope::ALL),
     ("GET", "/promotions", &[Scope::View]),
@@ -199,7 +198,7 @@ pub fn scopes_of(method: &str, template: &str) -> Option<&'static [Scope]> {
         CANCEL_TEMPLATE => CANCEL_PATH,
         path => path,
     };
-    // What answers GET answers HEAD too.
+    // A route for GET also serves HEAD.
     let method = if method == "HEAD" { "GET" } else { method };
     CALLS
         .iter()
@@ -207,7 +206,7 @@ pub fn scopes_of(method: &str, template: &str) -> Option<&'static [Scope]> {
         .map(|(_, _, scopes)| *scopes)
 }
 
-/// Why the token may not make the call it is sent with: the scope that it lacks.
+/// The scope that the token lacks for this call.
 pub fn missing(scopes: Scopes, parts: &Parts) -> Option<&'static str> {
     let template = parts.extensions.get::<MatchedPath>();
     let method: &Method = &parts.method;
@@ -215,7 +214,7 @@ pub fn missing(scopes: Scopes, parts: &Parts) -> Option<&'static str> {
     match needed {
         Some(needed) if needed.iter().any(|scope| scopes.contains(*scope)) => None,
         Some(needed) => needed.first().map(|scope| scope.as_str()),
-        // A test has every call in the table. One that is not there is for those who may do all.
+        // A test checks that the table has every call. A call that is missing requires the admin scope.
         None if scopes == Scopes::ALL => None,
         None => Some(ADMIN_SCOPE),
     }

@@ -28,7 +28,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const RENEW_AFTER: Duration = Duration::from_secs(10);
 
 /// The prefix of the ids of librdkafka's in-process cluster. It has no controller, so a request for
-/// a topic's description would wait for one in vain; its topics cannot be deleted and created again
+/// a topic's description would run into its timeout; its topics cannot be deleted and created again
 /// either.
 const MOCK_CLUSTER: &str = "mockCluster";
 

@@ -9,14 +9,14 @@ use super::*;
 
 const TOPIC: &str = "rides";
 
-/// So many that librdkafka is still reading the answer when its connections close.
+/// Enough for librdkafka to be still reading the response when its connections close.
 const PARTITIONS: i32 = 2_000;
 
-/// As much of a broker as tells where a topic's partitions are. A real one says that there are
-/// no brokers only in the moment in which it comes back, which no test can choose.
+/// The part of a broker that answers metadata requests. A real broker reports an empty list of brokers only
+/// at the moment at which it comes back, and a test cannot choose that moment.
 struct Broker {
     port: u16,
-    /// Whether it says that there are no brokers.
+    /// Whether it reports an empty list of brokers.
     fenced: Arc<AtomicBool>,
 }
 

@@ -1,4 +1,4 @@
-//! An extension that is only tried: the checks and the count, without the gate, so that nothing waits for it.
+//! The dry run of an extension: the checks and the count, without the gate, so that no transaction waits for it.
 
 use uuid::Uuid;
 
@@ -34,7 +34,7 @@ impl Store {
             })
             .await;
         let matched = counted.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the participations of a tried extension were not counted");
+            tracing::warn!(%error, "the participations of a dry run of an extension were not counted");
             0
         });
         Ok(ExtendOutcome::Accepted(Box::new(ExtensionView {

@@ -1,4 +1,4 @@
-//! Status changes and reminders waiting to be published.
+//! The outbox: status changes and reminders that wait to be published.
 
 pub(super) mod packet;
 
@@ -26,7 +26,7 @@ use crate::wire::reminder::Reminder;
 /// The class of this service's advisory locks on shards: "RPRL" in ASCII.
 const SHARD_LOCKS: i32 = 0x5250_524c;
 
-/// A server that is gone without a word is given up after this, and the session with it.
+/// Bounds each request by [`TRANSACTION_TIMEOUT`]. After it the server counts as lost, and the session is dropped.
 async fn in_time<T, E: Into<StoreError>>(
     answer: impl Future<Output = std::result::Result<T, E>>,
 ) -> Result<T> {
@@ -36,12 +36,12 @@ async fn in_time<T, E: Into<StoreError>>(
     .await
 }
 
-/// What a record in the outbox is, which says on which topic it is published.
+/// The content of a record in the outbox. Its kind decides the topic.
 #[derive(Clone, Debug)]
 pub enum RecordContent {
     /// A status change.
     Status(Box<PromotionStatus>),
-    /// On the status topic too: forget this key.
+    /// A tombstone for the status topic: forget this key.
     Tombstone,
     /// A reminder, for the topic of reminders.
     Reminder {
@@ -55,30 +55,30 @@ pub enum RecordContent {
 /// A record in the outbox.
 #[derive(Clone, Debug)]
 pub struct OutboxRecord {
-    /// The row that holds it, which may hold others. Ids of one participation are in the order of its
-    /// versions.
+    /// The id of its row. A row may hold several records. The ids of one participation are in the order of
+    /// its versions.
     pub id: i64,
     /// The client.
     pub user_id: UserId,
     /// The promotion.
     pub promotion_id: PromotionId,
-    /// What is to be published.
+    /// The content to publish.
     pub content: RecordContent,
     /// The trace that caused it.
     pub traceparent: Option<String>,
 }
 
-/// The present, as the database sees it.
+/// How old the outbox's oldest event is: the database's clock, and the event's moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutboxAge {
     /// Its clock.
     pub now: Instant,
-    /// When the event happened that waits longest to be published; `None` where none does.
+    /// When the oldest unpublished event happened; `None` if the outbox is empty.
     pub oldest_unpublished: Option<Instant>,
 }
 
 /// The hold on a shard: an advisory lock that lives exactly as long as this database session. Every
-/// read and delete goes through the session, so whoever lost the lock notices.
+/// read and delete uses the same session, so a relay that has lost the lock gets an error.
 #[derive(Debug)]
 pub struct ShardLease {
     connection: PgConnection,
@@ -86,13 +86,13 @@ pub struct ShardLease {
     published: LowWatermark,
 }
 
-/// Between two questions who writes to the outbox.
+/// The interval between two reads of the transactions that write to the outbox.
 const WRITERS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often a read is begun again because packets have changed in its middle.
+/// How many times a read is tried if packets change during it.
 const MAX_READS: u32 = 10;
 
-/// By how many ids reads of others may lag behind the relay's own.
+/// The stored low watermark is updated once it lags behind the relay's own by this many ids.
 const TELL_EVERY: i64 = 5_000;
 
 /// The columns of a row that has a state.
@@ -129,8 +129,8 @@ impl Store {
         )
     }
 
-    /// Takes a shard, looking every `interval` whether the relay that holds it has gone; `standby`
-    /// is told at each look that found it taken.
+    /// Takes a shard. While another relay holds it, tries again every `interval` and calls `standby` each
+    /// time.
     pub async fn lease_shard(
         &self,
         shard: i16,
@@ -140,7 +140,7 @@ impl Store {
         let mut connection = self.connect(&Settings::new("relay")).await?;
         loop {
             if try_lock(&mut connection, shard).await? {
-                // A standby that lagged and was promoted may lack what was published already.
+                // A promoted standby that lagged may lack events that were published already.
                 in_time(identity::ensure_accepted(&mut connection)).await?;
                 return ShardLease::of(connection, shard).await;
             }
@@ -149,7 +149,7 @@ impl Store {
         }
     }
 
-    /// Takes a shard if no relay holds it, by a session that is called after its purpose.
+    /// Takes a shard if no relay holds it. The session's name contains `purpose`.
     pub(super) async fn try_lease_shard(
         &self,
         shard: i16,
@@ -163,7 +163,7 @@ impl Store {
         Ok(Some(ShardLease::of(connection, shard).await?))
     }
 
-    /// What the database says of the present, in one cheap statement.
+    /// Reads the database's clock and the oldest unpublished event, in one cheap statement.
     pub async fn pulse(&self) -> Result<OutboxAge> {
         Ok(sqlx::query_as!(
             OutboxAge,
@@ -209,7 +209,8 @@ async fn try_lock(connection: &mut PgConnection, shard: i16) -> Result<bool> {
     in_time(taken.fetch_one(connection)).await
 }
 
-/// Puts a tombstone for each of these keys of a client behind what waits of them. Returns how many.
+/// Appends a tombstone for each of these keys of a client, after the events of the key that still wait.
+/// Returns their number.
 pub(super) async fn enqueue_tombstones(
     connection: &mut PgConnection,
     user_id: UserId,
@@ -230,7 +231,7 @@ pub(super) async fn enqueue_tombstones(
 }
 
 impl ShardLease {
-    /// The hold of this session, which has the lock.
+    /// The lease of a session that already holds the lock.
     async fn of(mut connection: PgConnection, shard: i16) -> Result<Self> {
         let published = sqlx::query_scalar!(
             "select published_upto from relay_shard where shard = $1",
@@ -244,7 +245,7 @@ impl ShardLease {
         })
     }
 
-    /// Fails where the session, and the lock with it, is gone.
+    /// Fails if the session, and the lock with it, is lost.
     pub(super) async fn check(&mut self) -> Result<()> {
         in_time(self.connection.ping()).await
     }
@@ -320,7 +321,7 @@ impl ShardLease {
                 pending.content = RecordContent::Reminder { reminder, due_at };
             }
             if let Some(event_type) = row.event_type {
-                // The table's checks have it that no status change lacks these.
+                // The table's checks guarantee these for every status change.
                 macro_rules! there {
                     ($($field:ident),+) => {
                         Columns { $($field: row.$field.ok_or_else(|| lacks(row.id, stringify!($field)))?,)+
@@ -353,7 +354,7 @@ impl ShardLease {
         Ok(Some(events))
     }
 
-    /// The events of these packets. One that is gone meanwhile has none.
+    /// The events of these packets. A packet that was removed meanwhile has none.
     async fn packets(&mut self, ids: Vec<i64>) -> Result<HashMap<i64, Vec<OutboxRecord>>> {
         if ids.is_empty() {
             return Ok(HashMap::new());
@@ -392,7 +393,8 @@ impl ShardLease {
             .collect()
     }
 
-    /// Removes published events: these and no others, because ids become visible out of order.
+    /// Deletes exactly these published rows. A range of ids would not do, because ids become visible out of
+    /// order.
     pub async fn delete(&mut self, ids: &[i64]) -> Result<()> {
         let deleted = sqlx::query!(
             "delete from event_outbox where shard = $1 and id = any($2)",
@@ -404,7 +406,7 @@ impl ShardLease {
         self.tell().await
     }
 
-    /// Tells others how far it is, now and then: each time leaves a dead row behind.
+    /// Stores the low watermark, for the next relay and other readers. It does so rarely, because each update leaves a dead row.
     async fn tell(&mut self) -> Result<()> {
         let upto = self.published.upto;
         if upto < self.published.told + TELL_EVERY {
@@ -420,7 +422,7 @@ impl ShardLease {
         Ok(())
     }
 
-    /// The transactions that have written to the outbox, or are about to, but for this session's.
+    /// The other transactions that have written to the outbox or hold the lock to do so.
     async fn writers(&mut self) -> Result<Vec<String>> {
         let writers = sqlx::query_scalar!(
             r#"select virtualtransaction as "writer!" from pg_locks
@@ -434,7 +436,7 @@ impl ShardLease {
 
     /// Gives the shard back.
     pub async fn release(self) {
-        // If this fails the session is gone, and the lock with it.
+        // If this fails, the session is lost, and with it the lock.
         let _ = self.connection.close().await;
     }
 }

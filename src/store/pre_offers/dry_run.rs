@@ -1,5 +1,4 @@
-//! An import that is only tried: every line is judged as an import would judge it, but nothing is locked or
-//! written.
+//! The dry run of an import: it judges every line as an import would, but locks and writes nothing.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,13 +14,13 @@ use crate::postgres::Settings;
 use crate::store::{Result, Store};
 use crate::wire::pre_offer::PreOfferLine;
 
-/// A tried import: a session with a temporary table of what the earlier lines would have stored, so that memory
+/// The dry run of an import: a session with a temporary table of what the earlier lines would have stored, so that memory
 /// does not grow with the file.
 #[derive(Debug)]
 pub struct DryRunImport(PgConnection);
 
 impl Store {
-    /// Begins a tried import.
+    /// Begins a dry run.
     pub async fn try_import(&self) -> Result<DryRunImport> {
         let mut connection = self.connect(&Settings::new("import --dry-run")).await?;
         sqlx::raw_sql(

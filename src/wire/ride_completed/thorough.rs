@@ -86,7 +86,7 @@ pub(super) fn decode_thoroughly(
     }
 }
 
-/// Reads a record that has `reversed_ride_id`. If it has `ride_id` too, it cannot be told whether it is a
+/// Reads a record that has `reversed_ride_id`. If it has `ride_id` too, it is unclear whether it is a
 /// ride or a reversal, and its other faults do not matter.
 fn decode_reversal(mut reader: RecordReader<'_>) -> Result<Reversal, Box<RejectedRecord>> {
     let user_id = reader.required("user_id", |raw| integer(raw, user_id));
