@@ -70,28 +70,43 @@ impl Budget {
         }))
     }
 
-    /// The largest use before a start with this reward; `None` if the reward's currency is not the
-    /// budget's.
-    pub fn room_for(&self, reward: &Reward) -> Option<BudgetRoom> {
-        if self
-            .currency_code
-            .is_some_and(|code| code != reward.currency_code)
-        {
+    /// The largest use before `starts` starts whose rewards are these cents together; `None` if the rewards'
+    /// currency is not the budget's.
+    pub fn room_for(
+        &self,
+        starts: i64,
+        currency_code: CurrencyCode,
+        reward_cents: i64,
+    ) -> Option<BudgetRoom> {
+        if self.currency_code.is_some_and(|code| code != currency_code) {
             return None;
         }
         let most = |max: Option<i64>| max.unwrap_or(i64::MAX);
         Some(BudgetRoom {
-            participations: most(self.max_participations) - 1,
-            reward_cents: most(self.max_reward_cents) - reward.amount_cents,
+            participations: most(self.max_participations) - starts,
+            reward_cents: most(self.max_reward_cents) - reward_cents,
+        })
+    }
+
+    /// Whether these starts fit in addition to the present use; the parameters are those of
+    /// [`Budget::room_for`].
+    pub fn has_room_for(
+        &self,
+        used: &BudgetUse,
+        starts: i64,
+        currency_code: CurrencyCode,
+        reward_cents: i64,
+    ) -> bool {
+        let room = self.room_for(starts, currency_code, reward_cents);
+        room.is_some_and(|room| {
+            used.participations_reserved + used.participations_spent <= room.participations
+                && used.reward_cents_reserved + used.reward_cents_spent <= room.reward_cents
         })
     }
 
     /// Whether a start with this reward fits in addition to the present use.
     pub fn has_room(&self, used: &BudgetUse, reward: &Reward) -> bool {
-        self.room_for(reward).is_some_and(|room| {
-            used.participations_reserved + used.participations_spent <= room.participations
-                && used.reward_cents_reserved + used.reward_cents_spent <= room.reward_cents
-        })
+        self.has_room_for(used, 1, reward.currency_code, reward.amount_cents)
     }
 }
 
@@ -162,6 +177,12 @@ mod tests {
             json!({ "max_participations": 1, "max_reward_cents": 1, "currency_code": "MXN" }),
         );
         assert!(!lowered.has_room(&used(3, 300), &mxn));
+
+        // Two together, each of which fits alone.
+        let code = mxn.currency_code;
+        assert!(both.has_room_for(&used(1, 100), 2, code, 200));
+        assert!(!both.has_room_for(&used(2, 100), 2, code, 200));
+        assert!(!both.has_room_for(&used(1, 101), 2, code, 200));
 
         let any_currency = budget(json!({ "max_participations": 3 }));
         assert!(any_currency.has_room(&used(2, i64::MAX - 100), &reward(100, "COP")));

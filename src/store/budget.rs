@@ -14,7 +14,7 @@ use sqlx::types::Json;
 
 use super::{Result, Store, must_be_all};
 use crate::domain::PromotionId;
-use crate::domain::budget::{Budget, BudgetRoom, BudgetUse};
+use crate::domain::budget::{Budget, BudgetUse};
 use crate::domain::reward::{CurrencyCode, Reward};
 use crate::wire::admin::{self, Used};
 
@@ -77,18 +77,46 @@ impl ReleasedUse {
     }
 }
 
-/// What a start reserves of a budget.
+/// What starts of one promotion reserve of its budget together. Their rewards have one currency.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reservation<'a> {
-    /// The promotion.
-    pub(super) promotion_id: PromotionId,
-    /// The largest use before the start.
-    pub(super) room: BudgetRoom,
-    /// The reward to reserve.
-    pub(super) reward: &'a Reward,
+pub(super) struct Reservation {
+    promotion_id: PromotionId,
+    budget: Budget,
+    currency_code: CurrencyCode,
+    starts: i64,
+    reward_cents: i64,
 }
 
-impl Reservation<'_> {
+impl Reservation {
+    /// What one start reserves. A budget that was removed has no maxima, but its use stays known.
+    pub(super) fn of(promotion_id: PromotionId, budget: Option<Budget>, reward: &Reward) -> Self {
+        Self {
+            promotion_id,
+            budget: budget.unwrap_or_default(),
+            currency_code: reward.currency_code,
+            starts: 1,
+            reward_cents: reward.amount_cents,
+        }
+    }
+
+    /// Together with another start of the promotion; `None` if their sums cannot be counted as one.
+    pub(super) fn with(self, reward: &Reward) -> Option<Self> {
+        if reward.currency_code != self.currency_code {
+            return None;
+        }
+        Some(Self {
+            starts: self.starts + 1,
+            reward_cents: self.reward_cents.checked_add(reward.amount_cents)?,
+            ..self
+        })
+    }
+
+    /// Whether it fits in addition to this use.
+    pub(super) fn fits(&self, used: &BudgetUse) -> bool {
+        self.budget
+            .has_room_for(used, self.starts, self.currency_code, self.reward_cents)
+    }
+
     /// Reserves, and gives back what the same transaction has ended, in the last statements of the
     /// transaction. Returns whether it fits. If not, the caller must roll back.
     pub(super) async fn make(
@@ -96,11 +124,17 @@ impl Reservation<'_> {
         connection: &mut PgConnection,
         mut released: ReleasedUse,
     ) -> Result<bool> {
+        let room = self
+            .budget
+            .room_for(self.starts, self.currency_code, self.reward_cents);
+        let Some(room) = room else {
+            return Ok(false);
+        };
         let after = ReleasedUse(released.0.split_off(&self.promotion_id));
         released.give_back(connection).await?;
         let reserved = sqlx::query!(
             "update budget_use
-                set participations_reserved = participations_reserved + 1,
+                set participations_reserved = participations_reserved + $6,
                     reward_cents_reserved = reward_cents_reserved
                         + case when coalesce(currency_code, $5) = $5 then $4::bigint else 0 end,
                     currency_code = coalesce(currency_code, $5)
@@ -108,10 +142,11 @@ impl Reservation<'_> {
                 and participations_reserved + participations_spent <= $2
                 and reward_cents_reserved + reward_cents_spent <= $3",
             self.promotion_id,
-            self.room.participations,
-            self.room.reward_cents,
-            self.reward.amount_cents,
-            self.reward.currency_code.as_str()
+            room.participations,
+            room.reward_cents,
+            self.reward_cents,
+            self.currency_code.as_str(),
+            self.starts
         )
         .execute(&mut *connection)
         .await?
@@ -181,21 +216,6 @@ pub(super) async fn erase(connection: &mut PgConnection, counted: ErasedUse) -> 
     .await?
     .rows_affected();
     must_be_all(changed, 1, "budget uses are there")
-}
-
-/// The present use of a budget, read without a lock; `None` if no use is counted.
-pub(super) async fn used(
-    connection: &mut PgConnection,
-    promotion_id: PromotionId,
-) -> Result<Option<BudgetUse>> {
-    Ok(sqlx::query_as!(
-        BudgetUse,
-        "select participations_reserved, participations_spent, reward_cents_reserved, reward_cents_spent
-           from budget_use where promotion_id = $1",
-        promotion_id
-    )
-    .fetch_optional(connection)
-    .await?)
 }
 
 /// Why a promotion cannot have this budget.

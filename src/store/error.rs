@@ -36,6 +36,9 @@ pub enum StoreError {
     /// Everything before it is rolled back. [`Store::start`](super::Store::start) returns it as a reason.
     #[error("the promotion's budget is exhausted")]
     BudgetExhausted,
+    /// The transaction was shared with other callers, and each of them gets its error.
+    #[error(transparent)]
+    Shared(#[from] std::sync::Arc<StoreError>),
     /// The task that ran the transaction panicked or was aborted.
     #[error("the transaction's task ended: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -115,7 +118,11 @@ impl From<NoServer> for StoreError {
 impl StoreError {
     /// Whether another try may work without a change here.
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::NoServer(_))
+        match self {
+            Self::Unavailable(_) | Self::NoServer(_) => true,
+            Self::Shared(error) => error.is_unavailable(),
+            _ => false,
+        }
     }
 
     /// The SQLSTATE, if Postgres returned one.
@@ -123,6 +130,7 @@ impl StoreError {
         let error = match self {
             Self::Unavailable(error) | Self::Unexpected(error) => error,
             Self::NoServer(error) => error.cause.as_deref()?,
+            Self::Shared(error) => return error.code(),
             Self::OtherServer(_)
             | Self::UpgradeUnfinished
             | Self::PreconditionFailed
@@ -143,6 +151,7 @@ impl StoreError {
     pub fn may_be_too_much(&self) -> bool {
         match self {
             Self::Unexpected(_) | Self::Corrupt(_) | Self::Task(_) => true,
+            Self::Shared(error) => error.may_be_too_much(),
             Self::Unavailable(sqlx::Error::Io(error)) => {
                 error.kind() == std::io::ErrorKind::TimedOut
             }

@@ -94,6 +94,7 @@ pub struct Store {
     pool_generation: Arc<AtomicU64>,
     connector: Arc<Connector>,
     gate: Arc<upgrade::FinishedFlag>,
+    starts: Arc<start::StartQueue>,
     erasure_key: Option<Arc<erasure::ErasureKey>>,
 }
 
@@ -140,6 +141,7 @@ impl Store {
             pool_generation: Arc::new(AtomicU64::new(generation)),
             connector: Arc::new(connector),
             gate: Arc::default(),
+            starts: Arc::default(),
             erasure_key: None,
         })
     }

@@ -1,5 +1,7 @@
 //! Splits: the decision to show a client a promotion, with the terms of the pre-offer it was made from.
 
+use std::collections::HashSet;
+
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -7,7 +9,7 @@ use super::{Result, StoreError};
 use crate::domain::eligibility;
 use crate::domain::reward::Reward;
 use crate::domain::split::SplitStatus;
-use crate::domain::{Instant, PromotionId, UserId};
+use crate::domain::{Instant, ParticipationKey, PromotionId, UserId};
 
 /// What a split is made of.
 pub(super) struct PreOffer {
@@ -60,6 +62,23 @@ pub(super) async fn lock_pre_offers(connection: &mut PgConnection, user_id: User
     Ok(())
 }
 
+/// As [`lock_pre_offers`], of many clients and without waiting: returns the clients whose pre-offers are all
+/// locked now. Another transaction holds, or has just deleted, some of the others' pre-offers.
+pub(super) async fn try_lock_pre_offers(
+    connection: &mut PgConnection,
+    users: &[UserId],
+) -> Result<HashSet<UserId>> {
+    let locked = sqlx::query_scalar!(
+        r#"select v.user_id as "user_id!" from unnest($1::bigint[]) v (user_id)
+            where (select count(*) from (select from pre_offer where user_id = v.user_id for update skip locked) locked)
+                = (select count(*) from pre_offer where user_id = v.user_id)"#,
+        users
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(locked.into_iter().collect())
+}
+
 /// The most recently imported newbie pre-offer of the client for this promotion: a valid one where there
 /// is one, else one that has run out.
 pub(super) async fn newest_newbie(
@@ -91,7 +110,13 @@ pub(super) async fn ensure_active_split(
     now: Instant,
 ) -> Result<()> {
     expire_others(connection, user_id, promotion_id, pre_offer, now).await?;
-    make(connection, user_id, promotion_id, pre_offer, now).await?;
+    let key = (user_id, promotion_id);
+    let split = NewSplit {
+        key,
+        pre_offer,
+        now,
+    };
+    make(connection, &[split]).await?;
     Ok(())
 }
 
@@ -126,35 +151,59 @@ async fn expire_others(
     Ok(())
 }
 
-/// Makes an `ACTIVE` split, unless there is one. Returns whether it did.
+/// A split to make.
+pub(super) struct NewSplit<'a> {
+    pub(super) key: ParticipationKey,
+    pub(super) pre_offer: &'a PreOffer,
+    pub(super) now: Instant,
+}
+
+/// Makes an `ACTIVE` split for each of these that has none. Returns for which it did.
 pub(super) async fn make(
     connection: &mut PgConnection,
-    user_id: UserId,
-    promotion_id: PromotionId,
-    pre_offer: &PreOffer,
-    now: Instant,
-) -> Result<bool> {
+    splits: &[NewSplit<'_>],
+) -> Result<HashSet<ParticipationKey>> {
+    let (users, promotions): (Vec<UserId>, Vec<PromotionId>) =
+        splits.iter().map(|split| split.key).unzip();
+    let pre_offers = || splits.iter().map(|split| split.pre_offer);
+    let split_ids: Vec<Uuid> = splits.iter().map(|_| Uuid::now_v7()).collect();
+    let pre_offer_ids: Vec<Uuid> = pre_offers().map(|from| from.pre_offer_id).collect();
+    let country_codes: Vec<&str> = pre_offers().map(|from| &*from.country_code).collect();
+    let product_ids: Vec<i64> = pre_offers().map(|from| from.product_id).collect();
+    let amounts_cents: Vec<i64> = pre_offers().map(|from| from.amount_cents).collect();
+    let currency_codes: Vec<&str> = pre_offers().map(|from| &*from.currency_code).collect();
+    let repayment_rates: Vec<&str> = pre_offers().map(|from| &*from.repayment_rate).collect();
+    let valid_until: Vec<Instant> = pre_offers().map(|from| from.valid_until).collect();
+    let now: Vec<Instant> = splits.iter().map(|split| split.now).collect();
     let made = sqlx::query!(
         "insert into cash_loan_account (split_id, user_id, promotion_id, pre_offer_id, country_code, product_id, amount_cents,
                                         currency_code, repayment_rate, valid_until, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)
-         on conflict (user_id, promotion_id) where status = 'ACTIVE' do nothing",
-        Uuid::now_v7(),
-        user_id,
-        promotion_id,
-        pre_offer.pre_offer_id,
-        pre_offer.country_code,
-        pre_offer.product_id,
-        pre_offer.amount_cents,
-        pre_offer.currency_code,
-        pre_offer.repayment_rate,
-        pre_offer.valid_until,
-        now
+         select split_id, user_id, promotion_id, pre_offer_id, country_code, product_id, amount_cents,
+                currency_code, repayment_rate, valid_until, now, now
+           from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[], $5::text[], $6::bigint[], $7::bigint[], $8::text[],
+                       $9::text[], $10::timestamptz[], $11::timestamptz[])
+                v (split_id, user_id, promotion_id, pre_offer_id, country_code, product_id, amount_cents, currency_code,
+                   repayment_rate, valid_until, now)
+         on conflict (user_id, promotion_id) where status = 'ACTIVE' do nothing
+         returning user_id, promotion_id",
+        &split_ids,
+        &users,
+        &promotions,
+        &pre_offer_ids,
+        &country_codes as &[&str],
+        &product_ids,
+        &amounts_cents,
+        &currency_codes as &[&str],
+        &repayment_rates as &[&str],
+        &valid_until,
+        &now
     )
-    .execute(connection)
-    .await?
-    .rows_affected();
-    Ok(made == 1)
+    .fetch_all(connection)
+    .await?;
+    Ok(made
+        .into_iter()
+        .map(|row| (row.user_id, row.promotion_id))
+        .collect())
 }
 
 /// Whether the client has an `ACTIVE` split that is not over, whatever it says.

@@ -13,6 +13,7 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
 use crate::harness::*;
+use crate::races::HeldLock;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -556,4 +557,213 @@ async fn every_ride_published_after_its_clients_start_was_answered_counts_in_a_s
     assert_eq!(missed, [], "clients whose rides were missed");
     world.events_are_published().await;
     assert_contiguous(world.read_status_topic().await);
+}
+
+/// The status of a start, with its reasons where it was not eligible.
+fn outcome(answer: &Answer) -> String {
+    let status = answer.status.as_u16();
+    if status != 409 {
+        return status.to_string();
+    }
+    let problem: Value = serde_json::from_str(&answer.text).expect("a problem");
+    format!("409 {}", problem["reasons"])
+}
+
+/// Everything a client has of starts: participations, `ACTIVE` splits, lines of history.
+async fn traces(world: &World, user_id: i64) -> (i64, i64, i64) {
+    sqlx::query_as(
+        "select (select count(*) from promotion_user where user_id = $1),
+                (select count(*) from cash_loan_account where user_id = $1 and status = 'ACTIVE'),
+                (select count(*) from participation_history where user_id = $1)",
+    )
+    .bind(user_id)
+    .fetch_one(world.pool())
+    .await
+    .expect("the database answers")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn starts_that_share_transactions_each_get_what_they_would_get_alone() {
+    const PLACES: i64 = 10;
+    let world = World::new().await;
+    let proxy = FaultProxy::start(world.postgres().address());
+    let services = [
+        world.service().start().await,
+        world
+            .service()
+            .roles("api")
+            .through(&proxy, &world)
+            .start()
+            .await,
+    ];
+    let admin = services[0].admin();
+    let promotion = admin.open_promotion(&conditions(3)).await;
+    let [inactive, other, limited] = [
+        admin.create_promotion(&conditions(3)).await,
+        admin.create_promotion(&conditions(3)).await,
+        admin.create_promotion(&conditions(3)).await,
+    ];
+    let off = json!({ "active": false });
+    admin.patch_promotion(&inactive, &off).await.expect(200);
+    let budget = json!({ "budget": { "max_participations": PLACES + 1 } });
+    admin.patch_promotion(&limited, &budget).await.expect(200);
+    admin.set_country("CO", false).await;
+    // The terms are frozen, so that a start writes no more than its own rows.
+    services[0].started_client(1, &promotion).await;
+    services[0].started_client(2, &limited).await;
+
+    // Who starts what, how often, and what comes of it.
+    let newcomers = 101..=250;
+    let tapping_twice = 301..=310;
+    let at_the_limit = 801..=830;
+    let mut offers = Vec::new();
+    let mut starts: Vec<(i64, i64)> = Vec::new();
+    let mut expected: BTreeMap<i64, Vec<String>> = BTreeMap::new();
+    for user_id in newcomers.clone() {
+        offers.push(promotion.pre_offer(user_id));
+        starts.push((user_id, promotion.id));
+        expected.insert(user_id, vec!["201".to_owned()]);
+    }
+    for user_id in tapping_twice.clone() {
+        offers.push(promotion.pre_offer(user_id));
+        starts.extend([(user_id, promotion.id); 4]);
+        let statuses = ["200", "200", "200", "201"].map(str::to_owned);
+        expected.insert(user_id, statuses.to_vec());
+    }
+    let refused = |reason: &str| vec![format!("409 [\"{reason}\"]")];
+    for user_id in 401..=410 {
+        starts.push((user_id, promotion.id));
+        expected.insert(user_id, refused("NO_PRE_OFFER"));
+    }
+    for user_id in 501..=510 {
+        let mut expired = promotion.pre_offer(user_id);
+        expired["valid_until"] = json!("2020-01-01T00:00:00Z");
+        offers.push(expired);
+        starts.push((user_id, promotion.id));
+        expected.insert(user_id, refused("PRE_OFFER_EXPIRED"));
+    }
+    for user_id in 601..=610 {
+        offers.push(inactive.pre_offer(user_id));
+        starts.push((user_id, inactive.id));
+        expected.insert(user_id, refused("PROMOTION_INACTIVE"));
+    }
+    for user_id in 651..=660 {
+        let mut abroad = promotion.pre_offer(user_id);
+        abroad["country_code"] = json!("CO");
+        offers.push(abroad);
+        starts.push((user_id, promotion.id));
+        expected.insert(user_id, refused("PROMOTIONS_DISABLED"));
+    }
+    for user_id in 701..=710 {
+        starts.push((user_id, 9_999));
+        expected.insert(user_id, vec!["404".to_owned()]);
+    }
+    for user_id in at_the_limit.clone() {
+        offers.push(limited.pre_offer(user_id));
+    }
+    for user_id in 901..=910 {
+        offers.extend([other.pre_offer(user_id), promotion.pre_offer(user_id)]);
+        starts.push((user_id, promotion.id));
+        expected.insert(user_id, refused("ANOTHER_CHALLENGE_LIVE"));
+    }
+    admin.import_pre_offers(&offers).await;
+    for user_id in 901..=910 {
+        let client = services[0].client(user_id);
+        client.start(other.id).await.expect(201);
+    }
+
+    // The first transactions of both processes wait for this lock, and the other starts for them.
+    let guard = HeldLock::by(&world, "lock table geo_config in exclusive mode").await;
+    let calls = stream::iter(starts.iter().enumerate())
+        .map(async |(number, (user_id, promotion_id))| {
+            let client = services[number % 2].client(*user_id);
+            (*user_id, outcome(&client.start(*promotion_id).await))
+        })
+        .buffer_unordered(starts.len())
+        .collect::<Vec<_>>();
+    let release = async {
+        let waiting = "select count(*) from pg_stat_activity
+                        where datname = current_database() and wait_event_type = 'Lock'";
+        eventually(LIMIT, || async {
+            let sessions = world.count(waiting).await;
+            if sessions < 4 {
+                return Err(format!("{sessions} sessions wait"));
+            }
+            Ok(())
+        })
+        .await;
+        // Nothing shows how many requests have arrived; it is enough that many have.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        guard.let_go().await;
+    };
+    let (outcomes, ()) = tokio::join!(calls, release);
+    let mut found: BTreeMap<i64, Vec<String>> = BTreeMap::new();
+    for (user_id, outcome) in outcomes {
+        found.entry(user_id).or_default().push(outcome);
+    }
+    found.values_mut().for_each(|outcomes| outcomes.sort());
+    assert_eq!(found, expected);
+    for user_id in newcomers.clone().chain(tapping_twice) {
+        assert_eq!(traces(&world, user_id).await, (1, 1, 1), "client {user_id}");
+    }
+    let transactions =
+        "select count(distinct live_xid) from promotion_user where user_id between 101 and 250";
+    let transactions = world.count(transactions).await;
+    assert!(transactions <= 75, "{transactions} transactions for 150");
+
+    // More starts at once than the budget has room for.
+    let calls = at_the_limit.clone().map(|user_id| {
+        let client = services[0].client(user_id);
+        async move { outcome(&client.start(limited.id).await) }
+    });
+    let mut limits = BTreeMap::<String, i64>::new();
+    for outcome in join_all(calls).await {
+        *limits.entry(outcome).or_default() += 1;
+    }
+    let exhausted = "409 [\"BUDGET_EXHAUSTED\"]".to_owned();
+    let started_of = BTreeMap::from([("201".to_owned(), PLACES), (exhausted, 30 - PLACES)]);
+    assert_eq!(limits, started_of);
+    assert_eq!(budget_in_use(&world, limited.id).await, (PLACES + 1, 0));
+
+    // A connection breaks at each step of a shared transaction. BEGIN is 1, and whatever is prepared first
+    // only adds steps.
+    let mut unavailable = 0;
+    for step in 2..=7 {
+        let users = step * 1_000 + 1..=step * 1_000 + 20;
+        let offers: Vec<Value> = users.clone().map(|id| promotion.pre_offer(id)).collect();
+        admin.import_pre_offers(&offers).await;
+        let cut = [Cut::Request, Cut::Answer][step as usize % 2];
+        let fault = proxy.cut_at_step(usize::try_from(step).expect("small"), cut);
+        let calls = users.clone().map(|user_id| {
+            let client = services[1].client(user_id);
+            async move { client.start(promotion.id).await.status.as_u16() }
+        });
+        let statuses = join_all(calls).await;
+        assert!(fault.fired(), "step {step}");
+        unavailable += statuses.iter().filter(|status| **status == 503).count();
+        for (user_id, status) in users.zip(statuses) {
+            assert!([201, 503].contains(&status), "step {step}: {status}");
+            let client = services[1].client(user_id);
+            let again = client.start(promotion.id).await.status.as_u16();
+            // The answer to a commit may have been lost.
+            assert!(
+                again == 200 || status == 503 && again == 201,
+                "step {step}: {again}"
+            );
+            assert_eq!(traces(&world, user_id).await, (1, 1, 1), "client {user_id}");
+        }
+    }
+    assert!(unavailable >= 6, "no start was cut");
+
+    world.events_are_published().await;
+    let events = by_key(world.read_status_topic().await);
+    let participations = world.count("select count(*) from promotion_user").await;
+    assert_eq!(
+        events.len(),
+        usize::try_from(participations).expect("a count")
+    );
+    for (key, events) in events {
+        let kinds: Vec<&str> = events.iter().map(StatusRecord::kind).collect();
+        assert_eq!(kinds, ["promotion.started"], "{key}");
+    }
 }
