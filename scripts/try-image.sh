@@ -19,7 +19,7 @@ RIDE_PROMO_DATABASE_URL=postgres://ride_promo_app:$password@postgres:5432/ride_p
 RIDE_PROMO_TOKEN_SECRET=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 EOF
 read -r -a compose <<<"${COMPOSE:-docker compose}"
-# A name of its own: the volumes that it takes away are not those of whoever tries it by hand.
+# A separate project name, so that the volumes it removes are not those of a manual try.
 compose+=(--project-name ride-promo-try --env-file "$scratch/env" -f deploy/compose.yaml)
 
 finish() {

@@ -89,7 +89,7 @@ const UNSAFE: [&str; 3] = [
 ];
 
 /// Besides the store: what asks the server about itself before there is a schema that a store could
-/// stand on. Whoever connects asks whether it is the primary; the doctor, its version and rights.
+/// stand on. A new connection asks whether it is the primary; the doctor, its version and rights.
 const SQL: &[&str] = &[
     "src/store/",
     "src/postgres/",
@@ -97,7 +97,7 @@ const SQL: &[&str] = &[
     "src/doctor/privileges.rs",
 ];
 
-/// What a rule has no business with.
+/// Names that the pure rules must not use.
 const NOT_IN_DOMAIN: &[&str] = &["async", "axum", "await", "rdkafka", "sqlx", "tokio"];
 
 #[test]

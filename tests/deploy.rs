@@ -213,7 +213,7 @@ fn every_command_in_the_documents_and_files_is_one() {
         for command in commands {
             let whole = std::iter::once("ride-promo".to_owned()).chain(command.iter().cloned());
             match Cli::try_parse_from(whole) {
-                // Asked for help it gives it, which is no fault.
+                // clap reports a request for help as an error too.
                 Err(error) if error.use_stderr() => panic!("{file}: {command:?}: {error}"),
                 _ => {}
             }

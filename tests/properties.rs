@@ -731,7 +731,7 @@ proptest! {
             Status::Completed(_) => Ok(expired(ExpiredReason::RewardNotClaimed, Some(completion))),
             _ => Err(refused),
         });
-        // Whatever the clock says: until the challenge is settled, the client may quit it.
+        // At any time until the challenge is settled, the client may quit it.
         prop_assert_eq!(status.quit(now), match status {
             Status::InProgress => Ok(expired(ExpiredReason::Quit, None)),
             _ => Err(refused),

@@ -189,7 +189,7 @@ fn the_decoder_takes_what_the_schema_takes() {
             let mut changed = ride.clone();
             changed[name.as_str()] = value.clone();
             let (schema_takes, decoder_takes) = judged(&changed);
-            // The schema says what to send; whatever else is sent as a distance counts as missing.
+            // The schema says what to send; any other value of a distance counts as missing.
             let is_forgiven = name == "distance_m" && decoder_takes;
             assert!(
                 schema_takes == decoder_takes || is_forgiven,

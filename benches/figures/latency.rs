@@ -51,7 +51,7 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// The latency that so many of 1,000 rides do not exceed.
+    /// The latency that this many of 1,000 rides do not exceed.
     pub fn quantile(sorted: &[Duration], of_1000: usize) -> Duration {
         let rank = (sorted.len() * of_1000).div_ceil(1_000).max(1);
         sorted.get(rank - 1).copied().unwrap_or_default()
@@ -193,7 +193,7 @@ fn send(
     Ok(())
 }
 
-/// Follows one client by long polls until it has so many rides; answers when each was shown.
+/// Follows one client by long polls until it has this many rides; returns when each was shown.
 async fn watch(
     client: Client,
     promotion_id: i64,

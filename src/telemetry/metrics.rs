@@ -61,7 +61,10 @@ impl<M> Family<M> {
 impl Family<IntCounter> {
     /// Adds to the counter of a label. An unknown label is a bug, and is not counted.
     pub fn add(&self, label: &str, count: u64) {
-        debug_assert!(self.get(label).is_some(), "{label} is not a label of this family");
+        debug_assert!(
+            self.get(label).is_some(),
+            "{label} is not a label of this family"
+        );
         if let Some(counter) = self.get(label) {
             counter.inc_by(count);
         }
@@ -71,7 +74,10 @@ impl Family<IntCounter> {
 impl Family<IntGauge> {
     /// Sets the gauge of a label. An unknown label is a bug, and is not shown.
     pub fn set(&self, label: &str, value: i64) {
-        debug_assert!(self.get(label).is_some(), "{label} is not a label of this family");
+        debug_assert!(
+            self.get(label).is_some(),
+            "{label} is not a label of this family"
+        );
         if let Some(gauge) = self.get(label) {
             gauge.set(value);
         }

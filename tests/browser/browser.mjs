@@ -108,7 +108,7 @@ export class Phone {
 
   #listen() {
     const { page, world } = this;
-    page.on("pageerror", (error) => this.#faults.push(`an error nobody caught: ${error.stack ?? error}`));
+    page.on("pageerror", (error) => this.#faults.push(`an uncaught error: ${error.stack ?? error}`));
     page.on("console", (message) => {
       // A refused or lost call is logged by the browser itself, and is the journey's to judge.
       const ofNetwork = message.text().startsWith("Failed to load resource");
@@ -163,13 +163,13 @@ export class Phone {
     return this.page.getByRole("button", { name, exact: true });
   }
 
-  /** A tap of somebody who has read the screen: no second one of a double tap. */
+  /** A tap after the screen was read, not the second one of a double tap. */
   async tap(name) {
     await setTimeout(400);
     await this.button(name).tap();
   }
 
-  /** Two taps, faster than anything can answer, of somebody who has read the screen. */
+  /** Two taps after the screen was read, faster than any response. */
   async doubleTap(name) {
     await setTimeout(400);
     const button = this.button(name);
@@ -223,7 +223,7 @@ export class Phone {
   }
 
   /**
-   * The same screen in every language, each loaded anew; ends in the first one. `said` has texts that
+   * The same screen in every language, each loaded again; ends in the first one. `said` has texts that
    * must be there, by language: strings that are the whole of an element's text, or expressions.
    */
   async lookInEveryLanguage(screen, name = screen, said = {}) {
@@ -286,7 +286,7 @@ export class Phone {
     assert.deepEqual(this.#faults, []);
   }
 
-  /** For whoever has to find out why. */
+  /** Prints what helps to find the cause of a failure, and takes a picture. */
   async describe(path) {
     try {
       console.error(`--- a phone at ${this.page.url()}, its picture ${path}`);

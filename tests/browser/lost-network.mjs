@@ -62,7 +62,7 @@ await journey(async ({ world, phone }) => {
   await world.ride(user);
   await other.sees("ready");
 
-  // Nobody hears that it was accepted; the page finds out.
+  // The response to the accept is lost; the page finds out.
   await mobile.sees("ready");
   await mobile.tap("Continue");
   await mobile.sees("terms");

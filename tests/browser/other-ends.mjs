@@ -39,7 +39,7 @@ async function theChallengeIsOver(world, phone) {
   const { participations } = await world.known(user);
   const completed_at = participations[0].started_at;
   await world.ride(user, { completed_at });
-  // A ride that nobody can read holds the expiry until somebody has looked at it.
+  // A record that cannot be read holds the expiry until an operator resolves it.
   await world.ride(user, { completed_at, amount_cents: "6500" });
   await mobile.page.getByRole("heading", { name: "We are settling your challenge" }).waitFor();
   await mobile.page.locator('[role="progressbar"][aria-valuenow="1"]').waitFor();
@@ -79,7 +79,7 @@ async function theRewardExpires(world, phone) {
   for (const term of ["15% of the amount, once", "MX$150", "Total to repay", "MX$1,150", "Due, in one payment"]) await mobile.text(term).waitFor();
   await mobile.page.getByText(/^\w+ \d+, \d{4}, if you accept today$/).waitFor();
   await mobile.look("terms-cost");
-  // Whatever is above it gives way.
+  // The expiry replaces the terms.
   await mobile.sees("expired", "The reward expired");
   await mobile.assertNotReloaded();
   assert.equal((await world.known(user)).applications.length, 0);

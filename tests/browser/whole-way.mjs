@@ -128,7 +128,7 @@ await journey(async ({ world, phone }) => {
   assert.equal(mobile.count("/accept_reward"), 0);
   for (const term of ["MX$1,000", "15%", "30 days", "First loan"]) await mobile.text(term).waitFor();
   assert.equal(await page.getByRole("link").getAttribute("href"), "https://example.com/terms");
-  // What nobody has said is not computed, and where it is said is named.
+  // A rate that is not configured is not computed, and the setting is named.
   await mobile.text("The full terms say what the rate applies to, how much you repay in all and when.").waitFor();
   assert.equal(await mobile.text("Total to repay").count(), 0);
   await mobile.lookInEveryLanguage("terms");
@@ -139,7 +139,7 @@ await journey(async ({ world, phone }) => {
   await mobile.tap("Back");
   await mobile.sees("ready");
 
-  // By the keyboard, as whoever has no finger to spare.
+  // By the keyboard.
   await page.keyboard.press("Tab");
   await page.keyboard.press("Enter");
   await mobile.sees("terms");

@@ -81,7 +81,7 @@ export class World {
     return this.publish(user, JSON.stringify(ride));
   }
 
-  /** Publishes a record of this client to the ride topic, whatever it says. */
+  /** Publishes a record of this client to the ride topic, with any content. */
   publish(user, value) {
     return this.#ask({ do: "publish", key: String(user.id), value });
   }
@@ -130,7 +130,7 @@ export class World {
     return this.admin("POST", "/promotions", JSON.stringify(promotion));
   }
 
-  /** Somebody new, who has nothing. */
+  /** A new client, without a pre-offer. */
   user() {
     const id = ++this.#lastUser;
     return { id, token: this.token(id) };

@@ -357,7 +357,7 @@ async fn a_field_that_is_there_twice_is_refused_and_not_silently_ignored() {
     }
     let list = api.get("/admin/v1/promotions").await.expect(200);
     assert_eq!(list["items"], json!([]));
-    // The same name in two objects is no repetition.
+    // The same name in two objects is not a repetition.
     let mut body = promotion("key");
     body["conditions"]["title"] = json!("Title");
     assert_eq!(
@@ -852,7 +852,7 @@ async fn a_quarantined_ride_is_replayed_corrected_or_dismissed() {
     assert_eq!(replayed["outcome"], "APPLIED");
     assert_eq!(replayed["receipt"]["counted"], true);
     assert_eq!(replayed["receipt"]["ride_id"], negative["ride_id"]);
-    // Resolved is resolved, whatever the correction says.
+    // A resolved record stays resolved, with any correction.
     for correction in [&correction, &json!({ "ride": still_bad })] {
         let answer = api.post_json(&replay, correction).await;
         answer.problem(409, "already-resolved");
@@ -1015,7 +1015,7 @@ async fn the_figures_come_without_kafka_too() {
     .await;
     kafka.freeze();
     // Kafka's own calls give up after five seconds at the earliest; the quickest of a few answers
-    // tells that nobody waits for them, whatever else the machine does.
+    // shows that no call waits for them, also on a busy machine.
     let mut quickest = Duration::MAX;
     let mut stats = Value::Null;
     for _ in 0..3 {

@@ -1,5 +1,5 @@
 //! Schedules and budgets of promotions: when starts are possible, and that the reserved and spent sums never exceed
-//! a maximum, whatever runs at the same time (contract 2, Schedule and budget).
+//! a maximum, also under concurrent starts (contract 2, Schedule and budget).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -70,7 +70,7 @@ async fn three_hundred_starts_at_the_limit_beside_expiries_accepts_quits_and_a_k
         .collect();
     admin.import_pre_offers(&offers).await;
 
-    // Full, and told so to whoever comes.
+    // Full: every further start gets the reason.
     let started = stream::iter(1..=MAX)
         .map(|user_id| {
             let client = service.client(user_id);
@@ -617,7 +617,7 @@ async fn two_budgets_in_one_start_are_locked_in_one_order() {
         .bind(high.id)
         .execute(&mut *other)
         .await
-        .expect("nobody holds it");
+        .expect("the lock is free");
     other.rollback().await.expect("it was held");
     held.let_go().await;
     done(up).await.expect(201);

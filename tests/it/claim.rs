@@ -133,7 +133,7 @@ async fn the_whole_journey_and_thirty_accepts_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reward_is_gone_at_its_deadline_before_anybody_has_written_so() {
     let world = World::new().await;
-    // Nobody sweeps.
+    // No sweeper runs.
     let service = world.service().roles("api,ingest,relay").start().await;
     let promotion = service.admin().open_promotion(&conditions(1)).await;
     let client = completed(&world, &service, &promotion, 1).await;

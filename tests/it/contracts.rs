@@ -84,7 +84,7 @@ async fn schemathesis_finds_nothing() {
         client(48_152),
         (admin_document, service.admin_listener(), admin_token()),
     ];
-    // the bulk calls resolve whatever is open, so new ones keep coming
+    // the bulk calls resolve every open record, so new ones keep coming
     let more = async {
         loop {
             let mut broken = ride(48_151);
@@ -198,7 +198,7 @@ async fn every_example_of_a_subscriber_keeps_the_newest_version() {
         .produce_in_transaction(topic, never, TransactionEnd::Abort);
     drop(abort.await);
 
-    // And one who is erased, after a type of event that nobody knows yet.
+    // And a client who is erased, after an event of an unknown type.
     let mut unknown = newest["2:1"].clone();
     unknown.event["type"] = json!("promotion.invented");
     let tombstone = Outgoing {

@@ -255,7 +255,7 @@ async fn everything_it_prints_can_be_used_until_ctrl_c_ends_it_cleanly() {
     for period in ["challenge_period", "claim_period"] {
         assert_eq!(body["conditions"][period], "PT30M", "time to read");
     }
-    // Rides come for whoever has taken the token.
+    // Rides are published for the guest whose token is in use.
     let progress = path.replace("/start", "/progress");
     eventually(PLAYED, || async {
         let answer = me.get(&progress).await;
@@ -447,7 +447,7 @@ async fn fails_where_something_does_not_agree() {
         deleted.ok_or("no ride has counted yet".to_owned())
     })
     .await;
-    // And a loan whose split somebody else may use again.
+    // And a loan whose split could be used a second time.
     let split = "update cash_loan_account set status = 'EXPIRED' where split_id in (
                      select split_id from cash_loan_account where status = 'USED' limit 1)
                  returning user_id";

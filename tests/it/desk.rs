@@ -119,7 +119,7 @@ async fn a_client_and_a_ride_are_found_or_it_is_said_what_cannot_be_known() {
     );
     assert!(erased["erased_at"].is_string(), "{erased}");
 
-    // Before a challenge a ride leaves nothing; in one, its receipt; and one that is no ride, its record.
+    // Before a challenge a ride leaves nothing; in one, its receipt; and a record that is not a ride, itself.
     let early = ride(2);
     world.publish_ride(&early).await;
     world.rides_are_applied().await;

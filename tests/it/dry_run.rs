@@ -136,7 +136,7 @@ async fn what_is_only_tried_changes_nothing_and_answers_the_same() {
     done["dry_run"] = json!(true);
     assert_eq!(tried, done, "an import comes to what was tried");
 
-    // Extensions: who is covered, and nobody is extended.
+    // Extensions: the covered participations are counted, and none is extended.
     let challenges = Challenges::new(&world, &conditions(3)).await;
     challenges.start_an_hour_ago(&[1, 2]).await;
     let mut order = json!({ "promotion_id": challenges.promotion_id, "of": "CHALLENGE", "by": "PT6H", "reason": "tried" });

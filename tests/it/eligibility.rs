@@ -213,7 +213,7 @@ async fn every_row_of_eligibility() {
             &["PROMOTIONS_DISABLED"],
             &["PROMOTIONS_DISABLED"],
         ),
-        // Nobody has ever switched it on.
+        // Its flag was never set.
         row(
             Nothing,
             Some(json!({ "country_code": "PE" })),
@@ -264,7 +264,7 @@ async fn every_row_of_eligibility() {
             &["ANOTHER_CHALLENGE_LIVE"],
             &["ANOTHER_CHALLENGE_LIVE"],
         ),
-        // Past its deadline it is over, whether somebody has written that already or not.
+        // Past its deadline it is over, also if its expiry is not recorded yet.
         row(Ended(End::TooLate), good(), "REWARD_EXPIRED", &[], &[]),
         row(Seen(End::TooLate), good(), "PROMO_OFFER", &[], &[]),
         // A second chance, once the client has seen that the first is over.
@@ -544,7 +544,7 @@ async fn a_split_says_what_its_pre_offer_says_until_the_start_and_stays_then() {
             assert_eq!(over, replaced, "{field}");
         }
     }
-    // Once started, what was shown stays, whatever becomes of the pre-offer.
+    // After the start the offer stays as it was shown, also if the pre-offer changes.
     client.start(promotion.id).await.expect(201);
     let (started, over) = split().await;
     says(&started, &offer);

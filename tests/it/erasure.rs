@@ -135,7 +135,7 @@ async fn a_client_who_was_not_rewarded_may_come_back_and_begins_with_version_1()
     world.publish_ride(&ride(1)).await;
     world.rides_are_applied().await;
     let seen = client.progress(promotion.id).await.etag();
-    // Whoever waits is not told of a state that is gone.
+    // A long poll does not return a state that is gone.
     erase(&world, "1", &[]).run().await.expect_success();
     world.events_are_published().await;
     let key = format!("1:{}", promotion.id);

@@ -1,4 +1,4 @@
-//! Invariant 1: counts equal distinct valid rides, whatever was redelivered, reordered, replayed or killed. A consumer
+//! Invariant 1: counts equal distinct valid rides, also after redelivery, reordering, replays and kills. A consumer
 //! that lost its partitions while it was suspended applies nothing.
 
 use std::collections::BTreeMap;
@@ -278,7 +278,7 @@ async fn a_worker_that_slept_through_a_takeover_applies_nothing_twice() {
     sqlx::query("select from promotion_user where user_id = 1 for update")
         .execute(&mut *held)
         .await
-        .expect("nobody holds it");
+        .expect("the lock is free");
     let sleeper = worker().start().await;
     world.publish_all(rides(40)).await;
     waiting_for_a_lock(&world, 2).await;

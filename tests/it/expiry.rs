@@ -47,7 +47,7 @@ async fn nobody_is_expired_while_a_completing_ride_is_unread() {
     let world = World::new().await;
     let challenges = Challenges::new(&world, &quick("P7D")).await;
     let ingest = world.service().roles("ingest").start().await;
-    // Its positions are there and at the end, and then nobody reads any more.
+    // Its positions are at the end, and then ingest stops.
     eventually(LIMIT, || async {
         let positions: i64 = sqlx::query_scalar("select count(*) from consumer_position")
             .fetch_one(world.pool())
@@ -169,7 +169,7 @@ async fn an_open_quarantined_ride_holds_its_client_and_nobody_else() {
     let mut unreadable = ride(1);
     unreadable["amount_cents"] = json!("6500");
     world.publish_ride(&unreadable).await;
-    // Nobody can tell whose this is.
+    // Its client is unknown.
     world.publish_raw(None, Some(b"?"), &[]).await;
 
     becomes(&challenges, 2, "EXPIRED").await;
@@ -186,7 +186,7 @@ async fn an_open_quarantined_ride_holds_its_client_and_nobody_else() {
 async fn an_unclaimed_reward_expires_by_the_clock_and_its_split_with_it() {
     let world = World::new().await;
     let challenges = Challenges::new(&world, &quick("PT2S")).await;
-    // Only the clock decides: rides that nobody reads hold no reward.
+    // Only the clock decides: unread rides do not hold a reward's expiry.
     let ingest = world.service().roles("ingest").start().await;
     challenges.start_an_hour_ago(&[1]).await;
     sqlx::raw_sql("insert into product (product_id, name, currency_code, term_days) values (80, 'Loan', 'MXN', 30)")

@@ -464,7 +464,7 @@ async fn claim_windows_get_back_what_they_share_with_an_outage() {
     assert_eq!(deadline(&world, 1, "reward_deadline").await, after[0]);
 }
 
-/// No sweeper is there: whoever judges a deadline first applies what is running.
+/// Without a sweeper, the transaction that first judges a deadline applies the running extensions.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_judge_of_a_deadline_knows_of_an_extension_that_is_not_yet_applied() {
     let world = World::new().await;
@@ -558,7 +558,7 @@ async fn every_judge_of_a_deadline_knows_of_an_extension_that_is_not_yet_applied
     world.publish_ride(&ride(9)).await;
     world.rides_are_applied().await;
     assert_eq!(challenge_of_9().await, json!([2, 4]));
-    // Those that were done so far are told; nobody was left out or extended twice.
+    // The progress is reported; none was left out or extended twice.
     let list = admin.api.get("/admin/v1/extensions").await.expect(200);
     assert_eq!(
         (&list["items"][0]["done"], &list["items"][1]["done"]),

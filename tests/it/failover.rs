@@ -549,7 +549,7 @@ async fn a_full_disk_loses_nothing_and_needs_only_room() {
 
     postgres.free_disk();
     if postgres.has_ended() {
-        // Postgres stops where it cannot write its log; whoever supervises it starts it again.
+        // Postgres stops if it cannot write its log; its supervisor starts it again.
         postgres.start().await;
     }
     eventually(LIMIT, || async {

@@ -421,7 +421,7 @@ async fn the_readme_starts_it_from_nothing() {
     assert!(service.end(Signal::Terminate, LIMIT).await.success());
 }
 
-/// Some RSA key, which nobody signs with.
+/// An RSA key that signs no token.
 const KEY_SET: &str = r#"{"keys": [{"kty": "RSA", "use": "sig", "alg": "RS256", "kid": "1", "e": "AQAB", "n": "o3Lfp1rTEmI-RKB3bAbWJdwkWKDILxy4W5DsvcAerq-Ou0NARbF0KONX51BiYxQ0t1vRgUbzBmGgooL70NmfhXOKr33OFPclXiOVRBwdvfYJXgNAL9jXfjrn1tLBBFjlGSbZlJrDL9JXoUjYHtnxpww3JkaV8QPmBxrjFRgGe0yjbYAIanJwhF2hbMVtIyEyDF3N3GKBWCZz81wAlBq823XMeW3oPBF2bFk7PkE36xDldgRvmyqCRYJBqgzZuoVtz95yD5wOD1S_-EeYJ9VenVmvFj55_x5pHeVgTDzCqDGlPoZA4HhDHRmyJOrAaWMh7OwvvoYv0dBwAA-6-Pas7w"}]}"#;
 
 #[tokio::test(flavor = "multi_thread")]

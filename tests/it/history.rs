@@ -62,7 +62,7 @@ async fn every_version_that_is_not_progress_is_there_with_its_cause() {
     ];
     assert_eq!(instants, expected);
 
-    // Time and operators are causes too; a state that is published again is no new version.
+    // Time and operators are causes too; publishing a state again makes no new version.
     let challenges = Challenges::new(&world, &conditions(2)).await;
     let hour = TimeDelta::hours(1);
     challenges.start(&[7], now() - hour, now() - hour / 2).await;

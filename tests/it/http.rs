@@ -215,7 +215,7 @@ async fn who_closes_the_sending_side_gets_the_response_and_waits_for_nothing() {
         assert!(text.starts_with("HTTP/1.1 200"), "{path}: {text}");
     }
 
-    // Nobody may be there to be told later: the response is what is true now, and the place is free.
+    // The client may be gone later: the response has the present state, and the place is free.
     let promotion = service.admin().open_promotion(&conditions(9)).await;
     let other = CLIENT + 1;
     let (client, _) = service.started_client(other, &promotion).await;
@@ -439,7 +439,7 @@ async fn a_stream_that_is_never_read_gives_its_place_back() {
         equal(metrics.sum("ride_promo_waits_in_flight", &[]), 16.0)
     })
     .await;
-    // Whoever comes at once finds every place taken.
+    // A client that calls at once finds every place taken.
     client
         .api
         .get(&path)

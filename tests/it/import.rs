@@ -541,7 +541,7 @@ async fn over_http_every_shape_is_read_and_every_bad_line_numbered() {
     let bad = [1, 2, 3].map(|line| (line, "valid_until".to_owned(), false));
     assert_eq!(listed(&report), bad, "{report}");
 
-    // What is no CSV at all, or is packed as nobody unpacks it.
+    // Not CSV, or an unknown encoding.
     let headless = post(&service, &[("content-type", "text/csv")], b"{}\n".to_vec()).await;
     let problem = headless.problem(422, "invalid-request");
     assert_eq!(problem["errors"][0]["field"], "header", "{problem}");
@@ -643,7 +643,7 @@ async fn imports_and_starts_at_the_same_time_all_succeed() {
             tokio::join!(importing(forward), importing(backward), starting)
         })
         .await
-        .expect("nobody waits for ever");
+        .expect("no call waits for ever");
         for counts in [one.counts, other.counts] {
             assert_eq!(counts.rejected, 0);
             *total.entry("imported").or_default() += counts.imported;

@@ -285,7 +285,7 @@ async fn a_months_receipts_are_moved_out_of_the_default_partition_while_rides_co
     let audited = "select count(*) from admin_audit where call = 'receipts move-month'";
     assert_eq!(world.count(audited).await, 1);
 
-    // Done is done, and a table that is no partition is somebody's.
+    // A repeat changes nothing, and a table of that name that is not a partition is left alone.
     let again = world
         .command(&["receipts", "move-month", &month])
         .run()

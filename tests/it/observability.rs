@@ -266,7 +266,7 @@ async fn every_metric_is_documented_and_what_is_watched_exists() {
         .progress(1)
         .await
         .problem(404, "not-participating");
-    // What clients make up is no label.
+    // Text from clients never becomes a label.
     let api = service.api();
     api.get("/made-up").await.problem(404, "not-found");
     let made_up = Method::from_bytes(b"MADEUP").expect("a method");

@@ -17,7 +17,7 @@ async fn audit(service: &Service) -> Vec<Value> {
     page["items"].as_array().expect("items").clone()
 }
 
-/// A record of the topic that is no ride, as ingest keeps it.
+/// A record of the topic that is not a ride, as ingest stores it.
 async fn quarantined(world: &World, user_id: i64) -> String {
     let id = Uuid::now_v7();
     sqlx::query(
@@ -189,7 +189,7 @@ async fn a_promotion_edited_while_many_are_inside_changes_nothing_for_them() {
     .await
     .expect("the database answers");
     assert_eq!(counted, *INSIDE.end());
-    // The landing shows the frozen ones too. Nobody can delete it.
+    // The landing shows the frozen ones too. A product cannot be deleted.
     let landing = service.client(1).api.post("/v1/landing").await.expect(200);
     assert_eq!(landing["promotion"]["conditions"], conditions(2));
     let deleted = admin.api.request(Method::DELETE, &path);

@@ -51,7 +51,7 @@ fn and(more: &str) -> String {
     format!("{},{more}}}", ride.strip_suffix('}').expect("an object"))
 }
 
-/// A good ride made so long by a field that nobody knows.
+/// A valid ride that an unknown field makes this long.
 fn of_length(bytes: usize) -> String {
     let note = |text: &str| and(&format!(r#""note":"{text}""#));
     note(&"x".repeat(bytes - note("").len()))
@@ -162,7 +162,7 @@ fn every_kind() -> Vec<Poison> {
         kinds.push(poison("TOO_LARGE", of_length(bytes), OF_KEY));
     }
 
-    // With another key, or none: the body's client all the same, or nobody's.
+    // With another key, or none: the client is the body's, or unknown.
     for key in [
         None,
         Some(""),
@@ -260,7 +260,7 @@ async fn each_kind_lies_in_quarantine_as_it_was_published_and_its_correction_cou
             bytes.expect("base64") == poison.value,
             "the bytes of {text:.200}"
         );
-        assert_ne!(item["detail"], "", "nobody is told what is wrong");
+        assert_ne!(item["detail"], "", "the detail is empty");
     }
     assert_eq!(of_each_reason.len(), 7, "{of_each_reason:?}");
 
@@ -291,7 +291,7 @@ async fn each_kind_lies_in_quarantine_as_it_was_published_and_its_correction_cou
     assert_eq!(counted(&service, OF_BODY).await, 1);
     assert_eq!(counted(&service, OF_KEY).await, 0);
 
-    // Each corrected; what nobody is named in may be anybody's.
+    // Each is corrected; a record that names no client may be any client's.
     let api = service.admin().api;
     let mut corrected = Vec::new();
     for (poison, (partition, offset)) in kinds.iter().zip(&places) {

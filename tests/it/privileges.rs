@@ -72,7 +72,7 @@ async fn four_users_serve_together_and_none_may_do_what_is_not_its_work() {
     })
     .await;
 
-    // The whole way: to the loan, to an expiry, and a record that is no ride.
+    // The whole way: to the loan, to an expiry, and a record that is not a ride.
     let promotion = api.admin().open_promotion(&conditions(1)).await;
     let (client, _) = api.started_client(1, &promotion).await;
     client.api.post("/v1/landing").await.expect(200);

@@ -45,7 +45,7 @@ async fn started(service: &Service, target: u32) -> (Client, Promotion) {
     (client, promotion)
 }
 
-/// Waits until the client is told of so many rides.
+/// Waits until the client sees this many rides.
 async fn told_of(client: &Client, promotion_id: i64, rides: i64) -> Answer {
     eventually(LIMIT, || async {
         let answer = client.progress(promotion_id).await;
@@ -161,7 +161,7 @@ async fn a_long_poll_is_answered_at_the_change_and_304_at_the_end_of_its_wait() 
             waiting_becomes(&service, 2.0).await;
             waiting_becomes(&elsewhere, 1.0).await;
             if number == 1 {
-                // A ride that does not count is no change.
+                // A ride that does not count changes nothing.
                 let mut cheap = ride(CLIENT);
                 cheap["amount_cents"] = json!(1);
                 world.publish_ride(&cheap).await;
@@ -178,7 +178,7 @@ async fn a_long_poll_is_answered_at_the_change_and_304_at_the_end_of_its_wait() 
             assert_eq!(version(&answer.etag()), number + 1);
         }
     }
-    // At the change, and not when somebody looks for it now and then.
+    // At the moment of the change, not at the next poll.
     assert!(quickest < Duration::from_millis(500), "{quickest:?}");
     waiting_becomes(&service, 0.0).await;
 }
@@ -251,7 +251,7 @@ async fn settling_changes_the_tag_and_is_told_to_those_who_wait() {
     challenges
         .start(&[CLIENT], now() - TimeDelta::hours(1), deadline)
         .await;
-    // What nobody can read holds the expiry until somebody has looked at it.
+    // A record that cannot be read holds the expiry until an operator resolves it.
     let client_id = CLIENT.to_string();
     world.publish_raw(Some(&client_id), Some(b"?"), &[]).await;
     let client = service.client(CLIENT);
@@ -350,7 +350,7 @@ async fn a_stream_begins_with_the_present_follows_every_change_and_ends_after_th
     for stream in &mut streams {
         assert_eq!(stream.next_event(PROMPTLY).await, None);
     }
-    // What is final is told once more to whoever asks.
+    // A final state is returned again to each caller.
     let mut late = client.stream(promotion.id).await;
     let last = late.next_event(PROMPTLY).await.expect("the present state");
     assert_eq!(
@@ -448,7 +448,7 @@ async fn readers_who_take_nothing_or_vanish_harm_nobody_and_lose_nothing_but_old
     }
     drop(deaf);
     waiting_becomes(&service, 2.0).await;
-    // Whoever reads late is told what is, with nothing out of order on the way.
+    // A late reader gets the present state, and no event out of order.
     let mut last = 0;
     while last < RIDES + 1 {
         let event = slow.next_event(PROMPTLY).await.expect("not over");
@@ -812,7 +812,7 @@ async fn rides_are_listed_by_their_completion_newest_first_and_paged_without_los
     }
     let (first, next) = page(String::new()).await;
     assert_eq!((first.len(), &first[..]), (50, &all[..50]));
-    // Whoever walks the list may begin without a cursor or with an empty one.
+    // The first page has no cursor, or an empty one.
     assert_eq!(page("?cursor=".to_owned()).await.0, first);
     // A ride that comes in between moves nothing on the pages after.
     world.publish_ride(&ride(1)).await;

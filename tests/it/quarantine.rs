@@ -129,7 +129,7 @@ async fn a_replayed_ride_counts_once() {
     assert_eq!(desk.counted(1).await, 1);
     assert_eq!(desk.status(first).await, QuarantineStatus::Replayed);
 
-    // Judged by when it was completed, not by now; and by nobody where nobody rides for a reward.
+    // Judged by its completion, not by the time of the replay; without a challenge it gets no receipt.
     let early = desk
         .put_ride(&ride_at(1, now() - TimeDelta::hours(2)), 0)
         .await;

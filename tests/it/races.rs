@@ -63,7 +63,7 @@ impl HeldLock {
         sqlx::raw_sql(sql)
             .execute(&mut *transaction)
             .await
-            .expect("nobody holds it");
+            .expect("the lock is free");
         Self(transaction)
     }
 
@@ -74,7 +74,7 @@ impl HeldLock {
             .bind(user_id)
             .execute(&mut *transaction)
             .await
-            .expect("nobody holds it");
+            .expect("the lock is free");
         assert_eq!(locked.rows_affected(), 1, "there is a split");
         Self(transaction)
     }
@@ -423,7 +423,7 @@ async fn an_import_beside_a_start_changes_what_is_frozen_or_comes_after() {
         offer["amount_cents"] = json!(200_000);
         changed.push(offer);
     }
-    // The third is taken away: its line is now meant for nobody's promotion.
+    // The third is unmapped: its line no longer names a promotion.
     changed[2]["promotion_key"] = Value::Null;
 
     // The start first: the old terms are frozen, then the line goes in.
@@ -589,7 +589,7 @@ async fn an_accept_that_comes_to_the_completing_ride_being_applied_is_answered_a
     let promotion = service.admin().open_promotion(&conditions(1)).await;
     let (client, _) = service.started_client(1, &promotion).await;
 
-    // Before the ride there is nothing to accept, whatever comes after.
+    // Before the ride there is no reward to accept.
     done(post(&client, &promotion, "accept_reward"))
         .await
         .problem(409, "challenge-not-completed");
@@ -606,7 +606,7 @@ async fn an_accept_that_comes_to_the_completing_ride_being_applied_is_answered_a
     assert_eq!(answer["participation"]["rides_completed"], 1);
     assert_eq!(originations(&world).await, 1);
 
-    // A ride during an accept is no ride of the challenge any more.
+    // A ride during an accept no longer belongs to the challenge.
     let (client, _) = service.started_client(2, &promotion).await;
     world.publish_ride(&ride(2)).await;
     eventually(LIMIT, || async {

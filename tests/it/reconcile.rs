@@ -191,7 +191,7 @@ async fn after_a_restore_subscribers_converge_and_no_client_gets_two_loans() {
     };
     is(1, "COMPLETED", 2).await;
     is(5, "IN_PROGRESS", 1).await;
-    // Nobody gets a second loan while the first is looked for.
+    // A client gets no second loan while the first is under review.
     let refused = service.client(1).accept(promotion.id).await;
     refused.problem(409, "reward-under-review");
     for user in [1, 3] {
@@ -244,7 +244,7 @@ async fn after_a_restore_subscribers_converge_and_no_client_gets_two_loans() {
         .postgres()
         .drop_database(&name)
         .await
-        .expect("nobody is connected");
+        .expect("no session is connected");
 }
 
 /// The versions of each key in the order of their offsets, but for keys that were forgotten.
@@ -310,7 +310,7 @@ async fn what_only_the_database_has_is_published_again_and_a_held_lock_is_respec
     sqlx::query("select pg_advisory_lock(x'5250524c'::int, 0)")
         .execute(&mut relay)
         .await
-        .expect("nobody holds it");
+        .expect("the lock is free");
     let refused = world.command(&["reconcile", "--apply"]).run().await;
     assert_eq!(refused.status.code(), Some(1));
     assert!(

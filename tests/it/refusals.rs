@@ -561,7 +561,7 @@ async fn every_call_says_when_to_come_again() {
     retry_after(&answer, "import");
     proxy.refuse(false);
     assert_eq!(everything(&world).await, before);
-    // Somebody else each time: nobody may ask twice in a second.
+    // Another client each time, because one client may not call twice in a second.
     let mut user_ids = 2_000..;
     eventually(Duration::from_secs(30), || {
         let client = service.client(user_ids.next().expect("there are more"));

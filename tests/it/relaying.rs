@@ -61,7 +61,7 @@ async fn a_relay_that_wakes_up_after_its_successor_published_changes_nothing() {
             .fetch_one(world.pool())
             .await
             .expect("answers");
-        // Whoever found nothing asks again soon: these have read events.
+        // A relay that found nothing asks again soon: these have read events.
         if waiting > 0 {
             Ok(())
         } else {
@@ -90,7 +90,7 @@ async fn a_relay_that_wakes_up_after_its_successor_published_changes_nothing() {
         }
     })
     .await;
-    // Whatever became of what it was about to publish, nothing old came out last.
+    // Whether its last events were published or not, no old event came last.
     assert_contiguous(world.read_status_topic().await);
     // It tries again, and finds the shards taken.
     world

@@ -1,4 +1,4 @@
-//! Reminders before deadlines: each once, at its moment, whatever is killed or extended.
+//! Reminders before deadlines: each once, at its moment, also after kills and extensions.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -152,7 +152,7 @@ async fn a_reversal_takes_back_what_counted_and_undoes_no_completion() {
     course.ride_together(&[two]).await;
     course.assert_stands(2, "COMPLETED", 2, 3).await;
 
-    // Of nobody, and of a client without a challenge.
+    // Of an unknown client, and of a client without a challenge.
     course
         .ride_together(&[reversal_of(&ride(99)), reversal_of(&ride(3))])
         .await;

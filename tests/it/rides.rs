@@ -21,7 +21,7 @@ fn trace(number: u64) -> String {
     format!("00-0af7651916cd43dd8448eb21{number:08x}-b7ad6b7169203331-01")
 }
 
-/// A promotion, its participants, and a service that counts their rides and expires nobody.
+/// A promotion, its participants, and a service that counts their rides and does not expire them.
 pub(crate) struct Course {
     pub(crate) world: World,
     pub(crate) challenges: Challenges,
@@ -867,7 +867,7 @@ async fn tombstones_aborted_rides_and_transaction_markers_are_read_past() {
             .publish_in_transaction(own(7), TransactionEnd::Abort)
             .await,
     );
-    // The partition ends with a marker, which is no record.
+    // The partition ends with a transaction marker, which is not a record.
     world.rides_are_applied().await;
     course.assert_stands(CLIENT, "IN_PROGRESS", 5, 2).await;
 
@@ -925,7 +925,7 @@ async fn the_metrics_account_for_every_record_consumed() {
             *sum += more;
         }
     }
-    // Three count, and then nobody takes part any more.
+    // Three count, and then the challenge is completed.
     records.extend((0..10).map(|_| Outgoing::ride(&ride(2))));
     expected[0] += 3;
     expected[2] += 7;

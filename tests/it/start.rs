@@ -1,4 +1,4 @@
-//! Get started: one participation whatever happens at the same time, every rule of eligibility,
+//! Get started: one participation under any concurrency, every rule of eligibility,
 //! what is frozen, and that no ride after a start is missed (contract 3 and 5).
 
 use std::collections::BTreeMap;
@@ -266,7 +266,7 @@ async fn every_reason_against_a_start_is_told_in_order() {
         .import_pre_offers(&[
             inactive.pre_offer(11),
             of_country(&promotion, 12, "CO"),
-            // A country that nobody has switched on.
+            // A country whose flag was never set.
             of_country(&promotion, 13, "PE"),
             of_country(&inactive, 14, "CO"),
         ])
@@ -280,7 +280,7 @@ async fn every_reason_against_a_start_is_told_in_order() {
         &["PROMOTION_INACTIVE", "PROMOTIONS_DISABLED"],
     )
     .await;
-    // Without a pre-offer nobody knows the country.
+    // Without a pre-offer the country is unknown.
     refused(15, &inactive, &["NO_PRE_OFFER", "PROMOTION_INACTIVE"]).await;
 
     for (user_id, status, reason) in [
@@ -496,7 +496,7 @@ async fn every_ride_published_after_its_clients_start_was_answered_counts_in_a_s
                 .await;
             // While it stays open, others begin and commit.
             tokio::time::sleep(Duration::from_millis(20 + 90 * (number as u64 % 4))).await;
-            transaction.commit().await.expect("nobody started yet");
+            transaction.commit().await.expect("no start yet");
             rides_of(users).await;
         });
     let done = AtomicBool::new(false);

@@ -155,7 +155,7 @@ async fn an_issuer_that_is_away_costs_no_token_its_keys_until_they_are_too_old()
     let service = with_keys(&world, "ES256", &issuer.url())
         .env("RIDE_PROMO__AUTH__JWKS_MAX_AGE", "PT12S")
         .spawn();
-    // Not known yet whose tokens are good: nobody is refused, and nobody is sent here.
+    // The keys are not known yet: no token is rejected, and the process is not ready.
     let says = |answer: Option<Answer>, word: &str| match answer {
         Some(answer) if answer.status == 503 && answer.text.contains(word) => Ok(()),
         answer => Err(format!("{answer:?}")),
@@ -170,7 +170,7 @@ async fn an_issuer_that_is_away_costs_no_token_its_keys_until_they_are_too_old()
     call(&service, &token).await.expect(200);
 
     issuer.serve(None);
-    // Its fetch fails: nobody knows whether the kid is new.
+    // The fetch fails: it is unknown whether the kid is new.
     unavailable(&call(&service, &b.token(Some("b"), &claims)).await);
     call(&service, &token).await.expect(200);
     assert_eq!(service.readiness().await.expect("it answers").status, 200);

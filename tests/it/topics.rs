@@ -92,7 +92,7 @@ async fn a_topic_deleted_and_created_again_stops_ingest_and_expiry_until_positio
 
     world.kafka().delete_topic(world.ride_topic()).await;
     world.create_ride_topic().await;
-    // Two that nobody has read are before the old position, two after.
+    // Two unread ones are before the old position, two after.
     for record in [&early, &ride(1), &ride(1), &ride(1)] {
         world.publish(&Outgoing::ride(record).partition(0)).await;
     }
@@ -102,7 +102,7 @@ async fn a_topic_deleted_and_created_again_stops_ingest_and_expiry_until_positio
         3,
         "not one of another topic was taken"
     );
-    // Overdue, but nobody can say that all rides were read.
+    // Overdue, but it is not proven that all rides were read.
     let overdue = Challenges::new(&world, &conditions(1)).await;
     overdue
         .start(

@@ -437,7 +437,7 @@ async fn a_collector_that_is_away_costs_one_line_and_is_counted() {
     .await;
     assert!(!collector.spans().is_empty());
 
-    // Where nobody listens, the line says so.
+    // Without a listener, the line says so.
     let nobody = Port::reserve();
     let service = world
         .service()

@@ -272,7 +272,7 @@ async fn a_new_leader_with_the_whole_log_or_traces_that_are_out_of_date_stop_not
         .await;
     let service = worker(&world).start().await;
     counted(&challenges, APPLIED + 5 + 1).await;
-    // A transaction ends with a marker, which is no record.
+    // A transaction ends with a marker, which is not a record.
     let transaction = vec![Outgoing::ride(&ride(1)).partition(0)];
     let _producer = world
         .publish_in_transaction(transaction, TransactionEnd::Commit)

@@ -217,7 +217,7 @@ async fn an_upgrade_is_finished_once_no_session_of_an_older_release_is_connected
     let note = "ok    upgrade: note: the upgrade to 0.2.0 is not finished";
     assert!(doctor.stdout.contains(note), "{}", doctor.stdout);
 
-    // Whoever migrates sees the sessions of other roles too, though it is no superuser.
+    // The user that migrates sees the sessions of other roles too, without being a superuser.
     let role = format!("{}_owner", world.database());
     world
         .execute(&format!(

@@ -1,4 +1,4 @@
-//! `verify`: it reports nothing if all is right, whatever runs, and names every disagreement.
+//! `verify`: it reports nothing if all is right, also while everything runs, and names every disagreement.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -179,7 +179,7 @@ async fn it_finds_nothing_beside_traffic_and_everything_that_is_broken() {
     })
     .await;
 
-    // Receipts that retention has dropped are no difference: the participation is skipped.
+    // A participation whose receipts retention has dropped is skipped, not reported.
     world
         .execute(
             "do $$ begin execute format('drop table ride_receipt_%s', to_char(clock_timestamp(), 'YYYY_MM')); end $$",

@@ -143,7 +143,7 @@ export class RidePromo {
 
   /** A call until it is answered: what passes is tried again, a few times. */
   async #json(method, path, options) {
-    // One call is one client's, however often it is tried and whoever signs in meanwhile.
+    // One call belongs to one client, also when it is repeated and another client signs in meanwhile.
     const token = this.#token();
     for (let attempt = 1; ; attempt++) {
       try {

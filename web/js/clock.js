@@ -2,7 +2,7 @@
 
 /**
  * Follows the server's clock by what the server says of it. Between two answers it goes on by the
- * machine's monotonic clock, which nobody sets.
+ * machine's monotonic clock, which cannot be set.
  */
 export class ServerClock {
   #ahead = -Infinity;

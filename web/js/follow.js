@@ -13,7 +13,7 @@ const FIRST_EVENT = 8_000;
 /** A stream that has brought something and lasted so long, in milliseconds, was a good one. */
 const GOOD_STREAM = 10_000;
 
-/** After so many in a row that were not good it is long polls… */
+/** After this many failed streams in a row, it changes to long polls… */
 const BAD_STREAMS = 2;
 
 /** …for so long, in milliseconds; then a stream is tried again. At once where polls fail too. */

@@ -105,7 +105,7 @@ export class Journey {
         case "REWARD_EXPIRED":
           return this.#go({ screen: "expired", participation });
       }
-      // To a client who has applied, that is what matters, whatever else there is.
+      // To a client who has applied, the application matters most.
       if (application) return this.#go({ screen: "application", application, offer });
       this.#go(screen === "REGULAR_OFFER" ? { screen: "regular", offer } : { screen: "nothing", why });
     });

@@ -4,7 +4,7 @@
 /** The most characters of one event that are kept; a participation has about a thousand. */
 const LARGEST_EVENT = 256 * 1024;
 
-/** Takes bytes apart into events, in whatever pieces they come. */
+/** Parses bytes into events; the bytes may come in any pieces. */
 export class SseParser {
   #decoder = new TextDecoder();
   #line = "";

@@ -1,4 +1,4 @@
-//! An authority that signs certificates, trusted by nobody but the tests that made it.
+//! An authority that signs certificates. Only the tests that made it trust it.
 
 use std::{
     fs,
@@ -51,7 +51,7 @@ impl Authority {
         authority
     }
 
-    /// The file of its certificate, which whoever trusts it is given.
+    /// The file of its certificate, for clients that trust it.
     pub fn certificate(&self) -> PathBuf {
         self.dir.join("ca.pem")
     }

@@ -21,7 +21,7 @@ pub struct Challenges {
 pub enum End {
     /// `COMPLETED`, with a week to claim.
     Completed,
-    /// `COMPLETED`, past its reward's deadline, which nobody has written yet.
+    /// `COMPLETED`, past its reward's deadline, and the expiry is not recorded yet.
     TooLate,
     /// `REWARDED`, without anything that accepting creates.
     Rewarded,
@@ -138,7 +138,7 @@ impl Challenges {
         }
     }
 
-    /// Gives it a budget for so many participations, before anybody starts.
+    /// Gives it a budget for this many participations, before the first start.
     pub async fn with_budget(self, max_participations: i64) -> Self {
         let budget = json!({ "max_participations": max_participations, "max_reward_cents": null, "currency_code": "MXN" });
         sqlx::query(

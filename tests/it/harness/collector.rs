@@ -79,7 +79,7 @@ impl Collector {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Received> {
-        self.state.lock().expect("nobody panics while holding it")
+        self.state.lock().expect("not poisoned")
     }
 }
 
@@ -87,7 +87,7 @@ async fn receive(State(state): State<Arc<Mutex<Received>>>, body: Bytes) -> Stat
     let Ok(request) = ExportTraceServiceRequest::decode(body) else {
         return StatusCode::BAD_REQUEST;
     };
-    let mut state = state.lock().expect("nobody panics while holding it");
+    let mut state = state.lock().expect("not poisoned");
     if state.refuse {
         return StatusCode::SERVICE_UNAVAILABLE;
     }

@@ -120,7 +120,7 @@ impl Api {
         })
     }
 
-    /// Sends a request that must be answered, whatever the answer.
+    /// Sends a request that must get a response, with any status.
     pub async fn send(&self, request: RequestBuilder) -> Answer {
         self.try_send(request)
             .await

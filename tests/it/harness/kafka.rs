@@ -187,7 +187,7 @@ impl Kafka {
 
     /// Whether the broker has ended, by itself or not.
     pub fn has_ended(&self) -> bool {
-        let mut process = self.process.lock().expect("nobody panics while holding it");
+        let mut process = self.process.lock().expect("not poisoned");
         process
             .as_mut()
             .is_none_or(|process| process.try_wait().is_some())
@@ -236,7 +236,7 @@ impl Kafka {
     }
 
     fn signal(&self, signal: Signal) {
-        let mut process = self.process.lock().expect("nobody panics while holding it");
+        let mut process = self.process.lock().expect("not poisoned");
         process
             .as_mut()
             .expect("the broker is running")
@@ -246,15 +246,12 @@ impl Kafka {
     /// Its process id.
     #[allow(dead_code, reason = "the measurements ask")]
     pub fn pid(&self) -> u32 {
-        let process = self.process.lock().expect("nobody panics while holding it");
+        let process = self.process.lock().expect("not poisoned");
         process.as_ref().expect("the broker is running").pid()
     }
 
     fn take(&self) -> Option<Process> {
-        self.process
-            .lock()
-            .expect("nobody panics while holding it")
-            .take()
+        self.process.lock().expect("not poisoned").take()
     }
 
     fn log(&self) -> PathBuf {
@@ -314,7 +311,7 @@ impl Kafka {
         command
             .args(["-Xmx512m", "kafka.Kafka"])
             .arg(self.dir.join("server.properties"));
-        let mut process = self.process.lock().expect("nobody panics while holding it");
+        let mut process = self.process.lock().expect("not poisoned");
         assert!(process.is_none(), "the broker is already running");
         *process = Some(Process::spawn("kafka", command, &self.log(), Signal::Kill));
     }
@@ -324,7 +321,7 @@ impl Kafka {
         let started = Instant::now();
         while !self.is_listed().await {
             let ended = {
-                let mut process = self.process.lock().expect("nobody panics while holding it");
+                let mut process = self.process.lock().expect("not poisoned");
                 process.as_mut().and_then(Process::try_wait)
             };
             assert!(
@@ -382,7 +379,7 @@ impl Kafka {
             .set("bootstrap.servers", self.brokers())
             .set("reconnect.backoff.ms", "20")
             .set("reconnect.backoff.max.ms", "200")
-            // a stopped broker is no news in a test that stopped it
+            // a test that stopped a broker does not report its end
             .set("log_level", "2");
         config
     }
@@ -462,10 +459,7 @@ impl Kafka {
     /// batches that end before it.
     pub fn cut_log(&self, topic: &str, partition: i32, offset: i64) {
         assert!(
-            self.process
-                .lock()
-                .expect("nobody panics while holding it")
-                .is_none(),
+            self.process.lock().expect("not poisoned").is_none(),
             "the broker is running"
         );
         let dir = self.data().join(format!("{topic}-{partition}"));

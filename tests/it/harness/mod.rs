@@ -1,4 +1,4 @@
-//! Everything a test needs, started once and cleaned up whatever happens.
+//! Everything a test needs: started once, and cleaned up also after a failure.
 //!
 //! ```ignore
 //! let world = World::new().await;                        // a database and topics of its own

@@ -40,12 +40,7 @@ pub struct Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         if self.mounted {
-            drop(
-                self.process
-                    .lock()
-                    .expect("nobody panics while holding it")
-                    .take(),
-            );
+            drop(self.process.lock().expect("not poisoned").take());
             privileged("umount", &["--lazy".as_ref(), self.dir.as_os_str()]);
         }
     }
@@ -181,7 +176,7 @@ impl Postgres {
 
     /// Whether its first process has ended by itself, as after a panic that it cannot recover from.
     pub fn has_ended(&self) -> bool {
-        let mut process = self.process.lock().expect("nobody panics while holding it");
+        let mut process = self.process.lock().expect("not poisoned");
         let ended = process
             .as_mut()
             .is_some_and(|process| process.try_wait().is_some());
@@ -242,7 +237,7 @@ impl Postgres {
         let mut command = server_command("postgres", &self.dir);
         command.arg("-D").arg(self.data());
         {
-            let mut process = self.process.lock().expect("nobody panics while holding it");
+            let mut process = self.process.lock().expect("not poisoned");
             assert!(process.is_none(), "Postgres is already running");
             *process = Some(Process::spawn(
                 "postgres",
@@ -293,16 +288,12 @@ impl Postgres {
     /// The id of its first process, whose children the others are.
     #[allow(dead_code, reason = "the measurements ask")]
     pub fn pid(&self) -> u32 {
-        let process = self.process.lock().expect("nobody panics while holding it");
+        let process = self.process.lock().expect("not poisoned");
         process.as_ref().expect("Postgres is running").pid()
     }
 
     async fn end(&self, signal: Signal) {
-        let process = self
-            .process
-            .lock()
-            .expect("nobody panics while holding it")
-            .take();
+        let process = self.process.lock().expect("not poisoned").take();
         if let Some(mut process) = process {
             process.end(signal, TIMEOUT).await;
         }

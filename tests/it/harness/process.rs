@@ -1,8 +1,8 @@
-//! Child processes that cannot outlive the tests, and ports nobody else takes.
+//! Child processes that cannot outlive the tests, and ports that no other process takes.
 //!
 //! Statics are never dropped and a test binary may be killed, so cleaning up cannot be left to
 //! destructors. A small shell process, the [reaper](REAPER), holds the other end of a pipe. When
-//! this process is gone, for whatever reason, the pipe closes: the reaper kills what is registered
+//! this process has ended, for any reason, the pipe closes: the reaper kills what is registered
 //! and removes the directory of the run.
 
 use std::{
@@ -303,7 +303,7 @@ pub struct Port {
 }
 
 impl Port {
-    /// Claims a port that nobody listens on.
+    /// Claims a free port.
     pub fn reserve() -> Self {
         for _ in 0..1_000 {
             let number = rand::random_range(10_000..32_000);

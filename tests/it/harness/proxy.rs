@@ -73,10 +73,7 @@ impl Connection {
     }
 
     fn has_said(&self, said: &[u8]) -> bool {
-        contains(
-            &self.history.lock().expect("nobody panics while holding it"),
-            said,
-        )
+        contains(&self.history.lock().expect("not poisoned"), said)
     }
 }
 
@@ -355,7 +352,7 @@ impl State {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nobody panics while holding it")
+        self.state.lock().expect("not poisoned")
     }
 
     fn accept(self: &Arc<Self>, listener: &TcpListener) {
@@ -373,7 +370,7 @@ impl Shared {
         let state = self
             .changed
             .wait_while(self.lock(), |state| state.paused && !state.closed);
-        !state.expect("nobody panics while holding it").closed
+        !state.expect("not poisoned").closed
     }
 
     /// Blocks while this message is to be held back.
@@ -435,10 +432,7 @@ impl Shared {
                 return Ok(());
             }
             if connection.swallow.load(Ordering::SeqCst) {
-                *connection
-                    .swallowed
-                    .lock()
-                    .expect("nobody panics while holding it") += length;
+                *connection.swallowed.lock().expect("not poisoned") += length;
                 connection.heard.notify_all();
             } else {
                 (&connection.client).write_all(&buffer[..length])?;
@@ -460,7 +454,7 @@ impl Shared {
             let at_step = step.and_then(|step| self.strike_at(step, message));
             let struck = at_step.or_else(|| {
                 let history = connection.history.lock();
-                let mut history = history.expect("nobody panics while holding it");
+                let mut history = history.expect("not poisoned");
                 let seen = history.len();
                 history.extend_from_slice(message);
                 let struck = self.strike(&history, seen);
@@ -487,7 +481,7 @@ impl Shared {
                         (&connection.server).write_all(&buffer[..length])?;
                     }
                     let swallowed = connection.swallowed.lock();
-                    let swallowed = swallowed.expect("nobody panics while holding it");
+                    let swallowed = swallowed.expect("not poisoned");
                     let _ =
                         connection
                             .heard

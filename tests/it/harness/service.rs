@@ -277,7 +277,7 @@ impl Service {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Process> {
-        self.process.lock().expect("nobody panics while holding it")
+        self.process.lock().expect("not poisoned")
     }
 }
 

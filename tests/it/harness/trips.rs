@@ -188,7 +188,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// So many rides of at least so much, in dollars, anywhere.
+    /// This many rides of at least this fare, in dollars, in any place.
     pub fn dollars(target_rides: u32, min_amount_cents: i64) -> Self {
         Self {
             target_rides,
@@ -255,7 +255,7 @@ pub fn fares(
     rides.map(|(user_id, days)| (user_id, of(days))).collect()
 }
 
-/// `rides_completed` of each participant once every trip was applied, in whatever order and however
+/// `rides_completed` of each participant once every trip was applied, in any order and however
 /// often: who has a window, even with no ride that counts, is in the answer.
 pub fn recount(
     trips: &[Trip],

@@ -82,7 +82,7 @@ impl WorldBuilder {
         self
     }
 
-    /// With so many partitions in each topic instead of 4.
+    /// With this many partitions in each topic instead of 4.
     pub fn partitions(mut self, partitions: i32) -> Self {
         self.partitions = Some(partitions);
         self
@@ -548,7 +548,7 @@ pub fn assert_contiguous(records: Vec<StatusRecord>) {
     }
 }
 
-/// Waits until so many sessions of the world's database wait for a lock of another: the moment at
+/// Waits until this many sessions of the world's database wait for a lock of another: the moment at
 /// which a test that holds the lock knows that the others have come to it.
 pub async fn waiting_for_a_lock(world: &World, sessions: i64) {
     eventually(CATCHING_UP, || async {

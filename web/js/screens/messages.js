@@ -59,7 +59,7 @@ export function nothing({ language, journey }, { why }) {
   });
 }
 
-/** There is no token: the page was not opened by the app. */
+/** The page has no token: the app did not open it. */
 export function signIn({ language }) {
   return message({ emblem: "door", title: language.text("sign-in.title"), text: language.text("sign-in.text") });
 }
