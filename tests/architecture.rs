@@ -65,12 +65,12 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
         "what is known of a log: the broker shows it, the store keeps it",
     ),
     (
-        "src/telemetry/metrics.rs",
+        "src/telemetry/metrics/",
         "domain",
         "labels are the words of the rules",
     ),
     (
-        "src/telemetry/metrics.rs",
+        "src/telemetry/metrics/",
         "wire",
         "labels are the words of the events",
     ),
