@@ -30,6 +30,7 @@ const NEEDED: &[(Role, &str, &str)] = &[
     (Role::Api, "select, insert, delete", "outage"),
     (Role::Api, "select, insert", "participation_extension"),
     (Role::Api, "select", "participation_history"),
+    (Role::Api, "select", "participation_reminded"),
     (
         Role::Api,
         "select, insert, update",
@@ -85,6 +86,7 @@ const NEEDED: &[(Role, &str, &str)] = &[
     (Role::Sweep, "select, update", "extension_gate"),
     (Role::Sweep, "select, insert, update", "participation_day"),
     (Role::Sweep, "select, insert", "participation_extension"),
+    (Role::Sweep, "insert", "participation_reminded"),
     (
         Role::Sweep,
         "select, insert, update",

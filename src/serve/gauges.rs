@@ -9,7 +9,7 @@ use crate::store::horizon::{HOLDERS, horizon};
 use crate::store::schema::{missing_receipt_months, receipts_in_default_partition};
 use crate::store::{Store, StoreError};
 use crate::telemetry::{BudgetGauge, BudgetMetrics, DatabaseMetrics, Metrics};
-use crate::wire::admin::Used;
+use crate::wire::budget_use::Used;
 
 /// How often they are set.
 const INTERVAL: Duration = Duration::from_secs(5);

@@ -16,7 +16,7 @@ use super::{Result, Store, must_be_all};
 use crate::domain::PromotionId;
 use crate::domain::budget::{Budget, BudgetUse};
 use crate::domain::reward::{CurrencyCode, Reward};
-use crate::wire::admin::{self, Used};
+use crate::wire::budget_use::{self, Used};
 
 /// What participations give back when they end, by promotion.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -294,7 +294,10 @@ const MAX_SHOWN: i64 = 200;
 
 impl Store {
     /// The use of a promotion's budget; `None` if it never had one.
-    pub async fn budget_use(&self, promotion_id: PromotionId) -> Result<Option<admin::BudgetUse>> {
+    pub async fn budget_use(
+        &self,
+        promotion_id: PromotionId,
+    ) -> Result<Option<budget_use::BudgetUse>> {
         let row = sqlx::query!(
             r#"select m.budget as "budget: Json<Budget>", u.currency_code, u.participations_reserved, u.participations_spent,
                       u.reward_cents_reserved, u.reward_cents_spent
@@ -306,7 +309,7 @@ impl Store {
         .await?;
         Ok(row.map(|row| {
             let budget = row.budget.map(|Json(budget)| budget).unwrap_or_default();
-            admin::BudgetUse {
+            budget_use::BudgetUse {
                 participations: Used {
                     reserved: row.participations_reserved,
                     spent: row.participations_spent,

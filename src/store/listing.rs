@@ -5,7 +5,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::state::state_of;
-use super::{Result, Store};
+use super::{END_OF_TIME, Result, Store};
 use crate::domain::goals::FurtherGoals;
 use crate::domain::participation::{ExpiredReason, StatusName};
 use crate::domain::reward::Reward;
@@ -65,12 +65,6 @@ impl Place {
         promotion_id: i64::MAX,
     };
 }
-
-/// After every start: the end of the last year that the contract's instants can have.
-const END_OF_TIME: Instant = match chrono::DateTime::from_timestamp(253_402_300_799, 0) {
-    Some(end) => end,
-    None => Instant::MAX_UTC,
-};
 
 /// A row of the list.
 struct Row {

@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod budget;
+mod budget_over_time;
 pub mod budget_recount;
 pub mod clock;
 pub mod credits;
@@ -65,11 +66,18 @@ use tracing::Instrument as _;
 
 pub use self::error::{Result, StoreError};
 use self::error::{not_writable, timed_out};
+use crate::domain::Instant;
 use crate::postgres::{self, Connector, NoServerReason, SESSION_NAME, Settings, State, UrlError};
 use crate::wire::revision::Precondition;
 
 /// The most attempts of a transaction that Postgres aborts because of a deadlock or a serialization failure.
 const MAX_TRIES: u32 = 5;
+
+/// After every instant in a list: the end of the last year that the contract's instants can have.
+const END_OF_TIME: Instant = match chrono::DateTime::from_timestamp(253_402_300_799, 0) {
+    Some(end) => end,
+    None => Instant::MAX_UTC,
+};
 
 /// How long a call waits for a connection before it returns "temporarily unavailable".
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);

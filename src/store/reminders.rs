@@ -388,6 +388,24 @@ impl ReminderColumns {
             &self.due_at,
             now
         )
+        .execute(&mut *connection)
+        .await?;
+        // For support. The reminder's lead is marked as done in this transaction, so it is not sent a second time.
+        let deadlines: Vec<DeadlineOf> = reminders().map(|reminder| reminder.of).collect();
+        let leads: Vec<&str> = reminders().map(|reminder| reminder.lead.as_str()).collect();
+        let ends: Vec<Instant> = reminders().map(|reminder| reminder.deadline).collect();
+        sqlx::query!(
+            "insert into participation_reminded (user_id, promotion_id, deadline_of, lead, deadline, sent_at)
+             select user_id, promotion_id, deadline_of, lead, deadline, $6
+               from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::timestamptz[])
+                    v (user_id, promotion_id, deadline_of, lead, deadline)",
+            &users,
+            &promotions,
+            &deadlines as &[DeadlineOf],
+            &leads as &[&str],
+            &ends,
+            now
+        )
         .execute(connection)
         .await?;
         Ok(())

@@ -39,9 +39,12 @@ impl Store {
 const STARTED: i32 = 0;
 const COMPLETED: i32 = 1;
 const REWARDED: i32 = 2;
+const PRE_OFFERS: i32 = 4;
+const SPLITS: i32 = 5;
 
 impl Store {
-    /// How many participations of a promotion started, were completed, were rewarded and expired in each interval.
+    /// How many pre-offers and splits a promotion got, and how many of its participations started, were completed, were
+    /// rewarded and expired, in each interval.
     /// The intervals follow one another from `from`, each of `length`; the last one ends at `to`. `None` if the
     /// promotion does not exist. It uses one snapshot.
     pub async fn funnel(
@@ -68,7 +71,13 @@ impl Store {
                                where promotion_id = $1 and rewarded_at >= $2 and rewarded_at < $3
                               union all
                               select 3, expired_reason, expired_at from promotion_user
-                               where promotion_id = $1 and expired_at >= $2 and expired_at < $3) changes
+                               where promotion_id = $1 and expired_at >= $2 and expired_at < $3
+                              union all
+                              select 4, null, created_at from pre_offer
+                               where promotion_id = $1 and segment = 'newbie' and created_at >= $2 and created_at < $3
+                              union all
+                              select 5, null, created_at from cash_loan_account
+                               where promotion_id = $1 and created_at >= $2 and created_at < $3) changes
                        group by what, reason, interval) e on true
                 where m.promotion_id = $1"#,
             promotion_id,
@@ -97,6 +106,8 @@ impl Store {
                 (STARTED, _) => interval.started = participations,
                 (COMPLETED, _) => interval.completed = participations,
                 (REWARDED, _) => interval.rewarded = participations,
+                (PRE_OFFERS, _) => interval.pre_offers = participations,
+                (SPLITS, _) => interval.splits = participations,
                 (_, Some(reason)) => {
                     interval.expired.insert(reason, participations);
                 }
@@ -108,7 +119,8 @@ impl Store {
     }
 
     /// The same, each participation counted in the interval of its start: how many of those who started
-    /// in it were completed, were rewarded and expired until now.
+    /// in it were completed, were rewarded and expired until now. Pre-offers and splits are counted at their own
+    /// time.
     pub async fn cohorts(
         &self,
         promotion_id: PromotionId,
@@ -118,15 +130,27 @@ impl Store {
     ) -> Result<Option<Vec<FunnelInterval>>> {
         let rows = sqlx::query!(
             r#"select c.interval as "interval?", c.reason as "reason?: ExpiredReason", c.started as "started?",
-                      c.completed as "completed?", c.rewarded as "rewarded?"
+                      c.completed as "completed?", c.rewarded as "rewarded?", c.pre_offers as "pre_offers?",
+                      c.splits as "splits?"
                  from promotion m
                  left join (
                       select (extract(epoch from started_at - $2) * 1000)::bigint / $4 as interval,
                              expired_reason as reason, count(*) as started,
-                             count(completed_at) as completed, count(rewarded_at) as rewarded
+                             count(completed_at) as completed, count(rewarded_at) as rewarded,
+                             0 as pre_offers, 0 as splits
                         from promotion_user
                        where promotion_id = $1 and status = any($5) and started_at >= $2 and started_at < $3
-                       group by interval, reason) c on true
+                       group by interval, reason
+                      union all
+                      select (extract(epoch from created_at - $2) * 1000)::bigint / $4, null, 0, 0, 0, count(*), 0
+                        from pre_offer
+                       where promotion_id = $1 and segment = 'newbie' and created_at >= $2 and created_at < $3
+                       group by 1
+                      union all
+                      select (extract(epoch from created_at - $2) * 1000)::bigint / $4, null, 0, 0, 0, 0, count(*)
+                        from cash_loan_account
+                       where promotion_id = $1 and created_at >= $2 and created_at < $3
+                       group by 1) c on true
                 where m.promotion_id = $1"#,
             promotion_id,
             from,
@@ -151,6 +175,8 @@ impl Store {
             interval.started += started;
             interval.completed += row.completed.unwrap_or(0);
             interval.rewarded += row.rewarded.unwrap_or(0);
+            interval.pre_offers += row.pre_offers.unwrap_or(0);
+            interval.splits += row.splits.unwrap_or(0);
             if let Some(reason) = row.reason {
                 interval.expired.insert(reason, started);
             }
@@ -161,14 +187,22 @@ impl Store {
 
 /// Intervals one after another, each of `length`, the last one up to `to`.
 fn intervals(from: Instant, to: Instant, length: TimeDelta) -> Vec<FunnelInterval> {
-    let mut intervals = Vec::new();
-    let mut begin = from;
-    while begin < to {
-        let end = (begin + length).min(to);
-        intervals.push(FunnelInterval::new(begin, end));
-        begin = end;
+    boundaries(from, to, length)
+        .windows(2)
+        .map(|ends| FunnelInterval::new(ends[0], ends[1]))
+        .collect()
+}
+
+/// `from`, every `length` after it, and `to`.
+pub(super) fn boundaries(from: Instant, to: Instant, length: TimeDelta) -> Vec<Instant> {
+    let mut boundaries = Vec::new();
+    let mut at = from;
+    while at < to {
+        boundaries.push(at);
+        at = (at + length).min(to);
     }
-    intervals
+    boundaries.push(to);
+    boundaries
 }
 
 /// The interval of this number, as the statements count them.

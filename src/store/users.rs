@@ -12,7 +12,7 @@ use super::state::{broken, receipt_of};
 use super::{Result, Store, StoreError};
 use crate::domain::budget::{Budget, BudgetUse};
 use crate::domain::eligibility::{ClientFacts, Latest, PreOffer};
-use crate::domain::participation::{ExpiredReason, Status, StatusFields, StatusName};
+use crate::domain::participation::{DeadlineOf, ExpiredReason, Status, StatusFields, StatusName};
 use crate::domain::promotion::Verdict;
 use crate::domain::reward::Reward;
 use crate::domain::ride::RideSource;
@@ -23,7 +23,7 @@ use crate::wire::promotion_status::{Cause, EventType};
 use crate::wire::receipt;
 use crate::wire::user::{
     ActivePreOffer, Application, Eligibility, HistoryEntry, LatestParticipation,
-    PreOffer as ImportedPreOffer, Session, Split, User, UserParticipation,
+    PreOffer as ImportedPreOffer, SentReminder, Session, Split, User, UserParticipation,
 };
 
 /// The most quarantined records in the operator's view; the quarantine's own list has all.
@@ -326,6 +326,7 @@ async fn participations(
     .fetch_all(&mut *connection)
     .await?;
     let mut histories = histories(connection, user_id).await?;
+    let mut reminders = reminders_sent(connection, user_id).await?;
     let mut participations = Vec::with_capacity(rows.len());
     for row in rows {
         // A client has few, and all are in the same snapshot.
@@ -340,6 +341,7 @@ async fn participations(
             acknowledged_at: row.acknowledged_at,
             receipts: receipts.remove(&row.promotion_id).unwrap_or_default(),
             history: histories.remove(&row.promotion_id).unwrap_or_default(),
+            reminders: reminders.remove(&row.promotion_id).unwrap_or_default(),
         });
     }
     Ok(participations)
@@ -370,4 +372,31 @@ async fn histories(
             });
     }
     Ok(histories)
+}
+
+/// The reminders of the client's participations that were sent, oldest first. There are at most ten for each.
+async fn reminders_sent(
+    connection: &mut PgConnection,
+    user_id: UserId,
+) -> Result<HashMap<PromotionId, Vec<SentReminder>>> {
+    let rows = sqlx::query!(
+        r#"select promotion_id, deadline_of as "of: DeadlineOf", lead, deadline, sent_at
+             from participation_reminded where user_id = $1 order by promotion_id, sent_at"#,
+        user_id
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut reminders: HashMap<PromotionId, Vec<SentReminder>> = HashMap::new();
+    for row in rows {
+        reminders
+            .entry(row.promotion_id)
+            .or_default()
+            .push(SentReminder {
+                of: row.of,
+                lead: row.lead,
+                deadline: row.deadline,
+                sent_at: row.sent_at,
+            });
+    }
+    Ok(reminders)
 }

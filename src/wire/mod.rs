@@ -1,6 +1,7 @@
 //! The JSON of topics, files and the API. It matches `schemas/`.
 
 pub mod admin;
+pub mod budget_use;
 pub mod credit;
 pub mod debs2015;
 pub mod document;

@@ -127,6 +127,12 @@ pub struct FunnelInterval {
     /// Its end, exclusive.
     #[serde(with = "crate::wire::instant")]
     pub to: DateTime<Utc>,
+    /// Newbie pre-offers of the promotion that were imported for the first time: what was offered. At its own
+    /// time, also in a funnel by start.
+    pub pre_offers: i64,
+    /// Splits that were made: a client was shown the promotion, or was shown it again with other terms or
+    /// after the split before had run out. At its own time, also in a funnel by start.
+    pub splits: i64,
     /// Participations that started.
     pub started: i64,
     /// Participations that were completed, with any later status.
@@ -144,6 +150,8 @@ impl FunnelInterval {
         Self {
             from,
             to,
+            pre_offers: 0,
+            splits: 0,
             started: 0,
             completed: 0,
             rewarded: 0,

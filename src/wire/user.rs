@@ -10,6 +10,7 @@ use super::promotion_status::{Cause, EventType};
 use super::quarantine::QuarantinedView;
 use super::receipt::Receipt;
 use crate::domain::eligibility::{Check, Screen};
+use crate::domain::participation::DeadlineOf;
 use crate::domain::split::SplitStatus;
 
 /// A client at one moment.
@@ -154,6 +155,25 @@ pub struct UserParticipation {
     /// The versions, oldest first, without those that only counted rides. Versions before this was recorded
     /// (schema version 13) are missing.
     pub history: Vec<HistoryEntry>,
+    /// The reminders that were sent, oldest first. Those before this was recorded (schema version 23) are
+    /// missing.
+    pub reminders: Vec<SentReminder>,
+}
+
+/// A reminder that was sent to the topic of reminders.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct SentReminder {
+    /// The deadline it was about.
+    pub of: DeadlineOf,
+    /// How long before the deadline it was due, as in the conditions.
+    #[schema(example = "P1D")]
+    pub lead: String,
+    /// The deadline as it was then.
+    #[serde(with = "crate::wire::instant")]
+    pub deadline: DateTime<Utc>,
+    /// When it was recorded for sending; its `occurred_at`.
+    #[serde(with = "crate::wire::instant")]
+    pub sent_at: DateTime<Utc>,
 }
 
 /// A version of a participation that does more than count rides.

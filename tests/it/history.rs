@@ -85,10 +85,18 @@ async fn every_version_that_is_not_progress_is_there_with_its_cause() {
     let lifted = [&expired[..], &[entry(3, "expired", "operator")]].concat();
     assert_eq!(history(&admin, 7).await, lifted);
 
-    // An erased client leaves none behind.
+    // An erased client leaves none behind, and no note of a reminder either.
+    world
+        .execute(
+            "insert into participation_reminded (user_id, promotion_id, deadline_of, lead, deadline, sent_at)
+             select user_id, promotion_id, 'CHALLENGE', 'P1D', challenge_deadline, started_at from promotion_user where user_id = 7",
+        )
+        .await;
     let erase = ["erase", "--user", "7", "--reason", "asked for"];
     world.command(&erase).run().await.expect_success();
     let left = "select count(*) from participation_history where user_id = 7";
+    assert_eq!(world.count(left).await, 0);
+    let left = "select count(*) from participation_reminded";
     assert_eq!(world.count(left).await, 0);
     assert_eq!(admin.user(7).await["participations"], json!([]));
 }

@@ -236,6 +236,129 @@ async fn participations_are_listed_in_pages_and_exported_whole() {
     }
 }
 
+/// Pre-offers and splits of a promotion: a newbie pre-offer each minute, every third of which became a split; and
+/// some of another segment, which offer no promotion.
+async fn offers(world: &World, promotion: i64) {
+    world
+        .execute(&format!(
+            "insert into product (product_id, name, currency_code, term_days) values (80, 'Loan', 'MXN', 30) on conflict do nothing;
+             insert into pre_offer (pre_offer_id, external_id, user_id, segment, product_id, amount_cents, currency_code,
+                                    repayment_rate, country_code, valid_until, promotion_key, promotion_id, created_at)
+             select gen_random_uuid(), 'o' || n, n, case when n % 7 = 0 then 'regular' else 'newbie' end, 80, 100000, 'MXN', '15',
+                    'MX', '2027-01-01', promotion_key, promotion_id, '{BEGIN}'::timestamptz + n * interval '1 minute'
+               from generate_series(1, 200) n, promotion where promotion_id = {promotion};
+             insert into cash_loan_account (split_id, user_id, promotion_id, pre_offer_id, country_code, product_id, amount_cents,
+                                            currency_code, repayment_rate, valid_until, created_at)
+             select gen_random_uuid(), user_id, promotion_id, pre_offer_id, country_code, product_id, amount_cents, currency_code,
+                    repayment_rate, valid_until, created_at + interval '1 minute'
+               from pre_offer where user_id % 3 = 0 and segment = 'newbie'"
+        ))
+        .await;
+}
+
+/// What an interval of the funnel says of pre-offers and splits.
+fn offered(interval: &Value) -> (i64, i64) {
+    let figure = |name: &str| interval[name].as_i64().expect("a number");
+    (figure("pre_offers"), figure("splits"))
+}
+
+/// The pre-offers and splits that the tables have in an interval.
+async fn offered_in(world: &World, promotion: i64, interval: &Value) -> (i64, i64) {
+    let between = format!(
+        "promotion_id = {promotion} and created_at >= {} and created_at < {}",
+        interval["from"].to_string().replace('"', "'"),
+        interval["to"].to_string().replace('"', "'"),
+    );
+    let pre_offers =
+        format!("select count(*) from pre_offer where segment = 'newbie' and {between}");
+    let splits = format!("select count(*) from cash_loan_account where {between}");
+    (world.count(&pre_offers).await, world.count(&splits).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budgets_use_over_time_is_what_the_participations_say() {
+    let world = World::new().await;
+    let service = world.service().roles("api").start().await;
+    let (admin, api) = (service.admin(), service.admin().api);
+    let odd = admin.create_promotion(&conditions(2)).await.id;
+    let even = admin.create_promotion(&conditions(2)).await.id;
+    participations(&world, [odd, even]).await;
+    let path = format!("/admin/v1/promotions/{odd}/budget-use/over-time");
+    api.get(&path).await.problem(404, "not-found");
+    // Some rewards have another currency, and one client who had spent was erased.
+    world
+        .execute(&format!(
+            r#"update promotion_user set reward = reward || '{{"currency_code": "COP"}}' where user_id % 5 = 0;
+               insert into budget_use (promotion_id, currency_code, participations_reserved, participations_spent,
+                      reward_cents_reserved, reward_cents_spent, participations_erased, reward_cents_erased)
+               select {odd}, 'MXN', count(*) filter (where status in ('IN_PROGRESS', 'COMPLETED')),
+                      count(*) filter (where status = 'REWARDED') + 1,
+                      100000 * count(*) filter (where status in ('IN_PROGRESS', 'COMPLETED') and user_id % 5 > 0),
+                      100000 * (count(*) filter (where status = 'REWARDED' and user_id % 5 > 0) + 1), 1, 100000
+                 from promotion_user where promotion_id = {odd}"#
+        ))
+        .await;
+    let query = "from=2026-01-01T00:00:00Z&to=2026-01-01T20:10:00Z&interval=PT1H";
+    let found = api.get(&format!("{path}?{query}")).await.expect(200);
+    assert_eq!(
+        (&found["currency_code"], &found["interval"]),
+        (&json!("MXN"), &json!("PT1H"))
+    );
+    let points = found["points"].as_array().expect("points");
+    assert_eq!(points.len(), 22);
+    assert_eq!(points[21]["at"], "2026-01-01T20:10:00.000Z");
+    for point in points {
+        let at = point["at"].to_string().replace('"', "'");
+        let count = async |condition: &str| {
+            world
+                .count(&format!(
+                    "select count(*) from promotion_user where promotion_id = {odd} and {condition}"
+                ))
+                .await
+        };
+        for (figure, of, each) in [
+            ("participations", "true", 1),
+            ("reward_cents", "user_id % 5 > 0", 100_000),
+        ] {
+            let live = format!(
+                "{of} and started_at < {at} and coalesce(rewarded_at, expired_at, 'infinity') >= {at}"
+            );
+            let spent = format!("{of} and rewarded_at < {at}");
+            let expected = json!({
+                "reserved": count(&live).await * each,
+                // What was spent by an erased client counts all along.
+                "spent": (count(&spent).await + 1) * each,
+            });
+            assert_eq!(point[figure], expected, "{figure} at {at}");
+        }
+    }
+    assert!(
+        points[3]["participations"]["reserved"].as_i64() > Some(10),
+        "{found}"
+    );
+    let now = api
+        .get(&format!("/admin/v1/promotions/{odd}/budget-use"))
+        .await
+        .expect(200);
+    let last = &api.get(&path).await.expect(200)["points"];
+    let last = last
+        .as_array()
+        .and_then(|points| points.last())
+        .expect("points");
+    assert_eq!(
+        last["participations"]["spent"],
+        now["participations"]["spent"]
+    );
+    for (query, field) in [
+        ("interval=PT1S", "interval"),
+        ("from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z", "from"),
+    ] {
+        let wrong = api.get(&format!("{path}?{query}")).await;
+        let problem = wrong.problem(422, "invalid-request");
+        assert_eq!(problem["errors"][0]["field"], field);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_funnel_counts_each_change_in_its_interval() {
     let world = World::new().await;
@@ -244,6 +367,7 @@ async fn a_funnel_counts_each_change_in_its_interval() {
     let odd = admin.create_promotion(&conditions(2)).await.id;
     let even = admin.create_promotion(&conditions(2)).await.id;
     participations(&world, [odd, even]).await;
+    offers(&world, odd).await;
     let path = format!("/admin/v1/promotions/{odd}/funnel");
     let query = "from=2026-01-01T00:10:00Z&to=2026-01-01T03:00:00Z&interval=PT25M";
     let funnel = api.get(&format!("{path}?{query}")).await.expect(200);
@@ -272,6 +396,7 @@ async fn a_funnel_counts_each_change_in_its_interval() {
             let expected = world.count(&between(column, "")).await;
             assert_eq!(interval[figure], expected, "{figure} {interval}");
         }
+        assert_eq!(offered(interval), offered_in(&world, odd, interval).await);
         for reason in ["CHALLENGE_NOT_COMPLETED", "REWARD_NOT_CLAIMED"] {
             let more = format!("and expired_reason = '{reason}'");
             let expected = world.count(&between("expired_at", &more)).await;
@@ -306,6 +431,8 @@ async fn a_funnel_counts_each_change_in_its_interval() {
             let expected = world.count(&of(more)).await;
             assert_eq!(interval[figure], expected, "{figure} {interval}");
         }
+        // What was offered has no start, and is counted at its own time.
+        assert_eq!(offered(interval), offered_in(&world, odd, interval).await);
         for reason in ["CHALLENGE_NOT_COMPLETED", "REWARD_NOT_CLAIMED", "QUIT"] {
             let expected = world
                 .count(&of(&format!("and expired_reason = '{reason}'")))
@@ -454,7 +581,8 @@ async fn the_audit_and_the_quarantine_are_filtered() {
             r#"insert into quarantined_ride (quarantine_id, topic, partition, "offset", topic_id, value, user_id, reason,
                                              detail, received_at, status, resolved_at)
                select gen_random_uuid(), 'rides', 0, n, 'id', '{}', n % 3 + 1,
-                      (array['MISSING_FIELD', 'WRONG_TYPE'])[n % 2 + 1], 'd', clock_ms(),
+                      (array['MISSING_FIELD', 'WRONG_TYPE'])[n % 2 + 1], 'd',
+                      '2026-01-01T00:00:00Z'::timestamptz + n / 2 * interval '1 minute',
                       case when n % 5 = 0 then 'DISMISSED' else 'OPEN' end, case when n % 5 = 0 then clock_ms() end
                  from generate_series(0, 59) n"#,
         )
@@ -469,6 +597,18 @@ async fn the_audit_and_the_quarantine_are_filtered() {
         (
             "status=DISMISSED&user_id=1&reason=MISSING_FIELD",
             "status = 'DISMISSED' and user_id = 1 and reason = 'MISSING_FIELD'",
+        ),
+        (
+            "from=2026-01-01T00:05:00Z&to=2026-01-01T00:20:00Z",
+            "received_at >= '2026-01-01T00:05:00Z' and received_at < '2026-01-01T00:20:00Z'",
+        ),
+        (
+            "status=OPEN&to=2026-01-01T00:11:00Z",
+            "status = 'OPEN' and received_at < '2026-01-01T00:11:00Z'",
+        ),
+        (
+            "status=OPEN&user_id=2&from=2026-01-01T00:11:00Z",
+            "status = 'OPEN' and user_id = 2 and received_at >= '2026-01-01T00:11:00Z'",
         ),
     ] {
         let mut found = 0;
@@ -485,6 +625,8 @@ async fn the_audit_and_the_quarantine_are_filtered() {
         let sql = format!("select count(*) from quarantined_ride where {condition}");
         assert_eq!(found as i64, world.count(&sql).await, "{query}");
     }
-    let problem = ana.get("/admin/v1/quarantine?reason=UGLY").await;
-    problem.problem(422, "invalid-request");
+    for wrong in ["reason=UGLY", "from=today", "to="] {
+        let problem = ana.get(&format!("/admin/v1/quarantine?{wrong}")).await;
+        problem.problem(422, "invalid-request");
+    }
 }

@@ -110,6 +110,7 @@ async fn a_reminder_comes_at_its_moment_and_says_what_is_left_to_do() {
     })
     .await;
     let completed = client.progress(promotion.id).await.expect(200);
+    let known = admin.user(48_151).await;
 
     let mut all: Vec<(Value, Record)> = all
         .into_iter()
@@ -151,6 +152,17 @@ async fn a_reminder_comes_at_its_moment_and_says_what_is_left_to_do() {
             );
         }
     }
+    // Support sees which were sent, and when.
+    let sent: Vec<Value> = all
+        .iter()
+        .map(|(reminder, _)| {
+            json!({
+                "of": reminder["of"], "lead": reminder["lead"], "deadline": reminder["deadline"],
+                "sent_at": reminder["occurred_at"],
+            })
+        })
+        .collect();
+    assert_eq!(known["participations"][0]["reminders"], json!(sent));
     assert_contiguous(world.read_status_topic().await);
     let metrics = service.metrics().await;
     for (of, count) in [("CHALLENGE", 2.0), ("REWARD", 1.0)] {

@@ -24,6 +24,7 @@ async fn the_tables_checks_allow_what_the_enums_know() {
         ("event_outbox", "cause", &Cause::WORDS),
         ("participation_history", "cause", &Cause::WORDS),
         ("extension", "deadline_of", &DeadlineOf::WORDS),
+        ("participation_reminded", "deadline_of", &DeadlineOf::WORDS),
         ("quarantined_ride", "status", &QuarantineStatus::WORDS),
         ("quarantined_ride", "reason", &QuarantineReason::WORDS),
         ("cash_loan_account", "status", &SplitStatus::WORDS),

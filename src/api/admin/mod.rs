@@ -1,10 +1,12 @@
 //! The admin API (contract 6).
 
 mod audit;
+mod budget_use;
 mod cancel;
 mod extensions;
 mod funnel;
 mod geo;
+mod intervals;
 mod me;
 mod outages;
 mod outcomes;
@@ -86,7 +88,8 @@ pub fn router() -> OpenApiRouter<AdminState> {
         .routes(routes!(outcomes::get))
         .routes(routes!(participations::list))
         .routes(routes!(participations::export))
-        .routes(routes!(promotions::budget_use))
+        .routes(routes!(budget_use::get))
+        .routes(routes!(budget_use::over_time))
         .routes(routes!(products::list))
         .routes(routes!(products::get, products::put))
         .routes(routes!(geo::list))

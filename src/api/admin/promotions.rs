@@ -17,7 +17,7 @@ use crate::api::query::{Page, PageParams, Paging};
 use crate::domain::PromotionId;
 use crate::store::Store;
 use crate::store::promotions::{CreateOutcome, PatchOutcome};
-use crate::wire::admin::{BudgetUse, NewPromotion, Promotion, PromotionPatch};
+use crate::wire::admin::{NewPromotion, Promotion, PromotionPatch};
 
 error_responses!(ListPromotionsErrors = admin);
 
@@ -178,30 +178,4 @@ pub async fn patch(
         PatchOutcome::Invalid(error) => Err(Problem::invalid_request(vec![error])),
         PatchOutcome::BudgetTooLate => Err(Problem::budget_too_late()),
     }
-}
-
-error_responses!(GetBudgetUseErrors = admin, path);
-
-/// Shows the use of a promotion's budget
-///
-/// Live participations reserve, rewarded ones have spent, and expired ones use nothing. The response is
-/// `404` if the promotion never had a budget. If its budget was removed, the use is still counted.
-#[utoipa::path(
-    get,
-    path = "/admin/v1/promotions/{promotion_id}/budget-use",
-    operation_id = "get_budget_use",
-    tag = "promotions",
-    params(PromotionPath),
-    responses(
-        GetBudgetUseErrors,
-        (status = 200, description = "The present use", body = BudgetUse),
-    ),
-)]
-pub async fn budget_use(
-    _: Admin,
-    State(store): State<Store>,
-    PathParam(promotion_id): PathParam<PromotionId>,
-) -> Result<Json<BudgetUse>> {
-    let used = store.budget_use(promotion_id).await?;
-    used.map(Json).ok_or_else(Problem::not_found)
 }

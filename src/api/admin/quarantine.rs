@@ -49,6 +49,12 @@ struct QuarantineParams {
     user_id: Option<i64>,
     /// Only records with this reason
     reason: Option<QuarantineReason>,
+    /// Only records received at or after this instant, RFC 3339
+    #[param(value_type = Option<String>, format = DateTime)]
+    from: Option<String>,
+    /// Only records received before this instant, RFC 3339
+    #[param(value_type = Option<String>, format = DateTime)]
+    to: Option<String>,
 }
 
 /// The filter and the page.
@@ -63,6 +69,8 @@ impl FromQuery for QuarantineQuery {
             status: params.word("status")?,
             user_id: params.integer("user_id", 1..=i64::MAX)?,
             reason: params.word("reason")?,
+            from: params.instant("from")?,
+            to: params.instant("to")?,
         };
         if let Some(user_id) = filter.user_id {
             // The log records whose data was read.

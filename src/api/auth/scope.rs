@@ -154,6 +154,11 @@ pub const CALLS: &[(&str, &str, &[Scope])] = &[
         "/promotions/{promotion_id}/budget-use",
         &[Scope::View],
     ),
+    (
+        "GET",
+        "/promotions/{promotion_id}/budget-use/over-time",
+        &[Scope::View],
+    ),
     ("GET", "/products", &[Scope::View]),
     ("GET", "/products/{product_id}", &[Scope::View]),
     ("PUT", "/products/{product_id}", &[Scope::Edit]),

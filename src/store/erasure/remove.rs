@@ -155,6 +155,14 @@ async fn remove_notes(connection: &mut PgConnection, user_id: UserId) -> Result<
     .execute(&mut *connection)
     .await?;
     sqlx::query!(
+        "delete from participation_reminded n
+          where n.user_id = $1
+            and not exists (select from promotion_user p where p.user_id = n.user_id and p.promotion_id = n.promotion_id)",
+        user_id
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
         "delete from participation_history n
           where n.user_id = $1
             and not exists (select from promotion_user p where p.user_id = n.user_id and p.promotion_id = n.promotion_id)",

@@ -16,7 +16,7 @@ use super::audit::{self, Author};
 use super::participations::StoredReceipt;
 use super::rides::{AppliedOne, apply_one, reverse_one};
 use super::upgrade::upgrade_is_finished;
-use super::{Result, Store, StoreError, must_be_all};
+use super::{END_OF_TIME, Result, Store, StoreError, must_be_all};
 use crate::domain::ride::{RideRecord, RideSource};
 use crate::domain::{Instant, UserId};
 use crate::wire::format_instant;
@@ -93,6 +93,23 @@ pub struct QuarantineFilter {
     pub user_id: Option<UserId>,
     /// Only records with this reason.
     pub reason: Option<QuarantineReason>,
+    /// Only records received at or after this instant.
+    pub from: Option<Instant>,
+    /// Only records received before this instant.
+    pub to: Option<Instant>,
+}
+
+impl QuarantineFilter {
+    /// Whether it asks for the open records and for nothing else but a time.
+    fn is_only_open(self) -> bool {
+        let only_open = Self {
+            status: Some(QuarantineStatus::Open),
+            from: self.from,
+            to: self.to,
+            ..Self::default()
+        };
+        self == only_open
+    }
 }
 
 /// A page of a list.
@@ -275,17 +292,15 @@ async fn page(
     after: Option<(Instant, Uuid)>,
     limit: i64,
 ) -> Result<QuarantinedPage> {
-    let (after_at, after_id) = after.unzip();
-    let QuarantineFilter {
-        status,
-        user_id,
-        reason,
-    } = filter;
-    let only_open = QuarantineFilter {
-        status: Some(QuarantineStatus::Open),
-        ..QuarantineFilter::default()
+    // There is one upper bound, because with two Postgres may begin its scan at the later one.
+    let (before_at, before_id) = match (filter.to, after) {
+        (Some(to), Some(after)) => after.min((to, Uuid::nil())),
+        (Some(to), None) => (to, Uuid::nil()),
+        (None, Some(after)) => after,
+        (None, None) => (END_OF_TIME, Uuid::max()),
     };
-    let sizes = if filter == only_open {
+    let from = filter.from.unwrap_or(Instant::UNIX_EPOCH);
+    let sizes = if filter.is_only_open() {
         // A statement of its own: with the status as a parameter Postgres cannot use the index of open
         // records, which are few among many.
         sqlx::query_as!(
@@ -293,12 +308,14 @@ async fn page(
             r#"select quarantine_id, octet_length(value)::bigint as "bytes!"
                  from quarantined_ride
                 where status = 'OPEN'
-                  and ($1::timestamptz is null or (received_at, quarantine_id) < ($1, $2::uuid))
+                  and (received_at, quarantine_id) < ($1, $2)
+                  and received_at >= $4
                 order by received_at desc, quarantine_id desc
                 limit $3"#,
-            after_at,
-            after_id,
-            limit + 1
+            before_at,
+            before_id,
+            limit + 1,
+            from
         )
         .fetch_all(&mut *connection)
         .await?
@@ -308,17 +325,19 @@ async fn page(
             r#"select quarantine_id, octet_length(value)::bigint as "bytes!"
                  from quarantined_ride
                 where ($1::text is null or status = $1)
-                  and ($2::timestamptz is null or (received_at, quarantine_id) < ($2, $3::uuid))
+                  and (received_at, quarantine_id) < ($2, $3)
+                  and received_at >= $7
                   and ($5::bigint is null or user_id = $5)
                   and ($6::text is null or reason = $6)
                 order by received_at desc, quarantine_id desc
                 limit $4"#,
-            status as Option<QuarantineStatus>,
-            after_at,
-            after_id,
+            filter.status as Option<QuarantineStatus>,
+            before_at,
+            before_id,
             limit + 1,
-            user_id,
-            reason as Option<QuarantineReason>
+            filter.user_id,
+            filter.reason as Option<QuarantineReason>,
+            from
         )
         .fetch_all(&mut *connection)
         .await?

@@ -1,4 +1,4 @@
-//! The JSON of the admin API: the caller, promotions, products, per-country flags, budgets and the audit
+//! The JSON of the admin API: the caller, promotions, products, per-country flags and the audit
 //! (contract 6).
 
 mod product;
@@ -56,33 +56,6 @@ impl NewGeoConfig {
         let enabled = fields.required("promotions_enabled", boolean);
         fields.finish(enabled.map(|promotions_enabled| Self { promotions_enabled }))
     }
-}
-
-/// How much of a promotion's budget is in use.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct BudgetUse {
-    /// Participations.
-    pub participations: Used,
-    /// Their rewards, in cents.
-    pub reward_cents: Used,
-    /// The currency of the cents: that of the first budget with a currency, or of the first reward; `null`
-    /// before either. Rewards in another currency are not included.
-    #[schema(required, pattern = "^[A-Z]{3}$", example = "MXN")]
-    pub currency_code: Option<String>,
-}
-
-/// How much of a maximum is in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct Used {
-    /// By participations that are live.
-    #[schema(minimum = 0, example = 480)]
-    pub reserved: i64,
-    /// By participations that were rewarded.
-    #[schema(minimum = 0, example = 120)]
-    pub spent: i64,
-    /// The maximum; `null` without one. A maximum that was lowered may be below the present use.
-    #[schema(required, minimum = 1, example = 10_000)]
-    pub max: Option<i64>,
 }
 
 /// A change that an operator made.
