@@ -57,6 +57,7 @@ const FILES: &[File] = files![
     "js/promotion/form.js",
     "js/promotion/funnel.js",
     "js/promotion/outcomes.js",
+    "js/promotion/preview.js",
     "js/promotion/state.js",
     "js/promotion/windows.js",
     "js/quarantine/bytes.js",
@@ -83,7 +84,24 @@ const FILES: &[File] = files![
     "vendor/oauth4webapi/index.js",
     "vendor/uplot/LICENSE",
     "vendor/uplot/uPlot.css",
-    "vendor/uplot/uPlot.esm.js",
+    "vendor/uplot/uPlot.esm.js";
+    // What a client would see is made by the modules of the client's pages.
+    "app/" in "":
+    "css/base.css",
+    "css/buttons.css",
+    "css/rides.css",
+    "css/screens.css",
+    "js/api.js",
+    "js/copy.js",
+    "js/dom.js",
+    "js/goals.js",
+    "js/i18n.js",
+    "js/patience.js",
+    "js/screens/challenge.js",
+    "js/texts/en.js",
+    "js/texts/es.js",
+    "js/texts/ru.js",
+    "js/ui.js",
 ];
 
 /// Where the page says how operators can sign in.
@@ -129,6 +147,7 @@ mod tests {
         check(
             "web/console",
             &["index.html"],
+            Some("app/"),
             source(&ConsoleConfig::default()),
         );
     }

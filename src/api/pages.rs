@@ -76,6 +76,7 @@ mod tests {
         check(
             "web",
             &["index.html", "package.json", "console/"],
+            None,
             source(RepaymentRate::Unstated),
         );
     }

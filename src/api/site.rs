@@ -57,13 +57,20 @@ pub(super) struct File {
     pub(super) content: &'static str,
 }
 
-/// The files of a folder of `web/`, included at compile time.
+/// The files of a folder of `web/`, included at compile time; and, after `place in folder`, those of another
+/// folder, which are served beneath that place.
 macro_rules! files {
-    ($folder:literal: $($path:literal),* $(,)?) => {
-        &[$($crate::api::site::File {
-            path: $path,
-            content: include_str!(concat!("../../web/", $folder, $path)),
-        }),*]
+    ($folder:literal: $($path:literal),* $(,)? $(; $place:literal in $other:literal: $($more:literal),* $(,)?)?) => {
+        &[
+            $($crate::api::site::File {
+                path: $path,
+                content: include_str!(concat!("../../web/", $folder, $path)),
+            },)*
+            $($($crate::api::site::File {
+                path: concat!($place, $more),
+                content: include_str!(concat!("../../web/", $other, $more)),
+            },)*)?
+        ]
     };
 }
 
@@ -218,8 +225,14 @@ pub(super) mod tests {
     }
 
     /// Every file of the folder is served, except those in `unserved` (names, or prefixes that end with
-    /// a slash). The index names each served file, except licences.
-    pub(in crate::api) fn check(folder: &str, unserved: &[&str], source: Source) {
+    /// a slash); and besides those only files of another site, beneath `borrowed`. The index names each
+    /// served file, except licences and styles of another site.
+    pub(in crate::api) fn check(
+        folder: &str,
+        unserved: &[&str],
+        borrowed: Option<&str>,
+        source: Source,
+    ) {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
         let mut there = BTreeSet::new();
         found(&root, &root, &mut there);
@@ -236,9 +249,13 @@ pub(super) mod tests {
             .iter()
             .map(|file| file.path.to_owned())
             .collect();
-        assert_eq!(there, served);
+        let is_borrowed = |path: &str| borrowed.is_some_and(|place| path.starts_with(place));
+        let own = served.iter().filter(|path| !is_borrowed(path)).cloned();
+        assert_eq!(there, own.collect::<BTreeSet<String>>());
         let site = Site::new(source);
-        for path in served.iter().filter(|path| !path.ends_with("LICENSE")) {
+        let is_unnamed =
+            |path: &str| path.ends_with("LICENSE") || (is_borrowed(path) && path.ends_with(".css"));
+        for path in served.iter().filter(|path| !is_unnamed(path)) {
             let address = format!("{base}/{}/{path}", site.version);
             assert!(
                 site.index.contains(&address),

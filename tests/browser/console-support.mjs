@@ -45,6 +45,9 @@ async function followsAClient(world, desk, { promotion_id }, user) {
   await desk.look("client-why");
   await page.getByRole("cell", { name: "Paid in USD; only MXN counts." }).waitFor();
   await page.locator(".timeline").getByText("Challenge started").waitFor();
+  await seesReminders(world, desk);
+  await desk.goes(`#/clients/${user.id}?ride=${cheap}`);
+  await desk.sees("clients/:id", `Client ${user.id}`);
 
   await page.getByRole("textbox", { name: "Why did this ride not count?" }).fill(broken);
   await desk.button("Find the ride").click();
@@ -61,6 +64,23 @@ async function followsAClient(world, desk, { promotion_id }, user) {
   await desk.goes("#/clients/999999");
   await desk.text("Nothing is known of this client: no pre-offer, no challenge, no ride. Check the number.").waitFor();
   return { broken };
+}
+
+/** A reminder that was sent, and why then. */
+async function seesReminders(world, desk) {
+  const { page } = desk;
+  // It is due a second after the start.
+  const promotion = await world.promotion({ challenge_period: "PT1H1S", reminders: { challenge: ["PT1H"] } });
+  const user = await world.preOffer(world.user(), promotion);
+  await world.client(user, "POST", `/v1/promotions/${promotion.promotion_id}/start`);
+  await eventually("the reminder", async () => ((await world.known(user)).participations[0].reminders.length === 1 ? true : undefined));
+  await desk.goes(`#/clients/${user.id}?kind=reminder`);
+  await desk.sees("clients/:id", `Client ${user.id}`);
+  const line = page.locator(".timeline > li");
+  assert.equal(await line.count(), 1);
+  await line.getByText("Reminder sent").waitFor();
+  await line.getByText("1 hour before the deadline, then").waitFor();
+  await world.client(user, "POST", `/v1/promotions/${promotion.promotion_id}/quit`);
 }
 
 /** The bytes with the fault marked; a correction, a dismissal with its reason, and many at once. */
@@ -136,6 +156,12 @@ async function resolvesTheQuarantine(world, desk, user, broken) {
   await desk.goes("#/quarantine");
   await desk.sees("quarantine");
   await page.getByRole("combobox", { name: "Status" }).selectOption("DISMISSED");
+  await page.locator('[data-record] [data-word="DISMISSED"]').nth(2).waitFor();
+  await page.getByRole("search").getByLabel("From").fill("2037-01-01T00:00");
+  await desk.button("Filter").click();
+  await page.locator(".empty").getByText("No record.").waitFor();
+  assert.ok(page.url().includes("from=2037-01-01"), page.url());
+  await desk.goes("#/quarantine?status=DISMISSED");
   await page.locator('[data-record] [data-word="DISMISSED"]').nth(2).waitFor();
   await desk.lookInEveryLanguage("quarantine-dismissed");
 }

@@ -16,6 +16,12 @@ const WINDOW = { width: 1280, height: 800 };
 /** Where the console's files come from in place of the binary, so that a change of them needs no build. */
 const FILES = process.env.RIDE_PROMO_TEST_CONSOLE_FILES ?? null;
 
+/** The file of an address; those beneath `app/` are the client's pages', in the folder around the console's. */
+function fileOf({ pathname }) {
+  const [first, ...rest] = pathname.split("/").slice(3);
+  return first === "app" ? join(FILES, "..", ...rest) : join(FILES, first, ...rest);
+}
+
 export class Desk {
   /** Calls to the admin API, as `GET /admin/v1/stats`. */
   calls = [];
@@ -30,7 +36,7 @@ export class Desk {
     desk.world = world;
     desk.#origins = [world.console, ...also];
     desk.context = context;
-    if (FILES) await context.route(/\/console\/[0-9a-f]{32}\//, (route) => route.fulfill({ path: join(FILES, ...new URL(route.request().url()).pathname.split("/").slice(3)) }));
+    if (FILES) await context.route(/\/console\/[0-9a-f]{32}\//, (route) => route.fulfill({ path: fileOf(new URL(route.request().url())) }));
     desk.page = await context.newPage();
     desk.#listen();
     return desk;

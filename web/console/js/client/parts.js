@@ -56,7 +56,13 @@ export function plannedReminders({ conditions, started_at, challenge_deadline, c
 function reminders(one) {
   const planned = plannedReminders(one);
   if (planned.length === 0) return null;
-  return h("details", {}, h("summary", {}, t("client.reminders")), h("ul", {}, planned.map(({ kind, lead, at }) => h("li", {}, t(`client.reminder-${kind}`, { lead: period(lead) ?? lead, moment: moment(at) })))));
+  const sent = ({ kind, lead }) => one.reminders.find((reminder) => reminder.of.toLowerCase() === kind && reminder.lead === lead)?.sent_at;
+  const line = (reminder) => {
+    const { kind, lead, at } = reminder;
+    const sentAt = sent(reminder);
+    return [t(`client.reminder-${kind}`, { lead: period(lead) ?? lead, moment: moment(at) }), sentAt && ` ${t("client.reminder-sent", { moment: moment(sentAt) })}`];
+  };
+  return h("details", {}, h("summary", {}, t("client.reminders")), h("ul", {}, planned.map((reminder) => h("li", {}, line(reminder)))));
 }
 
 /** Every version that is more than counted rides, and who caused it. */

@@ -1,14 +1,14 @@
 // Everything that happened to a client, on one line of time.
 
 import { h, put } from "../dom.js";
-import { moment, money, t, word } from "../i18n.js";
+import { moment, money, period, t, word } from "../i18n.js";
 import { link } from "../router.js";
 import { badge } from "../ui/badges.js";
 import { fareOf } from "./parts.js";
 import { verdictInWords } from "./verdict.js";
 
 /** The kinds of what is on the line; the filter offers them. */
-export const KINDS = ["pre-offer", "split", "participation", "ride", "application", "quarantine"];
+export const KINDS = ["pre-offer", "split", "participation", "ride", "reminder", "application", "quarantine"];
 
 /** Versions whose instant the participation has itself. */
 const SHOWN_OTHERWISE = new Set(["promotion.started", "promotion.completed", "promotion.rewarded", "promotion.expired"]);
@@ -35,6 +35,9 @@ export function events(user) {
     add(one.completed_at, "participation", true, t("event.completed"), promotionLink(one));
     add(one.rewarded_at, "participation", true, t("event.rewarded"), promotionLink(one));
     add(one.expired_at, "participation", false, t("event.expired", { reason: word("expired_reason", one.expired_reason) }), [promotionLink(one), " · ", progress]);
+    for (const { of, lead, deadline, sent_at } of one.reminders) {
+      add(sent_at, "reminder", true, t("event.reminder"), [promotionLink(one), " · ", t(`event.reminder-${of}`, { lead: period(lead) ?? lead, deadline: moment(deadline) })]);
+    }
     for (const receipt of one.receipts) {
       const fare = fareOf(receipt);
       add(receipt.completed_at ?? receipt.recorded_at, "ride", receipt.counted, [t("event.ride", { fare }), " ", badge("verdict", receipt.verdict)], [verdictInWords(receipt), h("br"), h("code", { class: "quiet" }, receipt.ride_id)]);

@@ -5,7 +5,7 @@ import { h } from "../dom.js";
 import { moment, number, percent, t, word } from "../i18n.js";
 import { link } from "../router.js";
 import { askToExtend } from "../extension/ask.js";
-import { budgetUse } from "../promotion/budget.js";
+import { budgetUse, burnDownQuery } from "../promotion/budget.js";
 import { conditionsInWords } from "../promotion/conditions.js";
 import { written } from "../promotion/fields.js";
 import { funnelQuery, funnelView } from "../promotion/funnel.js";
@@ -32,7 +32,7 @@ export async function promotion({ params, query, signal, api, refresh }) {
   ]);
   const shown = read.body;
   // One that never had a budget has no use of it either.
-  const used = shown.budget && (await api.get(`${path}/budget-use`, {}, signal));
+  const [used, burnt] = shown.budget ? await Promise.all([api.get(`${path}/budget-use`, {}, signal), api.get(`${path}/budget-use/over-time`, burnDownQuery(shown.created_at), signal)]) : [];
   const overTime = funnelView(funnel.intervals, ["promotions", params.id], query);
   const figures = stats.promotions.find((one) => one.promotion_id === shown.promotion_id);
   const extend = async () => (await askToExtend(api, { promotion_id: shown.promotion_id }, t("extension.promotion", { promotion: shown.promotion_key }))) && refresh();
@@ -68,8 +68,8 @@ export async function promotion({ params, query, signal, api, refresh }) {
         ),
         h("section", { class: "card" }, h("h2", {}, t("promotion.rules")), h("ul", {}, conditionsInWords(shown.conditions).map((said) => h("li", {}, said)))),
       ),
-      used && budgetUse(used, shown.budget),
       overTime.element,
+      used && budgetUse(used, shown.budget, burnt.points),
       outcomes(judged),
       figures && standing(figures),
       audited && revisions(audited.items, path),

@@ -24,7 +24,7 @@ export async function quarantine({ query, signal, api, refresh }) {
     says: t("quarantine.says"),
     body: [
       filters(["quarantine"], specs(), { ...query, status }),
-      status === "OPEN" && page.items.length > 0 && many(api, refresh),
+      status === "OPEN" && !query.user_id && page.items.length > 0 && many(api, refresh, query),
       page.items.length === 0 ? h("p", { class: "card empty" }, t("quarantine.none")) : h("ol", { class: "stack list-plain" }, page.items.map((record) => h("li", {}, card(api, record, refresh, page.items.length === 1 || record.quarantine_id === open)))),
       pager(["quarantine"], query, page.next_cursor),
     ],
@@ -35,6 +35,8 @@ const specs = () => [
   { name: "status", label: t("client.status"), control: choice([...STATUSES.map((name) => [name, word("quarantine-status", name)]), [ALL, t("list.all")]]) },
   { name: "reason", label: t("quarantine.reason"), control: choice(reasons()) },
   { name: "user_id", label: t("client.number"), control: integer() },
+  { name: "from", label: t("list.from"), control: instantInput() },
+  { name: "to", label: t("list.to"), control: instantInput() },
 ];
 
 const reasons = () => [["", t("list.all")], ...REASONS.map((name) => [name, word("quarantine", name)])];
@@ -68,13 +70,14 @@ function card(api, record, refresh, isOpen) {
   );
 }
 
-/** Resolving many at once, by reason and time. */
-function many(api, refresh) {
+/** Resolving many at once, by reason and time; it begins with what the list is filtered by. */
+function many(api, refresh, query) {
   const fields = [
     field({ name: "reason", label: t("quarantine.reason"), control: choice(reasons()) }),
     field({ name: "from", label: t("list.from"), control: instantInput() }),
     field({ name: "to", label: t("list.to"), control: instantInput() }),
   ];
+  for (const { name, control } of fields) control.set(query[name]);
   const act = (how) => async () => {
     const selection = Object.fromEntries(fields.map(({ name, control }) => [name, control.get()]));
     if (await resolveMany(api, how, selection)) refresh();

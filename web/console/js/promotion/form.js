@@ -5,6 +5,7 @@ import { t } from "../i18n.js";
 import { field, textArea } from "../ui/fields.js";
 import { conditionsInWords } from "./conditions.js";
 import { at, groups, withValue, zoneNames } from "./fields.js";
+import { ClientPreview } from "./preview.js";
 
 export class PromotionForm {
   /** What the form says; sent as it is. */
@@ -12,6 +13,7 @@ export class PromotionForm {
   #fields;
   #json;
   #preview = h("div", { class: "stack tight" });
+  #client = new ClientPreview();
 
   /** @param {object} document as `written` gives it */
   constructor(document, { isNew }) {
@@ -33,7 +35,7 @@ export class PromotionForm {
         made.map(({ legend, fields, wide }) => h("fieldset", { class: "group card" }, h("legend", { class: "hidden" }, legend), h("h2", { "aria-hidden": "true" }, legend), h("div", { class: "fields" }, fields.map(({ element }) => element)), wide.map(({ element }) => element))),
         h("datalist", { id: "zones" }, zoneNames().map((name) => h("option", { value: name }))),
       ),
-      h("div", { class: "json stack" }, h("section", { class: "card" }, h("h2", {}, t("form.preview")), this.#preview), h("section", { class: "card" }, this.#json.element)),
+      h("div", { class: "json stack" }, h("section", { class: "card" }, h("h2", {}, t("form.preview")), this.#preview), this.#client.element, h("section", { class: "card" }, this.#json.element)),
     );
   }
 
@@ -82,6 +84,7 @@ export class PromotionForm {
     } catch {
       said = []; // not there yet, or not of its kind
     }
+    this.#client.show(this.document);
     put(this.#preview, h("p", {}, h("strong", {}, String(this.document.title ?? ""))), h("ul", {}, said));
   }
 

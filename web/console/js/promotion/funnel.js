@@ -30,6 +30,32 @@ export function funnelQuery({ from, to, interval, by = "changes" }, now = Date.n
   return { from: from ?? new Date(new Date(end).getTime() - span).toISOString(), to: end, interval: length, ...(isByStart && { by_start: true }) };
 }
 
+/** The way of a client, step by step. */
+const STEPS = ["pre_offers", "splits", "started", "completed", "rewarded"];
+
+/** The sums of all intervals, step by step, and what was lost on the way. */
+function fromOfferedToClaimed(intervals, expired) {
+  const sum = (of) => intervals.reduce((all, row) => all + of(row), 0);
+  const counts = STEPS.map((name) => sum((row) => row[name]));
+  const reasons = [...new Set(intervals.flatMap((row) => Object.keys(row.expired)))].map((reason) => [reason, sum((row) => row.expired[reason] ?? 0)]);
+  return h(
+    "section",
+    { class: "stack tight", "data-offered": true },
+    h("h3", {}, t("funnel.way")),
+    h("p", { class: "quiet small" }, t("funnel.way-says")),
+    table({
+      caption: t("funnel.way"),
+      rows: STEPS.map((name, at) => ({ name, count: counts[at], before: at === 0 ? null : counts[at - 1] })),
+      columns: [
+        { label: t("promotion.where"), head: true, cell: ({ name }) => t(`funnel.${name}`) },
+        { label: t("funnel.count"), number: true, cell: ({ count }) => number(count) },
+        { label: t("funnel.of-before"), number: true, cell: ({ count, before }) => (before === null ? "–" : percent(count, before)) },
+      ],
+    }),
+    sum(expired) > 0 && h("p", {}, t("funnel.lost"), " ", reasons.filter(([, count]) => count > 0).map(([reason, count]) => `${word("expired_reason", reason)}: ${number(count)}`).join("; ")),
+  );
+}
+
 /** @param {object[]} intervals as `GET /promotions/{id}/funnel` gives them */
 export function funnelView(intervals, path, query) {
   const isByStart = query.by === "starts";
@@ -42,7 +68,7 @@ export function funnelView(intervals, path, query) {
   ];
   const chart = new Chart({ label: isByStart ? t("funnel.chart-starts") : t("funnel.chart"), names: series.map(([name]) => t(`funnel.${name}`)) });
   const show = () => chart.show([intervals.map(({ from }) => new Date(from).getTime() / 1000), ...series.map(([, of]) => intervals.map(of))]);
-  const rows = intervals.filter((row) => series.some(([, of]) => of(row) > 0));
+  const rows = intervals.filter((row) => STEPS.some((name) => row[name] > 0) || expired(row) > 0);
   const figure = (of, row) => [number(of(row)), isByStart && of !== series[0][1] && h("span", { class: "quiet" }, ` ${percent(of(row), row.started)}`)];
   const element = h(
     "section",
@@ -61,12 +87,15 @@ export function funnelView(intervals, path, query) {
     ),
     h("p", { class: "quiet" }, isByStart ? t("funnel.says-starts") : t("funnel.says-changes")),
     chart.element,
+    fromOfferedToClaimed(intervals, expired),
     h("details", { open: isByStart && rows.length > 0 && rows.length <= 14 }, h("summary", {}, t("funnel.table")), table({
       caption: t("funnel.title"),
       rows,
       empty: t("funnel.nothing"),
       columns: [
         { label: t("list.from"), head: true, cell: ({ from }) => moment(from) },
+        { label: t("funnel.pre_offers"), number: true, cell: ({ pre_offers }) => number(pre_offers) },
+        { label: t("funnel.splits"), number: true, cell: ({ splits }) => number(splits) },
         ...series.map(([name, of]) => ({ label: t(`funnel.${name}`), number: true, cell: (row) => figure(of, row) })),
         { label: t("funnel.reasons"), cell: (row) => Object.entries(row.expired).filter(([, count]) => count > 0).map(([reason, count]) => h("div", {}, `${word("expired_reason", reason)}: ${number(count)}`)) },
       ],
