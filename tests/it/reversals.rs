@@ -136,10 +136,15 @@ async fn a_reversal_takes_back_what_counted_and_undoes_no_completion() {
             (&dearer["ride_id"], &completed, &Value::Null)
         ]
     );
-    for receipt in course.receipts_of(&[dearer, fifth]).await {
+    let receipts = course.receipts_of(&[dearer, fifth, third, fourth]).await;
+    for receipt in &receipts[..2] {
         assert_eq!(receipt["verdict"], "COUNTED");
         assert!(receipt["reversed_at"].is_string());
     }
+    // A ride that was taken back in its batch made no version, nor did one that came for another.
+    let versions: Vec<&Value> = receipts.iter().map(|receipt| &receipt["version"]).collect();
+    let [none, completed, progressed] = [Value::Null, json!(5), json!(4)];
+    assert_eq!(versions, [&none, &completed, &none, &progressed]);
 
     // A place of the day that becomes free is for rides to come.
     let [one, two, refused] = [0; 3].map(|_| ride(2));

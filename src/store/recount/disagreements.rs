@@ -193,6 +193,7 @@ mod tests {
 
     use super::*;
     use crate::domain::Instant;
+    use crate::domain::goals::{FurtherGoals, GoalProgress};
     use crate::domain::reward::Reward;
 
     fn row() -> Row {
@@ -325,6 +326,27 @@ mod tests {
                     ..row()
                 },
                 "frozen conditions",
+            ),
+            // Its receipts make no further goals, and another number of rides.
+            (
+                Row {
+                    further_goals: Some(Json(FurtherGoals {
+                        days: None,
+                        amount_cents: Some(GoalProgress {
+                            completed: 199,
+                            target: 200,
+                        }),
+                    })),
+                    ..row()
+                },
+                "the further goals are",
+            ),
+            (
+                Row {
+                    rides_counted: Some(3),
+                    ..row()
+                },
+                "the further goals are",
             ),
             (
                 Row {
