@@ -48,6 +48,8 @@ pub(super) async fn start_together(
     }
     // In one order, whatever the statement's plan is.
     plain.sort_by_key(|one| one.eligible.key);
+    // Before their splits: one that is refused for the budget leaves none behind.
+    reserve(&mut plain);
     make_splits(connection, &mut plain).await?;
     let reservations = reserve(&mut plain);
     if plain.is_empty() {
