@@ -154,3 +154,17 @@ impl Conditions {
             || self.further_goals(before) != self.further_goals(after)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_ends_at_the_target_also_for_sums_beyond_64_bits() {
+        let completed = |sum: i128, target| GoalProgress::of(sum, target).completed;
+        assert_eq!(completed(4, 5), 4);
+        assert_eq!(completed(6, 5), 5);
+        assert_eq!(completed(i128::from(i64::MAX) + 1, i64::MAX), i64::MAX);
+        assert_eq!(completed(i128::from(i64::MAX) * 10_000, 5), 5);
+    }
+}

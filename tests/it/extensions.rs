@@ -100,6 +100,23 @@ async fn an_extension_moves_the_deadlines_that_it_covers_and_no_others() {
         wrong_field(&order(&service, "wrong", &outage).await),
         "outage_id"
     );
+    // Support extends for one client, and whoever may edit for more than one.
+    let one = json!({ "promotion_id": promotion, "user_id": 1, "of": "CHALLENGE", "by": "PT6H", "reason": "a test" });
+    for (scope, wrong, missing) in [("support", &body, "edit"), ("edit", &one, "support")] {
+        let mut claims = client_claims(1);
+        claims["scope"] = json!(format!("ride-promo:{scope}"));
+        let api = service.admin_listener().with_token(token(&claims));
+        let request = api
+            .request(Method::POST, "/admin/v1/extensions")
+            .header("Idempotency-Key", "wrong");
+        let refused = api.send(request.json(wrong)).await;
+        let problem = refused.problem(403, "forbidden");
+        let missing = format!("ride-promo:{missing}");
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains(&missing), "{problem}");
+        let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{missing}\"");
+        assert_eq!(refused.header("www-authenticate"), Some(&*challenge));
+    }
     assert_eq!(world.count("select count(*) from extension").await, 0);
 
     let answer = order(&service, "first", &body).await;
