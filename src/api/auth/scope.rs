@@ -134,7 +134,7 @@ impl fmt::Display for ScopeWord {
 /// Where a participation is cancelled.
 const CANCEL_PATH: &str = "/users/{user_id}/participations/{promotion_id}:cancel";
 
-/// The router's template of [`CANCEL_PATH`]; a parameter of the router is a whole segment.
+/// The router's template of `CANCEL_PATH`; a parameter of the router is a whole segment.
 pub const CANCEL_TEMPLATE: &str = "/users/{user_id}/participations/{action}";
 
 /// The scopes of each call; any one of them suffices. If the request's content decides which one is
