@@ -467,20 +467,8 @@ async fn replay(
         };
         resolution["ride"] = serde_json::from_slice(&bytes).unwrap_or_default();
     }
-    resolve(
-        connection,
-        &[quarantine_id],
-        QuarantineStatus::Replayed,
-        std::slice::from_ref(&resolution),
-    )
-    .await?;
-    audit::record(
-        connection,
-        author,
-        Some(before_json(&record)),
-        Some(json!({ "quarantine_id": quarantine_id, "status": QuarantineStatus::Replayed, "resolution": resolution })),
-    )
-    .await?;
+    let status = QuarantineStatus::Replayed;
+    resolve_one(connection, &record, status, resolution, author).await?;
     Ok(ReplayResult::Resolved(applied))
 }
 
@@ -497,20 +485,8 @@ async fn dismiss(
         return Ok(Dismissal::AlreadyResolved);
     }
     let resolution = json!({ "actor": author.actor, "reason": reason });
-    resolve(
-        connection,
-        &[quarantine_id],
-        QuarantineStatus::Dismissed,
-        std::slice::from_ref(&resolution),
-    )
-    .await?;
-    audit::record(
-        connection,
-        author,
-        Some(before_json(&record)),
-        Some(json!({ "quarantine_id": quarantine_id, "status": QuarantineStatus::Dismissed, "resolution": resolution })),
-    )
-    .await?;
+    let status = QuarantineStatus::Dismissed;
+    resolve_one(connection, &record, status, resolution, author).await?;
     Ok(Dismissal::Dismissed)
 }
 
@@ -524,6 +500,23 @@ async fn apply(connection: &mut PgConnection, record: &RideRecord) -> Result<App
             reverse_one(connection, reversal, RideSource::Quarantine).await
         }
     }
+}
+
+/// Resolves an open record that the caller has locked, with its own entry in the audit.
+async fn resolve_one(
+    connection: &mut PgConnection,
+    record: &LockedRecord,
+    status: QuarantineStatus,
+    resolution: Value,
+    author: &Author,
+) -> Result<()> {
+    let quarantine_id = record.quarantine_id;
+    let resolutions = std::slice::from_ref(&resolution);
+    resolve(connection, &[quarantine_id], status, resolutions).await?;
+    let after =
+        json!({ "quarantine_id": quarantine_id, "status": status, "resolution": resolution });
+    audit::record(connection, author, Some(before_json(record)), Some(after)).await?;
+    Ok(())
 }
 
 /// Resolves open records that the caller has locked.

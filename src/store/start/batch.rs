@@ -51,6 +51,7 @@ pub(super) async fn start_together(
     // Before their splits: one that is refused for the budget leaves none behind.
     reserve(&mut plain);
     make_splits(connection, &mut plain).await?;
+    // Again, without those that a landing was faster for.
     let reservations = reserve(&mut plain);
     if plain.is_empty() {
         return Ok(results);
