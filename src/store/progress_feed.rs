@@ -22,7 +22,7 @@ const CHANNEL: &str = "ride_promo_progress";
 
 /// A batch that changes more participations sends no notification: rides are being caught up with, and the
 /// clients of a notification are read one query at a time.
-const MAX_KEYS: usize = 200;
+pub(super) const MAX_KEYS: usize = 200;
 
 /// The longest payload, in bytes, that Postgres takes, less one.
 const MAX_PAYLOAD: usize = 7_999;

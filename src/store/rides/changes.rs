@@ -114,7 +114,8 @@ impl Moves {
                 traceparent: traceparent.clone(),
             });
         }
-        if has_changed {
+        // One more than are told shows that there are too many; a large batch keeps no others.
+        if has_changed && self.told.len() <= progress_feed::MAX_KEYS {
             self.told.push(Progressed {
                 key: row.key(),
                 traceparent: traceparent.clone(),
